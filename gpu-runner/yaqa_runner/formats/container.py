@@ -1,0 +1,68 @@
+"""The one interface every container implements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from yaqa_runner.grids.grid import FixedGrid, Grid
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """One linear layer, rounded.
+
+    Attributes:
+        name: The module's name in the source model, for example ``model.layers.0.self_attn.q_proj``.
+        codes: Integer codes ``[out, in]``, int16.
+        grid: The frozen grid that ``codes`` index.
+        type: The grid's name.
+    """
+
+    name: str
+    codes: torch.Tensor
+    grid: FixedGrid
+    type: str
+
+
+class ReferenceModel(Protocol):
+    """Next-token log-probabilities of a model that was loaded from finished files."""
+
+    def log_probabilities(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Float32 ``[sequences, length, vocabulary]`` for ``input_ids`` ``[sequences, length]`` int64."""
+        ...
+
+
+class Container(Protocol):
+    """A file format that people's runtimes load."""
+
+    name: str
+
+    def grid(self) -> Grid:
+        """The grid of the linears under this recipe."""
+        ...
+
+    def write(
+        self,
+        source: Path,
+        linears: dict[str, QuantizedLinear],
+        output: Path,
+    ) -> list[Path]:
+        """Write a folder at ``output`` that the format's loader opens as it stands.
+
+        ``source`` is the snapshot: ``config.json``, safetensors, tokenizer. Every weight that is not in
+        ``linears`` is kept at the precision this format's users expect (documented in the format's module).
+        Returns the files written, without a manifest. Deterministic: equal inputs give equal bytes.
+        """
+        ...
+
+    def load(self, directory: Path) -> ReferenceModel:
+        """Open the finished folder with the format's own library and decode it."""
+        ...
+
+    def decode(self, directory: Path, name: str) -> torch.Tensor:
+        """The weight ``[out, in]`` float32 of linear ``name`` as the format's own library decodes it."""
+        ...

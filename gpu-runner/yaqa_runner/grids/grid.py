@@ -1,0 +1,76 @@
+"""Grids: which values a quantized weight may take.
+
+A grid is chosen first, exactly as its container stores it, and then frozen while the
+codes are rounded on it. Every scalar container decodes ``value = scale * code + offset``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class FixedGrid:
+    """A grid with its scales frozen.
+
+    Attributes:
+        scale: Step between neighbouring codes, float32 ``[out, groups]``, as the container decodes it.
+        offset: Value of code 0, float32 ``[out, groups]``.
+        group: Input columns that share one entry of ``scale``; the last group may be shorter.
+        minimum: Smallest code.
+        maximum: Largest code.
+        stored: What the container keeps (half-precision scales, super-scales, sub-scales, zero points),
+            keyed by the container's own names.
+    """
+
+    scale: torch.Tensor
+    offset: torch.Tensor
+    group: int
+    minimum: int
+    maximum: int
+    stored: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def expand(self, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and offset of every element, each ``[out, columns]``."""
+        scale = self.scale.repeat_interleave(self.group, dim=1)[:, :columns]
+        offset = self.offset.repeat_interleave(self.group, dim=1)[:, :columns]
+        return scale, offset
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Values ``[out, in]`` of ``codes`` ``[out, in]``, float32."""
+        scale, offset = self.expand(codes.shape[1])
+        return scale * codes.to(torch.float32) + offset
+
+    def nearest(self, values: torch.Tensor) -> torch.Tensor:
+        """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``. Groups of scale 0 take the code nearest to 0."""
+        scale, offset = self.expand(values.shape[1])
+        codes = torch.where(scale == 0, torch.zeros_like(values), (values - offset) / scale.where(scale != 0, torch.ones_like(scale)))
+        return codes.round().clamp(self.minimum, self.maximum).to(torch.int16)
+
+
+class Grid(Protocol):
+    """A family of grids that one container type can store."""
+
+    name: str
+    """The container's own word for it: ``q4_0``, ``symmetric-4-g32``."""
+    bits_per_weight: float
+    """Stored bits a weight, scales counted."""
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Whether a weight ``[rows, columns]`` can be stored on this grid."""
+        ...
+
+    def fit(
+        self,
+        weight: torch.Tensor,
+        input_importance: torch.Tensor | None = None,
+    ) -> FixedGrid:
+        """Choose the scales for ``weight`` ``[out, in]``.
+
+        Searches clip ratios for the least ``Σ importance_j (w_ij − ŵ_ij)²`` with
+        ``input_importance`` ``[in]`` (the diagonal of ``H_I``; ones when ``None``).
+        """
+        ...

@@ -1,0 +1,99 @@
+import { z } from "zod";
+import { Estimate, Quantizer } from "./manifest.ts";
+
+export const StageName = z.enum(["load", "calibrate", "sketch", "round", "export", "evaluate", "gate", "finish"]);
+export type StageName = z.infer<typeof StageName>;
+
+const envelope = { job: z.uuid(), fence: z.int().min(1), at: z.iso.datetime() };
+
+export const StageEvent = z.object({
+	event: z.literal("stage"),
+	...envelope,
+	stage: StageName,
+	status: z.enum(["started", "finished", "skipped"]),
+	/** Wall-clock seconds, on `finished`. */
+	seconds: z.number().min(0).optional(),
+	/** Why it was skipped, or what it worked on. */
+	detail: z.string().max(1000).optional(),
+});
+
+export const ProgressEvent = z.object({
+	event: z.literal("progress"),
+	...envelope,
+	stage: StageName,
+	done: z.number().min(0),
+	total: z.number().min(0),
+	unit: z.string().max(32),
+	etaSeconds: z.number().min(0).nullable(),
+});
+
+export const LayerEvent = z.object({
+	event: z.literal("layer"),
+	...envelope,
+	name: z.string().max(512),
+	recipe: z.string().max(200),
+	proxyError: z.object({ twoSided: z.number(), oneSided: z.number(), rtn: z.number() }),
+});
+
+export const MetricEvent = z.object({
+	event: z.literal("metric"),
+	...envelope,
+	recipe: z.string().max(200),
+	quantizer: Quantizer,
+	split: z.enum(["selection", "report"]),
+	klNats: Estimate,
+});
+
+export const WarningEvent = z.object({
+	event: z.literal("warning"),
+	...envelope,
+	code: z.string().max(64),
+	message: z.string().max(4000),
+});
+
+/** Why a run ended without a result. Fixed words, so that the control plane can decide on a retry. */
+export const FailureCode = z.enum([
+	"invalid-spec",
+	"source-refused",
+	"unsupported-model",
+	"out-of-memory",
+	"disk-full",
+	"interrupted",
+	"internal",
+]);
+export type FailureCode = z.infer<typeof FailureCode>;
+
+export const ResultEvent = z.discriminatedUnion("ok", [
+	z.object({
+		event: z.literal("result"),
+		...envelope,
+		ok: z.literal(true),
+		/** Folders are relative to the staging directory. */
+		variants: z.array(z.object({ id: z.uuid(), recipe: z.string(), directory: z.string() })),
+		sketch: z.object({ key: z.string(), directory: z.string() }),
+		/** A safetensors file, relative to the staging directory. */
+		verification: z.string(),
+	}),
+	z.object({
+		event: z.literal("result"),
+		...envelope,
+		ok: z.literal(false),
+		error: z.object({ code: FailureCode, message: z.string().max(4000), remedy: z.string().max(4000) }),
+	}),
+]);
+export type ResultEvent = z.infer<typeof ResultEvent>;
+
+/** One line of the runner's stdout. */
+export const RunnerEvent = z.union([StageEvent, ProgressEvent, LayerEvent, MetricEvent, WarningEvent, ResultEvent]);
+export type RunnerEvent = z.infer<typeof RunnerEvent>;
+
+/** Exit codes of `yaqa-runner run`. */
+export const RUNNER_EXIT_CODES = {
+	0: "the result line says ok",
+	2: "the job spec or the command line is invalid",
+	3: "the source is refused or its model is not supported",
+	4: "out of memory",
+	5: "the disk is full",
+	70: "a bug in the runner",
+	75: "interrupted by a signal; a checkpoint was kept and the same command resumes",
+} as const;

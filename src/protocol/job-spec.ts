@@ -1,0 +1,90 @@
+import { z } from "zod";
+
+export const PROTOCOL_VERSION = 1;
+
+const absolutePath = z.string().min(1).max(4096);
+export const repoName = z
+	.string()
+	.max(96 * 2 + 1)
+	.regex(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, "a repo name looks like namespace/name");
+export const commitSha = z.string().regex(/^[0-9a-f]{40}$/, "a commit sha has 40 hex digits");
+
+/** One text that figures are measured on. `domain` names it on the card: "prose", "code". */
+export const EvaluationText = z.strictObject({
+	domain: z.string().regex(/^[a-z0-9-]{1,32}$/),
+	path: absolutePath,
+});
+export type EvaluationText = z.infer<typeof EvaluationText>;
+
+export const Calibration = z.discriminatedUnion("kind", [
+	z.strictObject({
+		kind: z.literal("text"),
+		files: z.array(absolutePath).min(1).max(64),
+		sequences: z.int().min(1).max(1_000_000),
+		length: z.int().min(8).max(131_072),
+		seed: z.int().min(0),
+	}),
+	z.strictObject({
+		kind: z.literal("self"),
+		sequences: z.int().min(1).max(1_000_000),
+		length: z.int().min(8).max(131_072),
+		seed: z.int().min(0),
+	}),
+]);
+export type Calibration = z.infer<typeof Calibration>;
+
+export const Evaluation = z.strictObject({
+	/** The gate chooses on these. Empty: sampled from the model itself. */
+	selection: z.array(EvaluationText).max(16),
+	/** The card's figures come from these, at least two domains where there are texts at all. Empty: sampled from the model itself. */
+	report: z.array(EvaluationText).max(16),
+	/** Sequences of each text. */
+	sequences: z.int().min(2).max(100_000),
+	length: z.int().min(8).max(131_072),
+	/** Sequences whose reference log-probabilities are kept for the control plane to verify ONNX files against. */
+	verificationSequences: z.int().min(1).max(64),
+});
+export type Evaluation = z.infer<typeof Evaluation>;
+
+export const Sketch = z.strictObject({
+	kind: z.enum(["a", "b"]),
+	/** Half steps of the power iteration for `a` (an even number counts whole rounds); rounds for `b`. */
+	iterations: z.int().min(1).max(16),
+	/** Added to the factors' unit mean diagonal; doubled until Cholesky succeeds. */
+	sigmaInput: z.number().min(0).max(10),
+	sigmaOutput: z.number().min(0).max(10),
+	/** A folder with the sketch of an earlier job; used when its fingerprint fits, else computed anew. */
+	reuse: absolutePath.optional(),
+});
+export type Sketch = z.infer<typeof Sketch>;
+
+export const Staging = z.strictObject({ kind: z.literal("directory"), path: absolutePath });
+export type Staging = z.infer<typeof Staging>;
+
+/** What the control plane hands to a runner, as `job.json`. */
+export const JobSpec = z.strictObject({
+	protocol: z.literal(PROTOCOL_VERSION),
+	job: z.uuid(),
+	/** The job's attempt. A result that carries an older one is refused. */
+	fence: z.int().min(1),
+	source: z.strictObject({
+		repo: repoName,
+		revision: commitSha,
+		/** A folder that holds the snapshot. Without it the runner downloads the snapshot from the Hub's read side. */
+		path: absolutePath.optional(),
+	}),
+	calibration: Calibration,
+	evaluation: Evaluation,
+	sketch: Sketch,
+	variants: z
+		.array(z.strictObject({ id: z.uuid(), recipe: z.string().min(1).max(200) }))
+		.min(1)
+		.max(64),
+	staging: Staging,
+	limits: z.strictObject({
+		threads: z.int().min(1).max(1024).optional(),
+		memoryBytes: z.int().min(1).optional(),
+		device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
+	}),
+});
+export type JobSpec = z.infer<typeof JobSpec>;

@@ -1,0 +1,202 @@
+import { createHash } from "node:crypto";
+
+/** Containers a variant can be written in. */
+export type Container = "gguf" | "onnx" | "compressed-tensors" | "gptq";
+
+/** What a short recipe name stands for. One table feeds the parser, the planner, the help text and the runner's own check. */
+export type RecipeName = {
+	readonly name: string;
+	readonly container: Container;
+	/** Bits of one stored code, scales not counted. */
+	readonly bits: number;
+	/** Weights that share one scale when the recipe does not say. `null`: fixed by the container. */
+	readonly defaultGroup: number | null;
+	readonly groups: readonly number[];
+	/** Stored bits per quantized weight at the default group, scales counted. */
+	readonly bitsPerWeight: number;
+	/** Whether this version of the runner can write it. */
+	readonly available: boolean;
+};
+
+const GROUPS = [32, 64, 128] as const;
+
+function gguf(name: string, bits: number, bitsPerWeight: number, available: boolean): RecipeName {
+	return { name: `gguf:${name}`, container: "gguf", bits, defaultGroup: null, groups: [], bitsPerWeight, available };
+}
+
+function grouped(
+	name: string,
+	container: Container,
+	bits: number,
+	defaultGroup: number,
+	scaleBits: number,
+	available: boolean,
+): RecipeName {
+	return {
+		name,
+		container,
+		bits,
+		defaultGroup,
+		groups: GROUPS,
+		bitsPerWeight: bits + scaleBits / defaultGroup,
+		available,
+	};
+}
+
+export const RECIPE_NAMES: readonly RecipeName[] = [
+	gguf("q4_0", 4, 4.5, true),
+	gguf("q8_0", 8, 8.5, true),
+	gguf("q4_1", 4, 5, false),
+	gguf("q5_0", 5, 5.5, false),
+	gguf("q2_k", 2, 2.625, false),
+	gguf("q3_k", 3, 3.4375, false),
+	gguf("q4_k", 4, 4.5, false),
+	gguf("q5_k", 5, 5.5, false),
+	gguf("q6_k", 6, 6.5625, false),
+	grouped("onnx:q4", "onnx", 4, 32, 32, true),
+	grouped("onnx:q8", "onnx", 8, 32, 32, true),
+	grouped("onnx:q4f16", "onnx", 4, 32, 16, false),
+	grouped("onnx:q2", "onnx", 2, 32, 32, false),
+	grouped("w4a16", "compressed-tensors", 4, 128, 16, true),
+	grouped("w8a16", "compressed-tensors", 8, 128, 16, true),
+	grouped("w3a16", "compressed-tensors", 3, 128, 16, false),
+	grouped("w2a16", "compressed-tensors", 2, 128, 16, false),
+	grouped("gptq:4", "gptq", 4, 128, 16, false),
+	grouped("gptq:8", "gptq", 8, 128, 16, false),
+	grouped("gptq:3", "gptq", 3, 128, 16, false),
+	grouped("gptq:2", "gptq", 2, 128, 16, false),
+];
+
+/** One variant's description. `canonical` is its identity: equal recipes have equal canonical strings. */
+export type Recipe = {
+	readonly canonical: string;
+	readonly name: RecipeName;
+	/** `null` where the container fixes it. */
+	readonly group: number | null;
+	/** Coordinate-descent sweeps after rounding. */
+	readonly refineSweeps: number;
+	/** Whether scales are tuned under the true KL. */
+	readonly tune: boolean;
+};
+
+export type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
+export type RecipeResult =
+	| { readonly ok: true; readonly recipe: Recipe }
+	| { readonly ok: false; readonly refusal: RecipeRefusal };
+
+const MAXIMUM_RECIPE_CHARACTERS = 200;
+const MAXIMUM_SWEEPS = 10;
+export const DEFAULT_REFINE_SWEEPS = 2;
+
+/** Fewest single-character edits between two words (Levenshtein). */
+export function editDistance(from: string, to: string): number {
+	let previous = Array.from({ length: to.length + 1 }, (_, index) => index);
+	for (let row = 1; row <= from.length; row++) {
+		const current = [row];
+		for (let column = 1; column <= to.length; column++) {
+			const substitution = (previous[column - 1] ?? 0) + (from[row - 1] === to[column - 1] ? 0 : 1);
+			current.push(Math.min((previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1, substitution));
+		}
+		previous = current;
+	}
+	return previous[to.length] ?? 0;
+}
+
+/** The candidate nearest to `word`, or `null` when none is near enough to be what was meant. */
+export function nearestWord(word: string, candidates: readonly string[]): string | null {
+	let best: string | null = null;
+	let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
+	for (const candidate of candidates) {
+		const distance = editDistance(word, candidate);
+		if (distance < bestDistance) {
+			best = candidate;
+			bestDistance = distance;
+		}
+	}
+	return best;
+}
+
+function refuse(message: string, suggestion: string | null = null): RecipeResult {
+	return { ok: false, refusal: { message, suggestion } };
+}
+
+/**
+ * Parse `name[,option=value…]` as people write it: `w4a16,group=32`, `gguf:q4_0`, `onnx:q4,refine=0`.
+ * Unknown names and options come back with the nearest known one.
+ */
+export function parseRecipe(text: string): RecipeResult {
+	const trimmed = text.trim().toLowerCase();
+	if (trimmed.length === 0 || trimmed.length > MAXIMUM_RECIPE_CHARACTERS) {
+		return refuse(
+			`A recipe has 1 to ${MAXIMUM_RECIPE_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".`,
+		);
+	}
+	const [head = "", ...options] = trimmed.split(",").map((part) => part.trim());
+	const name = RECIPE_NAMES.find((candidate) => candidate.name === head);
+	if (name === undefined) {
+		const suggestion = nearestWord(
+			head,
+			RECIPE_NAMES.map((candidate) => candidate.name),
+		);
+		return refuse(`There is no recipe named "${head}".`, suggestion);
+	}
+	if (!name.available) {
+		return refuse(`"${name.name}" is not written by this version yet.`);
+	}
+	let group = name.defaultGroup;
+	let refineSweeps = DEFAULT_REFINE_SWEEPS;
+	let tune = false;
+	const seen = new Set<string>();
+	for (const option of options) {
+		const separator = option.indexOf("=");
+		const writtenKey = separator < 0 ? option : option.slice(0, separator);
+		const value = separator < 0 ? "" : option.slice(separator + 1);
+		const key = writtenKey === "block" ? "group" : writtenKey;
+		if (seen.has(key)) return refuse(`The option "${key}" is given twice.`);
+		seen.add(key);
+		switch (key) {
+			case "group": {
+				const wanted = Number(value);
+				if (name.defaultGroup === null) return refuse(`The group of "${name.name}" is fixed by its container.`);
+				if (!name.groups.includes(wanted)) {
+					return refuse(`"${name.name}" takes group=${name.groups.join(", ")}; not "${value}".`);
+				}
+				group = wanted;
+				break;
+			}
+			case "refine": {
+				const sweeps = Number(value);
+				if (!/^\d+$/.test(value) || sweeps > MAXIMUM_SWEEPS) {
+					return refuse(`refine takes a number of sweeps from 0 to ${MAXIMUM_SWEEPS}; not "${value}".`);
+				}
+				refineSweeps = sweeps;
+				break;
+			}
+			case "tune": {
+				if (value !== "on" && value !== "off") return refuse(`tune takes "on" or "off"; not "${value}".`);
+				tune = value === "on";
+				break;
+			}
+			default:
+				return refuse(
+					`There is no recipe option "${writtenKey}".`,
+					nearestWord(writtenKey, ["group", "block", "refine", "tune"]),
+				);
+		}
+	}
+	const written: string[] = [name.name];
+	if (group !== name.defaultGroup) written.push(`group=${group}`);
+	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
+	if (tune) written.push("tune=on");
+	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune } };
+}
+
+/** The identity of a recipe in the database and in file names: 16 hex digits of its canonical string's sha256. */
+export function recipeHash(recipe: Recipe): string {
+	return createHash("sha256").update(recipe.canonical).digest("hex").slice(0, 16);
+}
+
+/** The folder the runner writes a recipe to: every character but letters, digits, dot and minus becomes `-`. */
+export function recipeDirectory(canonical: string): string {
+	return canonical.replaceAll(/[^A-Za-z0-9.-]/g, "-");
+}

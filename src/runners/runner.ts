@@ -1,0 +1,30 @@
+import type { Refusal } from "../errors.ts";
+import type { ResultEvent, RunnerEvent } from "../protocol/events.ts";
+import type { JobSpec } from "../protocol/job-spec.ts";
+
+/** What a runner says of a run that it was given. */
+export type Observation =
+	| { readonly status: "running" }
+	/** The run ended with a result line that was read whole. */
+	| { readonly status: "finished"; readonly result: ResultEvent }
+	/** The run ended, or is gone, without a result. `retryable`: another attempt may succeed. */
+	| { readonly status: "lost"; readonly refusal: Refusal; readonly retryable: boolean };
+
+/**
+ * An engine that executes GPU work. Every method is safe to call again after a crash of the caller:
+ * `dispatch` with the same job and fence finds the run that it started before instead of starting a second one.
+ */
+export type Runner = {
+	readonly name: string;
+	/** Starts the run for `spec.job` at `spec.fence`, or finds it. The handle is what the database keeps. */
+	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
+	observe(handle: string): Promise<Observation>;
+	/** Events from the `after`th on (0 gives all); call again with the last one's number to go on. */
+	events(handle: string, after: number): Promise<readonly { readonly number: number; readonly event: RunnerEvent }[]>;
+	/** Ends the run and everything it started; returns when nothing of it is left. */
+	cancel(handle: string): Promise<void>;
+	/** Brings the staged files into `directory`, byte for byte as the runner wrote them. */
+	collect(handle: string, directory: string): Promise<void>;
+	/** Frees what the run left behind. */
+	discard(handle: string): Promise<void>;
+};
