@@ -1,0 +1,195 @@
+import type { Refusal } from "../errors.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import type { JobRecord, RequestRecord, VariantRecord } from "./records.ts";
+
+/**
+ * What the steps of a job need from the outside, as plain functions.
+ *
+ * Each may be called again with the same arguments after a crash at any moment and must then find what it did before.
+ * Expected outcomes are values; `RetryableError` is thrown for a fault that a later attempt may get past,
+ * `PermanentError` for one that none does. Any other exception counts as a bug and is retried a few times.
+ */
+
+/** What is known of a source without downloading its weights. */
+export type SourceFacts = {
+	readonly repo: string;
+	readonly sha: string;
+	readonly architecture: string;
+	readonly parameters: number;
+	readonly weightBytes: number;
+	readonly license: string | null;
+	readonly gated: boolean;
+	readonly private: boolean;
+	readonly tags: readonly string[];
+};
+
+export type Inspection =
+	| { readonly ok: true; readonly facts: SourceFacts }
+	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
+	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
+
+/** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a ref or a commit sha. */
+export type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
+
+/** Fills `directory` with the snapshot of a commit, using the read token. Files that are there whole already are kept. */
+export type SourceFetcher = (request: {
+	readonly repo: string;
+	readonly sha: string;
+	readonly directory: string;
+	readonly signal: AbortSignal;
+}) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
+
+/** The repo that a recipe of a source is published to, `namespace/name`. */
+export type TargetNamer = (request: { readonly sourceRepo: string; readonly recipe: Recipe }) => string;
+
+/** A variant with its files on this machine. */
+export type VariantFiles = {
+	readonly variant: VariantRecord;
+	readonly manifest: Manifest;
+	/** The folder with the manifest's files and `manifest.json`. */
+	readonly directory: string;
+};
+
+/** Uploads every variant of a job, and its verification tensors, to a private place on the Hub. */
+export type Stager = (request: {
+	readonly job: JobRecord;
+	readonly variants: readonly VariantFiles[];
+	/** A safetensors file on this machine. */
+	readonly verificationPath: string;
+}) => Promise<{ readonly ok: true; readonly stagingRepo: string } | { readonly ok: false; readonly refusal: Refusal }>;
+
+/**
+ * Downloads what `Stager` uploaded into `directory`, laid out as `DIRECTORY/<recipeDirectory(variant.recipe)>/…`
+ * and `DIRECTORY/verification.safetensors`.
+ */
+export type StagedFetcher = (request: {
+	readonly job: JobRecord;
+	readonly variants: readonly VariantRecord[];
+	readonly directory: string;
+}) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
+
+/** Removes a job's staging place; nothing to remove is fine. */
+export type StagingRemover = (request: { readonly job: JobRecord }) => Promise<void>;
+
+/** `checks`: one line for every check that was made, for the job page. */
+export type Verification =
+	| { readonly ok: true; readonly checks: readonly string[] }
+	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
+
+/** Judges one variant's files, as downloaded from staging, against its manifest. */
+export type Verifier = (request: {
+	readonly directory: string;
+	readonly manifest: Manifest;
+	readonly recipe: Recipe;
+	/** The safetensors file with the reference log-probabilities, or `null` when it is not at hand. */
+	readonly verificationPath: string | null;
+	readonly signal: AbortSignal;
+}) => Promise<Verification>;
+
+export type Publication =
+	| { readonly ok: true; readonly targetRepo: string; readonly targetSha: string; readonly url: string }
+	| { readonly ok: false; readonly refusal: Refusal };
+
+/**
+ * Publishes the variants of one job that share a target repo, in one commit, then makes the repo visible.
+ * A finished earlier attempt is found by the manifests in the repo's head.
+ */
+export type Publisher = (request: {
+	readonly job: JobRecord;
+	readonly targetRepo: string;
+	readonly variants: readonly VariantFiles[];
+	/** Every other published variant of the same source repo (any commit), for the card: table, plot, links. */
+	readonly siblings: readonly VariantRecord[];
+}) => Promise<Publication>;
+
+/** Everything that the status discussion of a source repo shows. */
+export type SourceStatus = {
+	readonly sourceRepo: string;
+	/** The discussion that an earlier call returned. */
+	readonly discussion: number | null;
+	/** Newest first, at most 20. */
+	readonly jobs: readonly JobRecord[];
+	/** The variants of these jobs and every published one. */
+	readonly variants: readonly VariantRecord[];
+	/** The newest refusal of the source itself when no job came of it: with the commit looked at. */
+	readonly refused: { readonly sha: string | null; readonly refusal: Refusal } | null;
+};
+
+/** Opens the one status discussion of a source repo, or edits it. `null`: discussions are closed there. */
+export type Announcer = (status: SourceStatus) => Promise<{ readonly discussion: number | null }>;
+
+/** Brings the bot's answer to one request up to date: posts it the first time, edits it later. */
+export type Replier = (request: {
+	readonly request: RequestRecord;
+	readonly job: JobRecord | null;
+	readonly variants: readonly VariantRecord[];
+}) => Promise<{ readonly replyCommentId: string | null }>;
+
+/** A comment that the webhook told of. The text is a hint; the handler reads the discussion again. */
+export type CommentHint = {
+	readonly deliveryId: string;
+	readonly repo: string;
+	readonly discussion: number;
+	readonly commentId: string | null;
+};
+
+/** `accepted`: something was asked of the bot and answered. `detail` says what or why not, for the operator. */
+export type CommentHandler = (
+	hint: CommentHint,
+) => Promise<{ readonly outcome: "accepted" | "ignored"; readonly detail: string }>;
+
+export type WatchedHead = { readonly repo: string; readonly sha: string };
+
+/** The models of a namespace, or one repo, with the commit their main branch points at. */
+export type HeadLister = (
+	request:
+		| { readonly kind: "namespace"; readonly namespace: string }
+		| { readonly kind: "repo"; readonly repo: string },
+) => AsyncIterable<WatchedHead>;
+
+/** Everything of the outside that the engine is built with. */
+export type Ports = {
+	readonly inspectSource: SourceInspector;
+	readonly fetchSource: SourceFetcher;
+	readonly nameTarget: TargetNamer;
+	readonly stage: Stager;
+	readonly fetchStaged: StagedFetcher;
+	readonly removeStaging: StagingRemover;
+	readonly verify: Verifier;
+	readonly publish: Publisher;
+	readonly announce: Announcer;
+	readonly reply: Replier;
+	readonly handleComment: CommentHandler;
+	readonly listHeads: HeadLister;
+};
+
+/** What somebody wants: the input of `recordRequest`. */
+export type RequestInput = {
+	readonly kind: RequestRecord["kind"];
+	readonly sourceRepo: string;
+	/** A branch or commit; the head of main when absent. */
+	readonly revision?: string;
+	/** Recipes as parsed; empty for the watch rule's own. */
+	readonly recipes: readonly Recipe[];
+	readonly requester: string | null;
+	readonly replyTo: RequestRecord["replyTo"];
+	/** Two calls with the same key are one request (a delivery id, a comment id). */
+	readonly dedupeKey: string;
+};
+
+export type RequestOutcome =
+	/** A job that was made or joined for it. */
+	| {
+			readonly kind: "planned";
+			readonly request: RequestRecord;
+			readonly job: JobRecord;
+			readonly variants: readonly VariantRecord[];
+			readonly created: boolean;
+	  }
+	/** Everything asked for is published already. */
+	| { readonly kind: "published"; readonly request: RequestRecord; readonly variants: readonly VariantRecord[] }
+	| { readonly kind: "refused"; readonly request: RequestRecord; readonly refusal: Refusal };
+
+/** Records why we act and makes sure that exactly one job does it. */
+export type RecordRequest = (input: RequestInput) => Promise<RequestOutcome>;
