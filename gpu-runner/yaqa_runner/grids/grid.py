@@ -47,7 +47,9 @@ class FixedGrid:
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
         """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``. Groups of scale 0 take the code nearest to 0."""
         scale, offset = self.expand(values.shape[1])
-        codes = torch.where(scale == 0, torch.zeros_like(values), (values - offset) / scale.where(scale != 0, torch.ones_like(scale)))
+        codes = torch.where(
+            scale == 0, torch.zeros_like(values), (values - offset) / scale.where(scale != 0, torch.ones_like(scale))
+        )
         return codes.round().clamp(self.minimum, self.maximum).to(torch.int16)
 
 
