@@ -1,0 +1,1 @@
+"""What the runner reads and writes: job specs, events, manifests, recipes. Mirrors ``src/protocol/*.ts``."""

@@ -1,0 +1,126 @@
+"""Why a run ends without a result, in fixed words, with the exit code of each."""
+
+from __future__ import annotations
+
+import errno
+from typing import Literal
+
+FailureCode = Literal[
+    "invalid-spec",
+    "source-refused",
+    "unsupported-model",
+    "out-of-memory",
+    "disk-full",
+    "interrupted",
+    "internal",
+]
+
+EXIT_CODES: dict[FailureCode, int] = {
+    "invalid-spec": 2,
+    "source-refused": 3,
+    "unsupported-model": 3,
+    "out-of-memory": 4,
+    "disk-full": 5,
+    "internal": 70,
+    "interrupted": 75,
+}
+
+MESSAGE_CHARACTERS = 4000
+
+
+class RunnerFailure(Exception):
+    """A run that cannot go on.
+
+    Attributes:
+        code: One of the fixed words.
+        message: The cause, for a person.
+        remedy: What that person can do about it.
+    """
+
+    def __init__(self, code: FailureCode, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.code: FailureCode = code
+        self.message = message[:MESSAGE_CHARACTERS]
+        self.remedy = remedy[:MESSAGE_CHARACTERS]
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit status for this failure."""
+        return EXIT_CODES[self.code]
+
+
+class InvalidSpec(RunnerFailure):
+    """The job spec or the command line asks for something that cannot be done."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__("invalid-spec", message, remedy)
+
+
+class SourceRefused(RunnerFailure):
+    """The source is unsafe or broken: pickles, remote code, bad headers, non-finite weights."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__("source-refused", message, remedy)
+
+
+class UnsupportedModel(RunnerFailure):
+    """The source is sound, but of a kind that this version cannot quantize."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__("unsupported-model", message, remedy)
+
+
+class Interrupted(RunnerFailure):
+    """A signal asked the run to end."""
+
+    def __init__(self, message: str = "The run was interrupted by a signal.") -> None:
+        super().__init__("interrupted", message, "Run the same command again: it resumes from the checkpoint.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is how CPython, PyTorch or CUDA says that memory ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    name = type(error).__name__
+    if name == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+    )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` says that a write met a full disk or quota. safetensors reports it as text only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    text = str(error)
+    return "No space left on device" in text or "Disk quota exceeded" in text or "os error 28" in text
+
+
+def as_failure(error: BaseException) -> RunnerFailure:
+    """The failure that a run reports for ``error``, following its causes for memory and disk."""
+    if isinstance(error, RunnerFailure):
+        return error
+    cause: BaseException | None = error
+    for _ in range(8):
+        if cause is None:
+            break
+        if isinstance(cause, RunnerFailure):
+            return cause
+        if is_out_of_memory(cause):
+            return RunnerFailure(
+                "out-of-memory",
+                f"Memory ran out: {cause}",
+                "Use a machine with more memory, shorter sequences, or fewer of them.",
+            )
+        if is_disk_full(cause):
+            return RunnerFailure("disk-full", f"The disk is full: {cause}", "Free disk space and run again.")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted()
+    return RunnerFailure(
+        "internal",
+        f"{type(error).__name__}: {error}",
+        "This is a bug in the runner; its log (stderr) has the traceback.",
+    )

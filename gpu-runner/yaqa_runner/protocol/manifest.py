@@ -1,0 +1,209 @@
+"""``manifest.json``: what is published beside the files. Mirrors ``src/protocol/manifest.ts``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from yaqa_runner.protocol.job_spec import CommitSha, RepoName
+from yaqa_runner.protocol.wire import WireModel
+
+MANIFEST_VERSION = 1
+
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PublishedPath = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
+]
+QuantizerName = Literal["two-sided", "one-sided", "rtn"]
+SplitName = Literal["selection", "report"]
+
+
+class Estimate(WireModel):
+    """A mean with its standard error over sequences."""
+
+    mean: float
+    standard_error: Annotated[float, Field(ge=0)]
+
+
+class KlEstimate(Estimate):
+    """KL in nats a token, natural log, with quantiles over tokens."""
+
+    median: float
+    p90: float
+    p99: float
+
+
+class Perplexity(WireModel):
+    """exp of the mean negative log-likelihood of the text's own next tokens."""
+
+    original: float
+    quantized: float
+    ratio: float
+
+
+class Metrics(WireModel):
+    """KL(original ‖ quantized) and its company, over ``tokens`` positions of ``sequences`` sequences."""
+
+    kl_nats: KlEstimate
+    top_one_agreement: Annotated[float, Field(ge=0, le=1)]
+    perplexity: Perplexity
+    sequences: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=1)]
+
+
+class Measured(WireModel):
+    """One quantizer's files on the report split."""
+
+    quantizer: QuantizerName
+    bytes: Annotated[int, Field(ge=1)]
+    report: Metrics
+    by_domain: dict[str, Metrics]
+
+
+class ProxyError(WireModel):
+    """tr(H_O E H_I Eᵀ) of each quantizer."""
+
+    two_sided: float
+    one_sided: float
+    rtn: float
+
+
+class LayerEvidence(WireModel):
+    """What is known of one quantized linear."""
+
+    name: str
+    shape: tuple[int, int]
+    type: str
+    proxy_error: ProxyError
+    effective_rank_output: float
+    effective_rank_input: float
+    cosine_similarity: float | None
+    sigma_input: float
+    sigma_output: float
+
+
+class ManifestSource(WireModel):
+    """The model that was quantized."""
+
+    repo: RepoName
+    revision: CommitSha
+    license: str | None
+
+
+class ManifestFile(WireModel):
+    """One published file."""
+
+    path: PublishedPath
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256Hex
+
+
+class Generator(WireModel):
+    """What wrote the files."""
+
+    name: Literal["yaqa-runner"] = "yaqa-runner"
+    version: str
+
+
+class Device(WireModel):
+    """What the run computed on."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    driver: str | None
+
+
+class ManifestCalibration(WireModel):
+    """The tokens that the sketch was taken on."""
+
+    kind: str
+    sha256: Sha256Hex
+    sequences: int
+    length: int
+    tokens: int
+
+
+class ManifestSketch(WireModel):
+    """The sketch that guided rounding."""
+
+    kind: Literal["a", "b"]
+    key: str
+    iterations: int
+    reused: bool
+
+
+class GateRow(WireModel):
+    """One contender on the selection split."""
+
+    quantizer: QuantizerName
+    kl_nats: Estimate
+
+
+class Gate(WireModel):
+    """Who won on the selection split, and by how much."""
+
+    selection: Annotated[list[GateRow], Field(min_length=1)]
+    winner: QuantizerName
+    reason: str
+
+
+class TextRecord(WireModel):
+    """One evaluation text as tokens."""
+
+    split: SplitName
+    domain: str
+    sha256: Sha256Hex
+    sequences: int
+    length: int
+    tokens: int
+
+
+class ManifestEvaluation(WireModel):
+    """Figures, and how they were taken."""
+
+    convention: str
+    texts: list[TextRecord]
+    measured: Annotated[list[Measured], Field(min_length=1)]
+
+
+class ManifestVerification(WireModel):
+    """KL of the published files over the tokens of ``verification.safetensors``."""
+
+    kl_nats: float
+    sequences: int
+    positions: int
+
+
+class UntouchedWeight(WireModel):
+    """A weight of two or more dimensions that is not quantized."""
+
+    name: str
+    reason: str
+    type: str
+
+
+class Manifest(WireModel):
+    """The whole record of one variant."""
+
+    manifest: Literal[1] = 1
+    job: str
+    fence: Annotated[int, Field(ge=1)]
+    variant: str
+    recipe: str
+    created_at: str
+    source: ManifestSource
+    files: Annotated[list[ManifestFile], Field(min_length=1)]
+    generator: Generator
+    versions: dict[str, str]
+    device: Device
+    seeds: dict[str, int]
+    calibration: ManifestCalibration
+    sketch: ManifestSketch
+    seconds: dict[str, float]
+    quantizer: QuantizerName
+    gate: Gate
+    evaluation: ManifestEvaluation
+    verification: ManifestVerification
+    layers: list[LayerEvidence]
+    untouched: list[UntouchedWeight]

@@ -1,0 +1,195 @@
+"""Recipes: how a variant is named. The table and the canonical form are those of ``src/protocol/recipe.ts``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from yaqa_runner.protocol.failures import InvalidSpec
+
+ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq"]
+
+GROUPS = (32, 64, 128)
+MAXIMUM_RECIPE_CHARACTERS = 200
+MAXIMUM_SWEEPS = 10
+DEFAULT_REFINE_SWEEPS = 2
+
+
+@dataclass(frozen=True)
+class RecipeName:
+    """A short name and what it stands for.
+
+    Attributes:
+        bits: Bits of one stored code, scales not counted.
+        default_group: Weights that share one scale; ``None`` where the container fixes it.
+        bits_per_weight: Stored bits a quantized weight at the default group, scales counted.
+        available: Whether this version writes it.
+    """
+
+    name: str
+    container: ContainerName
+    bits: int
+    default_group: int | None
+    groups: tuple[int, ...]
+    bits_per_weight: float
+    available: bool
+
+
+def _gguf(name: str, bits: int, bits_per_weight: float, available: bool) -> RecipeName:
+    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, available)
+
+
+def _grouped(
+    name: str, container: ContainerName, bits: int, default_group: int, scale_bits: int, available: bool
+) -> RecipeName:
+    return RecipeName(name, container, bits, default_group, GROUPS, bits + scale_bits / default_group, available)
+
+
+RECIPE_NAMES: tuple[RecipeName, ...] = (
+    _gguf("q4_0", 4, 4.5, True),
+    _gguf("q8_0", 8, 8.5, True),
+    _gguf("q4_1", 4, 5, False),
+    _gguf("q5_0", 5, 5.5, False),
+    _gguf("q2_k", 2, 2.625, False),
+    _gguf("q3_k", 3, 3.4375, False),
+    _gguf("q4_k", 4, 4.5, False),
+    _gguf("q5_k", 5, 5.5, False),
+    _gguf("q6_k", 6, 6.5625, False),
+    _grouped("onnx:q4", "onnx", 4, 32, 32, True),
+    _grouped("onnx:q8", "onnx", 8, 32, 32, True),
+    _grouped("onnx:q4f16", "onnx", 4, 32, 16, False),
+    _grouped("onnx:q2", "onnx", 2, 32, 32, False),
+    _grouped("w4a16", "compressed-tensors", 4, 128, 16, True),
+    _grouped("w8a16", "compressed-tensors", 8, 128, 16, True),
+    _grouped("w3a16", "compressed-tensors", 3, 128, 16, False),
+    _grouped("w2a16", "compressed-tensors", 2, 128, 16, False),
+    _grouped("gptq:4", "gptq", 4, 128, 16, False),
+    _grouped("gptq:8", "gptq", 8, 128, 16, False),
+    _grouped("gptq:3", "gptq", 3, 128, 16, False),
+    _grouped("gptq:2", "gptq", 2, 128, 16, False),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One variant's description; equal recipes have equal ``canonical`` strings.
+
+    Attributes:
+        name: The short name, for example ``gguf:q4_0``.
+        group: Weights that share one scale; ``None`` where the container fixes it.
+        refine_sweeps: Coordinate-descent sweeps after rounding.
+        tune: Whether scales are tuned under the true KL.
+    """
+
+    canonical: str
+    name: str
+    container: ContainerName
+    bits: int
+    group: int | None
+    refine_sweeps: int
+    tune: bool
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Fewest single-character edits between two words (Levenshtein)."""
+    previous = list(range(len(right) + 1))
+    for row, character in enumerate(left, start=1):
+        current = [row]
+        for column, other in enumerate(right, start=1):
+            substitution = previous[column - 1] + (character != other)
+            current.append(min(previous[column] + 1, current[column - 1] + 1, substitution))
+        previous = current
+    return previous[-1]
+
+
+def nearest_word(word: str, candidates: list[str]) -> str | None:
+    """The candidate nearest to ``word``, or ``None`` when none is near enough to be what was meant."""
+    best: str | None = None
+    best_distance = max(2, len(word) // 3) + 1
+    for candidate in candidates:
+        distance = edit_distance(word, candidate)
+        if distance < best_distance:
+            best, best_distance = candidate, distance
+    return best
+
+
+def _refuse(message: str, suggestion: str | None = None) -> InvalidSpec:
+    remedy = (
+        f'Did you mean "{suggestion}"?'
+        if suggestion is not None
+        else "Known recipes: " + ", ".join(name.name for name in RECIPE_NAMES if name.available) + "."
+    )
+    return InvalidSpec(message, remedy)
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Parse ``name[,option=value…]``: ``w4a16,group=32``, ``gguf:q4_0``, ``onnx:q4,refine=0``.
+
+    Raises:
+        InvalidSpec: unknown names, options or values, with the nearest known word as the remedy.
+    """
+    trimmed = text.strip().lower()
+    if not 0 < len(trimmed) <= MAXIMUM_RECIPE_CHARACTERS:
+        raise _refuse(
+            f"A recipe has 1 to {MAXIMUM_RECIPE_CHARACTERS} characters, "
+            'for example "gguf:q4_0" or "w4a16,group=32".'
+        )
+    head, *options = (part.strip() for part in trimmed.split(","))
+    name = next((candidate for candidate in RECIPE_NAMES if candidate.name == head), None)
+    if name is None:
+        raise _refuse(
+            f'There is no recipe named "{head}".', nearest_word(head, [candidate.name for candidate in RECIPE_NAMES])
+        )
+    if not name.available:
+        raise _refuse(f'"{name.name}" is not written by this version yet.')
+    group = name.default_group
+    refine_sweeps = DEFAULT_REFINE_SWEEPS
+    tune = False
+    seen: set[str] = set()
+    for option in options:
+        written_key, _, value = option.partition("=")
+        key = "group" if written_key == "block" else written_key
+        if key in seen:
+            raise _refuse(f'The option "{key}" is given twice.')
+        seen.add(key)
+        match key:
+            case "group":
+                if name.default_group is None:
+                    raise _refuse(f'The group of "{name.name}" is fixed by its container.')
+                if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) not in name.groups:
+                    groups = ", ".join(map(str, name.groups))
+                    raise _refuse(f'"{name.name}" takes group={groups}; not "{value}".')
+                group = int(value)
+            case "refine":
+                if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) > MAXIMUM_SWEEPS:
+                    raise _refuse(f'refine takes a number of sweeps from 0 to {MAXIMUM_SWEEPS}; not "{value}".')
+                refine_sweeps = int(value)
+            case "tune":
+                if value not in ("on", "off"):
+                    raise _refuse(f'tune takes "on" or "off"; not "{value}".')
+                tune = value == "on"
+            case _:
+                raise _refuse(
+                    f'There is no recipe option "{written_key}".',
+                    nearest_word(written_key, ["group", "block", "refine", "tune"]),
+                )
+    written = [name.name]
+    if group != name.default_group:
+        written.append(f"group={group}")
+    if refine_sweeps != DEFAULT_REFINE_SWEEPS:
+        written.append(f"refine={refine_sweeps}")
+    if tune:
+        written.append("tune=on")
+    return Recipe(",".join(written), name.name, name.container, name.bits, group, refine_sweeps, tune)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """16 hex digits of the canonical string's sha256."""
+    return hashlib.sha256(recipe.canonical.encode()).hexdigest()[:16]
+
+
+def recipe_directory(canonical: str) -> str:
+    """The folder of a recipe: every character but letters, digits, dot and minus becomes ``-``."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", canonical)
