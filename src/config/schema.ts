@@ -1,0 +1,233 @@
+import { z } from "zod";
+import { commandWord } from "./names.ts";
+
+/**
+ * The configuration file. Every default lives here, so that `config/yaqa-bot.yaml`, its JSON Schema and the program
+ * cannot disagree. Secrets are not part of it: they come from the environment alone.
+ */
+
+const namespaceName = z
+	.string()
+	.max(96)
+	.regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, "a Hub user or organisation name");
+const repoPath = z
+	.string()
+	.max(193)
+	.regex(/^[A-Za-z0-9][A-Za-z0-9._-]*\/[A-Za-z0-9][A-Za-z0-9._-]*$/, "a repo name looks like namespace/name");
+const httpUrl = z
+	.url({ protocol: /^https?$/ })
+	.transform((url) => url.replace(/\/+$/, ""))
+	.describe("An http or https address without a trailing slash.");
+/** `*` stands for any run of characters but `/`. */
+const repoGlob = z
+	.string()
+	.max(200)
+	.regex(/^[A-Za-z0-9._*-]+(\/[A-Za-z0-9._*-]+)?$/, "a repo name where * stands for any characters but /");
+const filePath = z.string().min(1).max(4096);
+const recipeText = z.string().min(1).max(200);
+
+export const DEFAULT_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
+
+const Server = z.strictObject({
+	host: z.string().min(1).default("127.0.0.1").describe("Address to listen on; 0.0.0.0 for every interface."),
+	port: z.int().min(0).max(65_535).default(7860).describe("Port to listen on; 0 takes a free one."),
+	publicUrl: httpUrl
+		.nullable()
+		.default(null)
+		.describe("Where people and the Hub reach this server: used in links and to register the webhook."),
+	maxBodyBytes: z
+		.int()
+		.min(1024)
+		.max(64 * 1024 * 1024)
+		.default(1024 * 1024)
+		.describe("Largest webhook body that is read; a bigger one gets 413."),
+	shutdownSeconds: z.int().min(1).max(600).default(20).describe("How long a graceful stop may take."),
+});
+
+const Hub = z.strictObject({
+	url: httpUrl.default("https://huggingface.co").describe("The Hub's address, or a local Hub's."),
+	namespace: namespaceName
+		.default("yaqa-bot")
+		.describe("The user or organisation that quantized repos are published to."),
+	botUser: namespaceName
+		.default("yaqa-bot")
+		.describe("The account whose tokens these are; its own comments are ignored."),
+	mention: commandWord.default("yaqa-bot").describe("The name that commands in comments are addressed to, after an @."),
+});
+
+const Database = z.strictObject({
+	dataDirectory: filePath
+		.default("data")
+		.describe("Where the embedded database, snapshots, runs and sketches are kept; relative to the working directory."),
+	kind: z
+		.enum(["embedded", "postgres"])
+		.default("embedded")
+		.describe("`postgres` needs DATABASE_URL, and DATABASE_URL alone switches to it."),
+	poolSize: z.int().min(2).max(200).default(10).describe("Connections to PostgreSQL."),
+});
+
+const Watch = z.strictObject({
+	namespaces: z
+		.array(namespaceName)
+		.max(1000)
+		.default([])
+		.describe("Users and organisations whose models are quantized."),
+	repos: z.array(repoPath).max(10_000).default([]).describe("Single models that are quantized."),
+	exclude: z.array(repoGlob).max(1000).default([]).describe("Models left alone: `someone/*`, `*/draft-*`, `*-test`."),
+	ref: z.literal("refs/heads/main").default("refs/heads/main").describe("The branch whose pushes count."),
+	recipes: z
+		.array(recipeText)
+		.min(1)
+		.max(16)
+		.default([...DEFAULT_RECIPES])
+		.describe("What is made of a push."),
+	rules: z
+		.array(
+			z.strictObject({
+				match: repoGlob.describe("The repos that this rule is for; the first rule that matches counts."),
+				recipes: z.array(recipeText).min(1).max(16),
+			}),
+		)
+		.max(200)
+		.default([])
+		.describe("Other recipes for some repos."),
+	maxParameters: z
+		.int()
+		.min(1)
+		.default(8_000_000_000)
+		.describe("Models with more parameters are refused with the reason."),
+	existing: z
+		.boolean()
+		.default(false)
+		.describe(
+			"Whether models that a namespace holds when it is first watched are quantized too. Listed repos always are.",
+		),
+	supersede: z
+		.boolean()
+		.default(true)
+		.describe("Whether a newer push ends unfinished work on an older commit that nobody asked for by name."),
+});
+
+const Requests = z.strictObject({
+	comments: z.boolean().default(true).describe("Whether commands in comments are answered."),
+	allow: z
+		.array(namespaceName)
+		.max(10_000)
+		.default([])
+		.describe("People who may ask on any watched repo, beside its owners and organisation members."),
+	anyone: z.boolean().default(false).describe("Whether everybody may ask. Each request costs a run."),
+});
+
+const TextFile = z.strictObject({
+	domain: z
+		.string()
+		.regex(/^[a-z0-9-]{1,32}$/, "a short word such as prose or code")
+		.describe("Names the text on the card."),
+	path: filePath.describe("A UTF-8 text file; relative to this configuration file."),
+});
+
+const Quantization = z.strictObject({
+	calibration: z
+		.strictObject({
+			kind: z
+				.enum(["self", "text"])
+				.default("self")
+				.describe("`self` samples texts from the model itself; `text` reads files."),
+			files: z.array(filePath).max(64).default([]).describe("For `text`; relative to this configuration file."),
+			sequences: z.int().min(1).max(1_000_000).default(128),
+			length: z.int().min(8).max(131_072).default(256).describe("Tokens of one sequence."),
+			seed: z.int().min(0).default(0),
+		})
+		.prefault({}),
+	evaluation: z
+		.strictObject({
+			selection: z
+				.array(TextFile)
+				.max(16)
+				.default([])
+				.describe("What the gate chooses on. Empty: the model's own samples."),
+			report: z
+				.array(TextFile)
+				.max(16)
+				.default([])
+				.describe("What the card's figures come from. Empty: the model's own samples."),
+			sequences: z.int().min(2).max(100_000).default(32).describe("Sequences of each text."),
+			length: z.int().min(8).max(131_072).default(256),
+			verificationSequences: z
+				.int()
+				.min(1)
+				.max(64)
+				.default(4)
+				.describe("Sequences that the control plane recomputes KL on."),
+		})
+		.prefault({}),
+	sketch: z
+		.strictObject({
+			kind: z.enum(["a", "b"]).default("a"),
+			iterations: z
+				.int()
+				.min(1)
+				.max(16)
+				.default(6)
+				.describe("Half steps of the power iteration for `a`; rounds for `b`."),
+			sigmaInput: z.number().min(0).max(10).default(0.01),
+			sigmaOutput: z.number().min(0).max(10).default(0.1),
+		})
+		.prefault({}),
+});
+
+const Runner = z.strictObject({
+	kind: z.literal("local").default("local").describe("Where GPU work runs; `local`: a process on this machine."),
+	python: filePath
+		.nullable()
+		.default(null)
+		.describe("The Python with yaqa-runner; gpu-runner/.venv/bin/python of this checkout when absent."),
+	timeoutSeconds: z
+		.int()
+		.min(1)
+		.max(30 * 86_400)
+		.default(6 * 3600)
+		.describe("A run that takes longer is ended."),
+	memoryBytes: z
+		.int()
+		.min(64 * 1024 * 1024)
+		.nullable()
+		.default(null)
+		.describe("A run whose processes hold more resident memory is ended. Absent: no limit."),
+	threads: z.int().min(1).max(1024).nullable().default(null).describe("CPU threads of a run. Absent: all cores."),
+	device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
+	concurrency: z.int().min(1).max(64).default(1).describe("Runs at the same time; further jobs wait."),
+	attempts: z.int().min(1).max(10).default(3).describe("How often a run that vanished is tried before the job fails."),
+	graceSeconds: z.int().min(0).max(600).default(10).describe("Between SIGTERM and SIGKILL when a run is cancelled."),
+});
+
+const Sweep = z.strictObject({
+	enabled: z.boolean().default(true),
+	cron: z
+		.string()
+		.min(9)
+		.max(200)
+		.default("*/15 * * * *")
+		.describe("When watched repos are looked over for missed pushes (UTC)."),
+});
+
+const LogSection = z.strictObject({
+	level: z.enum(["debug", "info", "warn", "error"]).default("info"),
+});
+
+export const ConfigurationFile = z.strictObject({
+	server: Server.prefault({}),
+	hub: Hub.prefault({}),
+	database: Database.prefault({}),
+	watch: Watch.prefault({}),
+	requests: Requests.prefault({}),
+	quantization: Quantization.prefault({}),
+	runner: Runner.prefault({}),
+	sweep: Sweep.prefault({}),
+	log: LogSection.prefault({}),
+});
+
+/** What the program runs with; safe to print, since secrets are kept apart. */
+export type Configuration = z.infer<typeof ConfigurationFile>;
+/** What a person may write: everything optional. */
+export type ConfigurationInput = z.input<typeof ConfigurationFile>;

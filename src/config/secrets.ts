@@ -1,0 +1,37 @@
+import { z } from "zod";
+
+/** Kept apart from the configuration, so that printing the configuration cannot print these. */
+export type Secrets = {
+	/** Writes quantized repos, staging repos and discussions. Never handed to a process that loads models. */
+	readonly publisherToken: string | null;
+	/** Reads sources. */
+	readonly readToken: string | null;
+	readonly webhookSecret: string | null;
+	/** Still accepted while the Hub's webhooks are being moved to the new secret. */
+	readonly previousWebhookSecret: string | null;
+	readonly databaseUrl: string | null;
+};
+
+/** The environment variables that carry secrets, for help and `doctor`. */
+export const SECRET_VARIABLES = {
+	publisherToken: ["YAQA_BOT_HUB_TOKEN", "HF_TOKEN"],
+	readToken: ["YAQA_BOT_READ_TOKEN"],
+	webhookSecret: ["YAQA_BOT_WEBHOOK_SECRET"],
+	previousWebhookSecret: ["YAQA_BOT_WEBHOOK_SECRET_PREVIOUS"],
+	databaseUrl: ["DATABASE_URL"],
+} as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
+
+/** A header value: HTTP carries no other characters. */
+const headerText = z
+	.string()
+	.min(1)
+	.max(1000)
+	.regex(/^[\x21-\x7e]+$/, "printable ASCII without spaces");
+
+export const secretSchemas = {
+	publisherToken: headerText,
+	readToken: headerText,
+	webhookSecret: headerText.min(8, "at least 8 characters"),
+	previousWebhookSecret: headerText.min(8, "at least 8 characters"),
+	databaseUrl: z.string().regex(/^postgres(ql)?:\/\//, "an address that starts with postgres://"),
+} as const satisfies Readonly<Record<keyof Secrets, z.ZodType<string>>>;
