@@ -1,0 +1,13 @@
+/** Where the Hub is and who asks. Every function of this folder takes one, as those of `@huggingface/hub` do. */
+export type HubAccess = {
+	/** Origin of the Hub, without a slash at its end. */
+	readonly hubUrl: string;
+	readonly accessToken?: string;
+	/** From `createHubFetch`: retries, time limits, caps, the allow-list. */
+	readonly fetch?: typeof fetch;
+};
+
+/** The address of a repo's API, `repo` being `namespace/name`. */
+export function modelApiPath(repo: string, rest = ""): string {
+	return `/api/models/${repo.split("/").map(encodeURIComponent).join("/")}${rest}`;
+}
