@@ -1,0 +1,50 @@
+import { type Kysely, sql } from "kysely";
+import { firstTables } from "./migrations/0001-first-tables.ts";
+import type { Schema } from "./schema.ts";
+
+export type Migration = {
+	readonly version: number;
+	readonly name: string;
+	readonly statements: readonly string[];
+};
+
+export const MIGRATIONS: readonly Migration[] = [firstTables];
+
+/** Any number that nobody else in the database uses: the migrations' advisory lock. */
+const MIGRATION_LOCK = 7_919_040_521;
+
+/**
+ * Brings the tables up to date; returns the versions that were applied. Replicas that start together wait for each other
+ * on the advisory lock (on PGlite a transaction is alone anyway). A database that is newer than this program is refused,
+ * since an older replica would write rows the newer one misreads.
+ */
+export async function migrate(
+	handle: Kysely<Schema>,
+	now: Date,
+	migrations: readonly Migration[] = MIGRATIONS,
+): Promise<readonly number[]> {
+	return await handle.transaction().execute(async (tx) => {
+		await sql`select pg_advisory_xact_lock(${sql.lit(MIGRATION_LOCK)})`.execute(tx);
+		await sql`create table if not exists schema_migrations (
+			version integer primary key, name text not null, applied_at timestamptz not null
+		)`.execute(tx);
+		const { rows } = await sql<{ version: number }>`select version from schema_migrations`.execute(tx);
+		const applied = new Set(rows.map((row) => row.version));
+		const newest = Math.max(0, ...migrations.map((migration) => migration.version));
+		const unknown = [...applied].filter((version) => version > newest);
+		if (unknown.length > 0) {
+			throw new Error(
+				`The database has migration ${Math.max(...unknown)}, this yaqa-bot knows up to ${newest}. Start the newer version.`,
+			);
+		}
+		const fresh: number[] = [];
+		for (const migration of migrations.toSorted((one, other) => one.version - other.version)) {
+			if (applied.has(migration.version)) continue;
+			for (const statement of migration.statements) await sql.raw(statement).execute(tx);
+			await sql`insert into schema_migrations (version, name, applied_at)
+				values (${migration.version}, ${migration.name}, ${now})`.execute(tx);
+			fresh.push(migration.version);
+		}
+		return fresh;
+	});
+}

@@ -1,0 +1,132 @@
+import type { ColumnType, Generated } from "kysely";
+
+/** Rows as stored. Columns of type jsonb are read as `unknown` and parsed where they leave `db/`. */
+type Json = ColumnType<unknown, unknown, unknown>;
+type Time = ColumnType<Date, Date, Date>;
+type NullableTime = ColumnType<Date | null, Date | null, Date | null>;
+
+export type DeliveriesTable = {
+	id: string;
+	source: string;
+	dedupe_key: string;
+	received_at: Time;
+	outcome: string;
+	detail: string | null;
+	body: Json;
+	attempts: Generated<number>;
+	next_attempt_at: Time;
+	lease_owner: string | null;
+	lease_until: NullableTime;
+};
+
+export type RequestsTable = {
+	id: string;
+	kind: string;
+	dedupe_key: string;
+	source_repo: string;
+	source_sha: string | null;
+	recipes: Json;
+	requester: string | null;
+	reply_to: Json;
+	job_id: string | null;
+	refusal: Json;
+	created_at: Time;
+};
+
+export type JobsTable = {
+	id: string;
+	source_repo: string;
+	source_sha: string;
+	state: string;
+	fence: Generated<number>;
+	runner: Generated<string>;
+	runner_handle: string | null;
+	/** `cancelled` or `superseded` when somebody wants it ended. */
+	stop_as: string | null;
+	refusal: Json;
+	status_text: string;
+	facts: Json;
+	/** Runs started since the last retry by a person. */
+	run_attempts: Generated<number>;
+	/** Failures in a row of the present step. */
+	step_failures: Generated<number>;
+	next_step_at: Time;
+	lease_owner: string | null;
+	lease_until: NullableTime;
+	/** Number of the last runner event that was taken over from the present fence's run. */
+	runner_events_seen: Generated<number>;
+	event_count: Generated<number>;
+	/** The status discussion and the replies are older than the row. */
+	announce_due: Generated<boolean>;
+	/** A run, a staging repo or folders may be left over. */
+	cleanup_due: Generated<boolean>;
+	side_failures: Generated<number>;
+	side_next_at: Time;
+	side_lease_owner: string | null;
+	side_lease_until: NullableTime;
+	created_at: Time;
+	updated_at: Time;
+	started_at: NullableTime;
+	finished_at: NullableTime;
+};
+
+export type VariantsTable = {
+	id: string;
+	source_repo: string;
+	source_sha: string;
+	recipe: string;
+	recipe_hash: string;
+	job_id: string;
+	state: string;
+	target_repo: string;
+	manifest: Json;
+	target_sha: string | null;
+	refusal: Json;
+	/** Whether the target repo's head holds this variant: `false` once a newer commit's took its place. */
+	current: Generated<boolean>;
+	container: string;
+	bits: number;
+	kl_mean: number | null;
+	bytes: ColumnType<string | number | null, number | null, number | null>;
+	created_at: Time;
+	published_at: NullableTime;
+};
+
+export type JobEventsTable = {
+	job_id: string;
+	sequence: number;
+	at: Time;
+	kind: string;
+	body: Json;
+};
+
+export type SketchesTable = {
+	source_repo: string;
+	source_sha: string;
+	fingerprint: string;
+	key: string;
+	directory: string;
+	created_at: Time;
+};
+
+export type StatusDiscussionsTable = {
+	source_repo: string;
+	discussion: number | null;
+	refused: Json;
+	updated_at: Time;
+};
+
+export type SweepSlotsTable = { slot: string; claimed_at: Time };
+export type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
+
+export type Schema = {
+	deliveries: DeliveriesTable;
+	requests: RequestsTable;
+	jobs: JobsTable;
+	variants: VariantsTable;
+	job_events: JobEventsTable;
+	sketches: SketchesTable;
+	status_discussions: StatusDiscussionsTable;
+	sweep_slots: SweepSlotsTable;
+	known_heads: KnownHeadsTable;
+};
