@@ -1,0 +1,226 @@
+"""Rounding a linear layer's weight on a frozen grid."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import numpy as np
+import torch
+
+from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.rounding.factor import UnitLower
+from yaqa_runner.rounding.numba_kernel import round_tile
+from yaqa_runner.rounding.workers import available_cores, single_core_workers
+
+SMALL_TILE = 64
+LARGE_TILE = 128
+# Below this size a layer is done before a second thread has helped.
+_PARALLEL_ELEMENTS = 1 << 20
+
+
+def round_nearest(weight: torch.Tensor, grid: FixedGrid) -> torch.Tensor:
+    """Codes int16 ``[out, in]`` nearest to ``weight`` ``[out, in]``.
+
+    Raises:
+        ValueError: shapes do not fit, or the weight is not finite.
+    """
+    _check_weight(weight, grid)
+    return grid.nearest(weight.detach().to(grid.scale.device, torch.float32))
+
+
+def round_adaptive(
+    weight: torch.Tensor,
+    grid: FixedGrid,
+    factor_input: UnitLower,
+    factor_output: UnitLower | None,
+    *,
+    tile: int | None = None,
+    threads: int | None = None,
+) -> torch.Tensor:
+    """Round ``weight`` ``[out, in]`` so that ``tr(H_O E H_I Eᵀ)`` stays small; codes int16 ``[out, in]``.
+
+    The exact two-sided feedback of arXiv 2505.22988 in cubic time (arXiv 2607.27042): with ``G = E L_I`` kept, a tile
+    needs one product along its rows, one along its columns, and a short loop inside. Tiles on an anti-diagonal do not
+    depend on each other and run in parallel. Equal to ``reference_round_adaptive`` but for ties of float32 sums.
+
+    Args:
+        weight: ``[out, in]``; computed in float32.
+        grid: Frozen grid.
+        factor_input: ``L_I`` ``[in, in]`` of ``H_I = L_I D_I L_Iᵀ``.
+        factor_output: ``L_O`` ``[out, out]``; ``None`` rounds one-sided (GPTQ), without the output feedback's work.
+        tile: Side of a tile; chosen by size when ``None``.
+        threads: Threads to use; all cores for large layers when ``None``.
+
+    Raises:
+        ValueError: shapes do not fit, or a value is not finite.
+    """
+    _check_weight(weight, grid)
+    rows, columns = weight.shape
+    _check_square(factor_input, columns, "the input factor")
+    if factor_output is not None:
+        _check_square(factor_output, rows, "the output factor")
+    if weight.is_cuda:
+        # Imported here: Triton is installed where CUDA is, and nowhere else.
+        from yaqa_runner.rounding.triton_kernel import round_adaptive_cuda
+
+        return round_adaptive_cuda(weight, grid, factor_input, factor_output)
+    tile = tile or (SMALL_TILE if max(rows, columns) <= 512 else LARGE_TILE)
+    layer = _Layer(weight, grid, factor_input, factor_output, tile)
+    if threads is None:
+        threads = available_cores() if weight.numel() >= _PARALLEL_ELEMENTS else 1
+    if threads <= 1:
+        layer.run(None)
+    else:
+        with single_core_workers(threads) as pool:
+            layer.run(pool)
+    return layer.codes.T.contiguous()
+
+
+class _Layer:
+    """One layer on its way through the tiles. Everything is held transposed, ``[in, out]``, as the kernel wants it."""
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        grid: FixedGrid,
+        factor_input: UnitLower,
+        factor_output: UnitLower | None,
+        tile: int,
+    ) -> None:
+        self.rows, self.columns = weight.shape
+        self.tile = tile
+        self.grid = grid
+        self.weight = _transposed(weight)
+        self.scale = _transposed(grid.scale)
+        self.offset = _transposed(grid.offset)
+        self.lower_input = factor_input.detach().to(torch.float32).contiguous()
+        self.two_sided = factor_output is not None
+        self.lower_output = (
+            torch.zeros(1, 1) if factor_output is None else factor_output.detach().to(torch.float32).contiguous()
+        )
+        self.error = torch.zeros_like(self.weight)
+        self.fed = torch.zeros_like(self.weight) if self.two_sided else torch.zeros(1, 1)
+        self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)
+        # Views for the kernel, made once: building one costs as much as a small tile.
+        self._arrays = tuple(
+            part.numpy() for part in (self.weight, self.lower_input, self.lower_output, self.scale, self.offset)
+        )
+        self._written = tuple(part.numpy() for part in (self.error, self.fed, self.codes))
+
+    def run(self, pool: Executor | None) -> None:
+        column_tiles = -(-self.columns // self.tile)
+        row_tiles = -(-self.rows // self.tile)
+        if not self.two_sided:
+            blocks = range(row_tiles)
+            if pool is None:
+                for block in blocks:
+                    self._round_rows(block, column_tiles)
+            else:
+                list(pool.map(lambda block: self._round_rows(block, column_tiles), blocks))
+            return
+        for wave in range(column_tiles + row_tiles - 1):
+            first = max(0, wave - column_tiles + 1)
+            last = min(wave, row_tiles - 1)
+            tiles = [(row_tiles - 1 - step, column_tiles - 1 - (wave - step)) for step in range(first, last + 1)]
+            if pool is None or len(tiles) == 1:
+                for row, column in tiles:
+                    self._round_tile(row, column)
+            else:
+                list(pool.map(lambda tile: self._round_tile(*tile), tiles))
+
+    def _round_rows(self, row: int, column_tiles: int) -> None:
+        for column in range(column_tiles - 1, -1, -1):
+            self._round_tile(row, column)
+
+    def _round_tile(self, row: int, column: int) -> None:
+        top, left = row * self.tile, column * self.tile
+        bottom, right = min(top + self.tile, self.rows), min(left + self.tile, self.columns)
+        carried = self.lower_input[right:, left:right].T @ self.error[right:, top:bottom]
+        if self.two_sided:
+            self.fed[left:right, top:bottom] = carried
+            carried = torch.addmm(carried, self.fed[left:right, bottom:], self.lower_output[bottom:, top:bottom])
+        weight, lower_input, lower_output, scale, offset = self._arrays
+        error, fed, codes = self._written
+        round_tile(
+            weight,
+            carried.numpy(),
+            lower_input,
+            lower_output,
+            scale,
+            offset,
+            self.grid.group,
+            self.grid.minimum,
+            self.grid.maximum,
+            self.two_sided,
+            top,
+            bottom,
+            left,
+            right,
+            error,
+            fed,
+            codes,
+        )
+
+
+def rounding_targets(
+    weight: torch.Tensor,
+    decoded: torch.Tensor,
+    factor_input: UnitLower,
+    factor_output: UnitLower | None,
+) -> torch.Tensor:
+    """What every element of a finished rounding was rounded from, float64 ``[out, in]``, given all later codes.
+
+    ``W + L_Oᵀ E L_I − E``: a rounding is right where each decoded value is the grid's nearest to its target, which
+    checks codes of any size in cubic time.
+    """
+    exact = weight.to(torch.float64)
+    error = exact - decoded.to(torch.float64)
+    fed_back = error @ factor_input.to(torch.float64)
+    if factor_output is not None:
+        fed_back = factor_output.to(torch.float64).T @ fed_back
+    return exact + fed_back - error
+
+
+def proxy_error(
+    weight: torch.Tensor,
+    decoded: torch.Tensor,
+    hessian_input: torch.Tensor,
+    hessian_output: torch.Tensor | None,
+) -> float:
+    """``tr(H_O E H_I Eᵀ)`` with ``E = weight − decoded`` ``[out, in]``; ``H_O = I`` when ``None``.
+
+    Half of it, in the sketches' own scale, is the predicted KL in nats (arXiv 2505.22988, section 3).
+    """
+    error = weight.detach().to(torch.float32) - decoded.to(torch.float32)
+    weighed = error @ hessian_input.to(torch.float32)
+    if hessian_output is not None:
+        weighed = hessian_output.to(torch.float32) @ weighed
+    return float(torch.sum(weighed * error, dtype=torch.float64))
+
+
+def _transposed(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix.detach().to("cpu", torch.float32).T.contiguous()
+
+
+def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise ValueError(f"a weight is a matrix with at least one element, not one of shape {list(weight.shape)}")
+    groups = -(-weight.shape[1] // grid.group)
+    if list(grid.scale.shape) != [weight.shape[0], groups] or grid.offset.shape != grid.scale.shape:
+        raise ValueError(
+            f"the grid has scales {list(grid.scale.shape)} in groups of {grid.group}"
+            f" for a weight of shape {list(weight.shape)}"
+        )
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError("the weight holds values that are not finite")
+    if not bool(torch.isfinite(grid.scale).all() and torch.isfinite(grid.offset).all()):
+        raise ValueError("the grid holds values that are not finite")
+    if not np.iinfo(np.int16).min <= grid.minimum < grid.maximum <= np.iinfo(np.int16).max:
+        raise ValueError(f"the grid's codes {grid.minimum} to {grid.maximum} are no range of 16-bit integers")
+
+
+def _check_square(factor: torch.Tensor, size: int, what: str) -> None:
+    if list(factor.shape) != [size, size]:
+        raise ValueError(f"{what} has shape {list(factor.shape)}, not {[size, size]}")
+    if not bool(torch.isfinite(factor).all()):
+        raise ValueError(f"{what} holds values that are not finite")

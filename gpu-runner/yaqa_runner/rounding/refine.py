@@ -1,0 +1,96 @@
+"""Coordinate descent on the codes of a finished rounding."""
+
+from __future__ import annotations
+
+import torch
+
+from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.rounding.numba_kernel import refine_tile
+
+_TILE = 64
+_LARGE_TILE = 128
+
+
+def refine(
+    weight: torch.Tensor,
+    grid: FixedGrid,
+    codes: torch.Tensor,
+    hessian_input: torch.Tensor,
+    hessian_output: torch.Tensor | None,
+    sweeps: int,
+) -> torch.Tensor:
+    """Lower ``tr(H_O E H_I Eᵀ)`` by changing one code at a time; codes int16 ``[out, in]``.
+
+    With ``P = E H_I``, the best error of one element is ``e − (H_O P)_ij / (H_O,ii H_I,jj)``. A code changes only where
+    the new one is nearer to that by more than the float32 sums can be wrong, so the proxy never rises. Stops early when
+    a sweep changes nothing. A sweep costs about ``2 m n (m + n)`` operations.
+
+    Args:
+        weight: ``[out, in]``.
+        grid: Frozen grid.
+        codes: The rounding to start from, ``[out, in]``; not modified.
+        hessian_input: ``H_I`` ``[in, in]``, symmetric.
+        hessian_output: ``H_O`` ``[out, out]``, symmetric; ``None`` for the identity.
+        sweeps: Most sweeps over all elements; 2 to 6 suffice.
+
+    Raises:
+        ValueError: shapes do not fit, or ``sweeps`` is negative.
+    """
+    rows, columns = weight.shape
+    if list(codes.shape) != [rows, columns]:
+        raise ValueError(f"codes of shape {list(codes.shape)} for a weight of shape {[rows, columns]}")
+    if list(hessian_input.shape) != [columns, columns]:
+        raise ValueError(f"the input factor has shape {list(hessian_input.shape)}, not {[columns, columns]}")
+    if hessian_output is not None and list(hessian_output.shape) != [rows, rows]:
+        raise ValueError(f"the output factor has shape {list(hessian_output.shape)}, not {[rows, rows]}")
+    if sweeps < 0:
+        raise ValueError(f"sweeps must be at least 0, not {sweeps}")
+    if sweeps == 0:
+        return codes.clone()
+    device = codes.device
+    tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
+    exact = weight.detach().to("cpu", torch.float32).T.contiguous()
+    current = codes.detach().to("cpu", torch.int16).T.contiguous()
+    metric_input = hessian_input.detach().to("cpu", torch.float32).contiguous()
+    two_sided = hessian_output is not None
+    metric_output = (
+        torch.zeros(1, 1)
+        if hessian_output is None
+        else hessian_output.detach().to("cpu", torch.float32).contiguous()
+    )
+    scale = grid.scale.detach().to("cpu", torch.float32).T.contiguous()
+    offset = grid.offset.detach().to("cpu", torch.float32).T.contiguous()
+    error = exact - grid.decode(codes).detach().to("cpu", torch.float32).T
+    error = error.contiguous()
+    for _ in range(sweeps):
+        changed = 0
+        for left in range((columns - 1) // tile * tile, -1, -tile):
+            right = min(left + tile, columns)
+            product = metric_input[left:right] @ error
+            for top in range((rows - 1) // tile * tile, -1, -tile):
+                bottom = min(top + tile, rows)
+                gradient = (
+                    product @ metric_output[:, top:bottom] if two_sided else product[:, top:bottom].clone()
+                )
+                changed += refine_tile(
+                    exact.numpy(),
+                    gradient.numpy(),
+                    product.numpy(),
+                    metric_input.numpy(),
+                    metric_output.numpy(),
+                    scale.numpy(),
+                    offset.numpy(),
+                    grid.group,
+                    grid.minimum,
+                    grid.maximum,
+                    two_sided,
+                    top,
+                    bottom,
+                    left,
+                    right,
+                    error.numpy(),
+                    current.numpy(),
+                )
+        if changed == 0:
+            break
+    return current.T.contiguous().to(device)
