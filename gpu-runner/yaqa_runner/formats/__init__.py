@@ -1,0 +1,67 @@
+"""Containers: the file formats that people's runtimes load."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from yaqa_runner.formats.container import Container, QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.source import ExportError
+
+
+class ContainerRecipe(Protocol):
+    """What a container needs to know of a recipe."""
+
+    @property
+    def container(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def group(self) -> int | None: ...
+
+
+def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Container:
+    """The container that ``recipe`` asks for.
+
+    ``model_name`` names GGUF files; without it the source folder's name does.
+
+    Raises:
+        ExportError: No such container, or one that lacks the recipe's bits or group.
+    """
+    # Each container pulls in its own ecosystem's library; a run pays for those it uses.
+    short = recipe.name.rsplit(":", 1)[-1]
+    group = recipe.group
+    if recipe.container == "gguf":
+        from yaqa_runner.formats.gguf import GgufContainer
+
+        return GgufContainer(short, model_name)
+    if group is None:
+        raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")
+    if recipe.container == "onnx":
+        from yaqa_runner.formats.onnx import OnnxContainer
+
+        return OnnxContainer(short, recipe.bits, group)
+    if recipe.container == "compressed-tensors":
+        from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+
+        return CompressedTensorsContainer(recipe.bits, group)
+    if recipe.container == "gptq":
+        from yaqa_runner.formats.gptq import GptqContainer
+
+        return GptqContainer(recipe.bits, group)
+    raise ExportError(f"There is no container named {recipe.container!r}.")
+
+
+__all__ = [
+    "Container",
+    "ContainerRecipe",
+    "ExportError",
+    "QuantizedLinear",
+    "ReferenceModel",
+    "UntouchedWeight",
+    "container_for",
+]

@@ -28,6 +28,21 @@ class QuantizedLinear:
     type: str
 
 
+@dataclass(frozen=True)
+class UntouchedWeight:
+    """A matrix that a container keeps near its original precision.
+
+    Attributes:
+        name: The tensor's name in the source model.
+        type: What the file stores it as: ``F16``, ``Q8_0``, ``float32``.
+        reason: Why, for the model card.
+    """
+
+    name: str
+    type: str
+    reason: str
+
+
 class ReferenceModel(Protocol):
     """Next-token log-probabilities of a model that was loaded from finished files."""
 
@@ -59,7 +74,11 @@ class Container(Protocol):
         """
         ...
 
-    def load(self, directory: Path) -> ReferenceModel:
+    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+        """Matrices of ``source`` that :meth:`write` does not quantize when given ``linears``, in a fixed order."""
+        ...
+
+    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
         """Open the finished folder with the format's own library and decode it."""
         ...
 

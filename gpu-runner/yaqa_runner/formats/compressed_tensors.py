@@ -1,0 +1,155 @@
+"""compressed-tensors ``pack-quantized``: the folder that vLLM, SGLang and transformers load.
+
+Scales are kept in the model's own 16-bit type; runtimes allocate them in that type and would round others again.
+Everything that is not quantized stays as the checkpoint has it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressed_tensors.compressors import PackedQuantizationCompressor
+from compressed_tensors.quantization import QuantizationScheme
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from yaqa_runner.formats.affine_codes import affine_codes, exact_cast
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
+from yaqa_runner.formats.plain_weights import plain_tensors, require_all, untouched_weights, weight_file_of
+from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
+from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, SourceSnapshot
+from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
+from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+
+class CompressedTensorsContainer:
+    """Integer weights of ``bits`` (2 to 8) in groups of ``group`` inputs, activations in 16 bits."""
+
+    name = "compressed-tensors"
+
+    def __init__(self, bits: int, group: int) -> None:
+        self.bits = bits
+        self.group = group
+
+    def grid(self) -> Grid:
+        """Symmetric; rows must be whole groups (the library refuses others)."""
+        return ContainerGrid(
+            SymmetricGrid(self.bits, self.group), lambda rows, columns: rows > 0 and columns % self.group == 0
+        )
+
+    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+        """Matrices kept in the checkpoint's own type."""
+        return untouched_weights(SourceSnapshot(source), linears)
+
+    def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
+        """Write safetensors (sharded above 5 GB), ``config.json`` with ``quantization_config``, tokenizer, licence.
+
+        Raises:
+            ExportError: Groups that do not divide a row, scales that the model's type does not hold.
+        """
+        snapshot = SourceSnapshot(source)
+        require_all(snapshot, linears)
+        symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
+        tensors = []
+        for linear in linears.values():
+            tensors.extend(self._tensors(linear, snapshot.dtype, symmetric))
+        tensors.extend(plain_tensors(snapshot, linears))
+        with output_folder(output) as scratch:
+            write_safetensors(scratch, tensors)
+            config = dict(snapshot.raw_config)
+            config["quantization_config"] = self._quantization_config(snapshot, set(linears), symmetric)
+            (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+        return files_of(output)
+
+    def _tensors(self, linear: QuantizedLinear, dtype: torch.dtype, symmetric: bool) -> list[PlannedTensor]:
+        rows, columns = linear.codes.shape
+        words = -(-columns * self.bits // 32)
+        groups = -(-columns // self.group)
+
+        def packed() -> torch.Tensor:
+            return torch.from_numpy(pack_int32_rows(affine_codes(linear, self.bits, self.group).codes, self.bits))
+
+        def scale() -> torch.Tensor:
+            return exact_cast(linear.name, affine_codes(linear, self.bits, self.group).scale, dtype)
+
+        def zero() -> torch.Tensor:
+            # The library keeps zero points as signed codes lifted by half the range, like the weights.
+            points = affine_codes(linear, self.bits, self.group).zero
+            if points is None:
+                value = torch.full((rows, groups), 1 << (self.bits - 1), dtype=torch.uint8).numpy()
+            else:
+                value = points
+            return torch.from_numpy(pack_int32_columns(value, self.bits))
+
+        name = linear.name
+        tensors = [
+            PlannedTensor(f"{name}.weight_packed", torch.int32, (rows, words), packed),
+            PlannedTensor(f"{name}.weight_scale", dtype, (rows, groups), scale),
+            PlannedTensor(f"{name}.weight_shape", torch.int64, (2,), lambda: torch.tensor([rows, columns])),
+        ]
+        if not symmetric:
+            zero_rows = -(-rows * self.bits // 32)
+            tensors.append(PlannedTensor(f"{name}.weight_zero_point", torch.int32, (zero_rows, groups), zero))
+        return tensors
+
+    def _quantization_config(self, snapshot: SourceSnapshot, linears: set[str], symmetric: bool) -> dict[str, Any]:
+        modules = empty_model(snapshot.config).named_modules()
+        ignore = sorted(name for name, module in modules if isinstance(module, torch.nn.Linear) and name not in linears)
+        weights = {
+            "num_bits": self.bits,
+            "type": "int",
+            "symmetric": symmetric,
+            "strategy": "group",
+            "group_size": self.group,
+            "block_structure": None,
+            "dynamic": False,
+            "actorder": None,
+            "observer": "minmax",
+            "observer_kwargs": {},
+        }
+        scheme = {
+            "targets": ["Linear"],
+            "format": "pack-quantized",
+            "input_activations": None,
+            "output_activations": None,
+            "weights": weights,
+        }
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "quantization_status": "compressed",
+            "global_compression_ratio": None,
+            "kv_cache_scheme": None,
+            "ignore": ignore,
+            "config_groups": {"group_0": scheme},
+        }
+
+    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+        """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact."""
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
+        return TorchReferenceModel(model.to(device))
+
+    def decode(self, directory: Path, name: str) -> torch.Tensor:
+        """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""
+        path = weight_file_of(directory, f"{name}.weight_packed")
+        state: dict[str, torch.Tensor] = {}
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for key in file.keys():
+                if key.startswith(f"{name}.weight"):
+                    state[key.removeprefix(f"{name}.")] = file.get_tensor(key)
+        state["weight_scale"] = state["weight_scale"].to(torch.float32)
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        group = config["quantization_config"]["config_groups"]["group_0"]
+        scheme = QuantizationScheme.model_validate(group)
+        weight: torch.Tensor = PackedQuantizationCompressor.decompress(state, scheme)["weight"]
+        return weight.to(torch.float32)

@@ -1,0 +1,278 @@
+"""GGUF files, as llama.cpp, Ollama, LM Studio and transformers load them.
+
+Quantized linears take the recipe's type. A linear whose inputs are no multiple of the type's block takes the
+fallback type of :data:`FALLBACK_TYPES`; one that no block fits stays F16. The embedding and the output layer are
+Q8_0 (F16 where their width is no multiple of 32), other matrices F16, vectors F32, as llama.cpp keeps them.
+``config.json`` travels beside the file so that the original architecture can be rebuilt without guessing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.gguf_architecture import GgufNames, add_metadata, rope_frequency_factors
+from yaqa_runner.formats.gguf_blocks import GGUF_TYPES, ggml_type, pack_rows
+from yaqa_runner.formats.gguf_tokenizer import add_tokenizer
+from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.source import LICENSE_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
+from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+# llama.cpp falls back to 32-wide types of the next width up (IQ4_NL, Q5_0, Q5_1, Q8_0).
+FALLBACK_TYPES = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q8_0", "q6_k": "q8_0"}
+SPLIT_BYTES = 45_000_000_000
+_FILE_TYPES = {
+    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+    "q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
+    "q5_0": gguf.LlamaFileType.MOSTLY_Q5_0,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "q2_k": gguf.LlamaFileType.MOSTLY_Q2_K,
+    "q3_k": gguf.LlamaFileType.MOSTLY_Q3_K_S,
+    "q4_k": gguf.LlamaFileType.MOSTLY_Q4_K_S,
+    "q5_k": gguf.LlamaFileType.MOSTLY_Q5_K_S,
+    "q6_k": gguf.LlamaFileType.MOSTLY_Q6_K,
+}
+_VOCABULARY_TENSORS = ("token_embd.weight", "output.weight")
+
+
+def storage_type(type_name: str, columns: int) -> str | None:
+    """The GGUF type that stores rows of ``columns`` inputs under recipe type ``type_name``; ``None``: F16."""
+    block, _ = gguf.GGML_QUANT_SIZES[ggml_type(type_name)]
+    if columns % block == 0:
+        return type_name
+    fallback = FALLBACK_TYPES.get(type_name)
+    return fallback if fallback is not None and columns % 32 == 0 else None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    shape: tuple[int, ...]
+    type: gguf.GGMLQuantizationType
+    make: Callable[[], npt.NDArray[np.generic]]
+
+    @property
+    def nbytes(self) -> int:
+        block, size = gguf.GGML_QUANT_SIZES[self.type]
+        return int(np.prod(self.shape)) // block * size
+
+
+class GgufContainer:
+    """One GGUF type, for example ``q4_0``."""
+
+    name = "gguf"
+
+    def __init__(self, type_name: str, model_name: str | None = None) -> None:
+        if type_name not in GGUF_TYPES:
+            raise ExportError(f"GGUF type {type_name!r} is not one of {', '.join(GGUF_TYPES)}.")
+        self.type = type_name
+        self.model_name = model_name
+
+    def grid(self) -> Grid:
+        """The type's own grid; rows that its block does not divide take the fallback type's."""
+        fallback = FALLBACK_TYPES.get(self.type)
+        block, _ = gguf.GGML_QUANT_SIZES[ggml_type(self.type)]
+        return ContainerGrid(
+            grid=_grid_of(self.type),
+            accepts=lambda rows, columns: rows > 0 and columns % block == 0,
+            fallback=None if fallback is None else ContainerGrid(_grid_of(fallback), lambda _, n: n % 32 == 0),
+        )
+
+    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+        """Matrices that are not in ``linears``, with the type they are stored in."""
+        snapshot = SourceSnapshot(source)
+        names = GgufNames(snapshot.config)
+        result = []
+        for name in snapshot.names():
+            module = name.rpartition(".")[0]
+            if names.ignored(name) or snapshot.is_tied_copy(name) or module in linears:
+                continue
+            shape = snapshot.shape(name)
+            if len(shape) < 2:
+                continue
+            vocabulary = names.gguf_name(name) in _VOCABULARY_TENSORS
+            kind = _plain_type(names.gguf_name(name), shape)
+            reason = "embedding or output layer, kept at higher precision" if vocabulary else "not quantized"
+            result.append(UntouchedWeight(name, kind.name, reason))
+        return result
+
+    def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
+        """Write ``{model}-{TYPE}.gguf`` (split above 45 GB), ``config.json`` and the licence files.
+
+        Raises:
+            ExportError: Unknown architecture, a scale that half precision does not hold, a malformed tokenizer.
+        """
+        snapshot = SourceSnapshot(source)
+        names = GgufNames(snapshot.config)
+        entries = self._entries(snapshot, names, linears)
+        model_name = self.model_name or snapshot.model_name
+        with output_folder(output) as scratch:
+            writer = gguf.GGUFWriter(
+                path=None,
+                arch=names.arch_name,
+                split_max_size=SPLIT_BYTES if sum(entry.nbytes for entry in entries) > SPLIT_BYTES else 0,
+            )
+            add_metadata(writer, snapshot.config, model_name, int(_FILE_TYPES[self.type]))
+            add_tokenizer(writer, source, int(snapshot.config.vocab_size))
+            for entry in entries:
+                writer.add_tensor_info(entry.name, entry.shape, np.dtype(np.float32), entry.nbytes, entry.type)
+            writer.write_header_to_file(scratch / f"{model_name}-{self.type.upper()}.gguf")
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for entry in entries:
+                writer.write_tensor_data(entry.make())
+            writer.close()
+            snapshot.copy(("config.json", *LICENSE_FILES), scratch)
+        return files_of(output)
+
+    def _entries(self, snapshot: SourceSnapshot, names: GgufNames, linears: dict[str, QuantizedLinear]) -> list[_Entry]:
+        entries = []
+        left = set(linears)
+        for name in snapshot.names():
+            if names.ignored(name) or snapshot.is_tied_copy(name):
+                continue
+            module, _, kind = name.rpartition(".")
+            target = names.gguf_name(name)
+            linear = linears.get(module) if kind == "weight" else None
+            if linear is not None:
+                left.discard(module)
+                entries.append(self._packed(names, linear, target))
+            else:
+                entries.append(_plain(snapshot, names, name, target))
+        if left:
+            raise ExportError(f"The checkpoint has no weight for {min(left)[:200]!r}.")
+        factors = rope_frequency_factors(snapshot.config)
+        if factors is not None:
+            array = factors.numpy()
+            entries.append(_Entry("rope_freqs.weight", array.shape, gguf.GGMLQuantizationType.F32, lambda: array))
+        return entries
+
+    def _packed(self, names: GgufNames, linear: QuantizedLinear, target: str) -> _Entry:
+        rows, columns = linear.codes.shape
+        chosen = storage_type(self.type, columns)
+        if chosen is None:
+            raise ExportError(f"{linear.name}: no block of {self.type} divides {columns} inputs.")
+        order = names.row_order(linear.name)
+
+        def make() -> npt.NDArray[np.generic]:
+            packed = pack_rows(linear, chosen)
+            return packed if order is None else np.ascontiguousarray(packed[order.numpy()])
+
+        return _Entry(target, (rows, columns), ggml_type(chosen), make)
+
+    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+        """The original architecture with every tensor dequantized by the ``gguf`` library."""
+        snapshot_config = _config_of(directory)
+        names = GgufNames(snapshot_config)
+        tensors = _read_tensors(directory)
+        tied = set(getattr(empty := empty_model(snapshot_config), "_tied_weights_keys", None) or {})
+        weights = {}
+        for name, parameter in empty.named_parameters():
+            target = names.gguf_name(name)
+            if target not in tensors:
+                if name in tied:
+                    continue
+                raise ExportError(f"The file has no tensor {target}.")
+            value = _restored(names, name, tensors[target])
+            if value.shape != parameter.shape:
+                raise ExportError(f"{target} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}.")
+            weights[name] = value
+        return model_with_weights(snapshot_config, weights, device)
+
+    def decode(self, directory: Path, name: str) -> torch.Tensor:
+        """Weight ``[out, in]`` float32 of module ``name``, rows back in the checkpoint's order."""
+        names = GgufNames(_config_of(directory))
+        target = names.gguf_name(f"{name}.weight")
+        tensors = _read_tensors(directory)
+        if target not in tensors:
+            raise ExportError(f"The file has no tensor {target}.")
+        value = _restored(names, f"{name}.weight", tensors[target])
+        return value.T.contiguous() if names.transposed(name) else value
+
+
+# One scale a block and no offset: the grid that ONNX, compressed-tensors and GPTQ share, so that one
+# set of codes serves all of them.
+_SHARED_BITS = {"q4_0": 4, "q5_0": 5, "q8_0": 8}
+
+
+def _grid_of(type_name: str) -> Grid:
+    if type_name in _SHARED_BITS:
+        return SymmetricGrid(_SHARED_BITS[type_name], 32)
+    raise ExportError(f"GGUF type {type_name!r} has no grid in this version.")
+
+
+def _plain_type(target: str, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:
+    if len(shape) < 2:
+        return gguf.GGMLQuantizationType.F32
+    if target in _VOCABULARY_TENSORS and shape[-1] % 32 == 0:
+        return gguf.GGMLQuantizationType.Q8_0
+    # llama.cpp adds position embeddings and multiplies convolutions in float32 only.
+    if target.startswith("position_embd"):
+        return gguf.GGMLQuantizationType.F32
+    return gguf.GGMLQuantizationType.F16
+
+
+def _plain(snapshot: SourceSnapshot, names: GgufNames, name: str, target: str) -> _Entry:
+    module = name.rpartition(".")[0]
+    shape = snapshot.shape(name)
+    transposed = len(shape) == 2 and names.transposed(module)
+    shape = shape[::-1] if transposed else shape
+    kind = _plain_type(target, shape)
+    if kind is gguf.GGMLQuantizationType.F16 and float(snapshot.read(name).abs().max()) > 65504:
+        kind = gguf.GGMLQuantizationType.F32
+    order = names.row_order(module)
+
+    def make() -> npt.NDArray[np.generic]:
+        value = snapshot.read(name).to(torch.float32)
+        value = value.T.contiguous() if transposed else value
+        value = value if order is None else value[order]
+        if _is_norm(target):
+            value = value + names.layout.norm_offset
+        return gguf.quants.quantize(value.numpy(), kind)
+
+    return _Entry(target, shape, kind, make)
+
+
+def _is_norm(target: str) -> bool:
+    return target.endswith("norm.weight")
+
+
+def _restored(names: GgufNames, name: str, tensor: gguf.ReaderTensor) -> torch.Tensor:
+    value = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+    module = name.rpartition(".")[0]
+    order = names.row_order(module)
+    if order is not None:
+        restored = torch.empty_like(value)
+        restored[order] = value
+        value = restored
+    if _is_norm(tensor.name):
+        value = value - names.layout.norm_offset
+    if value.ndim == 2 and names.transposed(module):
+        value = value.T.contiguous()
+    return value
+
+
+def _read_tensors(directory: Path) -> dict[str, gguf.ReaderTensor]:
+    files = sorted(path for path in directory.glob("*.gguf"))
+    if not files:
+        raise ExportError(f"{directory.name} holds no GGUF file.")
+    shards = [path for path in files if re.search(r"-\d{5}-of-\d{5}\.gguf$", path.name)]
+    if len(files) > 1 and len(shards) != len(files):
+        raise ExportError(f"{directory.name} holds several GGUF models.")
+    return {tensor.name: tensor for path in files for tensor in gguf.GGUFReader(path).tensors}
+
+
+def _config_of(directory: Path) -> PretrainedConfig:
+    return AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)

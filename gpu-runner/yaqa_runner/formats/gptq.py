@@ -1,0 +1,177 @@
+"""GPTQ v1 checkpoints (2, 3, 4, 8 bits): vLLM, SGLang, transformers with gptqmodel, onnxruntime-genai.
+
+``qweight`` packs along inputs, ``qzeros`` along outputs and holds ``zero − 1`` (the v1 convention that kernels
+expect), scales are float16, ``g_idx`` is the plain input order.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig
+from transformers.pytorch_utils import Conv1D
+
+from yaqa_runner.formats.affine_codes import affine_codes, exact_cast
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.packing import (
+    pack_int32_columns,
+    pack_int32_rows,
+    unpack_int32_columns,
+    unpack_int32_rows,
+)
+from yaqa_runner.formats.plain_weights import plain_tensors, require_all, untouched_weights, weight_file_of
+from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
+from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
+from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+BITS = (2, 3, 4, 8)
+
+
+class GptqContainer:
+    """Integer weights of ``bits`` (2, 3, 4 or 8) in groups of ``group`` inputs."""
+
+    name = "gptq"
+
+    def __init__(self, bits: int, group: int) -> None:
+        if bits not in BITS:
+            raise ExportError(f"GPTQ files have 2, 3, 4 or 8 bits, not {bits}.")
+        self.bits = bits
+        self.group = group
+
+    def grid(self) -> Grid:
+        """Symmetric; kernels take multiples of 32 on both sides and whole groups."""
+        return ContainerGrid(
+            SymmetricGrid(self.bits, self.group),
+            lambda rows, columns: rows > 0 and rows % 32 == 0 and columns % 32 == 0 and columns % self.group == 0,
+        )
+
+    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+        """Matrices kept in the checkpoint's own type."""
+        return untouched_weights(SourceSnapshot(source), linears)
+
+    def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
+        """Write safetensors, ``config.json`` with ``quantization_config``, ``quantize_config.json``, tokenizer.
+
+        Raises:
+            ExportError: Shapes that are no multiples of 32, scales that float16 does not hold, a zero point of 0.
+        """
+        snapshot = SourceSnapshot(source)
+        require_all(snapshot, linears)
+        tensors = []
+        for linear in linears.values():
+            tensors.extend(self._tensors(linear))
+        tensors.extend(plain_tensors(snapshot, linears))
+        quantization = self._quantization_config(snapshot, linears)
+        with output_folder(output) as scratch:
+            write_safetensors(scratch, tensors)
+            config = dict(snapshot.raw_config)
+            config["quantization_config"] = quantization
+            (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (scratch / "quantize_config.json").write_text(json.dumps(quantization, indent=2) + "\n", encoding="utf-8")
+            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+        return files_of(output)
+
+    def _tensors(self, linear: QuantizedLinear) -> list[PlannedTensor]:
+        rows, columns = linear.codes.shape
+        if rows % 32 or columns % 32 or columns % self.group:
+            raise ExportError(f"{linear.name}: GPTQ stores multiples of 32 and whole groups, not {rows} × {columns}.")
+        groups = columns // self.group
+
+        def weight() -> torch.Tensor:
+            codes = affine_codes(linear, self.bits, self.group).codes
+            return torch.from_numpy(pack_int32_columns(np.ascontiguousarray(codes.T), self.bits))
+
+        def zeros() -> torch.Tensor:
+            points = affine_codes(linear, self.bits, self.group).zero
+            if points is None:
+                points = np.full((rows, groups), 1 << (self.bits - 1), dtype=np.uint8)
+            if points.min() == 0:
+                raise ExportError(f"{linear.name}: GPTQ v1 cannot say that a zero point is 0.")
+            return torch.from_numpy(pack_int32_rows(np.ascontiguousarray(points.T) - 1, self.bits))
+
+        def scales() -> torch.Tensor:
+            scale = affine_codes(linear, self.bits, self.group).scale
+            return exact_cast(linear.name, scale, torch.float16).T.contiguous()
+
+        name = linear.name
+        word = self.bits
+        return [
+            PlannedTensor(f"{name}.qweight", torch.int32, (columns // 32 * word, rows), weight),
+            PlannedTensor(f"{name}.qzeros", torch.int32, (groups, rows // 32 * word), zeros),
+            PlannedTensor(f"{name}.scales", torch.float16, (groups, rows), scales),
+            PlannedTensor(
+                f"{name}.g_idx",
+                torch.int32,
+                (columns,),
+                lambda: torch.arange(columns, dtype=torch.int32) // self.group,
+            ),
+        ]
+
+    def _quantization_config(self, snapshot: SourceSnapshot, linears: dict[str, QuantizedLinear]) -> dict[str, Any]:
+        modules = empty_model(snapshot.config).named_modules()
+        kept = sorted(
+            name
+            for name, module in modules
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and name not in linears and name != "lm_head"
+        )
+        symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
+        # A "-:" key tells loaders to leave the module alone.
+        dynamic = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in kept}
+        return {
+            "bits": self.bits,
+            "group_size": self.group,
+            "desc_act": False,
+            "sym": symmetric,
+            "lm_head": "lm_head" in linears,
+            "quant_method": "gptq",
+            "format": "gptq",
+            "checkpoint_format": "gptq",
+            "pack_dtype": "int32",
+            **({"dynamic": dynamic} if dynamic else {}),
+            "meta": {"quantizer": ["yaqa"]},
+        }
+
+    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+        """The original architecture in float32 with every packed weight decoded.
+
+        transformers opens GPTQ folders through gptqmodel's kernels only; this needs neither.
+        """
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        weights: dict[str, torch.Tensor] = {}
+        modules = dict(empty_model(config).named_modules())
+        for path in sorted(directory.glob("*.safetensors")):
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for key in file.keys():
+                    name, _, kind = key.rpartition(".")
+                    if kind == "qweight":
+                        decoded = self.decode(directory, name)
+                        weights[f"{name}.weight"] = decoded.T if isinstance(modules.get(name), Conv1D) else decoded
+                    elif kind not in ("qzeros", "scales", "g_idx"):
+                        weights[key] = file.get_tensor(key).to(torch.float32)
+        return model_with_weights(config, weights, device)
+
+    def decode(self, directory: Path, name: str) -> torch.Tensor:
+        """Weight ``[out, in]`` float32: ``scales[g] · (q − (qzeros[g] + 1))`` by the format's definition."""
+        parts = {}
+        for kind in ("qweight", "qzeros", "scales", "g_idx"):
+            path = weight_file_of(directory, f"{name}.{kind}")
+            with safe_open(path, framework="pt", device="cpu") as file:
+                parts[kind] = file.get_tensor(f"{name}.{kind}")
+        columns = parts["g_idx"].shape[0]
+        rows = parts["scales"].shape[1]
+        codes = unpack_int32_columns(parts["qweight"].numpy(), self.bits, columns).astype(np.int32)
+        zeros = unpack_int32_rows(parts["qzeros"].numpy(), self.bits, rows).astype(np.int32) + 1
+        index = parts["g_idx"].to(torch.int64)
+        scales = parts["scales"].to(torch.float32)[index]
+        return (scales * torch.from_numpy(codes - zeros[index.numpy()])).T.contiguous()

@@ -1,0 +1,49 @@
+"""Grids narrowed to what a container can store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from yaqa_runner.grids.grid import FixedGrid, Grid
+
+
+@dataclass(frozen=True)
+class ContainerGrid:
+    """``grid`` where ``accepts(rows, columns)`` says so; ``fallback`` (or nothing) elsewhere."""
+
+    grid: Grid
+    accepts: Callable[[int, int], bool]
+    fallback: Grid | None = None
+
+    @property
+    def name(self) -> str:
+        return self.grid.name
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.grid.bits_per_weight
+
+    def _choice(self, rows: int, columns: int) -> Grid | None:
+        if self.accepts(rows, columns) and self.grid.supports(rows, columns):
+            return self.grid
+        if self.fallback is not None and self.fallback.supports(rows, columns):
+            return self.fallback
+        return None
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Whether the container can store a weight ``[rows, columns]`` at low precision at all."""
+        return self._choice(rows, columns) is not None
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        """Scales for ``weight`` ``[out, in]`` on the grid that its shape allows.
+
+        Raises:
+            ValueError: The container cannot store this shape.
+        """
+        choice = self._choice(int(weight.shape[0]), int(weight.shape[1]))
+        if choice is None:
+            raise ValueError(f"{self.name} cannot store a weight of shape {tuple(weight.shape)}")
+        return choice.fit(weight, input_importance)

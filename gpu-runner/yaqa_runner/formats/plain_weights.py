@@ -1,0 +1,66 @@
+"""The tensors a safetensors container keeps as the checkpoint has them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from yaqa_runner.formats.container import UntouchedWeight
+from yaqa_runner.formats.safetensors_writer import PlannedTensor
+from yaqa_runner.formats.source import SHARD_NAME, ExportError, SourceSnapshot
+
+_VOCABULARY = re.compile(r"(embed|wte|wpe|lm_head)")
+
+
+def require_all(snapshot: SourceSnapshot, linears: Collection[str]) -> None:
+    """Raise :class:`ExportError` for a linear the checkpoint has no weight of."""
+    for name in sorted(linears):
+        if f"{name}.weight" not in snapshot:
+            raise ExportError(f"The checkpoint has no weight for {name[:200]!r}.")
+
+
+def plain_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> list[PlannedTensor]:
+    """Every tensor that is no quantized weight, byte for byte; the output layer is left out where it is tied."""
+    replaced = {f"{name}.weight" for name in linears}
+    planned = []
+    for name in snapshot.names():
+        if name in replaced or snapshot.is_tied_copy(name):
+            continue
+        planned.append(PlannedTensor(name, snapshot.stored_dtype(name), snapshot.shape(name), _reader(snapshot, name)))
+    return planned
+
+
+def _reader(snapshot: SourceSnapshot, name: str) -> Callable[[], torch.Tensor]:
+    return lambda: snapshot.read(name)
+
+
+def untouched_weights(snapshot: SourceSnapshot, linears: Collection[str]) -> list[UntouchedWeight]:
+    """Matrices outside ``linears`` with the checkpoint's own type."""
+    replaced = {f"{name}.weight" for name in linears}
+    result = []
+    for name in snapshot.names():
+        if name in replaced or snapshot.is_tied_copy(name) or len(snapshot.shape(name)) < 2:
+            continue
+        reason = "embedding or output layer, kept as it was" if _VOCABULARY.search(name) else "not quantized"
+        result.append(UntouchedWeight(name, str(snapshot.stored_dtype(name)).removeprefix("torch."), reason))
+    return result
+
+
+def weight_file_of(directory: Path, name: str) -> Path:
+    """The safetensors file in ``directory`` that holds tensor ``name``."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        file = str(json.loads(index.read_text(encoding="utf-8"))["weight_map"].get(name, ""))
+        if SHARD_NAME.fullmatch(file) is None:
+            raise ExportError(f"The index names no file for {name[:200]!r}.")
+        return directory / file
+    path = directory / "model.safetensors"
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        if name not in handle.keys():
+            raise ExportError(f"{path.name} has no tensor {name[:200]!r}.")
+    return path

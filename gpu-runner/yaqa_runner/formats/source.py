@@ -1,0 +1,236 @@
+"""The source snapshot: what containers read from, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+LICENSE_FILES = (
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "NOTICE.md",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+)
+GENERATION_FILES = ("generation_config.json",)
+STORED_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
+MAXIMUM_COPIED_BYTES = 256 * 1024 * 1024
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+
+
+class ExportError(ValueError):
+    """A model cannot be written in a container. ``str()`` names the cause and what to do about it."""
+
+
+class SourceSnapshot:
+    """A model folder, opened lazily: headers at once, tensors on request.
+
+    Tensor names are given as the loaded model calls them. Checkpoints that leave out the base model's
+    prefix (GPT-2's ``h.0.attn…``) are found all the same.
+
+    Raises:
+        ExportError: No safetensors, an index that points outside the folder, remote code, unreadable files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.raw_config = self._read_json("config.json")
+        if "auto_map" in self.raw_config:
+            raise ExportError("config.json asks for remote code (auto_map), which is never run.")
+        try:
+            self.config: PretrainedConfig = AutoConfig.from_pretrained(
+                directory, trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:
+            raise ExportError(f"config.json is not a model configuration that transformers knows: {error}") from error
+        self._files: dict[str, Path] = {}
+        self._handles: dict[Path, Any] = {}
+        for path in self._weight_files():
+            for name in self._handle(path).keys():
+                self._files[name] = path
+        self._prefix = _base_model_prefix(self.config)
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.directory / name
+        try:
+            if path.stat().st_size > MAXIMUM_JSON_BYTES:
+                raise ExportError(f"{name} is larger than {MAXIMUM_JSON_BYTES} bytes.")
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ExportError(f"{name} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            if isinstance(error, ExportError):
+                raise
+            raise ExportError(f"{name} is not valid JSON.") from error
+        if not isinstance(value, dict):
+            raise ExportError(f"{name} is not a JSON object.")
+        return value
+
+    def _weight_files(self) -> list[Path]:
+        index = self.directory / "model.safetensors.index.json"
+        if not index.exists():
+            single = self.directory / "model.safetensors"
+            if not single.is_file():
+                raise ExportError("The model has no safetensors weights; convert it to safetensors first.")
+            return [single]
+        mapping = self._read_json(index.name).get("weight_map")
+        if not isinstance(mapping, dict) or not mapping:
+            raise ExportError("model.safetensors.index.json has no weight_map.")
+        names = sorted({str(value) for value in mapping.values()})
+        for name in names:
+            if SHARD_NAME.fullmatch(name) is None:
+                raise ExportError(f"model.safetensors.index.json names a file outside the folder: {name[:200]!r}.")
+            if not (self.directory / name).is_file():
+                raise ExportError(f"model.safetensors.index.json names {name}, which is missing.")
+        return [self.directory / name for name in names]
+
+    def _handle(self, path: Path) -> Any:
+        handle = self._handles.get(path)
+        if handle is None:
+            try:
+                handle = safe_open(path, framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                raise ExportError(f"{path.name} is not a readable safetensors file: {error}") from error
+            self._handles[path] = handle
+        return handle
+
+    def _stored_name(self, name: str) -> str | None:
+        if name in self._files:
+            return name
+        if self._prefix:
+            start = f"{self._prefix}."
+            candidate = name[len(start) :] if name.startswith(start) else start + name
+            if candidate in self._files:
+                return candidate
+        return None
+
+    def names(self) -> list[str]:
+        """Tensor names as the loaded model calls them, in a fixed order."""
+        start = f"{self._prefix}."
+        prefixed = not self._prefix or any(name.startswith(start) for name in self._files)
+        if prefixed:
+            return sorted(self._files, key=_natural)
+        renamed = (name if name.startswith("lm_head.") else start + name for name in self._files)
+        return sorted(renamed, key=_natural)
+
+    def __contains__(self, name: str) -> bool:
+        return self._stored_name(name) is not None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        stored = self._require(name)
+        return tuple(int(size) for size in self._handle(self._files[stored]).get_slice(stored).get_shape())
+
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """The type the checkpoint stores ``name`` in."""
+        stored = self._require(name)
+        code = self._handle(self._files[stored]).get_slice(stored).get_dtype()
+        dtype = STORED_DTYPES.get(code)
+        if dtype is None:
+            raise ExportError(f"{name[:200]!r} is stored as {code}, which is not carried over.")
+        return dtype
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor as stored: its own dtype, CPU."""
+        stored = self._require(name)
+        tensor: torch.Tensor = self._handle(self._files[stored]).get_tensor(stored)
+        return tensor
+
+    def _require(self, name: str) -> str:
+        stored = self._stored_name(name)
+        if stored is None:
+            raise ExportError(f"The checkpoint has no tensor {name[:200]!r}.")
+        return stored
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's own 16-bit type; bfloat16 where it is wider or not told."""
+        dtype = getattr(self.config, "dtype", None)
+        if isinstance(dtype, str):
+            dtype = getattr(torch, dtype, None)
+        return dtype if dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output layer is the embedding."""
+        return bool(getattr(self.config, "tie_word_embeddings", False)) or "lm_head.weight" not in self
+
+    def is_tied_copy(self, name: str) -> bool:
+        """Whether ``name`` only repeats the embedding."""
+        return name == "lm_head.weight" and bool(getattr(self.config, "tie_word_embeddings", False))
+
+    @property
+    def model_name(self) -> str:
+        """A name for files and titles: the folder's, or the repo's when the folder is a Hub cache snapshot."""
+        directory = self.directory.resolve()
+        if directory.parent.name == "snapshots" and directory.parent.parent.name.startswith("models--"):
+            return safe_name(directory.parent.parent.name.rsplit("--", 1)[-1])
+        return safe_name(directory.name)
+
+    def copy(self, names: tuple[str, ...], output: Path) -> list[Path]:
+        """Copy the files among ``names`` that exist, byte for byte."""
+        copied = []
+        for name in names:
+            path = self.directory / name
+            if not path.is_file():
+                continue
+            if path.stat().st_size > MAXIMUM_COPIED_BYTES:
+                raise ExportError(f"{name} is larger than {MAXIMUM_COPIED_BYTES} bytes.")
+            shutil.copyfile(path, output / name)
+            copied.append(output / name)
+        return copied
+
+
+def safe_name(text: str) -> str:
+    """``text`` with only letters, digits, dot, underscore and minus, at most 96 characters."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")[:96]
+    return cleaned or "model"
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _base_model_prefix(config: PretrainedConfig) -> str:
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = name if isinstance(name, (list, tuple)) else [name]
+    for candidate in names:
+        model_class = getattr(transformers, candidate, None) if candidate else None
+        prefix = getattr(model_class, "base_model_prefix", None)
+        if isinstance(prefix, str):
+            return prefix
+    return "model"
