@@ -119,6 +119,43 @@ function findPython() {
 	);
 }
 
+/** Whether node_modules holds what the lock file says, by npm's own record of it. */
+function npmPackagesMatch() {
+	const wanted = JSON.parse(String(contentOf("package-lock.json"))).packages;
+	const record = String(contentOf("node_modules", ".package-lock.json"));
+	if (record === "" || nodeVersionOf(bundledNode) !== wanted["node_modules/node"]?.version) return false;
+	const held = JSON.parse(record).packages;
+	return Object.entries(wanted).every(
+		([path, entry]) => path === "" || (entry.optional && !held[path]) || held[path]?.version === entry.version,
+	);
+}
+
+/** Whether the Python environment holds what the lock file says, the runner itself included. */
+function pythonPackagesMatch() {
+	const program =
+		"import importlib.metadata as m; print(*(f\"{d.metadata['Name']}=={d.version}\" for d in m.distributions()))";
+	const held = existsSync(python) ? outputOf(python, ["-c", program]) : null;
+	if (held === null) return false;
+	const normal = (name) => name.toLowerCase().replaceAll(/[-_.]+/g, "-");
+	const versions = new Map(
+		held.split(" ").map((pair) => {
+			const [name = "", version = ""] = pair.split("==");
+			// PyTorch's CPU build carries a local version: 2.13.0+cpu is 2.13.0.
+			return [normal(name), version.split("+")[0]];
+		}),
+	);
+	const wanted = String(contentOf("gpu-runner", "requirements.lock"))
+		.split("\n")
+		.filter((line) => line.includes("==") && !line.startsWith("#"));
+	return (
+		versions.has("yaqa-runner") &&
+		wanted.every((line) => {
+			const [name = "", version] = line.trim().split("==");
+			return versions.get(normal(name)) === version;
+		})
+	);
+}
+
 function checkMachine(hasCuda, say) {
 	if (outputOf("git", ["--version"]) === null) {
 		say("git was not found: the demo and the bot run without it, contributing does not.");
@@ -358,13 +395,13 @@ export async function setUp({ quiet = false } = {}) {
 		checkMachine(outputOf("nvidia-smi", ["-L"]) !== null, say);
 		let stamp = readStamp();
 		if (stamp.npm !== npmStampOf() || !existsSync(join(root, "node_modules"))) {
-			await installNpmPackages(say);
+			if (!npmPackagesMatch()) await installNpmPackages(say);
 			stamp = { ...stamp, npm: npmStampOf() };
 			writeStamp(stamp);
 		}
 		const interpreterName = `${interpreter.command} ${interpreter.version}`;
 		if (stamp.python !== pythonStampOf(interpreterName) || !existsSync(python)) {
-			await installPythonPackages(interpreter, say);
+			if (!pythonPackagesMatch()) await installPythonPackages(interpreter, say);
 			writeStamp({ ...stamp, python: pythonStampOf(interpreterName), interpreter: interpreterName });
 		}
 		const done = finish(true);

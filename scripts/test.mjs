@@ -1,0 +1,252 @@
+#!/usr/bin/env node
+// `npm test`: sets up what is missing, then every check and every suite. The last line sums all of them up.
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import process from "node:process";
+import { nodeBinary, python, reportFailure, root, setUp } from "./setup.mjs";
+
+const usage = `Usage: npm test [-- LEG… | FILE… | FOLDER…] [-t PATTERN]
+
+LEG       typecheck, lint, ruff, mypy, python, unit, contract, integration, e2e, faults (default: all)
+FILE      a test file, for example test/unit/architecture.test.ts or gpu-runner/tests/test_gguf.py
+-t TEXT   only tests whose name matches
+
+The last line is "N passed, N failed, N skipped"; a check without tests of its own counts as one.
+Exit status: 0 when nothing failed, 1 when something did, 2 for an argument that is not understood.`;
+
+const NODE_SUITES = ["unit", "contract", "integration", "e2e", "faults"];
+/** A leg that takes longer hangs: the whole project's suite stays under twelve minutes on two cores. */
+const LEG_LIMIT_MS = 15 * 60 * 1000;
+
+function testFilesUnder(folder) {
+	if (!existsSync(join(root, folder))) return [];
+	return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+		.filter((path) => path.endsWith(".test.ts"))
+		.map((path) => join(folder, path))
+		.sort();
+}
+
+/** Runs a program and keeps its output; `onOutput` sees it as it comes. */
+function execute(program, args, { env = {}, onOutput }) {
+	return new Promise((resolve) => {
+		let output = "";
+		const child = spawn(program, args, {
+			cwd: root,
+			stdio: ["ignore", "pipe", "pipe"],
+			env: {
+				...process.env,
+				...env,
+				PATH: `${join(root, "node_modules", ".bin")}${delimiter}${dirname(python)}${delimiter}${process.env.PATH}`,
+			},
+		});
+		const timer = setTimeout(() => {
+			output += `\nStopped after ${LEG_LIMIT_MS / 60_000} minutes.\n`;
+			child.kill("SIGKILL");
+		}, LEG_LIMIT_MS);
+		for (const stream of [child.stdout, child.stderr]) {
+			stream.setEncoding("utf8");
+			stream.on("data", (text) => {
+				output += text;
+				onOutput(text);
+			});
+		}
+		const finish = (code) => {
+			clearTimeout(timer);
+			resolve({ code, output });
+		};
+		child.on("error", (error) => {
+			output += `${error.message}\n`;
+			finish(-1);
+		});
+		child.on("close", finish);
+	});
+}
+
+/** A check that either holds or does not: it counts as one. */
+function check(name, program, ...commandLines) {
+	return {
+		name,
+		async run(onOutput) {
+			let failed = false;
+			for (const args of commandLines) failed = (await execute(program, args, { onOutput })).code !== 0 || failed;
+			return { passed: failed ? 0 : 1, failed: failed ? 1 : 0, skipped: 0 };
+		},
+	};
+}
+
+function nodeSuite(name, files, pattern, scratch) {
+	const concurrency = name === "e2e" || name === "faults" ? 1 : 2;
+	return {
+		name,
+		async run(onOutput) {
+			const countsFile = join(scratch, `${name}.json`);
+			const { code } = await execute(
+				nodeBinary(),
+				[
+					"--test",
+					`--test-concurrency=${concurrency}`,
+					"--test-timeout=900000",
+					"--test-reporter=spec",
+					"--test-reporter-destination=stdout",
+					`--test-reporter=${new URL("test-counts.mjs", import.meta.url)}`,
+					`--test-reporter-destination=${countsFile}`,
+					...(pattern === null ? [] : [`--test-name-pattern=${pattern}`]),
+					...files,
+				],
+				{ onOutput, env: process.stdout.isTTY ? { FORCE_COLOR: "1" } : {} },
+			);
+			const counts = existsSync(countsFile) ? readFileSync(countsFile, "utf8") : "";
+			const { passed = 0, failed = 0, cancelled = 0, skipped = 0, todo = 0 } = counts === "" ? {} : JSON.parse(counts);
+			const broken = failed + cancelled;
+			// A suite that ends badly without one failed test of its own still failed.
+			return { passed, failed: code === 0 ? broken : Math.max(1, broken), skipped: skipped + todo };
+		},
+	};
+}
+
+function pythonSuite(paths, pattern, scratch) {
+	return {
+		name: "python",
+		async run(onOutput) {
+			const report = join(scratch, "pytest.xml");
+			const { code } = await execute(
+				python,
+				[
+					"-m",
+					"pytest",
+					"-q",
+					"-rs",
+					"--durations=5",
+					`--junitxml=${report}`,
+					...(pattern === null ? [] : ["-k", pattern]),
+					...paths,
+				],
+				// Two threads on two cores; more only compete with the suites beside this one.
+				{ onOutput, env: { OMP_NUM_THREADS: "2", HF_HUB_OFFLINE: "1", HF_HUB_DISABLE_TELEMETRY: "1" } },
+			);
+			const xml = existsSync(report) ? readFileSync(report, "utf8") : "";
+			const count = (attribute) => Number(new RegExp(`<testsuite [^>]*\\b${attribute}="(\\d+)"`).exec(xml)?.[1] ?? 0);
+			const broken = count("failures") + count("errors");
+			// 5: no test was collected, which a name pattern may well cause.
+			const ended = code === 0 || (code === 5 && pattern !== null);
+			return {
+				passed: count("tests") - broken - count("skipped"),
+				failed: ended ? broken : Math.max(1, broken),
+				skipped: count("skipped"),
+			};
+		},
+	};
+}
+
+function parseArguments(args) {
+	const legs = new Set();
+	const files = [];
+	let pattern = null;
+	for (let index = 0; index < args.length; index++) {
+		const arg = args[index];
+		if (arg === "-h" || arg === "--help") return { help: true };
+		if (arg === "-t") {
+			pattern = args[++index] ?? null;
+			if (pattern === null) return { problem: "-t needs a text." };
+		} else if (/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|e2e|faults)$/.test(arg)) {
+			legs.add(arg);
+		} else if (existsSync(join(root, arg))) {
+			files.push(arg);
+		} else {
+			return { problem: `"${arg}" is neither a leg nor a file here.` };
+		}
+	}
+	return { legs, files, pattern };
+}
+
+function legsFor({ legs, files, pattern }, scratch) {
+	const everything = legs.size === 0 && files.length === 0;
+	const wants = (name) => everything || legs.has(name);
+	const pythonFiles = files.filter((file) => file.startsWith("gpu-runner"));
+	const nodeFiles = files
+		.filter((file) => !file.startsWith("gpu-runner"))
+		.flatMap((file) => (file.endsWith(".ts") ? [file] : testFilesUnder(file)));
+	const bin = (name) => join(root, "node_modules", name, "bin", name === "typescript" ? "tsc" : "biome");
+	const checks = [
+		check("typecheck", nodeBinary(), [bin("typescript"), "-p", "."]),
+		check("lint", nodeBinary(), [bin("@biomejs/biome"), "check", "."]),
+		check("ruff", python, ["-m", "ruff", "check", "gpu-runner"], ["-m", "ruff", "format", "--check", "gpu-runner"]),
+		check("mypy", python, ["-m", "mypy", "--config-file", "gpu-runner/pyproject.toml", "gpu-runner/yaqa_runner"]),
+	].filter((leg) => pattern === null && wants(leg.name));
+	const suites = NODE_SUITES.filter(wants)
+		.map((name) => ({ name, files: testFilesUnder(join("test", name)) }))
+		.filter((suite) => suite.files.length > 0)
+		.map((suite) => nodeSuite(suite.name, suite.files, pattern, scratch));
+	if (nodeFiles.length > 0) suites.unshift(nodeSuite("chosen", nodeFiles, pattern, scratch));
+	const pythonLegs =
+		wants("python") || pythonFiles.length > 0
+			? [pythonSuite(pythonFiles.length > 0 ? pythonFiles : ["gpu-runner/tests"], pattern, scratch)]
+			: [];
+	const alone = suites.filter((leg) => leg.name === "e2e" || leg.name === "faults");
+	const beside = suites.filter((leg) => !alone.includes(leg));
+	// Two lanes for two cores; what measures time or kills processes at chosen moments runs afterwards, alone.
+	return { lanes: [[...checks, ...pythonLegs], beside], alone };
+}
+
+async function runLeg(leg, live) {
+	const started = performance.now();
+	let output = "";
+	if (live) process.stdout.write(`\n=== ${leg.name}\n`);
+	const counts = await leg.run((text) => {
+		output += text;
+		if (live) process.stdout.write(text);
+	});
+	const seconds = ((performance.now() - started) / 1000).toFixed(0);
+	if (!live) process.stdout.write(`\n=== ${leg.name}\n${output}`);
+	const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
+	process.stdout.write(`--- ${leg.name}: ${counts.passed} passed, ${counts.failed} failed${skipped} (${seconds} s)\n`);
+	return { name: leg.name, seconds, ...counts };
+}
+
+async function main() {
+	const wanted = parseArguments(process.argv.slice(2));
+	if (wanted.help) {
+		process.stdout.write(`${usage}\n`);
+		return 0;
+	}
+	if (wanted.problem) {
+		process.stderr.write(`${wanted.problem}\n\n${usage}\n`);
+		return 2;
+	}
+	await setUp();
+	const scratch = mkdtempSync(join(tmpdir(), "yaqa-test-"));
+	try {
+		const { lanes, alone } = legsFor(wanted, scratch);
+		const live = lanes.filter((lane) => lane.length > 0).length < 2;
+		const results = [];
+		const walk = async (lane, isLive) => {
+			for (const leg of lane) results.push(await runLeg(leg, isLive));
+		};
+		await Promise.all(lanes.map((lane) => walk(lane, live)));
+		await walk(alone, true);
+
+		const total = (key) => results.reduce((sum, result) => sum + result[key], 0);
+		process.stdout.write("\n");
+		for (const result of results) {
+			const mark = result.failed > 0 ? "FAILED" : "ok";
+			process.stdout.write(
+				`${result.name.padEnd(12)} ${mark.padEnd(7)} ${String(result.passed).padStart(5)} passed ${String(result.failed).padStart(4)} failed ${String(result.skipped).padStart(4)} skipped ${result.seconds.padStart(5)} s\n`,
+			);
+		}
+		const skipped = total("skipped");
+		process.stdout.write(
+			`\n${total("passed")} passed, ${total("failed")} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`,
+		);
+		return total("failed") > 0 ? 1 : 0;
+	} finally {
+		rmSync(scratch, { recursive: true, force: true });
+	}
+}
+
+try {
+	process.exitCode = await main();
+} catch (error) {
+	process.exitCode = reportFailure(error);
+}
