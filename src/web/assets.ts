@@ -1,0 +1,34 @@
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import type { Router } from "express";
+import express from "express";
+import type { Assets } from "./views/layout.ts";
+
+const FILES = [
+	{ name: "site.css", type: "text/css; charset=utf-8" },
+	{ name: "live.js", type: "text/javascript; charset=utf-8" },
+	{ name: "icon.svg", type: "image/svg+xml" },
+] as const;
+
+/** The site's own files, under names that carry their hash and may be cached for ever. */
+export function siteAssets(): { readonly router: Router; readonly assets: Assets } {
+	const router = express.Router();
+	const addresses = new Map<string, string>();
+	for (const file of FILES) {
+		const bytes = readFileSync(new URL(`./assets/${file.name}`, import.meta.url));
+		const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 12);
+		const dot = file.name.lastIndexOf(".");
+		const hashed = `/assets/${file.name.slice(0, dot)}.${hash}${file.name.slice(dot)}`;
+		addresses.set(file.name, hashed);
+		router.get(hashed, (_request, response) => {
+			response.set({ "Content-Type": file.type, "Cache-Control": "public, max-age=31536000, immutable" }).send(bytes);
+		});
+		router.get(`/assets/${file.name}`, (_request, response) => {
+			response.set({ "Content-Type": file.type, "Cache-Control": "public, max-age=3600" }).send(bytes);
+		});
+	}
+	return {
+		router,
+		assets: { css: addresses.get("site.css") ?? "", liveScript: addresses.get("live.js") ?? "" },
+	};
+}

@@ -1,0 +1,26 @@
+// Replaces the parts of the job page as the server renders them anew. Without this script the page reloads itself.
+const root = document.querySelector("[data-live]");
+if (root !== null) {
+	const note = document.getElementById("live-note");
+	const source = new EventSource(root.dataset.live);
+	source.addEventListener("parts", (message) => {
+		const parts = JSON.parse(message.data);
+		for (const [id, markup] of Object.entries(parts)) {
+			const element = document.getElementById(id);
+			// A part that holds the focus or an open fold is left alone until the reader is done with it.
+			if (element !== null && !element.contains(document.activeElement) && element.innerHTML !== markup) {
+				element.innerHTML = markup;
+			}
+		}
+		if (note !== null) note.textContent = "This page follows the job.";
+	});
+	source.addEventListener("end", () => {
+		source.close();
+		if (note !== null) note.textContent = "The job has ended.";
+	});
+	source.addEventListener("error", () => {
+		if (note !== null && source.readyState !== EventSource.CLOSED) {
+			note.textContent = "The connection was lost; trying again.";
+		}
+	});
+}

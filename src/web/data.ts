@@ -1,0 +1,53 @@
+import type { DeliveryRecord, JobEventRecord, JobRecord, JobState, VariantRecord } from "../jobs/records.ts";
+import type { Container } from "../protocol/recipe.ts";
+
+export const VARIANT_SORTS = ["newest", "kl", "size"] as const;
+export type VariantSort = (typeof VARIANT_SORTS)[number];
+
+export type VariantQuery = {
+	/** Part of the source's or the published repo's name. */
+	readonly search: string | null;
+	readonly container: Container | null;
+	readonly bits: number | null;
+	readonly sort: VariantSort;
+	/** What the page before gave as `nextCursor`. */
+	readonly cursor: string | null;
+	readonly limit: number;
+};
+
+export type Page<Row> = { readonly rows: readonly Row[]; readonly nextCursor: string | null };
+
+export type DeliveryInput = {
+	readonly source: "hub";
+	readonly dedupeKey: string;
+	readonly receivedAt: Date;
+	readonly body: unknown;
+};
+
+export type Counts = {
+	readonly jobsByState: readonly { readonly state: JobState; readonly count: number }[];
+	readonly deliveriesByOutcome: readonly { readonly outcome: string; readonly count: number }[];
+	readonly publishedVariants: number;
+	/** Age of the oldest job or delivery that waits for its next step; 0 when none does. */
+	readonly oldestPendingSeconds: number;
+};
+
+/** What the pages and the webhook need of the database, as plain functions. */
+export type WebData = {
+	/** Throws `InvalidCursorError` on a cursor that it did not make. */
+	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
+	listVariantsOfSource(sourceRepo: string): Promise<readonly VariantRecord[]>;
+	listVariantsOfJob(jobId: string): Promise<readonly VariantRecord[]>;
+	listJobs(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<JobRecord>>;
+	listJobsOfSource(sourceRepo: string, limit: number): Promise<readonly JobRecord[]>;
+	getJob(id: string): Promise<JobRecord | null>;
+	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
+	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
+	/** Durable when it returns. The same dedupe key twice is stored and worked on once. */
+	storeDelivery(delivery: DeliveryInput): Promise<{ readonly id: string; readonly duplicate: boolean }>;
+	counts(): Promise<Counts>;
+};
+
+export class InvalidCursorError extends Error {
+	override readonly name = "InvalidCursorError";
+}

@@ -1,0 +1,83 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { WebData } from "./data.ts";
+
+export type Metrics = {
+	readonly registry: Registry;
+	readonly countIngest: (outcome: string) => void;
+	/** Seconds of one step of a job: `verify`, `publish` … */
+	readonly observeStep: (step: string, seconds: number) => void;
+	/** Seconds from the request to the published repo. */
+	readonly observePublication: (seconds: number) => void;
+};
+
+/** A registry of its own for each server, so that two in one process do not mix. */
+export function createMetrics(sources: {
+	readonly counts: WebData["counts"];
+	readonly streamClients: () => number;
+}): Metrics {
+	const registry = new Registry();
+	collectDefaultMetrics({ register: registry, prefix: "yaqa_bot_" });
+	const ingest = new Counter({
+		name: "yaqa_bot_webhook_requests_total",
+		help: "Webhook requests by what became of them.",
+		labelNames: ["outcome"],
+		registers: [registry],
+	});
+	const steps = new Histogram({
+		name: "yaqa_bot_step_seconds",
+		help: "Duration of a job's steps.",
+		labelNames: ["step"],
+		buckets: [0.01, 0.05, 0.2, 1, 5, 20, 60, 300],
+		registers: [registry],
+	});
+	const publication = new Histogram({
+		name: "yaqa_bot_publication_seconds",
+		help: "From the request to the published repo.",
+		buckets: [30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 24 * 3600],
+		registers: [registry],
+	});
+	const jobs = new Gauge({
+		name: "yaqa_bot_jobs",
+		help: "Jobs by state.",
+		labelNames: ["state"],
+		registers: [registry],
+	});
+	const deliveries = new Gauge({
+		name: "yaqa_bot_deliveries",
+		help: "Stored webhook deliveries by outcome.",
+		labelNames: ["outcome"],
+		registers: [registry],
+	});
+	const variants = new Gauge({
+		name: "yaqa_bot_published_variants",
+		help: "Published variants.",
+		registers: [registry],
+	});
+	const age = new Gauge({
+		name: "yaqa_bot_queue_age_seconds",
+		help: "Age of the oldest delivery or job that waits for its next step.",
+		registers: [registry],
+	});
+	const streams = new Gauge({
+		name: "yaqa_bot_event_stream_clients",
+		help: "Open event streams.",
+		registers: [registry],
+		// One query serves all gauges of a scrape.
+		async collect() {
+			const counts = await sources.counts();
+			jobs.reset();
+			deliveries.reset();
+			for (const row of counts.jobsByState) jobs.set({ state: row.state }, row.count);
+			for (const row of counts.deliveriesByOutcome) deliveries.set({ outcome: row.outcome }, row.count);
+			variants.set(counts.publishedVariants);
+			age.set(counts.oldestPendingSeconds);
+			streams.set(sources.streamClients());
+		},
+	});
+	return {
+		registry,
+		countIngest: (outcome) => ingest.inc({ outcome }),
+		observeStep: (step, seconds) => steps.observe({ step }, seconds),
+		observePublication: (seconds) => publication.observe(seconds),
+	};
+}

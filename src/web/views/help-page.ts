@@ -1,0 +1,29 @@
+import { COMMANDS } from "../../commands/command-table.ts";
+import { RECIPE_NAMES } from "../../protocol/recipe.ts";
+import { html } from "../html.ts";
+import { type PageContext, renderPage } from "./layout.ts";
+
+export function helpPage(context: PageContext): string {
+	const main = html`<h1>What the bot understands</h1>
+<p class="lead">Write in any discussion of a watched repo, on a line of its own that begins with <code>@${context.botName}</code>. Quotes, code, links and headings are not read. One reply answers your comment and is kept up to date.</p>
+${COMMANDS.map(
+	(
+		command,
+	) => html`<section class="panel"><h2 id="${command.name}"><code>@${context.botName} ${command.usage}</code></h2>
+<p>${command.summary}</p>
+<p class="quiet">Who may use it: ${command.whoCanUse}</p>
+<div class="scroll"><table><caption>Examples</caption><thead><tr><th scope="col">You write</th><th scope="col">You get</th></tr></thead><tbody>
+${command.examples.map((example) => html`<tr><td><code>@${context.botName} ${example.text}</code></td><td>${example.meaning}</td></tr>`)}
+</tbody></table></div></section>
+`,
+)}
+<h2 id="recipes">Recipes</h2>
+<div class="scroll"><table><caption>A recipe is a name, with options after commas: w4a16,group=32</caption>
+<thead><tr><th scope="col">Recipe</th><th scope="col">Container</th><th scope="col" class="number">Bits</th><th scope="col" class="number">Stored bits a weight</th><th scope="col">Group</th></tr></thead><tbody>
+${RECIPE_NAMES.filter((recipe) => recipe.available).map(
+	(recipe) =>
+		html`<tr><th scope="row"><span class="tag">${recipe.name}</span></th><td>${recipe.container}</td><td class="number">${recipe.bits}</td><td class="number">${recipe.bitsPerWeight.toFixed(2)}</td><td>${recipe.defaultGroup === null ? "fixed" : `${recipe.groups.join(", ")}; usually ${recipe.defaultGroup}`}</td></tr>`,
+)}
+</tbody></table></div>`;
+	return renderPage(context, { title: "Help", section: "help", main });
+}

@@ -1,0 +1,240 @@
+import { assertNever } from "../../errors.ts";
+import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/records.ts";
+import type { StageName } from "../../protocol/events.ts";
+import type { Quantizer } from "../../protocol/manifest.ts";
+import { type Html, html } from "../html.ts";
+import type { JobProgress, StageProgress } from "../job-progress.ts";
+import type { VariantSummary } from "../variant-summary.ts";
+import {
+	formatChange,
+	formatCount,
+	formatEstimate,
+	formatPercent,
+	formatSeconds,
+	shortSha,
+	timeElement,
+} from "./format.ts";
+import { type PageContext, renderPage } from "./layout.ts";
+import { jobBadge, jobStateWord } from "./state-badge.ts";
+import { variantTable } from "./variant-table.ts";
+
+export type JobView = {
+	readonly job: JobRecord;
+	readonly variants: readonly VariantSummary[];
+	readonly progress: JobProgress;
+	readonly now: Date;
+};
+
+const STAGE_NAMES: Readonly<Record<StageName, string>> = {
+	load: "Load the model",
+	calibrate: "Calibration text",
+	sketch: "Sketch the curvature",
+	round: "Round the weights",
+	export: "Write the files",
+	evaluate: "Measure the files",
+	gate: "Choose the best",
+	finish: "Finish",
+};
+
+const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
+	"two-sided": "YAQA",
+	"one-sided": "GPTQ",
+	rtn: "Round to nearest",
+};
+
+/** The happy path, as a person follows it. */
+const STEPS: readonly JobState[] = [
+	"planned",
+	"dispatching",
+	"running",
+	"ingesting",
+	"verifying",
+	"publishing",
+	"announcing",
+	"done",
+];
+
+export function isTerminal(state: JobState): boolean {
+	return (TERMINAL_STATES as readonly JobState[]).includes(state);
+}
+
+function stateOf(text: string): JobState | null {
+	return [...STEPS, "waiting", "failed", "cancelled", "superseded"].find((state) => state === text) as JobState | null;
+}
+
+function headPart({ job, now }: JobView): Html {
+	const ended = isTerminal(job.state);
+	const seconds = job.startedAt === null ? null : ((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000;
+	return html`<p class="lead">${jobBadge(job.state)} <span>${job.statusText}</span></p>
+<dl class="facts">
+<div><dt>Commit</dt><dd><code>${shortSha(job.sourceSha)}</code></dd></div>
+<div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>
+<div><dt>${ended ? "Took" : "Running for"}</dt><dd>${seconds === null ? "not started" : formatSeconds(seconds)}</dd></div>
+<div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
+</dl>`;
+}
+
+function refusalPart({ job }: JobView): Html | null {
+	if (job.refusal === null) return null;
+	return html`<section class="panel bad"><h2>${jobStateWord(job.state).text}: ${job.refusal.code.replaceAll("-", " ")}</h2>
+<p>${job.refusal.message}</p>
+<p><strong>What to do:</strong> ${job.refusal.remedy}</p></section>`;
+}
+
+function timelinePart({ progress, job, now }: JobView): Html {
+	if (progress.states.length === 0) return html`<p class="quiet">Nothing has happened yet.</p>`;
+	return html`<ol class="timeline">${progress.states.map((entry, index) => {
+		const state = stateOf(entry.state);
+		const next = progress.states[index + 1];
+		const current = next === undefined;
+		const until = next?.at ?? (isTerminal(job.state) ? null : now);
+		return html`<li${current && html` aria-current="step"`}>${state === null ? entry.state : jobBadge(state)}<small class="quiet">${
+			until === null ? timeElement(entry.at, now) : formatSeconds((until.getTime() - entry.at.getTime()) / 1000)
+		}</small></li>`;
+	})}</ol>`;
+}
+
+function stageEnd(stage: StageProgress): string {
+	switch (stage.status) {
+		case "pending":
+			return "";
+		case "skipped":
+			return stage.detail ?? "skipped";
+		case "finished":
+			return stage.seconds === null ? "done" : formatSeconds(stage.seconds);
+		case "started": {
+			const counted =
+				stage.done === null || stage.total === null
+					? "started"
+					: `${formatCount(stage.done)} of ${formatCount(stage.total)} ${stage.unit}`;
+			return stage.etaSeconds === null ? counted : `${counted}, ${formatSeconds(stage.etaSeconds)} left`;
+		}
+		default:
+			return assertNever(stage.status);
+	}
+}
+
+function stageBar(stage: StageProgress, name: string): Html {
+	switch (stage.status) {
+		case "finished":
+			return html`<progress max="1" value="1" aria-label="${name}"></progress>`;
+		case "started":
+			return stage.done === null || stage.total === null || stage.total <= 0
+				? html`<progress max="1" value="0.02" aria-label="${name}"></progress>`
+				: html`<progress max="${stage.total}" value="${Math.min(stage.done, stage.total)}" aria-label="${name}"></progress>`;
+		case "pending":
+		case "skipped":
+			return html`<progress max="1" value="0" aria-label="${name}"></progress>`;
+		default:
+			return assertNever(stage.status);
+	}
+}
+
+function stagesPart({ progress, job }: JobView): Html {
+	if (progress.attempt === null) {
+		return html`<p class="quiet">${isTerminal(job.state) ? "The runner was not started." : "The runner has not started yet."}</p>`;
+	}
+	return html`<ol class="stages">${progress.stages.map((stage) => {
+		const name = STAGE_NAMES[stage.stage];
+		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage)}</span></li>`;
+	})}</ol>
+${progress.layerCount > 0 && layersFold(progress)}`;
+}
+
+function layersFold(progress: JobProgress): Html {
+	const cell = (value: number | null): string => (value === null ? "–" : formatPercent(value));
+	return html`<h3>Layers: ${formatCount(progress.layerCount)} rounded</h3>
+<div class="scroll"><table><caption>The last ones; error of the rounding as a share of round to nearest's, lower is better</caption>
+<thead><tr><th scope="col">Layer</th><th scope="col">Recipe</th><th scope="col" class="number">YAQA</th><th scope="col" class="number">GPTQ</th></tr></thead>
+<tbody>${[...progress.layers]
+		.reverse()
+		.map(
+			(layer) =>
+				html`<tr><td><code>${layer.name}</code></td><td><span class="tag">${layer.recipe}</span></td><td class="number">${cell(layer.twoSided)}</td><td class="number">${cell(layer.oneSided)}</td></tr>`,
+		)}</tbody></table></div>`;
+}
+
+function metricsPart({ progress }: JobView): Html {
+	if (progress.metrics.length === 0) return html`<p class="quiet">No file is measured yet.</p>`;
+	const recipes = [...new Set(progress.metrics.map((row) => row.recipe))];
+	return html`<div class="scroll"><table><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
+<thead><tr><th scope="col">Recipe</th><th scope="col">${QUANTIZER_NAMES["two-sided"]}</th><th scope="col">${QUANTIZER_NAMES["one-sided"]}</th><th scope="col">${QUANTIZER_NAMES.rtn}</th><th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
+${recipes.map((recipe) => {
+	const of = (quantizer: Quantizer) =>
+		progress.metrics.find((row) => row.recipe === recipe && row.quantizer === quantizer)?.klNats;
+	const [ours, gptq, rtn] = [of("two-sided"), of("one-sided"), of("rtn")];
+	const change = ours === undefined ? null : formatChange(ours.mean, gptq?.mean ?? null);
+	return html`<tr><th scope="row"><span class="tag">${recipe}</span></th>${[ours, gptq, rtn].map(
+		(estimate) => html`<td>${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`,
+	)}<td class="number">${change ?? "–"}</td></tr>`;
+})}
+</tbody></table></div>`;
+}
+
+function variantsPart({ variants, now }: JobView): Html {
+	if (variants.length === 0) return html`<p class="quiet">None.</p>`;
+	return variantTable({ variants, caption: "What this job makes", withSource: false, newestSha: null, now });
+}
+
+function warningsPart({ progress }: JobView): Html | null {
+	if (progress.warnings.length === 0) return null;
+	return html`<h2>Notes of the runner</h2><ul class="plain">${progress.warnings.map(
+		(warning) => html`<li><code>${warning.code}</code> ${warning.message}</li>`,
+	)}</ul>`;
+}
+
+/** One sentence for assistive technology: bars are not read out by themselves. */
+function announcement({ job, progress }: JobView): string {
+	const running = progress.stages.find((stage) => stage.status === "started");
+	if (job.state !== "running" || running === undefined) return `${jobStateWord(job.state).text}. ${job.statusText}`;
+	const percent =
+		running.done === null || running.total === null || running.total <= 0
+			? ""
+			: `, ${Math.floor((running.done / running.total) * 10) * 10} percent`;
+	return `${STAGE_NAMES[running.stage]}${percent}.`;
+}
+
+/** The parts of the page that change while the job goes on, by the id of their element. */
+export function jobParts(view: JobView): Readonly<Record<string, string>> {
+	const none: Html = { markup: "" };
+	return {
+		"part-head": headPart(view).markup,
+		"part-refusal": (refusalPart(view) ?? none).markup,
+		"part-timeline": timelinePart(view).markup,
+		"part-stages": stagesPart(view).markup,
+		"part-metrics": metricsPart(view).markup,
+		"part-variants": variantsPart(view).markup,
+		"part-warnings": (warningsPart(view) ?? none).markup,
+		"part-announcement": html`${announcement(view)}`.markup,
+	};
+}
+
+export function jobPage(context: PageContext, view: JobView): string {
+	const { job } = view;
+	const parts = jobParts(view);
+	const part = (id: string): Html => ({ markup: parts[id] ?? "" });
+	const live = !isTerminal(job.state);
+	const stream = `/jobs/${job.id}/events?view=parts`;
+	const main = html`<div${live && html` data-live="${stream}"`}>
+<h1><a href="/m/${job.sourceRepo}">${job.sourceRepo}</a></h1>
+<div id="part-head">${part("part-head")}</div>
+<div id="part-refusal">${part("part-refusal")}</div>
+<p id="part-announcement" class="skip" role="status">${part("part-announcement")}</p>
+<h2>States</h2>
+<div id="part-timeline">${part("part-timeline")}</div>
+<section class="panel"><h2>Progress</h2>
+<div id="part-stages">${part("part-stages")}</div></section>
+<h2>Measured so far</h2>
+<div id="part-metrics">${part("part-metrics")}</div>
+<h2>Variants</h2>
+<div id="part-variants">${part("part-variants")}</div>
+<div id="part-warnings">${part("part-warnings")}</div>
+<p class="quiet"><small>Job <code>${job.id}</code>. <span id="live-note">${live ? "Reload to see how it goes on." : ""}</span></small></p>
+</div>`;
+	return renderPage(context, {
+		title: `${jobStateWord(job.state).text}: ${job.sourceRepo}`,
+		section: "jobs",
+		main,
+		live,
+	});
+}

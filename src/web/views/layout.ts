@@ -1,0 +1,60 @@
+import { type Html, html } from "../html.ts";
+
+export type Assets = { readonly css: string; readonly liveScript: string };
+
+/** What every page is told besides its own content. */
+export type PageContext = {
+	readonly botName: string;
+	readonly hubUrl: string;
+	readonly version: string;
+	readonly now: Date;
+	readonly assets: Assets;
+};
+
+type Section = "variants" | "jobs" | "help" | "deliveries" | null;
+
+/** One whole document. `live`: loads the script that follows the job's events; without it the page reloads itself. */
+export function renderPage(
+	context: PageContext,
+	page: { readonly title: string; readonly section: Section; readonly main: Html; readonly live?: boolean },
+): string {
+	const links: readonly { readonly section: Section; readonly href: string; readonly label: string }[] = [
+		{ section: "variants", href: "/", label: "Variants" },
+		{ section: "jobs", href: "/jobs", label: "Jobs" },
+		{ section: "help", href: "/help", label: "Help" },
+	];
+	const document = html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${page.title} · yaqa-bot</title>
+<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="${context.assets.css}">
+${
+	page.live === true &&
+	html`<script src="${context.assets.liveScript}" defer></script>
+<noscript><meta http-equiv="refresh" content="5"></noscript>`
+}
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header class="site">
+<a class="brand" href="/"><svg viewBox="0 0 32 32" width="24" height="24" aria-hidden="true"><use href="/assets/icon.svg#mark"></use></svg> yaqa-bot</a>
+<nav aria-label="Main"><ul>
+${links.map((link) => html`<li><a href="${link.href}"${link.section === page.section && html` aria-current="page"`}>${link.label}</a></li>`)}
+</ul></nav>
+</header>
+<main id="main" tabindex="-1">
+${page.main}
+</main>
+<footer class="site">
+<p>yaqa-bot ${context.version} · page made <time datetime="${context.now.toISOString()}">${context.now.toISOString().slice(0, 16).replace("T", " ")} UTC</time></p>
+<p><a href="${context.hubUrl}">The Hub</a> · <a href="/deliveries">Deliveries</a> · <a href="/readyz">Health</a></p>
+</footer>
+</body>
+</html>
+`;
+	return document.markup;
+}

@@ -1,0 +1,44 @@
+import type { JobRecord } from "../../jobs/records.ts";
+import { html } from "../html.ts";
+import type { VariantSummary } from "../variant-summary.ts";
+import { jobTable } from "./job-table.ts";
+import { type PageContext, renderPage } from "./layout.ts";
+import { sizeKlPlot } from "./size-kl-plot.ts";
+import { variantTable } from "./variant-table.ts";
+
+/** One model with everything made of it. */
+export function sourcePage(
+	context: PageContext,
+	source: {
+		readonly repo: string;
+		readonly newestSha: string | null;
+		readonly variants: readonly VariantSummary[];
+		readonly jobs: readonly JobRecord[];
+	},
+): string {
+	const published = source.variants.filter((variant) => variant.state === "published");
+	const plot = sizeKlPlot(published);
+	const main = html`<h1>${source.repo}</h1>
+<p class="lead"><a href="${context.hubUrl}/${source.repo}">The original on the Hub</a>${source.newestSha !== null && html`, last seen at commit <code>${source.newestSha.slice(0, 8)}</code>`}.</p>
+${
+	plot !== null &&
+	html`<h2>Size and nearness</h2><figure>${plot}<figcaption>Circles: the published variants, with standard errors; the dotted line joins those that no other one beats in both. Triangles: one-sided GPTQ. Squares: round to nearest. Down and to the left is better.</figcaption></figure>`
+}
+<h2>Variants</h2>
+${
+	source.variants.length === 0
+		? html`<div class="panel empty"><p class="quiet">No variant of this model was made yet.</p></div>`
+		: variantTable({
+				variants: source.variants,
+				caption: `Variants of ${source.repo}`,
+				withSource: false,
+				newestSha: source.newestSha,
+				now: context.now,
+			})
+}
+<h2>Another one?</h2>
+<p>Write in a discussion of <a href="${context.hubUrl}/${source.repo}/discussions">${source.repo}</a>: <code>@${context.botName} quantize 8bit gguf</code>. <a href="/help">What the bot understands</a>.</p>
+<h2>Jobs</h2>
+${source.jobs.length === 0 ? html`<p class="quiet">None.</p>` : jobTable({ jobs: source.jobs, caption: `Jobs of ${source.repo}, newest first`, now: context.now })}`;
+	return renderPage(context, { title: source.repo, section: "variants", main });
+}

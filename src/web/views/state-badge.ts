@@ -1,0 +1,86 @@
+import { assertNever } from "../../errors.ts";
+import type { DeliveryOutcome, JobState, VariantState } from "../../jobs/records.ts";
+import { type Html, html } from "../html.ts";
+
+type Tone = "good" | "busy" | "wait" | "bad" | "quiet";
+
+const SHAPES: Readonly<Record<Tone, Html>> = {
+	good: html`<path d="M2 6.5 5 9.5 10.5 3" fill="none" stroke="currentColor" stroke-width="2"/>`,
+	busy: html`<circle cx="6" cy="6" r="4" fill="none" stroke="currentColor" stroke-width="2" stroke-dasharray="17 9"/>`,
+	wait: html`<path d="M3.5 2.5v7M8.5 2.5v7" stroke="currentColor" stroke-width="2.4"/>`,
+	bad: html`<path d="M2.5 2.5l7 7m0-7-7 7" stroke="currentColor" stroke-width="2"/>`,
+	quiet: html`<circle cx="6" cy="6" r="3"  fill="currentColor"/>`,
+};
+
+/** A state as a sign and a word: never by colour alone. */
+function badge(tone: Tone, text: string): Html {
+	return html`<span class="state ${tone}"><svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">${SHAPES[tone]}</svg>${text}</span>`;
+}
+
+export function jobStateWord(state: JobState): { readonly tone: Tone; readonly text: string } {
+	switch (state) {
+		case "planned":
+			return { tone: "wait", text: "Planned" };
+		case "waiting":
+			return { tone: "wait", text: "Waiting" };
+		case "dispatching":
+			return { tone: "busy", text: "Starting" };
+		case "running":
+			return { tone: "busy", text: "Running" };
+		case "ingesting":
+			return { tone: "busy", text: "Collecting" };
+		case "verifying":
+			return { tone: "busy", text: "Verifying" };
+		case "publishing":
+			return { tone: "busy", text: "Publishing" };
+		case "announcing":
+			return { tone: "busy", text: "Announcing" };
+		case "done":
+			return { tone: "good", text: "Done" };
+		case "failed":
+			return { tone: "bad", text: "Failed" };
+		case "cancelled":
+			return { tone: "quiet", text: "Cancelled" };
+		case "superseded":
+			return { tone: "quiet", text: "Superseded" };
+		default:
+			return assertNever(state);
+	}
+}
+
+export function jobBadge(state: JobState): Html {
+	const word = jobStateWord(state);
+	return badge(word.tone, word.text);
+}
+
+export function variantBadge(state: VariantState): Html {
+	switch (state) {
+		case "wanted":
+			return badge("wait", "Being made");
+		case "staged":
+			return badge("busy", "Staged");
+		case "verified":
+			return badge("busy", "Verified");
+		case "published":
+			return badge("good", "Published");
+		case "failed":
+			return badge("bad", "Failed");
+		default:
+			return assertNever(state);
+	}
+}
+
+export function deliveryBadge(outcome: DeliveryOutcome): Html {
+	switch (outcome) {
+		case "pending":
+			return badge("wait", "Pending");
+		case "accepted":
+			return badge("good", "Accepted");
+		case "ignored":
+			return badge("quiet", "Ignored");
+		case "failed":
+			return badge("bad", "Failed");
+		default:
+			return assertNever(outcome);
+	}
+}
