@@ -1,0 +1,155 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Lower numbers stand lower. A module imports from its own folder and from lower layers only. */
+const LAYERS: Readonly<Record<string, number>> = {
+	clock: 0,
+	errors: 0,
+	log: 0,
+	protocol: 1,
+	config: 2,
+	db: 3,
+	hub: 3,
+	runners: 3,
+	verify: 4,
+	publish: 5,
+	jobs: 6,
+	commands: 7,
+	queue: 7,
+	web: 8,
+	cli: 9,
+	main: 10,
+};
+
+/** Rows and seams that every layer may name: plain data, which itself names nothing above the protocol. */
+const SHARED_TYPES = ["src/jobs/ports.ts", "src/jobs/records.ts"];
+
+type Import = { readonly from: string; readonly to: string };
+
+function filesUnder(folder: string, endings: readonly string[]): string[] {
+	const absolute = join(root, folder);
+	if (!existsSync(absolute)) return [];
+	return readdirSync(absolute, { recursive: true, withFileTypes: true })
+		.filter((entry) => entry.isFile() && endings.some((ending) => entry.name.endsWith(ending)))
+		.map((entry) => relative(root, join(entry.parentPath, entry.name)))
+		.filter((path) => !/node_modules|\.venv|\/vendor\//.test(path));
+}
+
+/** Source without comments, so that prose about an import or about SQL is not taken for one. */
+function codeOf(path: string): string {
+	return readFileSync(join(root, path), "utf8")
+		.replaceAll(/\/\*[\s\S]*?\*\//g, "")
+		.replaceAll(/^\s*\/\/.*$/gm, "");
+}
+
+function importsOf(path: string): Import[] {
+	const found: Import[] = [];
+	const pattern = /(?:^|\n)\s*(?:import|export)\s+(?:type\s+)?(?:[\s\S]*?from\s+)?"(\.[^"]+)"|import\("(\.[^"]+)"\)/g;
+	for (const match of codeOf(path).matchAll(pattern)) {
+		const specifier = match[1] ?? match[2];
+		if (specifier === undefined) continue;
+		found.push({ from: path, to: relative(root, resolve(root, dirname(path), specifier)) });
+	}
+	return found;
+}
+
+function folderOf(path: string): string {
+	const [, folder = ""] = path.split("/");
+	return folder.replace(/\.ts$/, "");
+}
+
+const sources = filesUnder("src", [".ts"]);
+
+test("every folder of src has its place in the layers", () => {
+	const unknown = [...new Set(sources.map(folderOf))].filter(
+		(folder) => folder !== "local-hub" && LAYERS[folder] === undefined,
+	);
+	assert.deepEqual(unknown, []);
+});
+
+test("modules import downward only", () => {
+	const wrong = sources
+		.filter((path) => folderOf(path) !== "local-hub")
+		.flatMap(importsOf)
+		.filter(({ from, to }) => {
+			if (!to.startsWith("src/")) return folderOf(from) !== "cli" && folderOf(from) !== "main";
+			if (folderOf(from) === folderOf(to)) return false;
+			if (SHARED_TYPES.includes(to)) return false;
+			if (folderOf(to) === "local-hub") return folderOf(from) !== "cli" && folderOf(from) !== "main";
+			return (LAYERS[folderOf(to)] ?? 0) >= (LAYERS[folderOf(from)] ?? 0);
+		})
+		.map(({ from, to }) => `${from} → ${to}`);
+	assert.deepEqual(wrong, []);
+});
+
+test("rows and seams name nothing above the protocol", () => {
+	const wrong = SHARED_TYPES.filter((path) => sources.includes(path))
+		.flatMap(importsOf)
+		.filter(({ to }) => !SHARED_TYPES.includes(to) && (LAYERS[folderOf(to)] ?? 99) > 1)
+		.map(({ from, to }) => `${from} → ${to}`);
+	assert.deepEqual(wrong, []);
+});
+
+test("the local Hub stands alone: it shares nothing with the bot but clock, errors, log and protocol", () => {
+	const wrong = sources
+		.filter((path) => folderOf(path) === "local-hub")
+		.flatMap(importsOf)
+		.filter(({ to }) => !["local-hub", "clock", "errors", "log", "protocol"].includes(folderOf(to)))
+		.map(({ from, to }) => `${from} → ${to}`);
+	assert.deepEqual(wrong, []);
+});
+
+test("no folder or file is named for nothing in particular", () => {
+	const wrong = [...sources, ...filesUnder("test", [".ts"]), ...filesUnder("gpu-runner", [".py"])].filter((path) =>
+		/(^|\/)(utils?|helpers?|common|misc)(\/|\.)/.test(path),
+	);
+	assert.deepEqual(wrong, []);
+});
+
+test("nothing is exported by default", () => {
+	assert.deepEqual(
+		sources.filter((path) => /^\s*export default\b/m.test(codeOf(path))),
+		[],
+	);
+});
+
+test("the environment is read in src/config only", () => {
+	assert.deepEqual(
+		sources.filter(
+			(path) => folderOf(path) !== "config" && /\bprocess\s*\.\s*env\b|\benv\s*}\s*=\s*process/.test(codeOf(path)),
+		),
+		[],
+	);
+});
+
+test("SQL is written in src/db only", () => {
+	const statement =
+		/\b(SELECT\s[\s\S]{0,200}?\sFROM|INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+\w+\s+SET|CREATE\s+(TABLE|INDEX|UNIQUE)|ALTER\s+TABLE|DROP\s+TABLE)\b/;
+	const builder = /\.(selectFrom|insertInto|updateTable|deleteFrom)\(/;
+	assert.deepEqual(
+		sources.filter((path) => folderOf(path) !== "db" && (statement.test(codeOf(path)) || builder.test(codeOf(path)))),
+		[],
+	);
+});
+
+test("jobs/ knows no HTTP", () => {
+	assert.deepEqual(
+		sources.filter(
+			(path) => folderOf(path) === "jobs" && /from "(node:https?|express|undici)"|\bfetch\(/.test(codeOf(path)),
+		),
+		[],
+	);
+});
+
+test("imports carry the .ts ending, which type stripping needs", () => {
+	const wrong = sources
+		.flatMap(importsOf)
+		.filter(({ from, to }) => !/\.(ts|json|mjs)$/.test(to) && from !== "")
+		.map(({ from, to }) => `${from} → ${to}`);
+	assert.deepEqual(wrong, []);
+});
