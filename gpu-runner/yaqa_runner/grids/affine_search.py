@@ -66,6 +66,14 @@ def validated(weight: torch.Tensor, importance: torch.Tensor | None) -> tuple[to
     return weight, (importance / mean).clamp(min=1e-4).contiguous()
 
 
+def group_extremes(weight: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest and largest value of every group, each ``[out, groups]``; a shorter last group counts zeros too."""
+    rows, columns = weight.shape
+    groups = -(-columns // group)
+    padded = torch.nn.functional.pad(weight, (0, groups * group - columns)).view(rows, groups, group)
+    return padded.amin(dim=2), padded.amax(dim=2)
+
+
 def best_scales(
     weight: torch.Tensor,
     importance: torch.Tensor,

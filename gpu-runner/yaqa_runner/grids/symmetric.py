@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from yaqa_runner.grids.affine_search import ScalePrecision, best_scales, clip_ratios, validated
+from yaqa_runner.grids.affine_search import ScalePrecision, best_scales, clip_ratios, group_extremes, validated
 from yaqa_runner.grids.grid import FixedGrid
 
 
@@ -48,7 +48,8 @@ class SymmetricGrid:
         weight, importance = validated(weight, input_importance)
         columns = weight.shape[1]
         group = min(self.group, columns)
-        absolute = _group_reduce(weight.abs(), group)
+        lowest, highest = group_extremes(weight, group)
+        absolute = torch.maximum(-lowest, highest)
         full = absolute / self.maximum
         ratios = clip_ratios(self.bits)
         candidates = full[..., None] * ratios
@@ -62,10 +63,3 @@ class SymmetricGrid:
             maximum=self.maximum,
             stored={"scale": scale},
         )
-
-
-def _group_reduce(values: torch.Tensor, group: int) -> torch.Tensor:
-    rows, columns = values.shape
-    groups = -(-columns // group)
-    padded = torch.nn.functional.pad(values, (0, groups * group - columns))
-    return padded.view(rows, groups, group).amax(dim=2)

@@ -61,9 +61,7 @@ def reference_refine(
     scale, offset = (part.to(torch.float64) for part in grid.expand(columns))
     exact = weight.to(torch.float64)
     metric_input = hessian_input.to(torch.float64)
-    metric_output = (
-        torch.eye(rows, dtype=torch.float64) if hessian_output is None else hessian_output.to(torch.float64)
-    )
+    metric_output = torch.eye(rows, dtype=torch.float64) if hessian_output is None else hessian_output.to(torch.float64)
     codes = codes.clone()
     error = exact - (scale * codes.to(torch.float64) + offset)
     for _ in range(sweeps):

@@ -50,13 +50,12 @@ def refine(
     device = codes.device
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
     exact = weight.detach().to("cpu", torch.float32).T.contiguous()
-    current = codes.detach().to("cpu", torch.int16).T.contiguous()
+    # A copy even where one row or column makes the transpose a view: the caller's codes stay.
+    current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
     metric_input = hessian_input.detach().to("cpu", torch.float32).contiguous()
     two_sided = hessian_output is not None
     metric_output = (
-        torch.zeros(1, 1)
-        if hessian_output is None
-        else hessian_output.detach().to("cpu", torch.float32).contiguous()
+        torch.zeros(1, 1) if hessian_output is None else hessian_output.detach().to("cpu", torch.float32).contiguous()
     )
     scale = grid.scale.detach().to("cpu", torch.float32).T.contiguous()
     offset = grid.offset.detach().to("cpu", torch.float32).T.contiguous()
@@ -69,9 +68,7 @@ def refine(
             product = metric_input[left:right] @ error
             for top in range((rows - 1) // tile * tile, -1, -tile):
                 bottom = min(top + tile, rows)
-                gradient = (
-                    product @ metric_output[:, top:bottom] if two_sided else product[:, top:bottom].clone()
-                )
+                gradient = product @ metric_output[:, top:bottom] if two_sided else product[:, top:bottom].clone()
                 changed += refine_tile(
                     exact.numpy(),
                     gradient.numpy(),

@@ -1,0 +1,188 @@
+"""The grids of GGUF's block types, with every scale as the block stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from yaqa_runner.grids.affine_search import best_scales, clip_ratios, group_extremes, round_scale, validated
+from yaqa_runner.grids.grid import FixedGrid, Grid
+from yaqa_runner.grids.super_block_kernel import search_super_blocks
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+SUPER_BLOCK = 256
+BLOCK = 32
+_ROUNDS = 4
+
+
+class BlockGrid:
+    """Q4_0, Q5_0 and Q8_0: ``value = d * code`` in blocks of 32, the symmetric grid under GGUF's name.
+
+    ``d`` is kept exact in bfloat16 too, so the codes are those of every other container with the same grid.
+    """
+
+    def __init__(self, name: str, bits: int) -> None:
+        self.name = name
+        self._grid = SymmetricGrid(bits, BLOCK)
+        self.bits_per_weight = self._grid.bits_per_weight
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Rows of whole blocks of 32."""
+        return rows > 0 and columns > 0 and columns % BLOCK == 0
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        """Choose ``d`` for every block of ``weight`` ``[out, in]``; ``stored["scale"]`` ``[out, blocks]``.
+
+        Raises:
+            ValueError: ``weight`` is not finite, or its rows are no multiple of 32.
+        """
+        _check_columns(self.name, weight, BLOCK)
+        return self._grid.fit(weight, input_importance)
+
+
+class OffsetBlockGrid:
+    """Q4_1: ``value = d * code + m`` in blocks of 32, ``d`` and ``m`` in float16, codes 0 to 15."""
+
+    name = "q4_1"
+    bits_per_weight = 5.0
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Rows of whole blocks of 32."""
+        return rows > 0 and columns > 0 and columns % BLOCK == 0
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        """Choose ``d`` and ``m`` for every block of ``weight`` ``[out, in]``; ``stored``: ``d``, ``m`` ``[out, blocks]``.
+
+        Raises:
+            ValueError: ``weight`` is not finite, or its rows are no multiple of 32.
+        """
+        _check_columns(self.name, weight, BLOCK)
+        weight, importance = validated(weight, input_importance)
+        lowest, highest = group_extremes(weight, BLOCK)
+        ratios = clip_ratios(4)
+        spread = (highest - lowest)[..., None] * ratios
+        scales = round_scale(spread / 15, "float16")
+        # A shrunk range is tried at the bottom, in the middle and at the top of the full one.
+        slack = (highest - lowest)[..., None] - spread
+        offsets = torch.cat([lowest[..., None] + slack * share for share in (0.5, 0.25, 0.75)], dim=2)
+        offsets = round_scale(offsets, "float16")
+        scales = scales.repeat(1, 1, 3)
+        constant = scales == 0
+        safe = torch.where(constant, torch.ones_like(scales), scales)
+        zeros = torch.where(constant, torch.zeros_like(scales), -offsets / safe)
+        scale, zero = best_scales(weight, importance, BLOCK, scales, zeros, 0, 15, "float16")
+        # Least squares may have moved the scale, and a block of equal values has none: m is settled last.
+        offset = round_scale(torch.where(scale == 0, lowest, -scale * zero), "float16")
+        return FixedGrid(scale, offset, BLOCK, 0, 15, {"d": scale, "m": offset})
+
+
+@dataclass(frozen=True)
+class _SuperBlockLayout:
+    width: int
+    low: int
+    high: int
+    sub_low: int
+    sub_high: int
+    minimum_high: int
+    bits: int
+    bits_per_weight: float
+
+
+_LAYOUTS = {
+    "q2_k": _SuperBlockLayout(16, 0, 3, 0, 15, 15, 2, 2.625),
+    "q3_k": _SuperBlockLayout(16, -4, 3, -32, 31, 0, 3, 3.4375),
+    "q4_k": _SuperBlockLayout(32, 0, 15, 0, 63, 63, 4, 4.5),
+    "q5_k": _SuperBlockLayout(32, 0, 31, 0, 63, 63, 5, 5.5),
+    "q6_k": _SuperBlockLayout(16, -32, 31, -128, 127, 0, 6, 6.5625),
+}
+
+
+class SuperBlockGrid:
+    """Q2_K to Q6_K: ``value = d sc code − dmin mn`` in super-blocks of 256 columns."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._layout = _LAYOUTS[name]
+        self.bits_per_weight = self._layout.bits_per_weight
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Rows of whole super-blocks of 256."""
+        return rows > 0 and columns > 0 and columns % SUPER_BLOCK == 0
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        """Choose the scales of every super-block of ``weight`` ``[out, in]``.
+
+        ``stored``: ``d`` and (with minima) ``dmin`` ``[out, in / 256]`` float32 exact in float16, ``sc`` and ``mn``
+        ``[out, in / width]`` int16. ``scale`` and ``offset`` are their products, exact in float32.
+
+        Raises:
+            ValueError: ``weight`` is not finite, or its rows are no multiple of 256.
+        """
+        _check_columns(self.name, weight, SUPER_BLOCK)
+        weight, importance = validated(weight, input_importance)
+        layout = self._layout
+        d, dmin, sc, mn = (
+            torch.from_numpy(part)
+            for part in search_super_blocks(
+                weight.numpy(),
+                importance.numpy(),
+                layout.width,
+                layout.low,
+                layout.high,
+                layout.sub_low,
+                layout.sub_high,
+                layout.minimum_high,
+                clip_ratios(layout.bits).numpy(),
+                _ROUNDS,
+            )
+        )
+        subs = SUPER_BLOCK // layout.width
+        scale = d.repeat_interleave(subs, dim=1) * sc.to(torch.float32)
+        stored = {"d": d, "sc": sc}
+        offset = torch.zeros_like(scale)
+        if layout.minimum_high > 0:
+            offset = -(dmin.repeat_interleave(subs, dim=1) * mn.to(torch.float32))
+            stored |= {"dmin": dmin, "mn": mn}
+        return FixedGrid(scale, offset, layout.width, layout.low, layout.high, stored)
+
+
+_GRIDS: dict[str, Grid] = {
+    "q4_0": BlockGrid("q4_0", 4),
+    "q4_1": OffsetBlockGrid(),
+    "q5_0": BlockGrid("q5_0", 5),
+    "q8_0": BlockGrid("q8_0", 8),
+    **{name: SuperBlockGrid(name) for name in _LAYOUTS},
+}
+GGUF_GRID_NAMES = tuple(_GRIDS)
+_FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_0", "q6_k": "q8_0"}
+
+
+def gguf_grid(name: str) -> Grid:
+    """The grid of GGUF type ``name``, ``q4_0`` to ``q6_k``.
+
+    Raises:
+        ValueError: there is no such type here.
+    """
+    grid = _GRIDS.get(name)
+    if grid is None:
+        raise ValueError(f"there is no GGUF grid {name!r}; there are {', '.join(GGUF_GRID_NAMES)}")
+    return grid
+
+
+def gguf_type_for(name: str, rows: int, columns: int) -> str | None:
+    """``name``, or the type that stands in where its rows do not fit, or ``None`` to leave the weight in 16 bits.
+
+    Like llama.cpp: a K-type needs rows of whole 256s and gives way to the block type next above it.
+    """
+    if gguf_grid(name).supports(rows, columns):
+        return name
+    fallback = _FALLBACKS.get(name)
+    if fallback is not None and gguf_grid(fallback).supports(rows, columns):
+        return fallback
+    return None
+
+
+def _check_columns(name: str, weight: torch.Tensor, block: int) -> None:
+    if weight.ndim == 2 and weight.shape[1] % block:
+        raise ValueError(f"{weight.shape[1]} input columns are not a multiple of {block}, the block of {name}")
