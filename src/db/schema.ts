@@ -56,8 +56,9 @@ export type JobsTable = {
 	/** Number of the last runner event that was taken over from the present fence's run. */
 	runner_events_seen: Generated<number>;
 	event_count: Generated<number>;
-	/** The status discussion and the replies are older than the row. */
-	announce_due: Generated<boolean>;
+	/** Grows with every change that the status discussion and the replies should show; `announced_version` follows. */
+	announce_version: Generated<number>;
+	announced_version: Generated<number>;
 	/** A run, a staging repo or folders may be left over. */
 	cleanup_due: Generated<boolean>;
 	side_failures: Generated<number>;
@@ -113,6 +114,9 @@ export type StatusDiscussionsTable = {
 	source_repo: string;
 	discussion: number | null;
 	refused: Json;
+	/** Two editors of one discussion would open it twice. */
+	lease_owner: string | null;
+	lease_until: NullableTime;
 	updated_at: Time;
 };
 

@@ -41,7 +41,8 @@ export const firstTables: Migration = {
 			lease_until timestamptz,
 			runner_events_seen integer not null default 0,
 			event_count integer not null default 0,
-			announce_due boolean not null default false,
+			announce_version integer not null default 0,
+			announced_version integer not null default 0,
 			cleanup_due boolean not null default false,
 			side_failures integer not null default 0,
 			side_next_at timestamptz not null,
@@ -57,7 +58,7 @@ export const firstTables: Migration = {
 		"create index jobs_by_state on jobs (state, created_at desc, id desc)",
 		`create index jobs_unfinished on jobs (next_step_at)
 			where state not in ('done', 'failed', 'cancelled', 'superseded')`,
-		"create index jobs_side_work on jobs (side_next_at) where announce_due or cleanup_due",
+		"create index jobs_side_work on jobs (side_next_at) where announce_version > announced_version or cleanup_due",
 
 		`create table requests (
 			id uuid primary key,
@@ -124,6 +125,8 @@ export const firstTables: Migration = {
 			source_repo text primary key,
 			discussion integer,
 			refused jsonb,
+			lease_owner text,
+			lease_until timestamptz,
 			updated_at timestamptz not null
 		)`,
 

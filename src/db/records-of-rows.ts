@@ -1,0 +1,95 @@
+import type { Selectable } from "kysely";
+import type { Refusal } from "../errors.ts";
+import type {
+	DeliveryOutcome,
+	DeliveryRecord,
+	JobEventRecord,
+	JobRecord,
+	JobState,
+	ReplyTo,
+	RequestKind,
+	RequestRecord,
+	VariantRecord,
+	VariantState,
+} from "../jobs/records.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { DeliveriesTable, JobEventsTable, JobsTable, RequestsTable, VariantsTable } from "./schema.ts";
+
+/**
+ * The casts are sound because only this folder writes the tables: states are checked by the tables themselves, and
+ * what stands in jsonb columns was parsed before it was stored.
+ */
+
+export function jobOfRow(row: Selectable<JobsTable>): JobRecord {
+	return {
+		id: row.id,
+		sourceRepo: row.source_repo,
+		sourceSha: row.source_sha,
+		state: row.state as JobState,
+		fence: row.fence,
+		runner: row.runner,
+		runnerHandle: row.runner_handle,
+		cancelRequested: row.stop_as !== null,
+		refusal: row.refusal as Refusal | null,
+		statusText: row.status_text,
+		createdAt: row.created_at,
+		updatedAt: row.updated_at,
+		startedAt: row.started_at,
+		finishedAt: row.finished_at,
+	};
+}
+
+export function variantOfRow(row: Selectable<VariantsTable>): VariantRecord {
+	return {
+		id: row.id,
+		sourceRepo: row.source_repo,
+		sourceSha: row.source_sha,
+		recipe: row.recipe,
+		recipeHash: row.recipe_hash,
+		jobId: row.job_id,
+		state: row.state as VariantState,
+		targetRepo: row.target_repo,
+		manifest: row.manifest as Manifest | null,
+		targetSha: row.target_sha,
+		refusal: row.refusal as Refusal | null,
+		createdAt: row.created_at,
+		publishedAt: row.published_at,
+	};
+}
+
+export function requestOfRow(row: Selectable<RequestsTable>): RequestRecord {
+	return {
+		id: row.id,
+		kind: row.kind as RequestKind,
+		sourceRepo: row.source_repo,
+		sourceSha: row.source_sha,
+		recipes: row.recipes as readonly string[],
+		requester: row.requester,
+		replyTo: row.reply_to as ReplyTo | null,
+		jobId: row.job_id,
+		refusal: row.refusal as Refusal | null,
+		createdAt: row.created_at,
+	};
+}
+
+export function deliveryOfRow(row: Selectable<DeliveriesTable>): DeliveryRecord {
+	return {
+		id: row.id,
+		source: row.source as DeliveryRecord["source"],
+		dedupeKey: row.dedupe_key,
+		receivedAt: row.received_at,
+		outcome: row.outcome as DeliveryOutcome,
+		detail: row.detail,
+		body: row.body,
+	};
+}
+
+export function eventOfRow(row: Selectable<JobEventsTable>): JobEventRecord {
+	return {
+		jobId: row.job_id,
+		sequence: row.sequence,
+		at: row.at,
+		kind: row.kind as JobEventRecord["kind"],
+		body: row.body,
+	};
+}

@@ -1,0 +1,309 @@
+import { sql } from "kysely";
+import type { Refusal } from "../errors.ts";
+import type { VariantRecord, VariantState } from "../jobs/records.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Container, Recipe } from "../protocol/recipe.ts";
+import { recipeHash } from "../protocol/recipe.ts";
+import { type Cursor, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
+import type { Handle } from "./database.ts";
+import { variantOfRow } from "./records-of-rows.ts";
+import { storableJson, storableJsonOrNull } from "./storable.ts";
+
+/** A manifest's per-layer evidence is hundreds of entries that no list shows. */
+const withoutLayers = sql<unknown>`case when manifest is null then null else jsonb_set(manifest, '{layers}', '[]') end`;
+
+const COLUMNS = [
+	"id",
+	"source_repo",
+	"source_sha",
+	"recipe",
+	"recipe_hash",
+	"job_id",
+	"state",
+	"target_repo",
+	"target_sha",
+	"refusal",
+	"current",
+	"container",
+	"bits",
+	"kl_mean",
+	"bytes",
+	"created_at",
+	"published_at",
+] as const;
+
+export async function insertVariant(
+	handle: Handle,
+	variant: {
+		readonly id: string;
+		readonly sourceRepo: string;
+		readonly sourceSha: string;
+		readonly recipe: Recipe;
+		readonly jobId: string;
+		readonly targetRepo: string;
+		readonly now: Date;
+	},
+): Promise<VariantRecord> {
+	const row = await handle
+		.insertInto("variants")
+		.values({
+			id: variant.id,
+			source_repo: variant.sourceRepo,
+			source_sha: variant.sourceSha,
+			recipe: variant.recipe.canonical,
+			recipe_hash: recipeHash(variant.recipe),
+			job_id: variant.jobId,
+			state: "wanted",
+			target_repo: variant.targetRepo,
+			manifest: null,
+			target_sha: null,
+			refusal: null,
+			container: variant.recipe.name.container,
+			bits: variant.recipe.name.bits,
+			kl_mean: null,
+			bytes: null,
+			created_at: variant.now,
+			published_at: null,
+		})
+		.returningAll()
+		.executeTakeFirstOrThrow();
+	return variantOfRow(row);
+}
+
+/** Gives a variant that came to nothing to another job. */
+export async function reassignVariant(
+	handle: Handle,
+	request: { readonly id: string; readonly jobId: string; readonly targetRepo: string },
+): Promise<VariantRecord> {
+	const row = await handle
+		.updateTable("variants")
+		.set({
+			job_id: request.jobId,
+			target_repo: request.targetRepo,
+			state: "wanted",
+			refusal: null,
+			manifest: null,
+			kl_mean: null,
+			bytes: null,
+		})
+		.where("id", "=", request.id)
+		.where("state", "!=", "published")
+		.returningAll()
+		.executeTakeFirstOrThrow();
+	return variantOfRow(row);
+}
+
+/** Makes the variants of a job that are not published wanted again. */
+export async function resetVariantsOfJob(handle: Handle, jobId: string): Promise<void> {
+	await handle
+		.updateTable("variants")
+		.set({ state: "wanted", refusal: null, manifest: null, kl_mean: null, bytes: null })
+		.where("job_id", "=", jobId)
+		.where("state", "!=", "published")
+		.execute();
+}
+
+export async function setVariantState(
+	handle: Handle,
+	request: {
+		readonly id: string;
+		readonly state: Exclude<VariantState, "published">;
+		readonly refusal: Refusal | null;
+	},
+): Promise<void> {
+	await handle
+		.updateTable("variants")
+		.set({ state: request.state, refusal: storableJsonOrNull(request.refusal) })
+		.where("id", "=", request.id)
+		.where("state", "!=", "published")
+		.execute();
+}
+
+/** Marks every unpublished variant of a job failed. */
+export async function failVariantsOfJob(handle: Handle, jobId: string, refusal: Refusal): Promise<void> {
+	await handle
+		.updateTable("variants")
+		.set({ state: "failed", refusal: storableJson(refusal) })
+		.where("job_id", "=", jobId)
+		.where("state", "in", ["wanted", "staged", "verified"])
+		.execute();
+}
+
+export async function stageVariant(
+	handle: Handle,
+	request: { readonly id: string; readonly manifest: Manifest },
+): Promise<void> {
+	const { manifest } = request;
+	const measured = manifest.evaluation.measured.find((row) => row.quantizer === manifest.quantizer);
+	await handle
+		.updateTable("variants")
+		.set({
+			state: "staged",
+			manifest: storableJson(manifest),
+			kl_mean: measured?.report.klNats.mean ?? null,
+			bytes: manifest.files.reduce((sum, file) => sum + file.size, 0),
+			refusal: null,
+		})
+		.where("id", "=", request.id)
+		.where("state", "!=", "published")
+		.execute();
+}
+
+/** Records a publication; an older variant that the new files replace is no longer current. */
+export async function publishVariantRow(
+	handle: Handle,
+	request: { readonly variant: VariantRecord; readonly targetSha: string; readonly now: Date },
+): Promise<void> {
+	const { variant } = request;
+	await handle
+		.updateTable("variants")
+		.set({ current: false })
+		.where("target_repo", "=", variant.targetRepo)
+		.where("recipe_hash", "=", variant.recipeHash)
+		.where("id", "!=", variant.id)
+		.execute();
+	await handle
+		.updateTable("variants")
+		.set({ state: "published", target_sha: request.targetSha, current: true, refusal: null, published_at: request.now })
+		.where("id", "=", variant.id)
+		.where("state", "!=", "published")
+		.execute();
+}
+
+export async function getVariant(handle: Handle, id: string): Promise<VariantRecord | null> {
+	const row = await handle.selectFrom("variants").selectAll().where("id", "=", id).executeTakeFirst();
+	return row === undefined ? null : variantOfRow(row);
+}
+
+/** In the order they were asked for, manifests whole. */
+export async function listVariantsOfJob(handle: Handle, jobId: string): Promise<readonly VariantRecord[]> {
+	const rows = await handle
+		.selectFrom("variants")
+		.selectAll()
+		.where("job_id", "=", jobId)
+		.orderBy("created_at")
+		.orderBy("recipe")
+		.execute();
+	return rows.map(variantOfRow);
+}
+
+export async function listVariantsOfSourceCommit(
+	handle: Handle,
+	source: { readonly repo: string; readonly sha: string },
+): Promise<readonly VariantRecord[]> {
+	const rows = await handle
+		.selectFrom("variants")
+		.select(COLUMNS)
+		.select(withoutLayers.as("manifest"))
+		.where("source_repo", "=", source.repo)
+		.where("source_sha", "=", source.sha)
+		.orderBy("created_at")
+		.orderBy("recipe")
+		.execute();
+	return rows.map(variantOfRow);
+}
+
+/** Every variant of a repo, newest first, at most 200; manifests come without layers. */
+export async function listVariantsOfSource(
+	handle: Handle,
+	sourceRepo: string,
+	options: { readonly publishedOnly?: boolean } = {},
+): Promise<readonly VariantRecord[]> {
+	let query = handle
+		.selectFrom("variants")
+		.select(COLUMNS)
+		.select(withoutLayers.as("manifest"))
+		.where("source_repo", "=", sourceRepo);
+	if (options.publishedOnly === true) query = query.where("state", "=", "published").where("current", "=", true);
+	const rows = await query.orderBy("created_at", "desc").orderBy("recipe").limit(200).execute();
+	return rows.map(variantOfRow);
+}
+
+/** Whether a repo is one that we publish to. */
+export async function isTargetRepo(handle: Handle, repo: string): Promise<boolean> {
+	const row = await handle
+		.selectFrom("variants")
+		.select("id")
+		.where("target_repo", "=", repo)
+		.limit(1)
+		.executeTakeFirst();
+	return row !== undefined;
+}
+
+export type VariantSort = "newest" | "kl" | "size";
+
+export type VariantQuery = {
+	/** Part of the source's or the target's name. */
+	readonly search?: string;
+	/** One source repo. */
+	readonly base?: string;
+	readonly container?: Container;
+	readonly bits?: number;
+	readonly sort?: VariantSort;
+	readonly cursor?: string | null;
+	readonly limit?: number;
+};
+
+function likePattern(search: string): string {
+	return `%${search.slice(0, 200).replaceAll(/[\\%_]/g, "\\$&")}%`;
+}
+
+function afterCursor(sort: VariantSort, cursor: Cursor) {
+	const [value, id] = cursor;
+	switch (sort) {
+		case "newest": {
+			const at = new Date(value);
+			return Number.isNaN(at.getTime()) ? null : sql<boolean>`(published_at, id) < (${at}, ${id}::uuid)`;
+		}
+		case "kl":
+			return typeof value === "number" ? sql<boolean>`(kl_mean, id) > (${value}::float8, ${id}::uuid)` : null;
+		case "size":
+			return typeof value === "number" ? sql<boolean>`(bytes, id) > (${value}::bigint, ${id}::uuid)` : null;
+	}
+}
+
+/** The catalogue: what stands on the Hub now. Manifests come without layers. */
+export async function listPublishedVariants(handle: Handle, options: VariantQuery = {}): Promise<Page<VariantRecord>> {
+	const limit = pageLimit(options.limit);
+	const sort = options.sort ?? "newest";
+	let query = handle
+		.selectFrom("variants")
+		.select(COLUMNS)
+		.select(withoutLayers.as("manifest"))
+		.where("current", "=", true);
+	const search = options.search?.trim();
+	if (search !== undefined && search !== "") {
+		const pattern = likePattern(search);
+		query = query.where((eb) =>
+			eb.or([eb("source_repo", "ilike", pattern), eb("target_repo", "ilike", pattern), eb("recipe", "ilike", pattern)]),
+		);
+	}
+	if (options.base !== undefined) query = query.where("source_repo", "=", options.base);
+	if (options.container !== undefined) query = query.where("container", "=", options.container);
+	if (options.bits !== undefined) query = query.where("bits", "=", options.bits);
+	const cursor = decodeCursor(options.cursor);
+	const after = cursor === null ? null : afterCursor(sort, cursor);
+	if (after !== null) query = query.where(after);
+	switch (sort) {
+		case "newest":
+			query = query.orderBy("published_at", "desc").orderBy("id", "desc");
+			break;
+		case "kl":
+			query = query.where("kl_mean", "is not", null).orderBy("kl_mean").orderBy("id");
+			break;
+		case "size":
+			query = query.where("bytes", "is not", null).orderBy("bytes").orderBy("id");
+			break;
+	}
+	const rows = await query.limit(limit + 1).execute();
+	return pageOf(rows, limit, variantOfRow, (row) => {
+		switch (sort) {
+			case "newest":
+				return [(row.published_at ?? row.created_at).toISOString(), row.id];
+			case "kl":
+				return [row.kl_mean ?? 0, row.id];
+			case "size":
+				return [Number(row.bytes ?? 0), row.id];
+		}
+	});
+}
