@@ -1,0 +1,47 @@
+import { listModels, modelInfo } from "@huggingface/hub";
+import type { HubAccess } from "./hub-access.ts";
+import { hubStatus } from "./hub-request-error.ts";
+
+export type Head = { readonly repo: string; readonly sha: string };
+
+const SHA = /^[0-9a-f]{40}$/;
+
+/** The models of a namespace, or one repo, with the commit of their main branch; repos without one are left out. */
+export async function* listHeads(
+	params: HubAccess & {
+		readonly of:
+			| { readonly kind: "namespace"; readonly namespace: string }
+			| { readonly kind: "repo"; readonly repo: string };
+	},
+): AsyncGenerator<Head> {
+	const { of, ...access } = params;
+	switch (of.kind) {
+		case "namespace":
+			for await (const model of listModels({
+				...access,
+				search: { owner: of.namespace },
+				additionalFields: ["sha"],
+			})) {
+				// Lists lag behind pushes; without a commit in the list the repo itself is asked.
+				const sha = SHA.test(String(model.sha)) ? String(model.sha) : await headSha(access, model.name);
+				if (sha !== null) yield { repo: model.name, sha };
+			}
+			return;
+		case "repo": {
+			const sha = await headSha(access, of.repo);
+			if (sha !== null) yield { repo: of.repo, sha };
+			return;
+		}
+	}
+}
+
+async function headSha(access: HubAccess, repo: string): Promise<string | null> {
+	try {
+		const { sha } = await modelInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
+		return SHA.test(String(sha)) ? String(sha) : null;
+	} catch (error) {
+		const status = hubStatus(error);
+		if (status === 401 || status === 403 || status === 404) return null;
+		throw error;
+	}
+}

@@ -1,0 +1,128 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { assertCheck, CheckFailure } from "./manifest-checks.ts";
+import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
+import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
+
+const QuantizationConfig = z.looseObject({
+	quant_method: z.literal("compressed-tensors"),
+	format: z.literal("pack-quantized"),
+	quantization_status: z.literal("compressed"),
+	ignore: z.array(z.string()).optional(),
+	config_groups: z.record(
+		z.string(),
+		z.looseObject({
+			targets: z.array(z.string()).min(1),
+			weights: z.looseObject({
+				num_bits: z.int(),
+				type: z.literal("int"),
+				symmetric: z.literal(true),
+				strategy: z.literal("group"),
+				group_size: z.int().min(1),
+			}),
+			input_activations: z.null().optional(),
+		}),
+	),
+});
+const Config = z.looseObject({ quantization_config: QuantizationConfig, auto_map: z.undefined() });
+
+const PACKED = ".weight_packed";
+
+/** `config.json` and the packed tensors against the recipe and against each other. */
+export async function checkCompressedTensors(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
+	const config = await readConfig(directory);
+	const { group } = recipe;
+	const { bits } = recipe.name;
+	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
+	for (const [name, scheme] of Object.entries(config.quantization_config.config_groups)) {
+		assertCheck(
+			scheme.weights.num_bits === bits && scheme.weights.group_size === group,
+			`config.json says ${scheme.weights.num_bits} bits and groups of ${scheme.weights.group_size} in ${name}, the recipe ${bits} and ${group}`,
+		);
+	}
+	const layers = new Set(manifest.layers.map((layer) => layer.name));
+	const names = new Set<string>();
+	let packed = 0;
+	for (const { path } of manifest.files) {
+		if (!path.endsWith(".safetensors")) continue;
+		const file = await openSafetensors(join(directory, path)).catch((error: unknown) => {
+			if (!(error instanceof SafetensorsHeaderError)) throw error;
+			throw new CheckFailure(`${path} is not a sound safetensors file: ${error.message}`);
+		});
+		try {
+			for (const tensor of file.header.tensors.values()) {
+				assertCheck(!names.has(tensor.name), `${tensor.name} is stored twice`);
+				names.add(tensor.name);
+				if (!tensor.name.endsWith(PACKED)) continue;
+				const layer = tensor.name.slice(0, -PACKED.length);
+				assertCheck(layers.has(layer), `${layer} is packed, but the manifest does not describe it`);
+				await checkLinear(file, tensor, layer, bits, group);
+				packed++;
+			}
+		} finally {
+			await file.close();
+		}
+	}
+	assertCheck(packed === layers.size, `${packed} linears are packed, the manifest describes ${layers.size}`);
+	return `compressed-tensors: ${packed} linears of ${bits} bits in groups of ${group}, scales finite, shapes agree`;
+}
+
+async function readConfig(directory: string): Promise<z.infer<typeof Config>> {
+	let json: unknown;
+	try {
+		json = JSON.parse(await readFile(join(directory, "config.json"), "utf8"));
+	} catch {
+		throw new CheckFailure("config.json is missing or is not JSON");
+	}
+	const parsed = Config.safeParse(json);
+	const issue = parsed.error?.issues[0];
+	assertCheck(parsed.success, `config.json is invalid at "${issue?.path.join(".") ?? ""}": ${issue?.message ?? ""}`);
+	return parsed.data;
+}
+
+async function checkLinear(
+	file: SafetensorsFile,
+	packed: TensorInfo,
+	layer: string,
+	bits: number,
+	group: number,
+): Promise<void> {
+	const scale = file.header.tensors.get(`${layer}.weight_scale`);
+	const shape = file.header.tensors.get(`${layer}.weight_shape`);
+	assertCheck(scale !== undefined && shape !== undefined, `${layer} lacks its scale or its shape`);
+	assertCheck(packed.dtype === "I32", `${packed.name} is stored as ${packed.dtype}, not I32`);
+	assertCheck(shape.dtype === "I64" && shape.shape.join() === "2", `${shape.name} is not two 64-bit numbers`);
+	const bytes = await file.read(shape);
+	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+	const rows = Number(view.getBigInt64(0, true));
+	const columns = Number(view.getBigInt64(8, true));
+	assertCheck(
+		packed.shape.length === 2 && packed.shape[0] === rows && packed.shape[1] === Math.ceil((columns * bits) / 32),
+		`${packed.name} has the shape ${packed.shape.join(" × ")}, which a ${rows} × ${columns} weight of ${bits} bits does not give`,
+	);
+	assertCheck(
+		scale.shape.length === 2 && scale.shape[0] === rows && scale.shape[1] === Math.ceil(columns / group),
+		`${scale.name} has the shape ${scale.shape.join(" × ")}, which groups of ${group} do not give`,
+	);
+	assertCheck(["F16", "BF16", "F32"].includes(scale.dtype), `${scale.name} is stored as ${scale.dtype}`);
+	assertCheck(allFinite(await file.read(scale), scale.dtype), `${scale.name} holds a value that is not finite`);
+}
+
+/** An exponent of all ones is infinity or NaN in every one of these types. */
+function allFinite(bytes: Uint8Array, dtype: string): boolean {
+	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+	const step = dtype === "F32" ? 4 : 2;
+	for (let offset = 0; offset < view.byteLength; offset += step) {
+		const finite =
+			dtype === "F32"
+				? (view.getUint32(offset, true) & 0x7f800000) !== 0x7f800000
+				: dtype === "BF16"
+					? (view.getUint16(offset, true) & 0x7f80) !== 0x7f80
+					: (view.getUint16(offset, true) & 0x7c00) !== 0x7c00;
+		if (!finite) return false;
+	}
+	return true;
+}

@@ -1,0 +1,99 @@
+import { lstat, open } from "node:fs/promises";
+import { join } from "node:path";
+import { GGMLQuantizationType, gguf } from "@huggingface/gguf";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { assertCheck, CheckFailure } from "./manifest-checks.ts";
+
+/** Weights in one block, and bytes of that block. */
+const BLOCKS: ReadonlyMap<number, readonly [weights: number, bytes: number]> = new Map([
+	[GGMLQuantizationType.F32, [1, 4]],
+	[GGMLQuantizationType.F16, [1, 2]],
+	[GGMLQuantizationType.BF16, [1, 2]],
+	[GGMLQuantizationType.Q4_0, [32, 18]],
+	[GGMLQuantizationType.Q4_1, [32, 20]],
+	[GGMLQuantizationType.Q5_0, [32, 22]],
+	[GGMLQuantizationType.Q5_1, [32, 24]],
+	[GGMLQuantizationType.Q8_0, [32, 34]],
+	[GGMLQuantizationType.Q2_K, [256, 84]],
+	[GGMLQuantizationType.Q3_K, [256, 110]],
+	[GGMLQuantizationType.Q4_K, [256, 144]],
+	[GGMLQuantizationType.Q5_K, [256, 176]],
+	[GGMLQuantizationType.Q6_K, [256, 210]],
+]);
+
+const RECIPE_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map([
+	["gguf:q4_0", GGMLQuantizationType.Q4_0],
+	["gguf:q8_0", GGMLQuantizationType.Q8_0],
+	["gguf:q4_1", GGMLQuantizationType.Q4_1],
+	["gguf:q5_0", GGMLQuantizationType.Q5_0],
+	["gguf:q2_k", GGMLQuantizationType.Q2_K],
+	["gguf:q3_k", GGMLQuantizationType.Q3_K],
+	["gguf:q4_k", GGMLQuantizationType.Q4_K],
+	["gguf:q5_k", GGMLQuantizationType.Q5_K],
+	["gguf:q6_k", GGMLQuantizationType.Q6_K],
+]);
+
+/** Names llama.cpp gives the architectures this program takes. */
+const ARCHITECTURES: ReadonlySet<string> = new Set(["llama", "mistral", "qwen2", "qwen3"]);
+const DEFAULT_ALIGNMENT = 32;
+const LINEAR = /^blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight$/;
+
+/** The GGUF file against its recipe and its own header. Returns what was seen, for the job page. */
+export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
+	const [file, ...more] = manifest.files;
+	assertCheck(file !== undefined && more.length === 0, "a GGUF variant is one file");
+	const path = join(directory, file.path);
+	const fileSize = (await lstat(path)).size;
+	await checkMagic(path);
+	const { metadata, tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true }).catch(
+		(error: unknown) => {
+			throw new CheckFailure(`${file.path} cannot be read as GGUF: ${error instanceof Error ? error.message : error}`);
+		},
+	);
+	const fields = new Map<string, unknown>(Object.entries(metadata));
+	const architecture = String(fields.get("general.architecture"));
+	assertCheck(ARCHITECTURES.has(architecture), `${file.path} has the architecture ${JSON.stringify(architecture)}`);
+	assertCheck(tensorInfos.length > 0, `${file.path} holds no tensors`);
+	const vocabulary = fields.get("tokenizer.ggml.tokens");
+	assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${file.path} holds no vocabulary`);
+	const alignment = Number(fields.get("general.alignment") ?? DEFAULT_ALIGNMENT);
+	const dataStart = Number(tensorDataOffset);
+	const names = new Set<string>();
+	let end = 0;
+	const wanted = RECIPE_TYPES.get(recipe.name.name);
+	assertCheck(wanted !== undefined, `there is no GGUF type for the recipe ${recipe.canonical}`);
+	let quantized = 0;
+	for (const tensor of tensorInfos.toSorted((one, other) => (one.offset < other.offset ? -1 : 1))) {
+		assertCheck(!names.has(tensor.name), `${file.path} names ${tensor.name} twice`);
+		names.add(tensor.name);
+		const block = BLOCKS.get(tensor.dtype);
+		assertCheck(block !== undefined, `${tensor.name} has the type ${tensor.dtype}, which no recipe here writes`);
+		const row = Number(tensor.shape[0] ?? 1n);
+		const elements = tensor.shape.reduce((product, count) => product * Number(count), 1);
+		assertCheck(row % block[0] === 0, `the rows of ${tensor.name} are not whole blocks`);
+		const offset = Number(tensor.offset);
+		assertCheck(offset % alignment === 0, `${tensor.name} is not aligned`);
+		assertCheck(offset >= end, `${tensor.name} overlaps another tensor`);
+		end = offset + (elements / block[0]) * block[1];
+		assertCheck(dataStart + end <= fileSize, `${tensor.name} points outside the file`);
+		if (LINEAR.test(tensor.name) && tensor.dtype === wanted) quantized++;
+	}
+	assertCheck(dataStart + end + alignment > fileSize, `${file.path} holds more than its tensors`);
+	const linears = manifest.layers.filter((layer) => layer.name.includes(".layers.")).length;
+	assertCheck(
+		quantized === linears,
+		`${file.path} holds ${quantized} linears of the recipe's type, the manifest describes ${linears}`,
+	);
+	return `GGUF ${architecture}: ${tensorInfos.length} tensors fit the file, ${quantized} linears are ${GGMLQuantizationType[wanted]}`;
+}
+
+async function checkMagic(path: string): Promise<void> {
+	const handle = await open(path, "r");
+	try {
+		const { buffer } = await handle.read(new Uint8Array(4), 0, 4, 0);
+		assertCheck(new TextDecoder().decode(buffer) === "GGUF", "the file does not start as GGUF files do");
+	} finally {
+		await handle.close();
+	}
+}

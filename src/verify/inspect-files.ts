@@ -1,0 +1,362 @@
+import type { Refusal } from "../errors.ts";
+import { quoted, refusal } from "./refusals.ts";
+import {
+	findDuplicateKey,
+	LENGTH_BYTES,
+	parseSafetensorsHeader,
+	SafetensorsHeaderError,
+	safetensorsHeaderLength,
+	type TensorInfo,
+} from "./safetensors-header.ts";
+import { absurdSize, SourceConfig, SUPPORTED_ARCHITECTURES, sizeOf } from "./source-config.ts";
+import type { SourceFile, SourceReader } from "./source-reader.ts";
+
+export type SourceLimits = {
+	/** Largest sum of weight files that is taken on. */
+	readonly maximumWeightBytes: number;
+};
+
+export type InspectedFiles = {
+	readonly architecture: string;
+	readonly modelType: string | null;
+	readonly parameters: number;
+	readonly weightBytes: number;
+	/** The files a runner needs, and nothing else: weights, configs, tokenizer. No code. */
+	readonly files: readonly SourceFile[];
+};
+
+export type FilesInspection =
+	| { readonly ok: true; readonly inspected: InspectedFiles }
+	| { readonly ok: false; readonly refusal: Refusal };
+
+const INDEX_NAME = "model.safetensors.index.json";
+const SINGLE_NAME = "model.safetensors";
+const MAXIMUM_JSON_BYTES = 2 * 2 ** 20;
+const MAXIMUM_INDEX_BYTES = 64 * 2 ** 20;
+const MAXIMUM_SHARDS = 2_000;
+const FIRST_READ_BYTES = 128 * 2 ** 10;
+const PICKLE = /\.(bin|pt|pth|pkl|pickle|ckpt|h5|msgpack|joblib|npy|npz)$/i;
+const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
+
+/** Names a loader reads beside the weights. Anything else in the repo is never fetched. */
+const COMPANION =
+	/^(config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|vocab\.txt|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates\/[A-Za-z0-9._-]+\.jinja)$/;
+
+class Refused extends Error {
+	readonly refusal: Refusal;
+	constructor(value: Refusal) {
+		super(value.message);
+		this.refusal = value;
+	}
+}
+
+function refuse(code: Refusal["code"], message: string, remedy: string): never {
+	throw new Refused(refusal(code, message, remedy));
+}
+
+const ASK_OWNER = "The owner of the repo can fix this with a new commit; the bot looks again at every push.";
+
+/** Whether the files of a source can be quantized, by their names, the JSON beside the weights and the weights' headers. */
+export async function inspectFiles(reader: SourceReader, limits: SourceLimits): Promise<FilesInspection> {
+	try {
+		return { ok: true, inspected: await inspect(reader, limits) };
+	} catch (error) {
+		if (error instanceof Refused) return { ok: false, refusal: error.refusal };
+		throw error;
+	}
+}
+
+async function inspect(reader: SourceReader, limits: SourceLimits): Promise<InspectedFiles> {
+	checkPaths(reader.files);
+	const byPath = new Map(reader.files.map((file) => [file.path, file]));
+	await refuseOwnOutput(reader, byPath);
+	refuseWithoutWeights(reader.files);
+	const config = await readConfig(reader, byPath);
+	const architecture = checkConfig(config);
+	await refuseTokenizerCode(reader, byPath);
+
+	const { shards, declared } = await weightFiles(reader, byPath);
+	const weightBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
+	if (weightBytes > limits.maximumWeightBytes) {
+		refuse(
+			"too-large",
+			`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
+			"The operator of the bot can raise limits.maximumWeightBytes if the machine has the room.",
+		);
+	}
+	const tensors = await readTensors(reader, shards, declared);
+	checkTensors(tensors, config);
+	const companions = reader.files.filter((file) => COMPANION.test(file.path));
+	if (!companions.some((file) => file.path === "tokenizer.json" || file.path === "tokenizer.model")) {
+		refuse("broken-config", "The repo has no tokenizer (tokenizer.json or tokenizer.model).", ASK_OWNER);
+	}
+	const index = byPath.get(INDEX_NAME);
+	return {
+		architecture,
+		modelType: config.model_type ?? null,
+		parameters: [...tensors.values()].reduce((sum, tensor) => sum + elements(tensor), 0),
+		weightBytes,
+		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
+	};
+}
+
+function checkPaths(files: readonly SourceFile[]): void {
+	const folded = new Set<string>();
+	for (const { path } of files) {
+		const parts = path.split("/");
+		const bad =
+			path.length > 1024 ||
+			/[\u0000-\u001f\u007f\\:]/.test(path) ||
+			parts.some((part) => part === "" || part === "." || part === "..");
+		if (bad) {
+			refuse("unsafe-path", `The repo holds a file with an unsafe name, ${quoted(path)}.`, ASK_OWNER);
+		}
+		// Only for what would be fetched: on a file system that ignores case, one file would overwrite the other.
+		if (!COMPANION.test(path.toLowerCase()) && !path.toLowerCase().endsWith(".safetensors")) continue;
+		if (folded.has(path.toLowerCase())) {
+			refuse("unsafe-path", `The repo holds two files whose names differ only in case, ${quoted(path)}.`, ASK_OWNER);
+		}
+		folded.add(path.toLowerCase());
+	}
+}
+
+async function refuseOwnOutput(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<void> {
+	const marked = [...byPath.values()].find(
+		(file) => file.path === "manifest.json" || /^manifests\/[^/]+\.json$/.test(file.path),
+	);
+	if (marked === undefined || marked.size > MAXIMUM_INDEX_BYTES) return;
+	const manifest = parseObject(await readWhole(reader, marked));
+	const generator = manifest?.["generator"];
+	if (typeof generator === "object" && generator !== null && "name" in generator && generator.name === "yaqa-runner") {
+		refuse(
+			"already-quantized",
+			"This repo was made by yaqa-bot: it is quantized already.",
+			"Ask for the variant in a discussion of the original model.",
+		);
+	}
+}
+
+function refuseWithoutWeights(files: readonly SourceFile[]): void {
+	if (files.some((file) => file.path.endsWith(".safetensors"))) return;
+	const content = files.filter((file) => !/^(\.gitattributes|README\.md)$/i.test(file.path));
+	if (content.length === 0) {
+		refuse("empty-repo", "The repo holds no model yet.", "Push a model; the bot looks again at every push.");
+	}
+	if (files.some((file) => PICKLE.test(file.path))) {
+		refuse(
+			"pickle-only",
+			"The weights come only as pickle files. Opening those runs code from the repo, so the bot never does.",
+			"The owner can push safetensors: `model.save_pretrained(folder)` of transformers writes them.",
+		);
+	}
+	if (files.some((file) => /\.(gguf|onnx)$/i.test(file.path))) {
+		refuse(
+			"already-quantized",
+			"The repo holds converted files (GGUF or ONNX) but no original safetensors weights.",
+			"Ask in a discussion of the original model.",
+		);
+	}
+	refuse("empty-repo", "The repo holds no safetensors weights.", "Push weights as safetensors; the bot looks again.");
+}
+
+async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<SourceConfig> {
+	const file = byPath.get("config.json");
+	if (file === undefined) {
+		if (byPath.has("adapter_config.json")) {
+			refuse(
+				"unknown-architecture",
+				"The repo holds an adapter, not a whole model.",
+				"Merge the adapter into its base model (`merge_and_unload` of PEFT) and push the result.",
+			);
+		}
+		refuse("broken-config", "The repo has no config.json.", ASK_OWNER);
+	}
+	if (file.size > MAXIMUM_JSON_BYTES) refuse("broken-config", "config.json is larger than 2 MiB.", ASK_OWNER);
+	const json = parseObject(await readWhole(reader, file));
+	const parsed = SourceConfig.safeParse(json);
+	if (!parsed.success) refuse("broken-config", "config.json is not a readable JSON object.", ASK_OWNER);
+	return parsed.data;
+}
+
+function checkConfig(config: SourceConfig): string {
+	if (config.auto_map !== undefined && config.auto_map !== null) refuseCode("config.json");
+	if (config.quantization_config !== undefined && config.quantization_config !== null) {
+		refuse(
+			"already-quantized",
+			"config.json says that these weights are quantized already (quantization_config).",
+			"Ask in a discussion of the original model, or push weights in 16 or 32 bits.",
+		);
+	}
+	const architecture = config.architectures?.[0];
+	const known = SUPPORTED_ARCHITECTURES.find((candidate) => candidate === architecture);
+	if (known === undefined) {
+		refuse(
+			"unknown-architecture",
+			architecture === undefined
+				? "config.json names no architecture."
+				: `The architecture ${quoted(architecture)} is not one this version can quantize.`,
+			`Supported today: ${SUPPORTED_ARCHITECTURES.join(", ")}.`,
+		);
+	}
+	const absurd = absurdSize(config);
+	if (absurd !== null) refuse("absurd-config", `config.json cannot be right: ${absurd}.`, ASK_OWNER);
+	return known;
+}
+
+function refuseCode(file: string): never {
+	refuse(
+		"remote-code",
+		`${file} asks for code from the repo to be run (auto_map). The bot never runs code from a model repo.`,
+		"Push the model in an architecture that transformers has built in, without auto_map.",
+	);
+}
+
+async function refuseTokenizerCode(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<void> {
+	const file = byPath.get("tokenizer_config.json");
+	if (file === undefined) return;
+	if (file.size > MAXIMUM_INDEX_BYTES)
+		refuse("broken-config", "tokenizer_config.json is larger than 64 MiB.", ASK_OWNER);
+	const json = parseObject(await readWhole(reader, file));
+	if (json === null) refuse("broken-config", "tokenizer_config.json is not a readable JSON object.", ASK_OWNER);
+	if (json["auto_map"] !== undefined && json["auto_map"] !== null) refuseCode("tokenizer_config.json");
+}
+
+/** The weight files, and, where there is an index, which tensor it says is in which. */
+async function weightFiles(
+	reader: SourceReader,
+	byPath: ReadonlyMap<string, SourceFile>,
+): Promise<{ shards: SourceFile[]; declared: ReadonlyMap<string, string> | null }> {
+	const index = byPath.get(INDEX_NAME);
+	const single = byPath.get(SINGLE_NAME);
+	if (single !== undefined) return { shards: [single], declared: null };
+	if (index === undefined) {
+		refuse("broken-safetensors", `The repo has neither ${SINGLE_NAME} nor ${INDEX_NAME}.`, ASK_OWNER);
+	}
+	if (index.size > MAXIMUM_INDEX_BYTES) refuse("broken-safetensors", `${INDEX_NAME} is larger than 64 MiB.`, ASK_OWNER);
+	const bytes = await readWhole(reader, index);
+	const map = parseObject(bytes)?.["weight_map"];
+	if (typeof map !== "object" || map === null || Array.isArray(map)) {
+		refuse("broken-safetensors", `${INDEX_NAME} has no readable weight_map.`, ASK_OWNER);
+	}
+	const repeated = findDuplicateKey(new TextDecoder().decode(bytes));
+	if (repeated !== null) refuse("broken-safetensors", `${INDEX_NAME} names ${quoted(repeated)} twice.`, ASK_OWNER);
+	const declared = new Map<string, string>();
+	const names = new Set<string>();
+	for (const [tensor, name] of Object.entries(map)) {
+		if (typeof name !== "string" || !/^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$/.test(name) || name.includes("..")) {
+			refuse(
+				"unsafe-path",
+				`${INDEX_NAME} points to ${quoted(String(name))}, outside the repo's own files.`,
+				ASK_OWNER,
+			);
+		}
+		declared.set(tensor, name);
+		names.add(name);
+	}
+	if (names.size === 0 || names.size > MAXIMUM_SHARDS) {
+		refuse("broken-safetensors", `${INDEX_NAME} names ${names.size} files.`, ASK_OWNER);
+	}
+	const shards = [...names].sort().map((name) => {
+		const file = byPath.get(name);
+		if (file === undefined) {
+			refuse("broken-safetensors", `${INDEX_NAME} names ${quoted(name)}, which is not in the repo.`, ASK_OWNER);
+		}
+		return file;
+	});
+	return { shards, declared };
+}
+
+async function readTensors(
+	reader: SourceReader,
+	shards: readonly SourceFile[],
+	declared: ReadonlyMap<string, string> | null,
+): Promise<Map<string, TensorInfo>> {
+	const tensors = new Map<string, TensorInfo>();
+	for (const shard of shards) {
+		const header = await readHeader(reader, shard);
+		for (const [name, tensor] of header) {
+			if (declared !== null && declared.get(name) !== shard.path) {
+				refuse(
+					"broken-safetensors",
+					`${shard.path} holds ${quoted(name)}, which ${INDEX_NAME} does not say is there.`,
+					ASK_OWNER,
+				);
+			}
+			tensors.set(name, tensor);
+		}
+	}
+	for (const [name, file] of declared ?? []) {
+		if (!tensors.has(name)) {
+			refuse("broken-safetensors", `${INDEX_NAME} says that ${file} holds ${quoted(name)}; it does not.`, ASK_OWNER);
+		}
+	}
+	return tensors;
+}
+
+async function readHeader(reader: SourceReader, file: SourceFile): Promise<ReadonlyMap<string, TensorInfo>> {
+	try {
+		let start = await reader.read(file.path, 0, Math.min(file.size, FIRST_READ_BYTES));
+		const needed = LENGTH_BYTES + safetensorsHeaderLength(start, file.size);
+		if (needed > start.byteLength) start = await reader.read(file.path, 0, needed);
+		return parseSafetensorsHeader(start, file.size).tensors;
+	} catch (error) {
+		if (!(error instanceof SafetensorsHeaderError)) throw error;
+		refuse("broken-safetensors", `${quoted(file.path)} is not a sound safetensors file: ${error.message}.`, ASK_OWNER);
+	}
+}
+
+/** The config against the weights: a model that a loader would build at another size than the files have is refused. */
+function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): void {
+	for (const tensor of tensors.values()) {
+		if (!FLOATING.has(tensor.dtype) && tensor.shape.length >= 2) {
+			refuse(
+				"already-quantized",
+				`${quoted(tensor.name)} is stored as ${tensor.dtype}: these weights are quantized already.`,
+				"Push the weights in 16 or 32 bits, or ask in a discussion of the original model.",
+			);
+		}
+	}
+	const embedding = tensors.get("model.embed_tokens.weight");
+	if (embedding === undefined) {
+		refuse("broken-config", "The weights hold no model.embed_tokens.weight, which this architecture has.", ASK_OWNER);
+	}
+	const vocabulary = sizeOf(config, "vocab_size");
+	const hidden = sizeOf(config, "hidden_size");
+	if (embedding.shape[0] !== vocabulary || embedding.shape[1] !== hidden) {
+		refuse(
+			"broken-config",
+			`config.json says ${vocabulary} × ${hidden} for the embedding; the weights have ${embedding.shape.join(" × ")}.`,
+			ASK_OWNER,
+		);
+	}
+	const layers = new Set<string>();
+	for (const name of tensors.keys()) {
+		const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
+		if (layer !== undefined) layers.add(layer);
+	}
+	const wanted = sizeOf(config, "num_hidden_layers");
+	if (layers.size !== wanted) {
+		refuse("broken-config", `config.json says ${wanted} layers; the weights have ${layers.size}.`, ASK_OWNER);
+	}
+}
+
+function elements(tensor: TensorInfo): number {
+	return tensor.shape.reduce((product, count) => product * count, 1);
+}
+
+async function readWhole(reader: SourceReader, file: SourceFile): Promise<Uint8Array> {
+	return reader.read(file.path, 0, file.size);
+}
+
+function parseObject(bytes: Uint8Array): Record<string, unknown> | null {
+	try {
+		const json: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+		return typeof json === "object" && json !== null && !Array.isArray(json) ? { ...json } : null;
+	} catch {
+		return null;
+	}
+}
+
+function gigabytes(bytes: number): string {
+	return bytes >= 1e8 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}

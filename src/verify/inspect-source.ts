@@ -1,0 +1,134 @@
+import { modelInfo } from "@huggingface/hub";
+import { z } from "zod";
+import type { Refusal } from "../errors.ts";
+import type { HubAccess } from "../hub/hub-access.ts";
+import { hubStatus } from "../hub/hub-request-error.ts";
+import { hubSourceReader } from "./hub-source-reader.ts";
+import { inspectFiles, type SourceLimits } from "./inspect-files.ts";
+import { quoted, refusal } from "./refusals.ts";
+import { SourceAccessError, type SourceFile } from "./source-reader.ts";
+
+/** What is known of a source without downloading its weights. */
+export type InspectedSource = {
+	readonly repo: string;
+	readonly sha: string;
+	readonly architecture: string;
+	readonly parameters: number;
+	readonly weightBytes: number;
+	readonly license: string | null;
+	readonly gated: boolean;
+	readonly private: boolean;
+	readonly tags: readonly string[];
+	/** What a runner needs of the repo. */
+	readonly files: readonly SourceFile[];
+};
+
+export type SourceInspection =
+	| { readonly ok: true; readonly facts: InspectedSource }
+	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
+
+const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
+const Info = z.object({
+	sha: z.string().regex(/^[0-9a-f]{40}$/),
+	private: z.boolean(),
+	gated: z.union([z.literal(false), z.string()]),
+	disabled: z.boolean().nullish(),
+	tags: z.array(z.string()).nullish(),
+	cardData: Card.nullish().catch(null),
+});
+
+/** `cc-by-nd-4.0`, `cc-by-nc-nd-4.0`: may be shared, but not changed; a quantized model is a changed one. */
+export function forbidsDerivatives(license: string): boolean {
+	return license
+		.toLowerCase()
+		.split(/[^a-z0-9]+/)
+		.includes("nd");
+}
+
+/** Reads a Hub repo by ranges and decides whether it can be quantized. Throws only for faults that another try may pass. */
+export async function inspectSource(
+	params: HubAccess & { readonly repo: string; readonly revision: string; readonly limits: SourceLimits },
+): Promise<SourceInspection> {
+	const { repo, revision, limits, ...access } = params;
+	let info: z.infer<typeof Info>;
+	try {
+		info = Info.parse(
+			await modelInfo({ ...access, name: repo, revision, additionalFields: ["sha", "cardData", "tags", "disabled"] }),
+		);
+	} catch (error) {
+		const status = hubStatus(error);
+		if (status === 401 || status === 403 || status === 404) {
+			return {
+				ok: false,
+				sha: null,
+				refusal: refusal(
+					"repo-not-found",
+					`There is no model repo ${quoted(repo)} with revision ${quoted(revision)} that the bot can see.`,
+					"Check the name; for a private repo, its owner gives the bot's account read access.",
+				),
+			};
+		}
+		// The Hub answers so for a repo without any commit.
+		if (error instanceof z.ZodError) {
+			return {
+				ok: false,
+				sha: null,
+				refusal: refusal(
+					"empty-repo",
+					"The repo holds no model yet.",
+					"Push a model; the bot looks again at every push.",
+				),
+			};
+		}
+		throw error;
+	}
+	const { sha } = info;
+	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason });
+	if (info.disabled === true) {
+		return no(
+			refusal("repo-not-found", "The Hub has disabled access to this repo.", "Its owner can ask the Hub's staff why."),
+		);
+	}
+	const licenses = [info.cardData?.license ?? []].flat();
+	const forbidding = licenses.find(forbidsDerivatives);
+	if (forbidding !== undefined) {
+		return no(
+			refusal(
+				"licence-forbids",
+				`The licence ${quoted(forbidding)} allows no derived works, and a quantized model is one.`,
+				"The owner can put the model under another licence, or quantize it with `yaqa-bot quantize` for themselves.",
+			),
+		);
+	}
+	try {
+		const reader = await hubSourceReader({ ...access, repo, sha });
+		const files = await inspectFiles(reader, limits);
+		if (!files.ok) return no(files.refusal);
+		return {
+			ok: true,
+			facts: {
+				repo,
+				sha,
+				architecture: files.inspected.architecture,
+				parameters: files.inspected.parameters,
+				weightBytes: files.inspected.weightBytes,
+				license: licenses[0] ?? null,
+				gated: info.gated !== false,
+				private: info.private,
+				tags: info.tags ?? [],
+				files: files.inspected.files,
+			},
+		};
+	} catch (error) {
+		if (error instanceof SourceAccessError || hubStatus(error) === 401 || hubStatus(error) === 403) {
+			return no(
+				refusal(
+					"gated-without-access",
+					`The files of ${quoted(repo)} are gated and the bot's account has no access to them.`,
+					"The owner grants the bot's account access on the repo's access-request page, then asks again.",
+				),
+			);
+		}
+		throw error;
+	}
+}

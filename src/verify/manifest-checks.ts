@@ -1,0 +1,112 @@
+import { lstat, readdir, readFile } from "node:fs/promises";
+import { join, relative, sep } from "node:path";
+import { fileSha256 } from "../hub/file-hash.ts";
+import { Manifest } from "../protocol/manifest.ts";
+import type { Container, Recipe } from "../protocol/recipe.ts";
+
+/** A check that did not hold. The message names the file and what is wrong with it. */
+export class CheckFailure extends Error {
+	override readonly name = "CheckFailure";
+}
+
+export function assertCheck(holds: boolean, message: string): asserts holds {
+	if (!holds) throw new CheckFailure(message);
+}
+
+export const MANIFEST_NAME = "manifest.json";
+const MAXIMUM_MANIFEST_BYTES = 64 * 2 ** 20;
+
+const COMPANIONS =
+	"config\\.json|generation_config\\.json|tokenizer\\.json|tokenizer\\.model|tokenizer_config\\.json|special_tokens_map\\.json|added_tokens\\.json|vocab\\.json|vocab\\.txt|merges\\.txt|chat_template\\.(?:jinja|json)|additional_chat_templates/[A-Za-z0-9._-]+\\.jinja";
+
+/** What a variant may consist of. No scripts, no pickles, nothing that a loader would run. */
+const ALLOWED_FILES: Readonly<Record<Container, RegExp>> = {
+	gguf: /^[A-Za-z0-9._-]+\.gguf$/,
+	onnx: new RegExp(`^(?:onnx/[A-Za-z0-9._-]+\\.onnx(?:_data(?:_\\d+)?)?|${COMPANIONS})$`),
+	"compressed-tensors": new RegExp(
+		`^(?:[A-Za-z0-9._-]+\\.safetensors|model\\.safetensors\\.index\\.json|${COMPANIONS})$`,
+	),
+	gptq: new RegExp(
+		`^(?:[A-Za-z0-9._-]+\\.safetensors|model\\.safetensors\\.index\\.json|quantize_config\\.json|${COMPANIONS})$`,
+	),
+};
+
+/** `manifest.json` of a folder, checked against the schema. */
+export async function readManifest(directory: string): Promise<Manifest> {
+	const path = join(directory, MANIFEST_NAME);
+	const found = await lstat(path).catch(() => null);
+	assertCheck(found?.isFile() === true, `there is no ${MANIFEST_NAME}`);
+	assertCheck(found.size <= MAXIMUM_MANIFEST_BYTES, `${MANIFEST_NAME} is larger than 64 MiB`);
+	let json: unknown;
+	try {
+		json = JSON.parse(await readFile(path, "utf8"));
+	} catch {
+		throw new CheckFailure(`${MANIFEST_NAME} is not JSON`);
+	}
+	const parsed = Manifest.safeParse(json);
+	const issue = parsed.error?.issues[0];
+	assertCheck(
+		parsed.success,
+		`${MANIFEST_NAME} is invalid at "${issue?.path.join(".") ?? ""}": ${issue?.message ?? ""}`,
+	);
+	return parsed.data;
+}
+
+/** What the manifest says of itself: figures that cannot all be true are refused before they stand on a card. */
+export function checkManifestConsistency(manifest: Manifest, recipe: Recipe): void {
+	assertCheck(
+		manifest.recipe === recipe.canonical,
+		`the manifest is of the recipe ${manifest.recipe}, not ${recipe.canonical}`,
+	);
+	assertCheck(manifest.gate.winner === manifest.quantizer, "the published quantizer is not the one that won the gate");
+	const chosen = manifest.gate.selection.find((entry) => entry.quantizer === manifest.quantizer);
+	assertCheck(chosen !== undefined, "the gate did not measure the published quantizer");
+	for (const entry of manifest.gate.selection) {
+		assertCheck(
+			chosen.klNats.mean <= entry.klNats.mean,
+			`the gate chose ${manifest.quantizer}, but measured a lower KL for ${entry.quantizer}`,
+		);
+	}
+	const measured = manifest.evaluation.measured;
+	const published = measured.find((entry) => entry.quantizer === manifest.quantizer);
+	assertCheck(published !== undefined, "the published quantizer was not measured on the report split");
+	assertCheck(
+		new Set(measured.map((entry) => entry.quantizer)).size === measured.length,
+		"a quantizer is measured twice",
+	);
+	for (const entry of measured) {
+		const { klNats } = entry.report;
+		assertCheck(klNats.mean >= 0, `the KL of ${entry.quantizer} is negative`);
+		assertCheck(entry.bytes === published.bytes, `${entry.quantizer} was measured at another size`);
+	}
+	const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+	assertCheck(
+		bytes === published.bytes,
+		`the files take ${bytes} bytes, the manifest's measurement says ${published.bytes}`,
+	);
+	const paths = manifest.files.map((file) => file.path.toLowerCase());
+	assertCheck(new Set(paths).size === paths.length, "two files have the same name, or names that differ only in case");
+}
+
+/** Every file of the folder is in the manifest with its size and hash, is of an allowed type, and nothing is missing. */
+export async function checkManifestFiles(directory: string, manifest: Manifest, container: Container): Promise<void> {
+	const listed = new Map(manifest.files.map((file) => [file.path, file]));
+	const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+	const present = new Set<string>();
+	for (const entry of entries) {
+		if (entry.isDirectory()) continue;
+		const path = relative(directory, join(entry.parentPath, entry.name)).split(sep).join("/");
+		assertCheck(entry.isFile(), `${path} is not a plain file`);
+		if (path === MANIFEST_NAME) continue;
+		assertCheck(listed.has(path), `${path} is not in the manifest`);
+		assertCheck(ALLOWED_FILES[container].test(path), `${path} is not a kind of file that this variant may hold`);
+		present.add(path);
+	}
+	for (const file of manifest.files) {
+		assertCheck(present.has(file.path), `${file.path} is missing`);
+		const path = join(directory, file.path);
+		const { size } = await lstat(path);
+		assertCheck(size === file.size, `${file.path} has ${size} bytes, the manifest says ${file.size}`);
+		assertCheck((await fileSha256(path)) === file.sha256, `${file.path} has another sha256 than the manifest says`);
+	}
+}
