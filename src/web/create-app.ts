@@ -4,16 +4,16 @@ import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import { COMMANDS } from "../commands/command-table.ts";
 import type { DeliveryRecord, JobRecord } from "../jobs/records.ts";
+import { summarizeVariant } from "../jobs/variant-summary.ts";
 import type { Log } from "../log.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import { siteAssets } from "./assets.ts";
-import { InvalidCursorError, VARIANT_SORTS, type VariantQuery, type WebData } from "./data.ts";
+import { VARIANT_SORTS, type VariantQuery, type WebData } from "./data.ts";
 import { createHealth, type HealthCheck } from "./health.ts";
 import { hubWebhook } from "./hub-webhook.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "./job-progress.ts";
 import { createJobStreams } from "./job-stream.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { summarizeVariant } from "./variant-summary.ts";
 import { cataloguePage } from "./views/catalogue-page.ts";
 import { type DeliverySummary, deliveriesPage } from "./views/deliveries-page.ts";
 import { helpPage } from "./views/help-page.ts";
@@ -187,9 +187,9 @@ export function createApp(options: WebOptions): WebApp {
 			limit: PAGE_ROWS,
 		};
 		const page = await data.listPublishedVariants(query);
-		const rows = page.rows.map((variant) => summarizeVariant(variant, hubUrl));
-		reply(request, response, { variants: rows, nextCursor: page.nextCursor }, () =>
-			cataloguePage(context(), query, { rows, nextCursor: page.nextCursor }),
+		const rows = page.items.map((variant) => summarizeVariant(variant, hubUrl));
+		reply(request, response, { variants: rows, nextCursor: page.next }, () =>
+			cataloguePage(context(), query, { items: rows, next: page.next }),
 		);
 	});
 
@@ -217,7 +217,7 @@ export function createApp(options: WebOptions): WebApp {
 	app.get("/jobs", async (request, response) => {
 		const { cursor } = CursorParameter.parse(request.query);
 		const page = await data.listJobs({ cursor, limit: PAGE_ROWS });
-		reply(request, response, { jobs: page.rows.map(jobJson), nextCursor: page.nextCursor }, () =>
+		reply(request, response, { jobs: page.items.map(jobJson), nextCursor: page.next }, () =>
 			jobsPage(context(), page, cursor),
 		);
 	});
@@ -250,9 +250,9 @@ export function createApp(options: WebOptions): WebApp {
 	app.get("/deliveries", async (request, response) => {
 		const { cursor } = CursorParameter.parse(request.query);
 		const page = await data.listDeliveries({ cursor, limit: PAGE_ROWS });
-		const rows = page.rows.map(summarizeDelivery);
-		reply(request, response, { deliveries: rows, nextCursor: page.nextCursor }, () =>
-			deliveriesPage(context(), { rows, nextCursor: page.nextCursor }, cursor),
+		const rows = page.items.map(summarizeDelivery);
+		reply(request, response, { deliveries: rows, nextCursor: page.next }, () =>
+			deliveriesPage(context(), { items: rows, next: page.next }, cursor),
 		);
 	});
 
@@ -267,7 +267,7 @@ export function createApp(options: WebOptions): WebApp {
 			next(error);
 			return;
 		}
-		const status = error instanceof InvalidCursorError || error instanceof URIError ? 400 : 500;
+		const status = error instanceof URIError ? 400 : 500;
 		if (status === 500) log.error("A page could not be made", { path: request.path, error });
 		response.status(status);
 		const title = status === 400 ? "That address cannot be read" : "That did not work";

@@ -1,3 +1,4 @@
+import type { Page } from "../db/cursor.ts";
 import type { DeliveryRecord, JobEventRecord, JobRecord, JobState, VariantRecord } from "../jobs/records.ts";
 import type { Container } from "../protocol/recipe.ts";
 
@@ -10,12 +11,10 @@ export type VariantQuery = {
 	readonly container: Container | null;
 	readonly bits: number | null;
 	readonly sort: VariantSort;
-	/** What the page before gave as `nextCursor`. */
+	/** What the page before gave as `next`; the first page when it is none of ours. */
 	readonly cursor: string | null;
 	readonly limit: number;
 };
-
-export type Page<Row> = { readonly rows: readonly Row[]; readonly nextCursor: string | null };
 
 export type DeliveryInput = {
 	readonly source: "hub";
@@ -34,7 +33,6 @@ export type Counts = {
 
 /** What the pages and the webhook need of the database, as plain functions. */
 export type WebData = {
-	/** Throws `InvalidCursorError` on a cursor that it did not make. */
 	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
 	listVariantsOfSource(sourceRepo: string): Promise<readonly VariantRecord[]>;
 	listVariantsOfJob(jobId: string): Promise<readonly VariantRecord[]>;
@@ -47,7 +45,3 @@ export type WebData = {
 	storeDelivery(delivery: DeliveryInput): Promise<{ readonly id: string; readonly duplicate: boolean }>;
 	counts(): Promise<Counts>;
 };
-
-export class InvalidCursorError extends Error {
-	override readonly name = "InvalidCursorError";
-}

@@ -1,6 +1,7 @@
-import type { Page, VariantQuery } from "../data.ts";
+import type { Page } from "../../db/cursor.ts";
+import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import type { VariantQuery } from "../data.ts";
 import { type Html, html } from "../html.ts";
-import type { VariantSummary } from "../variant-summary.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { variantTable } from "./variant-table.ts";
 
@@ -52,10 +53,10 @@ export function cataloguePage(context: PageContext, query: VariantQuery, page: P
 <p class="lead">Each variant carries the KL divergence to its original, measured on the published files themselves: lower is nearer to the original. GPTQ and round to nearest stand beside it at equal bytes.</p>
 ${form}
 ${
-	page.rows.length === 0
+	page.items.length === 0
 		? empty
 		: variantTable({
-				variants: page.rows,
+				variants: page.items,
 				caption: filtered ? "Published variants that fit" : "Published variants",
 				withSource: true,
 				newestSha: null,
@@ -64,7 +65,7 @@ ${
 }
 <nav class="pager" aria-label="Pages">
 ${query.cursor !== null && html`<a href="${catalogueAddress(query, null)}">Back to the first page</a>`}
-${page.nextCursor !== null && html`<a rel="next" href="${catalogueAddress(query, page.nextCursor)}">Next page</a>`}
+${page.next !== null && html`<a rel="next" href="${catalogueAddress(query, page.next)}">Next page</a>`}
 </nav>`;
 	return renderPage(context, { title: "Quantized models", section: "variants", main });
 }

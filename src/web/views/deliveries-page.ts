@@ -1,9 +1,9 @@
+import type { Page } from "../../db/cursor.ts";
 import type { DeliveryRecord } from "../../jobs/records.ts";
-import type { Page } from "../data.ts";
 import { html } from "../html.ts";
-import { timeElement } from "./format.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { deliveryBadge } from "./state-badge.ts";
+import { timeElement } from "./time-element.ts";
 
 /** What of a delivery is shown: the event's kind and repo. The text of comments stays out. */
 export type DeliverySummary = {
@@ -19,12 +19,12 @@ export function deliveriesPage(context: PageContext, page: Page<DeliverySummary>
 	const main = html`<h1>Deliveries</h1>
 <p class="lead">What the Hub's webhook told this bot, and what became of it.</p>
 ${
-	page.rows.length === 0
+	page.items.length === 0
 		? html`<div class="panel empty"><h2>No webhook has arrived</h2><p class="quiet">Where none can reach this server, the periodic sweep still finds new pushes. <code>yaqa-bot doctor</code> says what is set up.</p></div>`
 		: html`<div class="scroll"><table class="cards"><caption>Newest first</caption>
 <thead><tr><th scope="col">Repo</th><th scope="col">Event</th><th scope="col">Outcome</th><th scope="col">Why</th><th scope="col">Received</th></tr></thead>
 <tbody>
-${page.rows.map(
+${page.items.map(
 	(delivery) => html`<tr><th scope="row">${delivery.repo ?? "–"}</th>
 <td data-label="Event"><code>${delivery.event}</code></td>
 <td data-label="Outcome">${deliveryBadge(delivery.outcome)}</td>
@@ -36,7 +36,7 @@ ${page.rows.map(
 }
 <nav class="pager" aria-label="Pages">
 ${cursor !== null && html`<a href="/deliveries">Back to the newest</a>`}
-${page.nextCursor !== null && html`<a rel="next" href="/deliveries?${new URLSearchParams({ cursor: page.nextCursor }).toString()}">Older deliveries</a>`}
+${page.next !== null && html`<a rel="next" href="/deliveries?${new URLSearchParams({ cursor: page.next }).toString()}">Older deliveries</a>`}
 </nav>`;
 	return renderPage(context, { title: "Deliveries", section: "deliveries", main });
 }

@@ -1,10 +1,4 @@
 import { assertNever } from "../../errors.ts";
-import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/records.ts";
-import type { StageName } from "../../protocol/events.ts";
-import type { Quantizer } from "../../protocol/manifest.ts";
-import { type Html, html } from "../html.ts";
-import type { JobProgress, StageProgress } from "../job-progress.ts";
-import type { VariantSummary } from "../variant-summary.ts";
 import {
 	formatChange,
 	formatCount,
@@ -12,10 +6,16 @@ import {
 	formatPercent,
 	formatSeconds,
 	shortSha,
-	timeElement,
-} from "./format.ts";
+} from "../../jobs/figures.ts";
+import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/records.ts";
+import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import type { StageName } from "../../protocol/events.ts";
+import type { Quantizer } from "../../protocol/manifest.ts";
+import { type Html, html } from "../html.ts";
+import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { jobBadge, jobStateWord } from "./state-badge.ts";
+import { timeElement } from "./time-element.ts";
 import { variantTable } from "./variant-table.ts";
 
 export type JobView = {

@@ -1,7 +1,8 @@
+import { formatSeconds, shortSha } from "../../jobs/figures.ts";
 import type { JobRecord } from "../../jobs/records.ts";
 import { type Html, html } from "../html.ts";
-import { formatSeconds, shortSha, timeElement } from "./format.ts";
 import { jobBadge } from "./state-badge.ts";
+import { timeElement } from "./time-element.ts";
 
 function duration(job: JobRecord, now: Date): string {
 	if (job.startedAt === null) return "–";

@@ -1,6 +1,6 @@
+import { formatBytes } from "../../jobs/figures.ts";
+import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import { type Html, html } from "../html.ts";
-import type { VariantSummary } from "../variant-summary.ts";
-import { formatBytes } from "./format.ts";
 
 const WIDTH = 760;
 const HEIGHT = 380;

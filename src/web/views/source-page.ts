@@ -1,6 +1,6 @@
 import type { JobRecord } from "../../jobs/records.ts";
+import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import { html } from "../html.ts";
-import type { VariantSummary } from "../variant-summary.ts";
 import { jobTable } from "./job-table.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { sizeKlPlot } from "./size-kl-plot.ts";

@@ -1,7 +1,8 @@
+import { formatBytes, formatChange, formatEstimate, formatPercent, shortSha } from "../../jobs/figures.ts";
+import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import { type Html, html } from "../html.ts";
-import type { VariantSummary } from "../variant-summary.ts";
-import { formatBytes, formatChange, formatEstimate, formatPercent, shortSha, timeElement } from "./format.ts";
 import { variantBadge } from "./state-badge.ts";
+import { timeElement } from "./time-element.ts";
 
 /** Three bars on one scale: ours, one-sided GPTQ, round to nearest. The numbers stand in the row as text. */
 function comparison(variant: VariantSummary): Html | null {
