@@ -1,6 +1,6 @@
 import { lstat, open } from "node:fs/promises";
 import { join } from "node:path";
-import { GGMLQuantizationType, gguf } from "@huggingface/gguf";
+import { GGMLQuantizationType, gguf, parseGgufShardFilename } from "@huggingface/gguf";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
@@ -39,33 +39,62 @@ const ARCHITECTURES: ReadonlySet<string> = new Set(["llama", "mistral", "qwen2",
 const DEFAULT_ALIGNMENT = 32;
 const LINEAR = /^blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight$/;
 
-/** The GGUF file against its recipe and its own header. Returns what was seen, for the job page. */
+/** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const [file, ...more] = manifest.files;
-	assertCheck(file !== undefined && more.length === 0, "a GGUF variant is one file");
-	const path = join(directory, file.path);
+	const wanted = RECIPE_TYPES.get(recipe.name.name);
+	assertCheck(wanted !== undefined, `there is no GGUF type for the recipe ${recipe.canonical}`);
+	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));
+	const [first] = paths.toSorted();
+	assertCheck(first !== undefined, "there is no .gguf file");
+	const parts = paths.toSorted().map((path) => parseGgufShardFilename(path));
+	const whole = parts.every(
+		(part, index) =>
+			part !== null &&
+			part.prefix === parts[0]?.prefix &&
+			Number(part.shard) === index + 1 &&
+			Number(part.total) === parts.length,
+	);
+	assertCheck(paths.length === 1 || whole, "the .gguf files are not the parts of one model");
+	const names = new Set<string>();
+	let quantized = 0;
+	let architecture = "";
+	for (const path of paths.toSorted()) {
+		const { fields, linears } = await checkFile(join(directory, path), path, wanted, names);
+		quantized += linears;
+		if (path !== first) continue;
+		architecture = String(fields.get("general.architecture"));
+		assertCheck(ARCHITECTURES.has(architecture), `${path} has the architecture ${JSON.stringify(architecture)}`);
+		const vocabulary = fields.get("tokenizer.ggml.tokens");
+		assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${path} holds no vocabulary`);
+	}
+	assertCheck(
+		quantized === manifest.layers.length,
+		`${first} holds ${quantized} linears of the recipe's type, the manifest describes ${manifest.layers.length}`,
+	);
+	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${quantized} linears are ${GGMLQuantizationType[wanted]}`;
+}
+
+async function checkFile(
+	path: string,
+	label: string,
+	wanted: GGMLQuantizationType,
+	names: Set<string>,
+): Promise<{ fields: ReadonlyMap<string, unknown>; linears: number }> {
 	const fileSize = (await lstat(path)).size;
 	await checkMagic(path);
 	const { metadata, tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true }).catch(
 		(error: unknown) => {
-			throw new CheckFailure(`${file.path} cannot be read as GGUF: ${error instanceof Error ? error.message : error}`);
+			throw new CheckFailure(`${label} cannot be read as GGUF: ${error instanceof Error ? error.message : error}`);
 		},
 	);
 	const fields = new Map<string, unknown>(Object.entries(metadata));
-	const architecture = String(fields.get("general.architecture"));
-	assertCheck(ARCHITECTURES.has(architecture), `${file.path} has the architecture ${JSON.stringify(architecture)}`);
-	assertCheck(tensorInfos.length > 0, `${file.path} holds no tensors`);
-	const vocabulary = fields.get("tokenizer.ggml.tokens");
-	assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${file.path} holds no vocabulary`);
 	const alignment = Number(fields.get("general.alignment") ?? DEFAULT_ALIGNMENT);
 	const dataStart = Number(tensorDataOffset);
-	const names = new Set<string>();
 	let end = 0;
-	const wanted = RECIPE_TYPES.get(recipe.name.name);
-	assertCheck(wanted !== undefined, `there is no GGUF type for the recipe ${recipe.canonical}`);
-	let quantized = 0;
+	let linears = 0;
+	assertCheck(tensorInfos.length > 0, `${label} holds no tensors`);
 	for (const tensor of tensorInfos.toSorted((one, other) => (one.offset < other.offset ? -1 : 1))) {
-		assertCheck(!names.has(tensor.name), `${file.path} names ${tensor.name} twice`);
+		assertCheck(!names.has(tensor.name), `${label} names ${tensor.name} twice`);
 		names.add(tensor.name);
 		const block = BLOCKS.get(tensor.dtype);
 		assertCheck(block !== undefined, `${tensor.name} has the type ${tensor.dtype}, which no recipe here writes`);
@@ -77,15 +106,10 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 		assertCheck(offset >= end, `${tensor.name} overlaps another tensor`);
 		end = offset + (elements / block[0]) * block[1];
 		assertCheck(dataStart + end <= fileSize, `${tensor.name} points outside the file`);
-		if (LINEAR.test(tensor.name) && tensor.dtype === wanted) quantized++;
+		if (LINEAR.test(tensor.name) && tensor.dtype === wanted) linears++;
 	}
-	assertCheck(dataStart + end + alignment > fileSize, `${file.path} holds more than its tensors`);
-	const linears = manifest.layers.filter((layer) => layer.name.includes(".layers.")).length;
-	assertCheck(
-		quantized === linears,
-		`${file.path} holds ${quantized} linears of the recipe's type, the manifest describes ${linears}`,
-	);
-	return `GGUF ${architecture}: ${tensorInfos.length} tensors fit the file, ${quantized} linears are ${GGMLQuantizationType[wanted]}`;
+	assertCheck(dataStart + end + alignment > fileSize, `${label} holds more than its tensors`);
+	return { fields, linears };
 }
 
 async function checkMagic(path: string): Promise<void> {

@@ -38,9 +38,9 @@ const FIRST_READ_BYTES = 128 * 2 ** 10;
 const PICKLE = /\.(bin|pt|pth|pkl|pickle|ckpt|h5|msgpack|joblib|npy|npz)$/i;
 const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
-/** Names a loader reads beside the weights. Anything else in the repo is never fetched. */
+/** Names a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
 const COMPANION =
-	/^(config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|vocab\.txt|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates\/[A-Za-z0-9._-]+\.jinja)$/;
+	/^(config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|vocab\.txt|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates\/[A-Za-z0-9._-]+\.jinja|README\.md|(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?)$/;
 
 class Refused extends Error {
 	readonly refusal: Refusal;

@@ -17,11 +17,11 @@ export const MANIFEST_NAME = "manifest.json";
 const MAXIMUM_MANIFEST_BYTES = 64 * 2 ** 20;
 
 const COMPANIONS =
-	"config\\.json|generation_config\\.json|tokenizer\\.json|tokenizer\\.model|tokenizer_config\\.json|special_tokens_map\\.json|added_tokens\\.json|vocab\\.json|vocab\\.txt|merges\\.txt|chat_template\\.(?:jinja|json)|additional_chat_templates/[A-Za-z0-9._-]+\\.jinja";
+	"config\\.json|generation_config\\.json|tokenizer\\.json|tokenizer\\.model|tokenizer_config\\.json|special_tokens_map\\.json|added_tokens\\.json|vocab\\.json|vocab\\.txt|merges\\.txt|chat_template\\.(?:jinja|json)|additional_chat_templates/[A-Za-z0-9._-]+\\.jinja|(?:LICENSE|NOTICE|USE_POLICY)(?:\\.md|\\.txt)?";
 
 /** What a variant may consist of. No scripts, no pickles, nothing that a loader would run. */
 const ALLOWED_FILES: Readonly<Record<Container, RegExp>> = {
-	gguf: /^[A-Za-z0-9._-]+\.gguf$/,
+	gguf: new RegExp(`^(?:[A-Za-z0-9._-]+\\.gguf|${COMPANIONS})$`),
 	onnx: new RegExp(`^(?:onnx/[A-Za-z0-9._-]+\\.onnx(?:_data(?:_\\d+)?)?|${COMPANIONS})$`),
 	"compressed-tensors": new RegExp(
 		`^(?:[A-Za-z0-9._-]+\\.safetensors|model\\.safetensors\\.index\\.json|${COMPANIONS})$`,

@@ -1,0 +1,33 @@
+import { createRepo, modelInfo } from "@huggingface/hub";
+import { RetryableError } from "../errors.ts";
+import type { HubAccess } from "../hub/hub-access.ts";
+import { hubStatus } from "../hub/hub-request-error.ts";
+
+export type RepoState = { readonly sha: string; readonly private: boolean };
+
+/** The commit and visibility of a model repo, `null` where there is none. */
+export async function repoState(params: HubAccess & { readonly repo: string }): Promise<RepoState | null> {
+	const { repo, ...access } = params;
+	try {
+		const info = await modelInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
+		return { sha: String(info.sha), private: info.private };
+	} catch (error) {
+		if (hubStatus(error) === 404 || hubStatus(error) === 401) return null;
+		throw error;
+	}
+}
+
+/** Creates a private model repo; that it is there already is fine, whoever made it: look at `repoState`. */
+export async function createPrivateRepo(
+	params: HubAccess & { readonly accessToken: string; readonly repo: string },
+): Promise<RepoState> {
+	const { repo, ...access } = params;
+	try {
+		await createRepo({ ...access, repo: { type: "model", name: repo }, visibility: "private" });
+	} catch (error) {
+		if (hubStatus(error) !== 409) throw error;
+	}
+	const state = await repoState({ ...access, repo });
+	if (state === null) throw new RetryableError(`${repo} was created, but the Hub does not show it yet.`);
+	return state;
+}
