@@ -144,7 +144,8 @@ class CompressedTensorsContainer:
         path = weight_file_of(directory, f"{name}.weight_packed")
         state: dict[str, torch.Tensor] = {}
         with safe_open(path, framework="pt", device="cpu") as file:
-            for key in file.keys():
+            keys = file.keys()
+            for key in keys:
                 if key.startswith(f"{name}.weight"):
                     state[key.removeprefix(f"{name}.")] = file.get_tensor(key)
         state["weight_scale"] = state["weight_scale"].to(torch.float32)

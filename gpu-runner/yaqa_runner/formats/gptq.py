@@ -152,7 +152,8 @@ class GptqContainer:
         modules = dict(empty_model(config).named_modules())
         for path in sorted(directory.glob("*.safetensors")):
             with safe_open(path, framework="pt", device="cpu") as file:
-                for key in file.keys():
+                keys = file.keys()
+                for key in keys:
                     name, _, kind = key.rpartition(".")
                     if kind == "qweight":
                         decoded = self.decode(directory, name)

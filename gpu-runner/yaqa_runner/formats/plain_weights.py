@@ -61,6 +61,7 @@ def weight_file_of(directory: Path, name: str) -> Path:
         return directory / file
     path = directory / "model.safetensors"
     with safe_open(path, framework="pt", device="cpu") as handle:
-        if name not in handle.keys():
+        names = handle.keys()
+        if name not in names:
             raise ExportError(f"{path.name} has no tensor {name[:200]!r}.")
     return path

@@ -81,7 +81,8 @@ class SourceSnapshot:
         self._files: dict[str, Path] = {}
         self._handles: dict[Path, Any] = {}
         for path in self._weight_files():
-            for name in self._handle(path).keys():
+            names = self._handle(path).keys()
+            for name in names:
                 self._files[name] = path
         self._prefix = _base_model_prefix(self.config)
 

@@ -1,0 +1,163 @@
+"""ONNX folders for onnxruntime (Python, Node, web, C#) and transformers.js.
+
+``onnx/model_q4.onnx`` and its siblings hold linears in ``MatMulNBits``; the embedding and the output layer stay in the
+activations' type (float32, float16 for ``q4f16``) and share one tensor where the model ties them. Four bits compute
+exactly (``accuracy_level`` 0). Two and eight bits take level 4, which rounds activations to int8 inside the operator:
+level 0 was measured 100 times slower there on CPUs, and figures come from the files as shipped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.decoder_architecture import decoder_architecture
+from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.formats.onnx_decoder import MatMulSettings, decoder_graph
+from yaqa_runner.formats.onnx_model import EXTERNAL_BYTES, IR_VERSION
+from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.plain_weights import require_all, untouched_weights
+from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
+from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+BITS = (2, 4, 8)
+BLOCKS = (16, 32, 64, 128, 256)
+# transformers.js finds a file by its dtype's suffix.
+SUFFIXES = {"q2": "q2", "q4": "q4", "q8": "quantized", "q4f16": "q4f16"}
+_CHUNK = 1024
+
+
+class OnnxContainer:
+    """One of ``q2``, ``q4``, ``q8``, ``q4f16`` with blocks of ``block`` inputs."""
+
+    name = "onnx"
+
+    def __init__(self, dtype: str, bits: int, block: int, external_bytes: int = EXTERNAL_BYTES) -> None:
+        if dtype not in SUFFIXES or bits not in BITS:
+            raise ExportError(f"ONNX files are written as {', '.join(SUFFIXES)}; not as {dtype[:32]!r}.")
+        if block not in BLOCKS:
+            raise ExportError(f"MatMulNBits takes blocks of {', '.join(map(str, BLOCKS))}; not {block}.")
+        self.dtype = dtype
+        self.external_bytes = external_bytes
+        self.settings = MatMulSettings(bits, block, 0 if bits == 4 else 4, dtype.endswith("f16"))
+
+    @property
+    def file_name(self) -> str:
+        """``model_q4.onnx``, as transformers.js looks for it."""
+        return f"model_{SUFFIXES[self.dtype]}.onnx"
+
+    def grid(self) -> Grid:
+        """Symmetric; the last block of a row may be short."""
+        return ContainerGrid(SymmetricGrid(self.settings.bits, self.settings.block), lambda rows, columns: rows > 0)
+
+    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+        """Matrices kept in the activations' type."""
+        kind = "float16" if self.settings.half else "float32"
+        plain = untouched_weights(SourceSnapshot(source), linears)
+        return [UntouchedWeight(weight.name, kind, weight.reason) for weight in plain]
+
+    def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
+        """Write ``onnx/model_*.onnx`` (weights beside it above 1.9 GB), ``config.json``, tokenizer, licence.
+
+        Raises:
+            ExportError: An architecture the graph builder does not know, scales the activations' type does not hold.
+        """
+        snapshot = SourceSnapshot(source)
+        require_all(snapshot, linears)
+        graph = decoder_graph(snapshot, decoder_architecture(snapshot), linears, self.settings)
+        with output_folder(output) as scratch:
+            (scratch / "onnx").mkdir()
+            external = graph.save(scratch / "onnx" / self.file_name, "decoder", self.external_bytes)
+            settings: dict[str, Any] = {"dtype": self.dtype}
+            if external:
+                settings["use_external_data_format"] = {self.file_name: len(external)}
+            if self.settings.half:
+                settings["kv_cache_dtype"] = {self.dtype: "float16"}
+            config = {**snapshot.raw_config, "transformers.js_config": settings}
+            (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+        return files_of(output)
+
+    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+        """The graph in onnxruntime."""
+        return OnnxReferenceModel(directory / "onnx" / self.file_name, device)
+
+    def decode(self, directory: Path, name: str) -> torch.Tensor:
+        """Weight ``[out, in]`` float32: what onnxruntime's own MatMulNBits makes of an identity matrix."""
+        model = onnx.load(directory / "onnx" / self.file_name)
+        wanted = f"{name}.weight_quantized"
+        node = next((node for node in model.graph.node if len(node.input) > 1 and node.input[1] == wanted), None)
+        if node is None:
+            raise ExportError(f"The graph has no quantized weight for {name[:200]!r}.")
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in node.input}
+        return _dequantized(node, tensors)
+
+
+class OnnxReferenceModel:
+    """Log-probabilities from an ONNX decoder with an empty cache."""
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        available = onnxruntime.get_available_providers()
+        providers = ["CPUExecutionProvider"]
+        if device.startswith("cuda") and "CUDAExecutionProvider" in available:
+            providers.insert(0, "CUDAExecutionProvider")
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self._caches = [item for item in self.session.get_inputs() if item.name.startswith("past_key_values.")]
+
+    def log_probabilities(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Float32 ``[sequences, length, vocabulary]`` for ``input_ids`` ``[sequences, length]`` int64."""
+        ids = input_ids.cpu().numpy().astype(np.int64)
+        batch, length = ids.shape
+        feeds: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "position_ids": np.tile(np.arange(length, dtype=np.int64), (batch, 1)),
+        }
+        for cache in self._caches:
+            kind = np.float16 if cache.type == "tensor(float16)" else np.float32
+            feeds[cache.name] = np.zeros((batch, cache.shape[1], 0, cache.shape[3]), dtype=kind)
+        logits = self.session.run(["logits"], feeds)[0]
+        return torch.from_numpy(logits).log_softmax(dim=-1)
+
+
+def _dequantized(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> torch.Tensor:
+    attributes = {item.name: item.i for item in node.attribute}
+    columns, rows = attributes["K"], attributes["N"]
+    kind = tensors[node.input[2]].data_type
+    copy = helper.make_node(
+        "MatMulNBits",
+        ["identity", *node.input[1:]],
+        ["weight"],
+        domain="com.microsoft",
+        **{**attributes, "accuracy_level": 0},
+    )
+    graph = helper.make_graph(
+        [copy],
+        "weight",
+        [helper.make_tensor_value_info("identity", kind, ["chunk", columns])],
+        [helper.make_tensor_value_info("weight", kind, ["chunk", rows])],
+        initializer=list(tensors.values()),
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    single = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(single.SerializeToString(), providers=["CPUExecutionProvider"])
+    dtype = np.float16 if kind == TensorProto.FLOAT16 else np.float32
+    weight = np.empty((rows, columns), dtype=np.float32)
+    for start in range(0, columns, _CHUNK):
+        end = min(start + _CHUNK, columns)
+        identity = np.zeros((end - start, columns), dtype=dtype)
+        identity[np.arange(end - start), np.arange(start, end)] = 1
+        weight[:, start:end] = session.run(["weight"], {"identity": identity})[0].T
+    return torch.from_numpy(weight)
