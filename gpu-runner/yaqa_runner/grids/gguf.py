@@ -52,7 +52,9 @@ class OffsetBlockGrid:
         return rows > 0 and columns > 0 and columns % BLOCK == 0
 
     def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
-        """Choose ``d`` and ``m`` for every block of ``weight`` ``[out, in]``; ``stored``: ``d``, ``m`` ``[out, blocks]``.
+        """Choose ``d`` and ``m`` for every block of ``weight`` ``[out, in]``.
+
+        ``stored``: ``d`` and ``m`` ``[out, blocks]`` float32, exact in float16.
 
         Raises:
             ValueError: ``weight`` is not finite, or its rows are no multiple of 32.

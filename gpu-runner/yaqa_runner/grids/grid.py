@@ -45,7 +45,7 @@ class FixedGrid:
         return scale * codes.to(torch.float32) + offset
 
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
-        """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``. Groups of scale 0 take the code nearest to 0."""
+        """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``; in groups of scale 0 the code nearest to 0."""
         scale, offset = self.expand(values.shape[1])
         codes = torch.where(
             scale == 0, torch.zeros_like(values), (values - offset) / scale.where(scale != 0, torch.ones_like(scale))

@@ -120,8 +120,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
     blocks = columns // 256
     subs = 256 // width
     with_minimum = minimum_high > 0
-    low = np.float32(low)
-    high = np.float32(high)
+    lowest = np.float32(low)
+    highest = np.float32(high)
     d = np.zeros((rows, blocks), dtype=np.float32)
     dmin = np.zeros((rows, blocks), dtype=np.float32)
     sc = np.zeros((rows, blocks * subs), dtype=np.int16)
@@ -143,8 +143,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                 scale, minimum = _fit_sub(
                     weight[row, first : first + width],
                     importance[first : first + width],
-                    low,
-                    high,
+                    lowest,
+                    highest,
                     with_minimum,
                     ratios,
                 )
@@ -156,9 +156,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                 largest_minimum = max(largest_minimum, minimum)
             if largest_scale == 0 and largest_minimum == 0:
                 continue
-            best_error = np.inf
-            best_d = np.float32(0.0)
-            best_dmin = np.float32(0.0)
+            best_error = float(np.inf)
+            best_d = best_dmin = np.float32(0.0)
             super_scale = _half(signed_scale / sub_low if sub_low < 0 else signed_scale / sub_high)
             super_minimum = _half(largest_minimum / minimum_high) if with_minimum else np.float32(0.0)
             for turn in range(rounds):
@@ -183,14 +182,14 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                                 weights,
                                 super_scale * np.float32(near_sc),
                                 super_minimum * np.float32(near_mn),
-                                low,
-                                high,
+                                lowest,
+                                highest,
                             )
                             if error < chosen:
                                 chosen = error
                                 trial_sc[sub] = near_sc
                                 trial_mn[sub] = near_mn
-                    total += chosen
+                    total += float(chosen)
                 if not total < best_error:
                     break
                 best_error = total
@@ -209,8 +208,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                         importance[first : first + width],
                         super_scale * np.float32(near_sc),
                         super_minimum * np.float32(near_mn),
-                        low,
-                        high,
+                        lowest,
+                        highest,
                     )
                     a_dd += float(s_qq) * near_sc * near_sc
                     a_dm -= float(s_q) * near_sc * near_mn

@@ -42,7 +42,7 @@ def unit_lower(hessian: torch.Tensor) -> UnitLower:
     Raises:
         torch.linalg.LinAlgError: ``H`` is not positive definite.
     """
-    cholesky = torch.linalg.cholesky(hessian.to(torch.float64))
+    cholesky: torch.Tensor = torch.linalg.cholesky(hessian.to(torch.float64))
     return (cholesky / cholesky.diagonal()).to(torch.float32).contiguous()
 
 

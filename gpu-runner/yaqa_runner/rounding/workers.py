@@ -31,6 +31,8 @@ def single_core_workers(count: int) -> Iterator[ThreadPoolExecutor]:
     ready = threading.Barrier(count + 1)
 
     def start() -> None:
+        # A thread's first look at the setting takes over the global value; it must not come after ours.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         ready.wait(_START_TIMEOUT_SECONDS)
 
