@@ -18,6 +18,8 @@ export type Runner = {
 	readonly name: string;
 	/** Starts the run for `spec.job` at `spec.fence`, or finds it. The handle is what the database keeps. */
 	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
+	/** The handle of the run that `dispatch` started for this attempt, if it did: for a caller that died before it kept it. */
+	find(job: string, fence: number): Promise<string | null>;
 	observe(handle: string): Promise<Observation>;
 	/** Events from the `after`th on (0 gives all); call again with the last one's number to go on. */
 	events(handle: string, after: number): Promise<readonly { readonly number: number; readonly event: RunnerEvent }[]>;

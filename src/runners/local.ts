@@ -1,0 +1,383 @@
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync, readSync, statfsSync } from "node:fs";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { PermanentError, type Refusal, RetryableError } from "../errors.ts";
+import { type Log, redactText } from "../log.ts";
+import type { JobSpec } from "../protocol/job-spec.ts";
+import { copyTree } from "./copy-tree.ts";
+import { listGroup, readProcess, signalGroup } from "./process-group.ts";
+import { type EventPosition, type NumberedEvent, readEvents, readResult } from "./run-events.ts";
+import {
+	type RunExit,
+	type RunFiles,
+	type RunSettings,
+	readRunExit,
+	readRunProcess,
+	runFiles,
+	writeWhole,
+} from "./run-files.ts";
+import type { Observation, Runner } from "./runner.ts";
+
+export type LocalRunnerOptions = {
+	/** One folder a run is made in it. Runners on one machine with different folders do not see each other's runs. */
+	readonly runsDirectory: string;
+	/** Where a run's stderr stays after the run's folder is gone. */
+	readonly logsDirectory: string;
+	/** Compiled kernels, kept from run to run. */
+	readonly cacheDirectory: string;
+	readonly python: string;
+	/** The folder that holds the package `yaqa_runner`. */
+	readonly runnerDirectory: string;
+	/** What a run may see of this process's environment: paths and devices, no tokens. */
+	readonly environment: Readonly<Record<string, string>>;
+	readonly timeoutSeconds: number;
+	readonly memoryBytes: number | null;
+	readonly graceSeconds: number;
+	readonly log: Log;
+	/** Arguments before `run`; tests put another program in the runner's place. */
+	readonly programArguments?: readonly string[];
+};
+
+const HANDLE = /^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-(\d{1,9})$/;
+const SUPERVISOR = fileURLToPath(new URL("./supervise-run.ts", import.meta.url));
+const START_DEADLINE_MS = 15_000;
+const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
+const MAXIMUM_EVENT_BYTES = 512 * 1024 * 1024;
+/** Below this much free space a run that vanished without a word is taken to have died of the full disk. */
+const FULL_DISK_BYTES = 1024 * 1024;
+
+function parseHandle(handle: string): { readonly job: string; readonly fence: number } {
+	const [, job, fence] = HANDLE.exec(handle) ?? [];
+	if (job === undefined || fence === undefined) throw new Error(`"${handle}" is not a handle of the local runner.`);
+	return { job, fence: Number(fence) };
+}
+
+function isDiskFull(error: unknown): boolean {
+	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
+}
+
+function diskFull(where: string): Refusal {
+	return {
+		code: "disk-full",
+		message: `The disk that holds ${where} is full.`,
+		remedy: "Free some space or move the data directory, then retry the job.",
+	};
+}
+
+/** The end of the run's stderr: what a person looks for first. */
+function logTail(files: RunFiles): string {
+	let file: number;
+	try {
+		file = openSync(files.log, "r");
+	} catch {
+		return "";
+	}
+	try {
+		const { size } = fstatSync(file);
+		const buffer = Buffer.alloc(Math.min(size, 2000));
+		readSync(file, buffer, 0, buffer.length, size - buffer.length);
+		const lines = redactText(buffer.toString("utf8")).trim().split("\n");
+		return lines.slice(-8).join("\n").slice(-1500);
+	} finally {
+		closeSync(file);
+	}
+}
+
+function withTail(message: string, files: RunFiles): string {
+	const tail = logTail(files);
+	return tail === "" ? message : `${message} The end of its log:\n${tail}`;
+}
+
+function lost(refusal: Refusal, retryable: boolean): Observation {
+	return { status: "lost", refusal, retryable };
+}
+
+/** What a run that ended without a result line died of. */
+function judgeExit(exit: RunExit, files: RunFiles): Observation {
+	switch (exit.ended) {
+		case "timed-out":
+			return lost(
+				{
+					code: "timed-out",
+					message: withTail(exit.detail ?? "It ran too long.", files),
+					remedy: "Raise runner.timeoutSeconds, or ask for fewer variants at a time, then retry the job.",
+				},
+				false,
+			);
+		case "memory":
+			return lost(
+				{
+					code: "out-of-memory",
+					message: exit.detail ?? "It held too much memory.",
+					remedy: "Raise runner.memoryBytes or use a machine with more memory, then retry the job.",
+				},
+				false,
+			);
+		case "events":
+			return lost(
+				{
+					code: "internal",
+					message: exit.detail ?? "It wrote too many events.",
+					remedy: "Report this with the run's log.",
+				},
+				false,
+			);
+		case "cancelled":
+			return lost(
+				{ code: "cancelled", message: "The run was stopped.", remedy: "Retry the job when it is wanted again." },
+				true,
+			);
+		case "spawn":
+			return lost(
+				{
+					code: "internal",
+					message: `The runner could not be started: ${exit.detail ?? "unknown reason"}.`,
+					remedy: "Run `npm run setup`, or set runner.python to a Python that has yaqa-runner; then retry the job.",
+				},
+				false,
+			);
+		case null:
+			break;
+	}
+	if (exit.signal !== null) {
+		return lost(
+			{
+				code: "runner-lost",
+				message: withTail(`The run was killed by ${exit.signal}.`, files),
+				remedy:
+					exit.signal === "SIGKILL"
+						? "The system kills programs when memory runs out: free some, or set runner.memoryBytes; then retry the job."
+						: "Retry the job.",
+			},
+			true,
+		);
+	}
+	switch (exit.code) {
+		case 2:
+			return lost(
+				{
+					code: "invalid-spec",
+					message: withTail("The runner did not accept its job.", files),
+					remedy: "Make sure that yaqa-bot and yaqa-runner are of the same version (`npm run setup`).",
+				},
+				false,
+			);
+		case 3:
+			return lost(
+				{
+					code: "source-refused",
+					message: withTail("The runner refused the model.", files),
+					remedy: "See the job's log for the reason.",
+				},
+				false,
+			);
+		case 4:
+			return lost(
+				{
+					code: "out-of-memory",
+					message: withTail("The runner ran out of memory.", files),
+					remedy: "Use a machine with more memory, or a smaller calibration; then retry the job.",
+				},
+				false,
+			);
+		case 5:
+			return lost(diskFull(files.folder), false);
+		case 75:
+			return lost(
+				{ code: "interrupted", message: "The run was interrupted by a signal.", remedy: "Retry the job." },
+				true,
+			);
+		default:
+			return lost(
+				{
+					code: "internal",
+					message: withTail(`The runner ended with exit code ${exit.code} and no result.`, files),
+					remedy: "This is a bug in the runner, or its Python environment is broken (`yaqa-bot doctor`).",
+				},
+				false,
+			);
+	}
+}
+
+function freeBytes(folder: string): number {
+	const { bavail, bsize } = statfsSync(folder);
+	return bavail * bsize;
+}
+
+/** Runs jobs as processes of this machine, each in a process group and a folder of its own. */
+export function createLocalRunner(options: LocalRunnerOptions): Runner {
+	const { runsDirectory, log } = options;
+	const positions = new Map<string, EventPosition>();
+	const filesOf = (handle: string) => {
+		parseHandle(handle);
+		return runFiles(join(runsDirectory, handle));
+	};
+
+	function settingsFor(files: RunFiles, spec: JobSpec): RunSettings {
+		const threads = spec.limits.threads;
+		return {
+			command: options.python,
+			arguments: [...(options.programArguments ?? ["-m", "yaqa_runner"]), "run", files.spec, "--out", files.staging],
+			workingDirectory: options.runnerDirectory,
+			environment: {
+				...options.environment,
+				HOME: files.home,
+				TMPDIR: files.temporary,
+				HF_HOME: join(files.home, "huggingface"),
+				HF_HUB_OFFLINE: "1",
+				TRANSFORMERS_OFFLINE: "1",
+				HF_HUB_DISABLE_TELEMETRY: "1",
+				PYTHONUNBUFFERED: "1",
+				PYTHONDONTWRITEBYTECODE: "1",
+				NUMBA_CACHE_DIR: join(options.cacheDirectory, "numba"),
+				TRITON_CACHE_DIR: join(options.cacheDirectory, "triton"),
+				TORCHINDUCTOR_CACHE_DIR: join(options.cacheDirectory, "inductor"),
+				...(threads === undefined ? {} : { OMP_NUM_THREADS: String(threads), MKL_NUM_THREADS: String(threads) }),
+			},
+			timeoutSeconds: options.timeoutSeconds,
+			memoryBytes: spec.limits.memoryBytes ?? options.memoryBytes,
+			graceSeconds: options.graceSeconds,
+			maximumLogBytes: MAXIMUM_LOG_BYTES,
+			maximumEventBytes: MAXIMUM_EVENT_BYTES,
+		};
+	}
+
+	async function start(files: RunFiles, spec: JobSpec): Promise<void> {
+		for (const folder of [files.staging, files.home, files.temporary, join(options.cacheDirectory, "numba")]) {
+			await mkdir(folder, { recursive: true, mode: 0o700 });
+		}
+		const placed: JobSpec = { ...spec, staging: { kind: "directory", path: files.staging } };
+		writeWhole(files.spec, JSON.stringify(placed, null, "\t"));
+		writeWhole(files.settings, JSON.stringify(settingsFor(files, spec), null, "\t"));
+		const supervisor = spawn(process.execPath, [SUPERVISOR, files.folder], {
+			cwd: files.folder,
+			// The supervisor holds no tokens either: the run could read its environment.
+			env: { PATH: options.environment["PATH"] ?? "" },
+			detached: true,
+			stdio: "ignore",
+		});
+		const failed = Promise.withResolvers<never>();
+		failed.promise.catch(() => undefined);
+		supervisor.on("error", failed.reject);
+		supervisor.unref();
+		const deadline = Date.now() + START_DEADLINE_MS;
+		while (readRunProcess(files) === null) {
+			if (Date.now() > deadline) throw new RetryableError("The run's supervisor did not start in time.");
+			await Promise.race([sleep(20), failed.promise]);
+		}
+	}
+
+	return {
+		name: `local-${createHash("sha256").update(`${hostname()}\n${runsDirectory}`).digest("hex").slice(0, 10)}`,
+
+		async dispatch(spec) {
+			const handle = `${spec.job}-${spec.fence}`;
+			const files = filesOf(handle);
+			try {
+				await mkdir(files.folder, { recursive: true, mode: 0o700 });
+				if (readRunProcess(files) === null) await start(files, spec);
+			} catch (error) {
+				if (isDiskFull(error)) throw new PermanentError(diskFull(files.folder), { cause: error });
+				throw error;
+			}
+			return { handle };
+		},
+
+		async find(job, fence) {
+			const handle = `${job}-${fence}`;
+			try {
+				await stat(filesOf(handle).folder);
+				return handle;
+			} catch {
+				return null;
+			}
+		},
+
+		async observe(handle) {
+			const attempt = parseHandle(handle);
+			const files = filesOf(handle);
+			const started = readRunProcess(files);
+			const leader = started === null ? null : readProcess(started.pid);
+			const alive = started !== null && leader !== null && leader.startTicks === started.startTicks;
+			// Read after the process was looked for: a run that ends in between has written its exit by now.
+			const exit = readRunExit(files);
+			if (exit === null && alive) return { status: "running" };
+			const result = readResult(files.events, attempt);
+			if (result !== null && (exit === null || exit.ended === null)) return { status: "finished", result };
+			if (exit !== null) return judgeExit(exit, files);
+			if (started !== null && freeBytes(runsDirectory) < FULL_DISK_BYTES) return lost(diskFull(files.folder), false);
+			return lost(
+				{
+					code: "runner-lost",
+					message: withTail("The run's process is gone without having said why.", files),
+					remedy: "It was killed from outside or the machine was restarted. Retry the job.",
+				},
+				true,
+			);
+		},
+
+		async events(handle, after) {
+			const attempt = parseHandle(handle);
+			const files = filesOf(handle);
+			const known = positions.get(handle);
+			let position: EventPosition = known !== undefined && known.number <= after ? known : { number: 0, offset: 0 };
+			for (;;) {
+				const read = readEvents(files.events, position, attempt);
+				const wanted: readonly NumberedEvent[] = read.events.filter((event) => event.number > after);
+				const moved = read.position.offset !== position.offset;
+				// The position before the batch is kept: the caller may die and ask for the batch again.
+				positions.set(handle, position);
+				if (wanted.length > 0 || !moved) return wanted;
+				position = read.position;
+			}
+		},
+
+		async cancel(handle) {
+			const files = filesOf(handle);
+			try {
+				await stat(files.folder);
+			} catch {
+				return;
+			}
+			// A supervisor that only just starts sees this and ends before it runs anything.
+			writeWhole(files.cancel, "");
+			const started = readRunProcess(files);
+			if (started === null) return;
+			const leader = readProcess(started.pid);
+			// Another process got the pid: the whole group had ended before, else the number would still be taken.
+			if (leader !== null && leader.startTicks !== started.startTicks) return;
+			if (!signalGroup(started.pid, "SIGTERM")) return;
+			const deadline = Date.now() + options.graceSeconds * 1000;
+			while (listGroup(started.pid).length > 0) {
+				if (Date.now() > deadline) signalGroup(started.pid, "SIGKILL");
+				await sleep(50);
+			}
+		},
+
+		async collect(handle, directory) {
+			const files = filesOf(handle);
+			await mkdir(join(directory, ".."), { recursive: true });
+			await copyTree(files.staging, directory);
+		},
+
+		async discard(handle) {
+			const files = filesOf(handle);
+			positions.delete(handle);
+			try {
+				await mkdir(options.logsDirectory, { recursive: true });
+				await rename(files.log, join(options.logsDirectory, `${handle}.log`));
+			} catch (error) {
+				// A log that cannot be kept must not keep gigabytes of a run's files.
+				if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) {
+					log.warn("A run's log could not be kept", { handle, error });
+				}
+			}
+			await rm(files.folder, { recursive: true, force: true });
+		},
+	};
+}
