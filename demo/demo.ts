@@ -1,0 +1,167 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { listDiscussions } from "../src/hub/list-discussions.ts";
+import { checkPublished } from "./check-published.ts";
+import { followJob, jobsOf, waitFor } from "./follow-job.ts";
+import { createProgressView } from "./progress.ts";
+import { pushWithHfUpload } from "./push-model.ts";
+import { type DemoResult, renderResult, resultOf } from "./results.ts";
+import { root, type Stack, StackError, startStack } from "./stack.ts";
+
+export const DEMO_SOURCE = "demo/small-llama";
+
+export type DemoOptions = {
+	/** The last line of stdout is one JSON document; everything else goes to stderr. */
+	readonly json?: boolean;
+	/** End when everything is published, instead of staying open. */
+	readonly exit?: boolean;
+	/** Port of the catalogue; 0 takes a free one. */
+	readonly port?: number;
+	/** Where everything is kept. Without it a temporary folder, removed at the end. */
+	readonly dataDirectory?: string | null;
+	/** Leave the temporary folder. */
+	readonly keep?: boolean;
+	readonly databaseUrl?: string | null;
+	readonly setupSeconds?: number;
+	/** The folder that is pushed. */
+	readonly model?: string;
+	readonly signal?: AbortSignal;
+};
+
+/** How long a job may be silent before the demo gives up on it. */
+const PATIENCE_SECONDS = 600;
+
+/** Everything between the push and the announcement; the stack stays up. */
+export async function pushAndWatch(
+	stack: Stack,
+	params: {
+		readonly model: string;
+		readonly say: (text: string) => void;
+		readonly onEvent: Parameters<typeof followJob>[0]["onEvent"];
+		readonly setupSeconds: number;
+		readonly signal?: AbortSignal;
+	},
+): Promise<{ readonly result: DemoResult; readonly discussionUrl: string }> {
+	const { hub, people, botUrl } = stack;
+	const { say } = params;
+	const signal = params.signal === undefined ? {} : { signal: params.signal };
+	say(`Push ${DEMO_SOURCE} with "hf upload"`);
+	await pushWithHfUpload({
+		hubUrl: hub.url,
+		token: people.owner.token,
+		repo: DEMO_SOURCE,
+		folder: params.model,
+		message: "Add the model",
+		cacheDirectory: join(stack.dataDirectory, "publisher"),
+	});
+	const job = await waitFor("The webhook's job", async () => (await jobsOf(botUrl, DEMO_SOURCE)).at(0) ?? null, {
+		seconds: 60,
+		...signal,
+	});
+	say(`The Hub called the webhook; the bot planned a job: ${botUrl}/jobs/${job.id}`);
+	const end = await followJob({
+		botUrl,
+		id: job.id,
+		onEvent: params.onEvent,
+		patienceSeconds: PATIENCE_SECONDS,
+		...signal,
+	});
+	if (end.job.state !== "done") {
+		const refusal = end.job.refusal;
+		throw new StackError(
+			`The job ended as "${end.job.state}"${refusal === null ? "" : `: ${refusal.message} ${refusal.remedy}`}`,
+		);
+	}
+	say("Download what was published, without a token, and compare");
+	const published = [];
+	for (const variant of end.variants) published.push(await checkPublished(hub.url, variant));
+	const wrong = published.flatMap(({ repo, problems }) => problems.map((problem) => `${repo}: ${problem}`));
+	if (wrong.length > 0) throw new StackError(`What is published is not what was measured: ${wrong.join("; ")}`);
+	const { discussions } = await listDiscussions({ hubUrl: hub.url, repo: DEMO_SOURCE });
+	const announcement = discussions.find((discussion) => discussion.author?.name === people.bot.name);
+	if (announcement === undefined) throw new StackError(`The bot announced nothing in ${DEMO_SOURCE}.`);
+	const jobSeconds = ((end.job.finishedAt ?? new Date()).getTime() - end.job.createdAt.getTime()) / 1000;
+	return {
+		result: resultOf({
+			source: { repo: DEMO_SOURCE, revision: end.job.sourceSha },
+			published,
+			setupSeconds: params.setupSeconds,
+			jobSeconds,
+		}),
+		discussionUrl: `${hub.url}/${DEMO_SOURCE}/discussions/${announcement.num}`,
+	};
+}
+
+function untilInterrupted(signal: AbortSignal): Promise<void> {
+	return new Promise((done) => {
+		if (signal.aborted) done();
+		else signal.addEventListener("abort", () => done());
+	});
+}
+
+/**
+ * The whole product on this machine, once: a local Hub, the bot, a push, and what becomes of it.
+ * Resolves to the exit status: 0 when everything was published and checked, 1 when not, 130 when interrupted before.
+ */
+export async function runDemo(options: DemoOptions = {}): Promise<number> {
+	const { json = false, exit = false } = options;
+	const view = createProgressView(process.stderr);
+	const interrupt = new AbortController();
+	const stop = () => interrupt.abort(new StackError("Interrupted."));
+	process.on("SIGINT", stop);
+	process.on("SIGTERM", stop);
+	options.signal?.addEventListener("abort", stop);
+	const temporary = options.dataDirectory === undefined || options.dataDirectory === null;
+	const dataDirectory = temporary ? await mkdtemp(join(tmpdir(), "yaqa-demo-")) : resolve(options.dataDirectory ?? "");
+	let stack: Stack | null = null;
+	let status = 0;
+	try {
+		view.say("Start a Hub on this machine and the bot beside it");
+		stack = await startStack({
+			dataDirectory,
+			databaseUrl: options.databaseUrl ?? null,
+			...(options.port === undefined ? {} : { botPort: options.port }),
+		});
+		await stack.startBot();
+		await stack.registerWebhook();
+		view.say(`  Hub        ${stack.hub.url}`);
+		view.say(`  catalogue  ${stack.botUrl}\n`);
+		const { result, discussionUrl } = await pushAndWatch(stack, {
+			model: options.model ?? join(root, "demo", "model"),
+			say: view.say,
+			onEvent: view.onEvent,
+			setupSeconds: options.setupSeconds ?? 0,
+			signal: interrupt.signal,
+		});
+		const { hub, botUrl } = stack;
+		view.say("");
+		view.say(renderResult(result, (repo) => `${hub.url}/${repo}`));
+		view.say(`  ${discussionUrl}  (what the bot told the publisher)`);
+		view.say(`  ${botUrl}  (catalogue)`);
+		view.say(`\nThe job took ${result.seconds.job.toFixed(0)} s.`);
+		if (!exit) {
+			view.say(`Everything stays open until Ctrl-C. Ask for a variant as the publisher would:`);
+			view.say(`  ${discussionUrl}: a comment "@yaqa-bot quantize 8bit gguf", token ${stack.people.owner.token}`);
+			await untilInterrupted(interrupt.signal);
+		}
+		if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
+	} catch (error) {
+		view.clear();
+		const message = error instanceof Error ? error.message : String(error);
+		status = interrupt.signal.aborted ? 130 : 1;
+		const remedy =
+			temporary && !options.keep ? "Run it again with --keep to look at the logs." : `See ${dataDirectory}.`;
+		process.stderr.write(
+			`\nThe demo failed: ${message}\n${error instanceof StackError ? remedy : (error as Error).stack}\n`,
+		);
+		if (json) process.stdout.write(`${JSON.stringify({ ok: false, error: { message, remedy } })}\n`);
+	} finally {
+		await stack?.close();
+		if (temporary && options.keep !== true) await rm(dataDirectory, { recursive: true, force: true });
+		else process.stderr.write(`Kept in ${dataDirectory}\n`);
+		process.off("SIGINT", stop);
+		process.off("SIGTERM", stop);
+	}
+	return status;
+}
