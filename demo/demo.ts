@@ -1,10 +1,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createProgressDisplay } from "../src/cli/progress-display.ts";
+import type { Terminal } from "../src/cli/terminal.ts";
 import { listDiscussions } from "../src/hub/list-discussions.ts";
 import { checkPublished } from "./check-published.ts";
-import { followJob, jobsOf, waitFor } from "./follow-job.ts";
-import { createProgressView } from "./progress.ts";
+import { followJob, type JobEvent, jobsOf, waitFor } from "./follow-job.ts";
 import { pushWithHfUpload } from "./push-model.ts";
 import { type DemoResult, renderResult, resultOf } from "./results.ts";
 import { root, type Stack, StackError, startStack } from "./stack.ts";
@@ -16,8 +17,9 @@ export type DemoOptions = {
 	readonly json?: boolean;
 	/** End when everything is published, instead of staying open. */
 	readonly exit?: boolean;
-	/** Port of the catalogue; 0 takes a free one. */
+	/** Ports of the bot's pages and of the Hub; 0 takes a free one. */
 	readonly port?: number;
+	readonly hubPort?: number;
 	/** Where everything is kept. Without it a temporary folder, removed at the end. */
 	readonly dataDirectory?: string | null;
 	/** Leave the temporary folder. */
@@ -32,13 +34,21 @@ export type DemoOptions = {
 /** How long a job may be silent before the demo gives up on it. */
 const PATIENCE_SECONDS = 600;
 
+/** The number of the bot's discussion in the source repo. */
+async function announcementOf(stack: Stack): Promise<number | null> {
+	for await (const discussion of listDiscussions({ hubUrl: stack.hub.url, repo: DEMO_SOURCE })) {
+		if (discussion.author?.name === stack.people.bot.name) return discussion.num;
+	}
+	return null;
+}
+
 /** Everything between the push and the announcement; the stack stays up. */
 export async function pushAndWatch(
 	stack: Stack,
 	params: {
 		readonly model: string;
 		readonly say: (text: string) => void;
-		readonly onEvent: Parameters<typeof followJob>[0]["onEvent"];
+		readonly onEvent: (event: JobEvent) => void;
 		readonly setupSeconds: number;
 		readonly signal?: AbortSignal;
 	},
@@ -78,9 +88,8 @@ export async function pushAndWatch(
 	for (const variant of end.variants) published.push(await checkPublished(hub.url, variant));
 	const wrong = published.flatMap(({ repo, problems }) => problems.map((problem) => `${repo}: ${problem}`));
 	if (wrong.length > 0) throw new StackError(`What is published is not what was measured: ${wrong.join("; ")}`);
-	const { discussions } = await listDiscussions({ hubUrl: hub.url, repo: DEMO_SOURCE });
-	const announcement = discussions.find((discussion) => discussion.author?.name === people.bot.name);
-	if (announcement === undefined) throw new StackError(`The bot announced nothing in ${DEMO_SOURCE}.`);
+	const announcement = await announcementOf(stack);
+	if (announcement === null) throw new StackError(`The bot announced nothing in ${DEMO_SOURCE}.`);
 	const jobSeconds = ((end.job.finishedAt ?? new Date()).getTime() - end.job.createdAt.getTime()) / 1000;
 	return {
 		result: resultOf({
@@ -89,7 +98,7 @@ export async function pushAndWatch(
 			setupSeconds: params.setupSeconds,
 			jobSeconds,
 		}),
-		discussionUrl: `${hub.url}/${DEMO_SOURCE}/discussions/${announcement.num}`,
+		discussionUrl: `${hub.url}/${DEMO_SOURCE}/discussions/${announcement}`,
 	};
 }
 
@@ -106,7 +115,23 @@ function untilInterrupted(signal: AbortSignal): Promise<void> {
  */
 export async function runDemo(options: DemoOptions = {}): Promise<number> {
 	const { json = false, exit = false } = options;
-	const view = createProgressView(process.stderr);
+	const terminal: Terminal = {
+		out: (text) => process.stdout.write(text),
+		err: (text) => process.stderr.write(text),
+		isScreen: process.stderr.isTTY === true,
+		columns: () => process.stderr.columns ?? 80,
+	};
+	const display = createProgressDisplay(terminal, () => new Date());
+	const onEvent = (happening: JobEvent): void => {
+		if (happening.kind === "runner") {
+			display.event(happening.event);
+			return;
+		}
+		const ended = happening.to === "done" || happening.to === "failed";
+		display.say(
+			`${ended ? "✓" : "·"} ${happening.to}${happening.statusText === "" ? "" : `: ${happening.statusText}`}`,
+		);
+	};
 	const interrupt = new AbortController();
 	const stop = () => interrupt.abort(new StackError("Interrupted."));
 	process.on("SIGINT", stop);
@@ -117,49 +142,51 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 	let stack: Stack | null = null;
 	let status = 0;
 	try {
-		view.say("Start a Hub on this machine and the bot beside it");
+		display.say("Start a Hub on this machine and the bot beside it");
 		stack = await startStack({
 			dataDirectory,
 			databaseUrl: options.databaseUrl ?? null,
 			...(options.port === undefined ? {} : { botPort: options.port }),
+			...(options.hubPort === undefined ? {} : { hubPort: options.hubPort }),
 		});
 		await stack.startBot();
 		await stack.registerWebhook();
-		view.say(`  Hub        ${stack.hub.url}`);
-		view.say(`  catalogue  ${stack.botUrl}\n`);
+		display.say(`  Hub        ${stack.hub.url}`);
+		display.say(`  catalogue  ${stack.botUrl}\n`);
 		const { result, discussionUrl } = await pushAndWatch(stack, {
 			model: options.model ?? join(root, "demo", "model"),
-			say: view.say,
-			onEvent: view.onEvent,
+			say: display.say,
+			onEvent,
 			setupSeconds: options.setupSeconds ?? 0,
 			signal: interrupt.signal,
 		});
 		const { hub, botUrl } = stack;
-		view.say("");
-		view.say(renderResult(result, (repo) => `${hub.url}/${repo}`));
-		view.say(`  ${discussionUrl}  (what the bot told the publisher)`);
-		view.say(`  ${botUrl}  (catalogue)`);
-		view.say(`\nThe job took ${result.seconds.job.toFixed(0)} s.`);
+		display.say("");
+		display.say(renderResult(result, (repo) => `${hub.url}/${repo}`));
+		display.say(`  ${discussionUrl}  (what the bot told the publisher)`);
+		display.say(`  ${botUrl}  (catalogue)`);
+		display.say(`\nThe job took ${result.seconds.job.toFixed(0)} s.`);
+		if (json) terminal.out(`${JSON.stringify(result)}\n`);
 		if (!exit) {
-			view.say(`Everything stays open until Ctrl-C. Ask for a variant as the publisher would:`);
-			view.say(`  ${discussionUrl}: a comment "@yaqa-bot quantize 8bit gguf", token ${stack.people.owner.token}`);
+			display.say(`Everything stays open until Ctrl-C. Ask for a variant as the publisher would:`);
+			display.say(`  ${discussionUrl}: a comment "@yaqa-bot quantize 8bit gguf", token ${stack.people.owner.token}`);
 			await untilInterrupted(interrupt.signal);
 		}
-		if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
 	} catch (error) {
-		view.clear();
 		const message = error instanceof Error ? error.message : String(error);
 		status = interrupt.signal.aborted ? 130 : 1;
 		const remedy =
-			temporary && !options.keep ? "Run it again with --keep to look at the logs." : `See ${dataDirectory}.`;
-		process.stderr.write(
-			`\nThe demo failed: ${message}\n${error instanceof StackError ? remedy : (error as Error).stack}\n`,
-		);
-		if (json) process.stdout.write(`${JSON.stringify({ ok: false, error: { message, remedy } })}\n`);
+			temporary && options.keep !== true
+				? "Run it again with --keep to look at the logs."
+				: `The logs of the Hub and the bot are in ${dataDirectory}.`;
+		display.say(`\nThe demo failed: ${message}\n${remedy}`);
+		if (!(error instanceof StackError) && error instanceof Error) display.say(error.stack ?? "");
+		if (json) terminal.out(`${JSON.stringify({ ok: false, error: { message, remedy } })}\n`);
 	} finally {
+		display.close();
 		await stack?.close();
 		if (temporary && options.keep !== true) await rm(dataDirectory, { recursive: true, force: true });
-		else process.stderr.write(`Kept in ${dataDirectory}\n`);
+		else terminal.err(`Everything is kept in ${dataDirectory}\n`);
 		process.off("SIGINT", stop);
 		process.off("SIGTERM", stop);
 	}

@@ -1,3 +1,4 @@
+import { table } from "../src/cli/terminal.ts";
 import type { Estimate, Manifest, Measured, Quantizer } from "../src/protocol/manifest.ts";
 import type { PublishedVariant } from "./check-published.ts";
 
@@ -79,18 +80,6 @@ export function renderResult(result: DemoResult, urlOf: (repo: string) => string
 		variant.gate,
 		variant.verified ? "yes" : "NO",
 	]);
-	const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
-	const line = (cells: readonly string[]) =>
-		cells
-			.map((cell, column) => cell.padEnd(widths[column] ?? 0))
-			.join("  ")
-			.trimEnd();
 	const repos = [...new Set(result.variants.map((variant) => variant.repo))];
-	return [
-		line(head),
-		line(widths.map((width) => "─".repeat(width))),
-		...rows.map(line),
-		"",
-		...repos.map((repo) => `  ${urlOf(repo)}`),
-	].join("\n");
+	return [table([head, ...rows], [1]), "", ...repos.map((repo) => `  ${urlOf(repo)}`)].join("\n");
 }
