@@ -1,0 +1,52 @@
+import type { Measured, Quantizer } from "../protocol/manifest.ts";
+
+/** What the quantizers are called on cards and plots. */
+export const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
+	"two-sided": "YAQA (two-sided)",
+	"one-sided": "GPTQ (one-sided)",
+	rtn: "round to nearest",
+};
+
+/** Best first, as tables list them. */
+export const QUANTIZER_ORDER: readonly Quantizer[] = ["two-sided", "one-sided", "rtn"];
+
+export function inOrder(measured: readonly Measured[]): Measured[] {
+	return measured.toSorted(
+		(one, other) => QUANTIZER_ORDER.indexOf(one.quantizer) - QUANTIZER_ORDER.indexOf(other.quantizer),
+	);
+}
+
+/** Decimal units, as disks and download pages count. */
+export function formatBytes(bytes: number): string {
+	if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(2)} GB`;
+	if (bytes >= 1e6) return `${(bytes / 1e6).toFixed(1)} MB`;
+	return `${(bytes / 1e3).toFixed(1)} kB`;
+}
+
+/** `0.01234 ± 0.00041`: as many decimals as the error is known to, two significant digits of it. */
+export function formatEstimate(estimate: { readonly mean: number; readonly standardError: number }): string {
+	const { mean, standardError } = estimate;
+	if (standardError <= 0 || !Number.isFinite(standardError)) return formatNumber(mean);
+	const decimals = Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(standardError))));
+	return `${mean.toFixed(decimals)} ± ${standardError.toFixed(decimals)}`;
+}
+
+/** Three significant digits. */
+export function formatNumber(value: number): string {
+	if (!Number.isFinite(value)) return "–";
+	if (value === 0) return "0";
+	const magnitude = Math.floor(Math.log10(Math.abs(value)));
+	return magnitude < -6 ? value.toExponential(2) : value.toFixed(Math.max(0, Math.min(12, 2 - magnitude)));
+}
+
+export function formatPercent(share: number): string {
+	return `${(share * 100).toFixed(2)} %`;
+}
+
+/** `17 % lower`, `3 % higher`, `the same` of `value` against `reference`. */
+export function comparison(value: number, reference: number): string {
+	if (reference <= 0) return "not comparable";
+	const change = (value - reference) / reference;
+	if (Math.abs(change) < 0.005) return "the same within half a percent";
+	return `${Math.round(Math.abs(change) * 100)} % ${change < 0 ? "lower" : "higher"}`;
+}

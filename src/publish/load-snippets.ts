@@ -1,0 +1,118 @@
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Container } from "../protocol/recipe.ts";
+
+/** How a runtime opens a variant. The tests take these strings as they are and run those that can run there. */
+export type LoadSnippet = {
+	readonly runtime:
+		| "llama.cpp"
+		| "Ollama"
+		| "transformers"
+		| "onnxruntime-node"
+		| "transformers.js"
+		| "vLLM"
+		| "SGLang";
+	readonly language: "sh" | "python" | "js";
+	readonly code: string;
+};
+
+const PROMPT = "The sea was";
+
+/** `repo` and the manifest's paths are checked names: they hold nothing that could end a string. */
+export function loadSnippets(request: {
+	readonly repo: string;
+	readonly container: Container;
+	readonly manifest: Manifest;
+}): LoadSnippet[] {
+	const { repo, container, manifest } = request;
+	switch (container) {
+		case "gguf":
+			return ggufSnippets(repo, manifest);
+		case "onnx":
+			return onnxSnippets(repo, manifest);
+		case "compressed-tensors":
+			return [
+				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` },
+				{ runtime: "transformers", language: "python", code: transformersCode(`"${repo}"`) },
+			];
+		case "gptq":
+			return [
+				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` },
+				{ runtime: "SGLang", language: "sh", code: `python -m sglang.launch_server --model-path ${repo}` },
+			];
+	}
+}
+
+function ggufSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
+	const file =
+		manifest.files
+			.map((entry) => entry.path)
+			.filter((path) => path.endsWith(".gguf"))
+			.toSorted()[0] ?? "";
+	const type = manifest.recipe.split(",")[0]?.replace("gguf:", "").toUpperCase() ?? "";
+	return [
+		{ runtime: "llama.cpp", language: "sh", code: `llama-cli -hf ${repo}:${type} -p "${PROMPT}"` },
+		{ runtime: "Ollama", language: "sh", code: `ollama run hf.co/${repo}:${type}` },
+		{ runtime: "transformers", language: "python", code: transformersCode(`"${repo}", gguf_file="${file}"`) },
+	];
+}
+
+function transformersCode(source: string): string {
+	return `from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(${source})
+model = AutoModelForCausalLM.from_pretrained(${source})
+inputs = tokenizer("${PROMPT}", return_tensors="pt")
+output = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=20)
+print(tokenizer.decode(output[0], skip_special_tokens=True))`;
+}
+
+/** The name transformers.js knows a file by, from what stands between `model` and `.onnx`. */
+const DTYPES: ReadonlyMap<string, string> = new Map([
+	["_q4", "q4"],
+	["_q4f16", "q4f16"],
+	["_quantized", "q8"],
+	["_q8", "q8"],
+	["_q2", "q2"],
+	["_q2f16", "q2f16"],
+]);
+
+function onnxSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
+	const paths = manifest.files.map((entry) => entry.path);
+	const graph = paths.find((path) => path.endsWith(".onnx")) ?? "";
+	const dtype = DTYPES.get(/model(\w*)\.onnx$/.exec(graph)?.[1] ?? "") ?? "q4";
+	const wanted = paths.filter((path) => path.startsWith("onnx/"));
+	return [
+		{
+			runtime: "transformers.js",
+			language: "js",
+			code: `import { pipeline } from "@huggingface/transformers";
+
+const generate = await pipeline("text-generation", "${repo}", { dtype: "${dtype}" });
+const [answer] = await generate("${PROMPT}", { max_new_tokens: 20 });
+console.log(answer.generated_text);`,
+		},
+		{
+			runtime: "onnxruntime-node",
+			language: "js",
+			code: `import { writeFile } from "node:fs/promises";
+import { downloadFile } from "@huggingface/hub";
+import * as ort from "onnxruntime-node";
+
+for (const path of ${JSON.stringify(wanted)}) {
+  const blob = await downloadFile({ repo: "${repo}", path });
+  await writeFile(path.split("/").at(-1), Buffer.from(await blob.arrayBuffer()));
+}
+const session = await ort.InferenceSession.create("${graph.split("/").at(-1) ?? ""}");
+const ids = BigInt64Array.from([1n, 2n, 3n]); // token ids from tokenizer.json
+const feeds = {};
+for (const { name, type, shape } of session.inputMetadata) {
+  if (name === "input_ids") feeds[name] = new ort.Tensor("int64", ids, [1, ids.length]);
+  else if (name === "attention_mask") feeds[name] = new ort.Tensor("int64", ids.map(() => 1n), [1, ids.length]);
+  else if (name === "position_ids") feeds[name] = new ort.Tensor("int64", ids.map((_, at) => BigInt(at)), [1, ids.length]);
+  else feeds[name] = new ort.Tensor(type, type === "float16" ? new Uint16Array(0) : new Float32Array(0), [1, shape[1], 0, shape[3]]); // empty cache
+}
+const { logits } = await session.run(feeds);
+console.log(logits.dims);`,
+		},
+	];
+}

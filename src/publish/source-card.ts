@@ -1,0 +1,67 @@
+import { modelInfo } from "@huggingface/hub";
+import { z } from "zod";
+import type { HubAccess } from "../hub/hub-access.ts";
+import { hubStatus } from "../hub/hub-request-error.ts";
+import type { RepoGating } from "../hub/update-repo-settings.ts";
+
+/** What a published repo takes over from its source. */
+export type SourceCard = {
+	readonly repo: string;
+	readonly private: boolean;
+	readonly gated: RepoGating;
+	readonly license: string | null;
+	readonly licenseName: string | null;
+	readonly licenseLink: string | null;
+	readonly languages: readonly string[];
+	readonly pipelineTag: string | null;
+};
+
+const tag = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$/);
+const optional = <Schema extends z.ZodType>(schema: Schema) => schema.nullish().catch(null);
+const Card = z.looseObject({
+	license: optional(z.union([tag, z.array(tag).min(1)])),
+	license_name: optional(z.string().max(200)),
+	license_link: optional(z.string().max(500)),
+	language: optional(z.union([tag, z.array(tag).max(300)])),
+});
+const Info = z.object({
+	private: z.boolean(),
+	gated: z.union([z.literal(false), z.literal("auto"), z.literal("manual")]).catch("manual"),
+	task: optional(tag),
+	cardData: optional(Card),
+});
+
+/** The source's card and settings now; `null` when the repo is gone. What is malformed in the card is left out. */
+export async function readSourceCard(params: HubAccess & { readonly repo: string }): Promise<SourceCard | null> {
+	const { repo, ...access } = params;
+	try {
+		const info = Info.parse(await modelInfo({ ...access, name: repo, additionalFields: ["cardData"] }));
+		const card = info.cardData;
+		return {
+			repo,
+			private: info.private,
+			gated: info.gated,
+			license: [card?.license ?? []].flat()[0] ?? null,
+			licenseName: card?.license_name ?? null,
+			licenseLink: safeLink(card?.license_link ?? null),
+			languages: [card?.language ?? []].flat(),
+			pipelineTag: info.task ?? null,
+		};
+	} catch (error) {
+		const status = hubStatus(error);
+		if (status === 401 || status === 403 || status === 404) return null;
+		throw error;
+	}
+}
+
+/** A web address, or a plain file name, which then means the copy of that file in the published repo. */
+function safeLink(link: string | null): string | null {
+	if (link === null) return null;
+	if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$/.test(link)) return link;
+	try {
+		const url = new URL(link);
+		return url.protocol === "https:" ? url.href : null;
+	} catch {
+		return null;
+	}
+}
