@@ -9,6 +9,8 @@ from numba import njit
 
 _FAST = {"reassoc", "contract", "nsz"}
 _LARGEST_HALF = 65504.0
+_SMALLEST_NORMAL_HALF = 2.0**-14
+_SUBNORMAL_HALF_STEP = 2.0**-24
 
 
 @njit(cache=True, nogil=True)
@@ -20,6 +22,15 @@ def _half(value):  # type: ignore[no-untyped-def]
     quantum = math.ldexp(1.0, max(exponent - 11, -24))
     rounded = np.rint(value / quantum) * quantum
     return np.float32(max(-_LARGEST_HALF, min(_LARGEST_HALF, rounded)))
+
+
+@njit(cache=True, nogil=True)
+def _half_reaching(value):  # type: ignore[no-untyped-def]
+    """``value`` in float16; away from 0 where subnormal: rounding down there can halve it and clip all."""
+    rounded = _half(value)
+    if abs(value) < _SMALLEST_NORMAL_HALF and abs(rounded) < abs(value):
+        return rounded + np.float32(math.copysign(_SUBNORMAL_HALF_STEP, value))
+    return rounded
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -158,8 +169,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                 continue
             best_error = float(np.inf)
             best_d = best_dmin = np.float32(0.0)
-            super_scale = _half(signed_scale / sub_low if sub_low < 0 else signed_scale / sub_high)
-            super_minimum = _half(largest_minimum / minimum_high) if with_minimum else np.float32(0.0)
+            super_scale = _half_reaching(signed_scale / sub_low if sub_low < 0 else signed_scale / sub_high)
+            super_minimum = _half_reaching(largest_minimum / minimum_high) if with_minimum else np.float32(0.0)
             for turn in range(rounds):
                 total = 0.0
                 for sub in range(subs):
