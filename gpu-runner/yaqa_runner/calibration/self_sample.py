@@ -1,0 +1,77 @@
+"""Token sequences sampled from the model itself, so that no data set is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from yaqa_runner.calibration.tokens import TokenSet
+
+# Sequences that are sampled at once; the KV cache grows with it.
+BATCH_SEQUENCES = 64
+
+
+def sequence_seed(*parts: int | str) -> int:
+    """A 63-bit seed from ``parts``, the same on every machine."""
+    digest = hashlib.sha256("\0".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@torch.no_grad()
+def sample_sequences(
+    model: nn.Module,
+    sequences: int,
+    length: int,
+    seed: int,
+    first_token: int | None,
+    progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] | None = None,
+    batch: int = BATCH_SEQUENCES,
+) -> TokenSet:
+    """Sample ``[sequences, length]`` at temperature 1, each beginning with ``first_token``.
+
+    Without a first token each sequence begins with a random one of the vocabulary. Every sequence has its own
+    random stream, so the batch size changes nothing but rounding in the last bit.
+    """
+    device = next(model.parameters()).device
+    rows: list[torch.Tensor] = []
+    for start in range(0, sequences, batch):
+        stop = min(sequences, start + batch)
+        uniform = torch.stack(
+            [
+                torch.rand(length, generator=torch.Generator().manual_seed(sequence_seed("self", seed, row)))
+                for row in range(start, stop)
+            ]
+        )
+        output = torch.empty(stop - start, length, dtype=torch.int64)
+        cache = None
+        for position in range(length):
+            if check is not None:
+                check()
+            if position == 0:
+                if first_token is None:
+                    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+                    token = (uniform[:, 0] * size).long().clamp(max=size - 1)
+                else:
+                    token = torch.full((stop - start,), first_token, dtype=torch.int64)
+            else:
+                token = pick(logits, uniform[:, position].to(device)).cpu()
+            output[:, position] = token
+            if position + 1 < length:
+                step = model(input_ids=token.to(device)[:, None], past_key_values=cache, use_cache=True)
+                cache = step.past_key_values
+                logits = step.logits[:, -1].float()
+        rows.append(output)
+        if progress is not None:
+            progress(stop, sequences)
+    return TokenSet(torch.cat(rows))
+
+
+def pick(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draw from ``softmax(logits [..., V])`` by inverting its distribution function at ``uniform [...]``."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    target = (uniform[..., None] * cumulative[..., -1:]).to(cumulative.dtype)
+    return torch.searchsorted(cumulative, target).squeeze(-1).clamp(max=logits.shape[-1] - 1)

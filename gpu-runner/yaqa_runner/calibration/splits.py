@@ -1,0 +1,131 @@
+"""The three splits of a job: calibration, selection and report, disjoint from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from yaqa_runner.calibration.overlap import HeldOut
+from yaqa_runner.calibration.self_sample import sample_sequences, sequence_seed
+from yaqa_runner.calibration.text import Warn, calibration_from_text, evaluation_from_text, leading_token
+from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.model.load import SourceModel
+from yaqa_runner.protocol.failures import InvalidSpec
+from yaqa_runner.protocol.job_spec import Calibration, Evaluation, EvaluationText, TextCalibration
+from yaqa_runner.protocol.manifest import SplitName
+
+SELF_DOMAIN = "self"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One evaluation text as tokens."""
+
+    split: SplitName
+    domain: str
+    tokens: TokenSet
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All tokens of a job."""
+
+    calibration: TokenSet
+    selection: list[EvaluationSet]
+    report: list[EvaluationSet]
+
+
+def build_splits(
+    source: SourceModel,
+    calibration: Calibration,
+    evaluation: Evaluation,
+    warn: Warn,
+    progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Splits:
+    """Tokenize or sample every split. Report text is set aside first, then selection, then calibration.
+
+    Lengths are capped at what the model was made for, with a warning.
+
+    Raises:
+        InvalidSpec: a text cannot be read, splits repeat each other, or texts are given and there is no tokenizer.
+    """
+    needs_tokenizer = isinstance(calibration, TextCalibration) or evaluation.selection or evaluation.report
+    if needs_tokenizer and source.tokenizer is None:
+        raise InvalidSpec("The repo has no tokenizer, so texts cannot be used.", 'Use calibration kind "self".')
+    held_out = HeldOut()
+    length = _capped(evaluation.length, source.maximum_length, warn)
+    report = _evaluation_sets(
+        source, "report", evaluation.report, evaluation.sequences, length, calibration.seed, held_out, warn, check
+    )
+    selection = _evaluation_sets(
+        source, "selection", evaluation.selection, evaluation.sequences, length, calibration.seed, held_out, warn, check
+    )
+    calibration_length = _capped(calibration.length, source.maximum_length, warn)
+    if isinstance(calibration, TextCalibration):
+        tokens = calibration_from_text(
+            [Path(file) for file in calibration.files],
+            source.tokenizer,
+            calibration.sequences,
+            calibration_length,
+            calibration.seed,
+            held_out,
+            warn,
+        )
+    else:
+        tokens = sample_sequences(
+            source.model,
+            calibration.sequences,
+            calibration_length,
+            sequence_seed("calibration", calibration.seed),
+            _first_token(source),
+            progress,
+            check,
+        )
+    return Splits(tokens, selection, report)
+
+
+def _evaluation_sets(
+    source: SourceModel,
+    split: SplitName,
+    texts: list[EvaluationText],
+    sequences: int,
+    length: int,
+    seed: int,
+    held_out: HeldOut,
+    warn: Warn,
+    check: Callable[[], None] | None,
+) -> list[EvaluationSet]:
+    domains = [text.domain for text in texts]
+    if len(set(domains)) < len(domains):
+        raise InvalidSpec(f"Two {split} texts have the same domain.", "Name every domain once in a split.")
+    if not texts:
+        sampled = sample_sequences(
+            source.model, sequences, length, sequence_seed(split, seed), _first_token(source), None, check
+        )
+        return [EvaluationSet(split, SELF_DOMAIN, sampled)]
+    sets = []
+    for text in texts:
+        tokens = evaluation_from_text(Path(text.path), source.tokenizer, sequences, length, held_out, warn)
+        held_out.add(tokens.tokens.numpy())
+        sets.append(EvaluationSet(split, text.domain, tokens))
+    return sets
+
+
+def _first_token(source: SourceModel) -> int | None:
+    if source.tokenizer is not None:
+        leading = leading_token(source.tokenizer)
+        if leading is not None:
+            return leading
+        if source.tokenizer.bos_token_id is not None:
+            return int(source.tokenizer.bos_token_id)
+    bos = getattr(source.model.config, "bos_token_id", None)
+    return bos if isinstance(bos, int) and 0 <= bos < source.vocabulary else None
+
+
+def _capped(length: int, maximum: int | None, warn: Warn) -> int:
+    if maximum is None or length <= maximum:
+        return length
+    warn("length-capped", f"The model was made for {maximum} tokens; sequences of {length} are cut to that.")
+    return maximum

@@ -1,0 +1,116 @@
+"""Which linears are quantized: found by structure, not by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from yaqa_runner.protocol.failures import UnsupportedModel
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear that will be quantized.
+
+    Attributes:
+        name: The module's name, for example ``model.layers.0.self_attn.q_proj``.
+        module: ``nn.Linear`` (weight ``[out, in]``) or ``Conv1D`` (weight ``[in, out]``).
+        block: Index of the transformer block that holds it; files of a sketch are split by it.
+        rows: Output features.
+        columns: Input features.
+    """
+
+    name: str
+    module: nn.Module
+    block: int
+    rows: int
+    columns: int
+
+    def weight(self) -> torch.Tensor:
+        """The weight ``[out, in]``, float32, CPU, contiguous."""
+        stored = self.module.weight
+        assert isinstance(stored, torch.Tensor)
+        weight = stored.detach().to("cpu", torch.float32)
+        return (weight.T if isinstance(self.module, Conv1D) else weight).contiguous()
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """A weight of two or more dimensions that stays as it is, and why."""
+
+    name: str
+    reason: str
+
+
+def discover_linears(model: nn.Module, stored: set[str] | None = None) -> tuple[list[LinearLayer], list[Untouched]]:
+    """The linears inside the model's repeated blocks, in execution order of their names, and what stays.
+
+    ``stored`` holds the checkpoint's tensor names; a linear whose weight is not stored under its own name (with or
+    without the base model's prefix) cannot be exported and stays.
+
+    Raises:
+        UnsupportedModel: nothing can be quantized.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    shared: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        shared[id(parameter)] = shared.get(id(parameter), 0) + 1
+    block_of = _blocks(model)
+    linears: list[LinearLayer] = []
+    reasons: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            continue
+        parameter_name = f"{name}.weight"
+        weight = module.weight
+        if name not in block_of:
+            reasons[parameter_name] = "outside the transformer blocks"
+        elif shared.get(id(weight), 0) > 1:
+            reasons[parameter_name] = "shared with another weight"
+        elif stored is not None and not _is_stored(parameter_name, prefix, stored):
+            reasons[parameter_name] = "stored in another layout than the model computes with"
+        else:
+            rows, columns = weight.shape[::-1] if isinstance(module, Conv1D) else weight.shape
+            linears.append(LinearLayer(name, module, block_of[name], int(rows), int(columns)))
+    quantized = {f"{linear.name}.weight" for linear in linears}
+    embeddings = _embedding_names(model)
+    untouched = [
+        Untouched(name, reasons.get(name) or ("embedding" if name in embeddings else "not a linear layer"))
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and name not in quantized
+    ]
+    if not linears:
+        raise UnsupportedModel(
+            "The model has no linear layers in transformer blocks that could be quantized.",
+            "Models whose linears are nn.Linear or Conv1D are supported; fused expert tensors are not yet.",
+        )
+    return linears, untouched
+
+
+def _blocks(model: nn.Module) -> dict[str, int]:
+    """Block index of every module inside the outermost ModuleLists, numbered through the model."""
+    found: dict[str, int] = {}
+    outer: list[str] = []
+    number = 0
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{list_name}.") for list_name in outer):
+            continue
+        outer.append(name)
+        for index, block in enumerate(module):
+            for inner, _ in block.named_modules(prefix=f"{name}.{index}"):
+                found[inner] = number
+            number += 1
+    return found
+
+
+def _is_stored(name: str, prefix: str, stored: set[str]) -> bool:
+    if name in stored:
+        return True
+    return (name.removeprefix(prefix) if name.startswith(prefix) else prefix + name) in stored
+
+
+def _embedding_names(model: nn.Module) -> set[str]:
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}

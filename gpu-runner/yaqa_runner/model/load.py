@@ -1,0 +1,153 @@
+"""Loading the original model with transformers, in a process that trusts nothing in the repo."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from yaqa_runner.model.linears import LinearLayer, Untouched, discover_linears
+from yaqa_runner.model.snapshot import Snapshot
+from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_disk_full, is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """The original model, ready to compute.
+
+    Attributes:
+        model: The causal LM in eval mode, parameters without gradients.
+        tokenizer: Its tokenizer, or ``None`` when the repo has none.
+        linears: What will be quantized.
+        untouched: What stays.
+        device: Where the model is.
+        vocabulary: Size of the output distribution.
+        maximum_length: Longest sequence it was made for, where its config says.
+    """
+
+    model: nn.Module
+    tokenizer: Any | None
+    linears: list[LinearLayer]
+    untouched: list[Untouched]
+    device: torch.device
+    vocabulary: int
+    maximum_length: int | None
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device for ``wanted``.
+
+    Raises:
+        UnsupportedModel: CUDA is asked for and not there.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted == "cuda":
+        raise UnsupportedModel("CUDA is asked for and not there.", "Use limits.device cpu, or a machine with a GPU.")
+    return torch.device("cpu")
+
+
+def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
+    """Load the model: float32 on the CPU, the checkpoint's own type on a GPU.
+
+    Raises:
+        SourceRefused: weights are missing, misshapen or not finite.
+        UnsupportedModel: transformers does not know the architecture, or nothing in it can be quantized.
+    """
+    config = _load_config(snapshot)
+    dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            snapshot.directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            attn_implementation="sdpa",
+        )
+    except Exception as first:
+        if is_out_of_memory(first) or is_disk_full(first):
+            raise
+        if "scaled_dot_product_attention" not in str(first):
+            raise SourceRefused(
+                f"transformers cannot load the model: {first}", "Push weights that fit their config."
+            ) from first
+        model, report = AutoModelForCausalLM.from_pretrained(
+            snapshot.directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            attn_implementation="eager",
+        )
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        raise SourceRefused(
+            f"The checkpoint has no weights for {', '.join(missing[:3])} ({len(missing)} in all).",
+            "Push the whole model.",
+        )
+    mismatched = sorted(str(entry) for entry in report.get("mismatched_keys", ()))
+    if mismatched:
+        raise SourceRefused(f"Weights do not fit the config: {', '.join(mismatched[:3])}.", "Push what belongs together.")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
+    model.to(device)
+    model.eval()
+    model.requires_grad_(False)
+    linears, untouched = discover_linears(model, set(snapshot.shapes))
+    embedding = model.get_input_embeddings()
+    output = model.get_output_embeddings()
+    vocabulary = int((output if output is not None else embedding).weight.shape[0])
+    maximum = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return SourceModel(
+        model=model,
+        tokenizer=_load_tokenizer(snapshot),
+        linears=linears,
+        untouched=untouched,
+        device=device,
+        vocabulary=vocabulary,
+        maximum_length=maximum if isinstance(maximum, int) and maximum > 0 else None,
+    )
+
+
+def _load_config(snapshot: Snapshot) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        model_type = snapshot.config.get("model_type")
+        raise UnsupportedModel(
+            f"transformers does not know this architecture (model_type {str(model_type)[:80]!r}).",
+            "Use a causal language model that transformers has built in.",
+        ) from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"{config.model_type!r} is not a causal language model.",
+            "Use a causal language model that transformers has built in.",
+        )
+    return config
+
+
+def _load_tokenizer(snapshot: Snapshot) -> Any | None:
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    if not any((snapshot.directory / name).is_file() for name in names):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise SourceRefused(
+            f"The tokenizer cannot be loaded: {type(error).__name__}: {error}", "Push a tokenizer.json that loads."
+        ) from error

@@ -1,0 +1,244 @@
+"""The snapshot folder of a source, inspected before anything in it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
+
+MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
+MAXIMUM_README_BYTES = 1024 * 1024
+# No published transformer is deeper; a config that says so is broken or hostile.
+MAXIMUM_BLOCKS = 2048
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+# What of a repo is worth downloading and linking: never code, never pickles.
+ALLOWED_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+HASH_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A source that may be loaded.
+
+    Attributes:
+        directory: The folder.
+        config: ``config.json``, parsed.
+        weight_files: The safetensors files that hold the weights, sorted by name.
+        shapes: Shape of every tensor in them, by stored name.
+        license: The licence id of the model card's front matter, where there is one.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    weight_files: tuple[Path, ...]
+    shapes: dict[str, tuple[int, ...]]
+    license: str | None
+
+    @property
+    def elements(self) -> int:
+        """Numbers stored in all weight files."""
+        total = 0
+        for shape in self.shapes.values():
+            count = 1
+            for size in shape:
+                count *= size
+            total += count
+        return total
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from the snapshot.
+
+    Raises:
+        SourceRefused: unreadable, over 64 MiB, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > MAXIMUM_JSON_BYTES:
+            raise SourceRefused(f"{path.name} is larger than {MAXIMUM_JSON_BYTES} bytes.", "Push a sound file.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceRefused(f"{path.name} cannot be read: {error.strerror}.", "Push the file and try again.") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceRefused(f"{path.name} is not valid JSON.", "Push a sound file.") from error
+    if not isinstance(value, dict):
+        raise SourceRefused(f"{path.name} is not a JSON object.", "Push a sound file.")
+    return value
+
+
+def inspect_snapshot(directory: Path) -> Snapshot:
+    """Check a source without loading it.
+
+    Raises:
+        SourceRefused: no config, remote code, pickle-only weights, a bad index, a broken safetensors header,
+            sizes in the config that the weights contradict.
+        UnsupportedModel: the weights are quantized already.
+    """
+    if not directory.is_dir():
+        raise SourceRefused("The source folder does not exist.", "Give a folder that holds a model snapshot.")
+    if not any(directory.iterdir()):
+        raise SourceRefused("The repo is empty.", "Push a model: config.json, safetensors weights and a tokenizer.")
+    if not (directory / "config.json").is_file():
+        raise SourceRefused("The repo has no config.json.", "Push a model in the layout that save_pretrained writes.")
+    config = read_json(directory / "config.json")
+    _refuse_remote_code(config, "config.json")
+    tokenizer_config = directory / "tokenizer_config.json"
+    if tokenizer_config.is_file():
+        _refuse_remote_code(read_json(tokenizer_config), tokenizer_config.name)
+    if config.get("quantization_config") is not None:
+        raise UnsupportedModel("The weights are quantized already.", "Point at the original, 16- or 32-bit model.")
+    weight_files = _weight_files(directory)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files:
+        shapes.update(_header_shapes(path))
+    if not shapes:
+        raise SourceRefused("The safetensors files hold no tensors.", "Push the model's weights.")
+    snapshot = Snapshot(directory, config, weight_files, shapes, _read_license(directory))
+    _refuse_absurd_sizes(snapshot)
+    return snapshot
+
+
+def fingerprint_files(snapshot: Snapshot) -> str:
+    """Sha256 over the config and every weight file, by name and content."""
+    total = hashlib.sha256()
+    for path in (snapshot.directory / "config.json", *snapshot.weight_files):
+        total.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def file_sha256(path: Path, check: Callable[[], None] | None = None) -> str:
+    """Hex sha256 of a file; ``check`` runs between chunks and may raise."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(HASH_CHUNK_BYTES):
+            if check is not None:
+                check()
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def link_snapshot(snapshot: Snapshot, target: Path) -> Path:
+    """Make ``target`` a folder of links to the snapshot's allowed files, and return it.
+
+    Containers name files after the folder, so the folder is named after the model; what is not on the allow list
+    cannot reach a published folder.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(snapshot.directory.iterdir()):
+        if not path.is_file() or not any(path.match(pattern) for pattern in ALLOWED_PATTERNS):
+            continue
+        link = target / path.name
+        if link.is_symlink() or link.exists():
+            link.unlink()
+        os.symlink(path.resolve(), link)
+    return target
+
+
+def _refuse_remote_code(config: dict[str, Any], name: str) -> None:
+    if config.get("auto_map"):
+        raise SourceRefused(
+            f"{name} asks for code from the repo (auto_map), which is never run.",
+            "Push the model in an architecture that transformers has built in, without auto_map.",
+        )
+
+
+def _weight_files(directory: Path) -> tuple[Path, ...]:
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if index.is_file():
+        mapping = read_json(index).get("weight_map")
+        if not isinstance(mapping, dict) or not mapping:
+            raise SourceRefused(f"{index.name} has no weight_map.", "Push a sound index file.")
+        names = sorted({str(value) for value in mapping.values()})
+        for name in names:
+            if SHARD_NAME.fullmatch(name) is None or ".." in name:
+                raise SourceRefused(
+                    f"{index.name} names a file outside the repo: {name[:200]!r}.", "Push a sound index file."
+                )
+            if not (directory / name).is_file():
+                raise SourceRefused(f"{index.name} names {name}, which is missing.", "Push every shard.")
+        return tuple(directory / name for name in names)
+    if single.is_file():
+        return (single,)
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise SourceRefused(
+            f"The weights are only there as pickles ({', '.join(pickles[:3])}), which are never loaded.",
+            "Convert them to safetensors (save_pretrained does) and push again.",
+        )
+    raise SourceRefused("The repo has no model.safetensors.", "Push the weights as safetensors.")
+
+
+def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            return {name: tuple(int(size) for size in handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SourceRefused(f"{path.name} is not a readable safetensors file: {error}", "Push a sound file.") from error
+
+
+def _refuse_absurd_sizes(snapshot: Snapshot) -> None:
+    """A config can ask for terabytes; the weights on disk say what is plausible."""
+    config = snapshot.config
+    blocks = config.get("num_hidden_layers", config.get("n_layer"))
+    if isinstance(blocks, int) and (blocks > MAXIMUM_BLOCKS or blocks > len(snapshot.shapes)):
+        raise SourceRefused(
+            f"config.json asks for {blocks} layers; the weights cannot hold them.", "Push the config of these weights."
+        )
+    hidden = config.get("hidden_size", config.get("n_embd"))
+    for key in ("vocab_size", "intermediate_size", "n_inner"):
+        size = config.get(key)
+        if isinstance(hidden, int) and isinstance(size, int) and hidden * size > snapshot.elements:
+            raise SourceRefused(
+                f"config.json asks for {key} {size} by hidden size {hidden}, more than the weights hold.",
+                "Push the config of these weights.",
+            )
+
+
+def _read_license(directory: Path) -> str | None:
+    readme = directory / "README.md"
+    try:
+        if not readme.is_file() or readme.stat().st_size > MAXIMUM_README_BYTES:
+            return None
+        text = readme.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", text, re.DOTALL)
+    if match is None:
+        return None
+    try:
+        front = yaml.safe_load(match.group(1))
+    except yaml.YAMLError:
+        return None
+    value = front.get("license") if isinstance(front, dict) else None
+    return value if isinstance(value, str) and LICENSE_ID.fullmatch(value) else None

@@ -1,0 +1,73 @@
+"""The products that sketches are sums of, in the cheapest order for the shape.
+
+Inputs ``x`` are ``[tokens, in]`` (A) or ``[sequences, tokens, in]`` (B), output gradients ``g`` likewise with ``out``.
+All results are float32 sums, not means.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+# Rows of a temporary [rows, n] in the token-wise products: bounds memory, wide enough for full BLAS speed.
+CHUNK_TOKENS = 8192
+
+Order = Literal["direct", "gram"]
+
+
+def input_moment(x: torch.Tensor) -> torch.Tensor:
+    """``Σ_t x xᵀ`` ``[in, in]``."""
+    return x.T @ x
+
+
+def quadratic_forms(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """``x_tᵀ factor x_t`` of every token, ``[tokens]``."""
+    return torch.cat([((part @ factor) * part).sum(dim=1) for part in x.split(CHUNK_TOKENS)])
+
+
+def weighted_moment(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``Σ_t weights_t values_t values_tᵀ`` ``[n, n]``."""
+    size = values.shape[1]
+    total = torch.zeros(size, size, dtype=torch.float32, device=values.device)
+    for part, share in zip(values.split(CHUNK_TOKENS), weights.split(CHUNK_TOKENS), strict=True):
+        total.addmm_((part * share[:, None]).T, part)
+    return total
+
+
+def cheapest_order(tokens: int, rows: int, columns: int) -> Order:
+    """The cheaper way to ``GᵀG`` and ``GGᵀ`` of one sequence's ``G [rows, columns]``, by FLOP."""
+    direct = 2 * tokens * rows * columns + 2 * rows * columns * (rows + columns)
+    gram = 4 * tokens**2 * (rows + columns) + 2 * tokens * (rows**2 + columns**2)
+    return "direct" if direct <= gram else "gram"
+
+
+def sequence_moments(x: torch.Tensor, g: torch.Tensor, order: Order | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """``Σ_s GᵀG`` ``[in, in]`` and ``Σ_s GGᵀ`` ``[out, out]`` with ``G = gᵀ x`` of each sequence."""
+    _, tokens, columns = x.shape
+    rows = g.shape[2]
+    if (order or cheapest_order(tokens, rows, columns)) == "direct":
+        gradients = g.transpose(1, 2) @ x
+        by_column = gradients.reshape(-1, columns)
+        by_row = gradients.transpose(1, 2).reshape(-1, rows)
+        return by_column.T @ by_column, by_row.T @ by_row
+    gram_x = x @ x.transpose(1, 2)
+    gram_g = g @ g.transpose(1, 2)
+    return (
+        x.reshape(-1, columns).T @ (gram_g @ x).reshape(-1, columns),
+        g.reshape(-1, rows).T @ (gram_x @ g).reshape(-1, rows),
+    )
+
+
+def sequence_moments_through(
+    x: torch.Tensor, g: torch.Tensor, factor_input: torch.Tensor, factor_output: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``Σ_s Gᵀ H_O G`` and ``Σ_s G H_I Gᵀ`` with ``G = gᵀ x`` of each sequence."""
+    columns, rows = x.shape[2], g.shape[2]
+    gradients = g.transpose(1, 2) @ x
+    left = (factor_output @ gradients).reshape(-1, columns)
+    right = gradients @ factor_input
+    return (
+        gradients.reshape(-1, columns).T @ left,
+        right.transpose(1, 2).reshape(-1, rows).T @ gradients.transpose(1, 2).reshape(-1, rows),
+    )

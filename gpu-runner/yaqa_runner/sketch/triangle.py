@@ -1,0 +1,28 @@
+"""Symmetric matrices as their lower triangle, row by row: half the bytes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def pack_triangle(matrix: torch.Tensor) -> torch.Tensor:
+    """Symmetric ``[n, n]`` to float32 ``[n (n + 1) / 2]``: rows of the lower triangle, diagonal included."""
+    size = matrix.shape[0]
+    mask = torch.ones(size, size, dtype=torch.bool).tril_()
+    return matrix.detach().to("cpu", torch.float32)[mask].contiguous()
+
+
+def unpack_triangle(packed: torch.Tensor) -> torch.Tensor:
+    """The symmetric float32 ``[n, n]`` of ``packed`` ``[n (n + 1) / 2]``.
+
+    Raises:
+        ValueError: the length is no triangle number.
+    """
+    size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
+    if packed.ndim != 1 or size * (size + 1) // 2 != len(packed):
+        raise ValueError(f"{list(packed.shape)} is not a packed triangle")
+    lower = torch.zeros(size, size, dtype=torch.float32)
+    lower[torch.ones(size, size, dtype=torch.bool).tril_()] = packed
+    return lower + lower.tril(-1).T
