@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -134,7 +135,7 @@ def _optional(config: PretrainedConfig, name: str) -> float | None:
 
 def _embedding_multiplier(config: PretrainedConfig, gemma: bool) -> float:
     if gemma:
-        return float(config.hidden_size) ** 0.5
+        return math.sqrt(config.hidden_size)
     return float(getattr(config, "embedding_multiplier", 1.0)) if config.model_type == "granite" else 1.0
 
 

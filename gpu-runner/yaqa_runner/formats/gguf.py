@@ -1,13 +1,14 @@
 """GGUF files, as llama.cpp, Ollama, LM Studio and transformers load them.
 
-Quantized linears take the recipe's type. A linear whose inputs are no multiple of the type's block takes the
-fallback type of :data:`FALLBACK_TYPES`; one that no block fits stays F16. The embedding and the output layer are
-Q8_0 (F16 where their width is no multiple of 32), other matrices F16, vectors F32, as llama.cpp keeps them.
+Quantized linears take the recipe's type. A linear whose inputs are no multiple of the type's block takes the fallback
+type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The embedding and the output layer are Q8_0
+(F16 where their width is no multiple of 32), other matrices F16, vectors F32, as llama.cpp keeps them.
 ``config.json`` travels beside the file so that the original architecture can be rebuilt without guessing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +28,10 @@ from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import LICENSE_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
+from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
-# llama.cpp falls back to 32-wide types of the next width up (IQ4_NL, Q5_0, Q5_1, Q8_0).
-FALLBACK_TYPES = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q8_0", "q6_k": "q8_0"}
 SPLIT_BYTES = 45_000_000_000
 _FILE_TYPES = {
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
@@ -44,16 +44,10 @@ _FILE_TYPES = {
     "q5_k": gguf.LlamaFileType.MOSTLY_Q5_K_S,
     "q6_k": gguf.LlamaFileType.MOSTLY_Q6_K,
 }
+# One scale a block and no offset: the grid that ONNX, compressed-tensors and GPTQ share, so that one
+# set of codes serves all of them.
+_SHARED_BITS = {"q4_0": 4, "q5_0": 5, "q8_0": 8}
 _VOCABULARY_TENSORS = ("token_embd.weight", "output.weight")
-
-
-def storage_type(type_name: str, columns: int) -> str | None:
-    """The GGUF type that stores rows of ``columns`` inputs under recipe type ``type_name``; ``None``: F16."""
-    block, _ = gguf.GGML_QUANT_SIZES[ggml_type(type_name)]
-    if columns % block == 0:
-        return type_name
-    fallback = FALLBACK_TYPES.get(type_name)
-    return fallback if fallback is not None and columns % 32 == 0 else None
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class _Entry:
     @property
     def nbytes(self) -> int:
         block, size = gguf.GGML_QUANT_SIZES[self.type]
-        return int(np.prod(self.shape)) // block * size
+        return math.prod(self.shape) // int(block) * int(size)
 
 
 class GgufContainer:
@@ -82,13 +76,12 @@ class GgufContainer:
 
     def grid(self) -> Grid:
         """The type's own grid; rows that its block does not divide take the fallback type's."""
-        fallback = FALLBACK_TYPES.get(self.type)
-        block, _ = gguf.GGML_QUANT_SIZES[ggml_type(self.type)]
-        return ContainerGrid(
-            grid=_grid_of(self.type),
-            accepts=lambda rows, columns: rows > 0 and columns % block == 0,
-            fallback=None if fallback is None else ContainerGrid(_grid_of(fallback), lambda _, n: n % 32 == 0),
-        )
+        bits = _SHARED_BITS.get(self.type)
+        if bits is not None:
+            return ContainerGrid(SymmetricGrid(bits, 32), lambda rows, columns: rows > 0 and columns % 32 == 0)
+        own = gguf_grid(self.type)
+        fallback = gguf_type_for(self.type, 1, 32)
+        return ContainerGrid(own, own.supports, None if fallback in (None, self.type) else gguf_grid(fallback))
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices that are not in ``linears``, with the type they are stored in."""
@@ -161,7 +154,7 @@ class GgufContainer:
 
     def _packed(self, names: GgufNames, linear: QuantizedLinear, target: str) -> _Entry:
         rows, columns = linear.codes.shape
-        chosen = storage_type(self.type, columns)
+        chosen = gguf_type_for(self.type, rows, columns)
         if chosen is None:
             raise ExportError(f"{linear.name}: no block of {self.type} divides {columns} inputs.")
         order = names.row_order(linear.name)
@@ -202,17 +195,6 @@ class GgufContainer:
         return value.T.contiguous() if names.transposed(name) else value
 
 
-# One scale a block and no offset: the grid that ONNX, compressed-tensors and GPTQ share, so that one
-# set of codes serves all of them.
-_SHARED_BITS = {"q4_0": 4, "q5_0": 5, "q8_0": 8}
-
-
-def _grid_of(type_name: str) -> Grid:
-    if type_name in _SHARED_BITS:
-        return SymmetricGrid(_SHARED_BITS[type_name], 32)
-    raise ExportError(f"GGUF type {type_name!r} has no grid in this version.")
-
-
 def _plain_type(target: str, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:
     if len(shape) < 2:
         return gguf.GGMLQuantizationType.F32
@@ -240,7 +222,8 @@ def _plain(snapshot: SourceSnapshot, names: GgufNames, name: str, target: str) -
         value = value if order is None else value[order]
         if _is_norm(target):
             value = value + names.layout.norm_offset
-        return gguf.quants.quantize(value.numpy(), kind)
+        stored: npt.NDArray[np.generic] = gguf.quants.quantize(value.numpy(), kind)
+        return stored
 
     return _Entry(target, shape, kind, make)
 

@@ -85,7 +85,7 @@ class GgufNames:
 
     def gguf_name(self, name: str) -> str:
         """``model.layers.0.mlp.up_proj.weight`` → ``blk.0.ffn_up.weight``."""
-        mapped = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
+        mapped: str | None = self._map.get_name(name, try_suffixes=(".weight", ".bias"))
         if mapped is None and name == "lm_head.weight":
             mapped = "output.weight"
         if mapped is None:

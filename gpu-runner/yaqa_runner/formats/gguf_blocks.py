@@ -36,7 +36,7 @@ def pack_rows(linear: QuantizedLinear, type_name: str) -> Bytes:
     if columns % block:
         raise ExportError(f"{linear.name}: {columns} inputs are not a multiple of {block}, the block of {type_name}.")
     packed = packer(linear)
-    return packed.reshape(rows, columns // block * size)
+    return packed.reshape(rows, columns // int(block) * int(size))
 
 
 def ggml_type(type_name: str) -> gguf.GGMLQuantizationType:
@@ -57,7 +57,7 @@ def _half(linear: QuantizedLinear, values: Array, what: str) -> Bytes:
         half = values.astype("<f2")
     if not np.array_equal(half.astype(np.float32), values.astype(np.float32)):
         raise ExportError(f"{linear.name}: {what} is not exact in half precision.")
-    return half.reshape(-1, 1).view(np.uint8)
+    return np.asarray(half.reshape(-1, 1).view(np.uint8))
 
 
 def _grid_array(linear: QuantizedLinear, which: str, group: int, columns: int) -> Array:
@@ -84,7 +84,7 @@ def _stored(linear: QuantizedLinear, key: str, per_block: int) -> Array:
 
 
 def _nibbles(codes: Array, half: int) -> Bytes:
-    return (codes[:, :half] | (codes[:, half:] << 4)).astype(np.uint8)
+    return np.asarray(codes[:, :half] | (codes[:, half:] << 4), dtype=np.uint8)
 
 
 def _q4_0(linear: QuantizedLinear) -> Bytes:
@@ -124,7 +124,8 @@ def _q8_0(linear: QuantizedLinear) -> Bytes:
 def _two_bit_planes(codes: Array) -> Bytes:
     """2-bit codes ``[blocks, 256]`` → 64 bytes: byte ``l`` of each half holds elements l, l+32, l+64, l+96."""
     parts = codes.reshape(-1, 2, 4, 32)
-    return (parts[:, :, 0] | parts[:, :, 1] << 2 | parts[:, :, 2] << 4 | parts[:, :, 3] << 6).reshape(-1, 64)
+    planes = parts[:, :, 0] | parts[:, :, 1] << 2 | parts[:, :, 2] << 4 | parts[:, :, 3] << 6
+    return np.asarray(planes, dtype=np.uint8).reshape(-1, 64)
 
 
 def _unsigned(linear: QuantizedLinear, key: str, per_block: int, highest: int) -> Array:
@@ -176,7 +177,7 @@ def _k45_head(linear: QuantizedLinear) -> list[Bytes]:
 def _nibble_chunks(codes: Array, width: int) -> Bytes:
     """4-bit codes ``[blocks, 256]`` in chunks of ``2·width``: low nibbles first, then high."""
     parts = codes.reshape(codes.shape[0], -1, 2, width)
-    return (parts[:, :, 0] | parts[:, :, 1] << 4).reshape(codes.shape[0], 128)
+    return np.asarray(parts[:, :, 0] | parts[:, :, 1] << 4, dtype=np.uint8).reshape(codes.shape[0], 128)
 
 
 def _q4_k(linear: QuantizedLinear) -> Bytes:

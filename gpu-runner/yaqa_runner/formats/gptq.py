@@ -125,7 +125,7 @@ class GptqContainer:
         )
         symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
         # A "-:" key tells loaders to leave the module alone.
-        dynamic = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in kept}
+        dynamic: dict[str, dict[str, Any]] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in kept}
         return {
             "bits": self.bits,
             "group_size": self.group,
@@ -175,4 +175,5 @@ class GptqContainer:
         zeros = unpack_int32_rows(parts["qzeros"].numpy(), self.bits, rows).astype(np.int32) + 1
         index = parts["g_idx"].to(torch.int64)
         scales = parts["scales"].to(torch.float32)[index]
-        return (scales * torch.from_numpy(codes - zeros[index.numpy()])).T.contiguous()
+        weight: torch.Tensor = scales * torch.from_numpy(codes - zeros[index.numpy()])
+        return weight.T.contiguous()

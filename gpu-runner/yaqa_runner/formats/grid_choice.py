@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid, Grid
 
 
-@dataclass(frozen=True)
 class ContainerGrid:
     """``grid`` where ``accepts(rows, columns)`` says so; ``fallback`` (or nothing) elsewhere."""
 
-    grid: Grid
-    accepts: Callable[[int, int], bool]
-    fallback: Grid | None = None
-
-    @property
-    def name(self) -> str:
-        return self.grid.name
-
-    @property
-    def bits_per_weight(self) -> float:
-        return self.grid.bits_per_weight
+    def __init__(self, grid: Grid, accepts: Callable[[int, int], bool], fallback: Grid | None = None) -> None:
+        self.grid = grid
+        self.accepts = accepts
+        self.fallback = fallback
+        self.name = grid.name
+        self.bits_per_weight = grid.bits_per_weight
 
     def _choice(self, rows: int, columns: int) -> Grid | None:
         if self.accepts(rows, columns) and self.grid.supports(rows, columns):

@@ -43,7 +43,8 @@ def unpack_bits(packed: npt.NDArray[np.uint8], bits: int, columns: int) -> npt.N
     rows = packed.shape[0]
     stream = np.unpackbits(packed, axis=1, bitorder="little", count=columns * bits)
     weights = (1 << np.arange(bits)).astype(np.uint8)
-    return (stream.reshape(rows, columns, bits) * weights).sum(axis=2, dtype=np.uint8)
+    codes: npt.NDArray[np.uint8] = (stream.reshape(rows, columns, bits) * weights).sum(axis=2, dtype=np.uint8)
+    return codes
 
 
 def pack_int32_rows(codes: Array, bits: int) -> npt.NDArray[np.int32]:

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.gguf_blocks import GGUF_TYPES, ggml_type, pack_rows
+from yaqa_runner.formats.source import ExportError
+from yaqa_runner.grids.gguf import gguf_grid
+from yaqa_runner.grids.grid import FixedGrid
+
+ROWS = 3
+# type: (lowest code, highest code, columns a scale, sub-scale range, minimum range)
+SUPER_TYPES = {
+    "q2_k": (0, 3, 16, (0, 15), 15),
+    "q3_k": (-4, 3, 16, (-32, 31), None),
+    "q4_k": (0, 15, 32, (0, 63), 63),
+    "q5_k": (0, 31, 32, (0, 63), 63),
+    "q6_k": (-32, 31, 16, (-128, 127), None),
+}
+BLOCK_TYPES = {"q4_0": (-8, 7), "q4_1": (0, 15), "q5_0": (-16, 15), "q8_0": (-128, 127)}
+
+
+def half(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return (torch.rand(shape, generator=generator) * 0.1 + 0.001).to(torch.float16).to(torch.float32)
+
+
+def arbitrary(type_name: str, columns: int) -> QuantizedLinear:
+    """Random codes and random stored scales over the type's whole range."""
+    generator = torch.Generator().manual_seed(3)
+    if type_name in BLOCK_TYPES:
+        low, high = BLOCK_TYPES[type_name]
+        scale = half((ROWS, columns // 32), generator)
+        offset = -half((ROWS, columns // 32), generator) if type_name == "q4_1" else torch.zeros_like(scale)
+        grid = FixedGrid(scale, offset, 32, low, high)
+    else:
+        low, high, width, (sub_low, sub_high), minimum = SUPER_TYPES[type_name]
+        subs = columns // width
+        d = half((ROWS, columns // 256), generator)
+        sc = torch.randint(sub_low, sub_high + 1, (ROWS, subs), generator=generator)
+        spread = 256 // width
+        scale = d.repeat_interleave(spread, 1) * sc
+        offset = torch.zeros_like(scale)
+        stored = {"d": d, "sc": sc}
+        if minimum is not None:
+            dmin = half((ROWS, columns // 256), generator)
+            mn = torch.randint(0, minimum + 1, (ROWS, subs), generator=generator)
+            offset = -(dmin.repeat_interleave(spread, 1) * mn)
+            stored |= {"dmin": dmin, "mn": mn}
+        grid = FixedGrid(scale, offset, width, low, high, stored)
+    codes = torch.randint(low, high + 1, (ROWS, columns), generator=generator).to(torch.int16)
+    return QuantizedLinear("layer", codes, grid, type_name)
+
+
+def dequantized(linear: QuantizedLinear, type_name: str) -> torch.Tensor:
+    return torch.from_numpy(gguf.quants.dequantize(pack_rows(linear, type_name), ggml_type(type_name)))
+
+
+@pytest.mark.parametrize("type_name", GGUF_TYPES)
+def test_every_type_is_read_back_exactly_by_the_gguf_library(type_name: str) -> None:
+    linear = arbitrary(type_name, 512)
+    assert torch.equal(dequantized(linear, type_name), linear.grid.decode(linear.codes))
+
+
+@pytest.mark.parametrize("type_name", GGUF_TYPES)
+def test_fitted_grids_are_stored_without_loss(type_name: str) -> None:
+    weight = torch.randn(4, 512, generator=torch.Generator().manual_seed(5))
+    weight[1, 256:] = 0
+    weight[2] = 0
+    grid = gguf_grid(type_name).fit(weight)
+    codes = grid.nearest(weight)
+    linear = QuantizedLinear("layer", codes, grid, type_name)
+    assert torch.equal(dequantized(linear, type_name), grid.decode(codes))
+
+
+@pytest.mark.parametrize("type_name", ["q4_0", "q8_0"])
+def test_rounding_to_nearest_gives_the_bytes_of_the_gguf_library(type_name: str) -> None:
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(5))
+    theirs = gguf.quants.quantize(weight.numpy(), ggml_type(type_name))
+    decoded = torch.from_numpy(gguf.quants.dequantize(theirs, ggml_type(type_name)))
+    scale = torch.from_numpy(
+        np.ascontiguousarray(theirs.reshape(4, 2, -1)[:, :, :2]).view(np.float16)[..., 0].astype(np.float32)
+    )
+    low, high = BLOCK_TYPES[type_name]
+    grid = FixedGrid(scale, torch.zeros_like(scale), 32, low, high)
+    codes = (decoded / scale.repeat_interleave(32, 1)).round().to(torch.int16)
+    assert np.array_equal(pack_rows(QuantizedLinear("layer", codes, grid, type_name), type_name), theirs)
+
+
+def test_longer_groups_have_their_scale_repeated() -> None:
+    linear = arbitrary("q4_0", 256)
+    wide = FixedGrid(linear.grid.scale[:, ::4], linear.grid.offset[:, ::4], 128, -8, 7)
+    repeated = QuantizedLinear("layer", linear.codes, wide, "q4_0")
+    assert torch.equal(dequantized(repeated, "q4_0"), wide.decode(linear.codes))
+
+
+def test_what_a_type_cannot_store_is_refused() -> None:
+    linear = arbitrary("q4_0", 64)
+    inexact = FixedGrid(linear.grid.scale + 1e-7, linear.grid.offset, 32, -8, 7)
+    with pytest.raises(ExportError, match="not exact in half precision"):
+        pack_rows(QuantizedLinear("layer", linear.codes, inexact, "q4_0"), "q4_0")
+    with pytest.raises(ExportError, match="multiple of 256"):
+        pack_rows(linear, "q4_k")
+    shifted = FixedGrid(linear.grid.scale, linear.grid.scale, 32, -8, 7)
+    with pytest.raises(ExportError, match="has no offset"):
+        pack_rows(QuantizedLinear("layer", linear.codes, shifted, "q4_0"), "q4_0")
+    with pytest.raises(ExportError, match="a code lies outside"):
+        pack_rows(QuantizedLinear("layer", linear.codes + 8, linear.grid, "q4_0"), "q4_0")
+    with pytest.raises(ExportError, match="does not tell 'd'"):
+        pack_rows(QuantizedLinear("layer", torch.zeros(1, 256, dtype=torch.int16), linear.grid, "q4_k"), "q4_k")
+    with pytest.raises(ExportError, match="is not written"):
+        pack_rows(linear, "iq2_xxs")

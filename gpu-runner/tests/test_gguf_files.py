@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from yaqa_runner.formats import ExportError
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.gguf import GgufContainer
+from yaqa_runner.formats.gguf_tokenizer import detect_pre_tokenizer, read_vocabulary
+from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+# name: (model type, settings, whether transformers' own GGUF loader knows all of it)
+MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "llama": ("llama", {}, True),
+    "llama tied": ("llama", {"tie_word_embeddings": True}, True),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}, False),
+    "llama 3.1": ("llama", {"rope_parameters": LLAMA3_ROPE}, False),
+    "mistral": ("mistral", {"sliding_window": None}, True),
+    "qwen2": ("qwen2", {}, True),
+    "qwen3": ("qwen3", {"head_dim": 128}, True),
+    "qwen3 narrow heads": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}, False),
+    "gemma2": ("gemma2", {"head_dim": 256}, True),
+    "gemma3": ("gemma3_text", {"head_dim": 32}, False),
+    "phi3": ("phi3", {"sliding_window": None}, True),
+    "olmo2": ("olmo2", {}, False),
+    "starcoder2": ("starcoder2", {"sliding_window": None}, True),
+    "gpt2": ("gpt2", {}, True),
+}
+
+
+def restored_embeddings(model: torch.nn.Module, directory: Path) -> None:
+    """Give ``model`` the embedding and output layer as the file holds them."""
+    (path,) = directory.glob("*.gguf")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    for name, target in (("token_embd.weight", "get_input_embeddings"), ("output.weight", "get_output_embeddings")):
+        if name in tensors:
+            value = gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type)
+            getattr(model, target)().weight.data = torch.from_numpy(value.copy())
+
+
+@pytest.mark.parametrize("label", MODELS)
+def test_a_file_decodes_to_the_chosen_weights_and_runs(label: str, tmp_path: Path) -> None:
+    kind, settings, known = MODELS[label]
+    source = save_checkpoint(tmp_path / "tiny", kind, **settings)
+    model = load_original(source)
+    linears = quantize(model, 4, 32)
+    container = GgufContainer("q4_0")
+    files = container.write(source, linears, tmp_path / "out")
+    assert [path.name for path in files] == ["LICENSE", "config.json", "tiny-Q4_0.gguf"]
+    for name, linear in linears.items():
+        assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes)), name
+    ids = token_ids()
+    restored_embeddings(model, tmp_path / "out")
+    wanted = log_probabilities(model, ids)
+    assert wanted.std() > 0.1
+    ours = container.load(tmp_path / "out").log_probabilities(ids)
+    assert (ours - wanted).abs().max() < 2e-4
+    if known:
+        theirs = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "out", gguf_file="tiny-Q4_0.gguf", dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        assert (log_probabilities(theirs, ids) - wanted).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("type_name", ["q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"])
+def test_every_type_is_written_with_fallbacks_for_narrow_rows(type_name: str, tmp_path: Path) -> None:
+    # 256-wide inputs fit a super-block, the 96 inputs of down_proj do not.
+    source = save_checkpoint(tmp_path / "tiny", "llama", hidden_size=256, num_hidden_layers=1)
+    model = load_original(source)
+    container = GgufContainer(type_name)
+    grid = container.grid()
+    linears = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            fixed = grid.fit(module.weight.detach())
+            linears[name] = QuantizedLinear(name, fixed.nearest(module.weight.detach()), fixed, grid.name)
+    container.write(source, linears, tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    types = {tensor.name: tensor.tensor_type.name.lower() for tensor in gguf.GGUFReader(path).tensors}
+    assert types["blk.0.attn_q.weight"] == type_name
+    assert types["blk.0.ffn_down.weight"] == gguf_type_for(type_name, 256, 96)
+    for name, linear in linears.items():
+        assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes)), name
+
+
+def test_rows_no_block_divides_stay_in_sixteen_bits(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", hidden_size=48, num_attention_heads=2, num_hidden_layers=1)
+    container = GgufContainer("q4_0")
+    assert not container.grid().supports(48, 48)
+    assert container.grid().supports(48, 96)
+    with pytest.raises(ValueError, match="cannot store"):
+        container.grid().fit(torch.zeros(48, 48))
+    model = load_original(source)
+    linears = {name: linear for name, linear in quantize(model, 4, 32).items() if linear.codes.shape[1] % 32 == 0}
+    container.write(source, linears, tmp_path / "out")
+    untouched = {weight.name: weight.type for weight in container.untouched(source, set(linears))}
+    assert untouched["model.layers.0.self_attn.q_proj.weight"] == "F16"
+    assert untouched["model.embed_tokens.weight"] == "F16"
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert types["blk.0.attn_q.weight"] == "F16"
+    assert types["blk.0.attn_norm.weight"] == "F32"
+    container.load(tmp_path / "out").log_probabilities(token_ids())
+
+
+def test_metadata_and_tokenizer_are_those_of_the_source(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    GgufContainer("q4_0", "Some-Model").write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    path = tmp_path / "out" / "Some-Model-Q4_0.gguf"
+    fields = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+    assert fields["general.architecture"] == "llama"
+    assert fields["general.name"] == "Some-Model"
+    assert fields["general.file_type"] == gguf.LlamaFileType.MOSTLY_Q4_0
+    assert fields["llama.attention.head_count_kv"] == 2
+    assert fields["tokenizer.ggml.pre"] == "gpt-2"
+    assert len(fields["tokenizer.ggml.tokens"]) == VOCABULARY
+    assert fields["tokenizer.ggml.bos_token_id"] == 0
+    assert fields["tokenizer.chat_template"].startswith("{% for message")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out", gguf_file=path.name)
+    ours = AutoTokenizer.from_pretrained(source)
+    text = "the cat sat on a mat, 42 times"
+    assert theirs(text).input_ids == ours(text).input_ids
+    assert len(ours(text).input_ids) < len(text)
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "qwen2")
+    linears = quantize(load_original(source), 4, 32)
+    first = GgufContainer("q4_0").write(source, linears, tmp_path / "a")
+    second = GgufContainer("q4_0").write(source, linears, tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_llama3_rope_divisors_are_written(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", rope_parameters=LLAMA3_ROPE)
+    model = load_original(source)
+    GgufContainer("q8_0").write(source, quantize(model, 8, 32), tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    (factors,) = [tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == "rope_freqs.weight"]
+    plain = 1.0 / 10000.0 ** (torch.arange(0, 16, 2) / 16)
+    scaled = plain / torch.from_numpy(factors.data.copy())
+    assert torch.allclose(scaled, model.model.rotary_emb.inv_freq, rtol=1e-5)
+
+
+def test_an_unknown_architecture_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "opt", tokenizer=False, ffn_dim=96, word_embed_proj_dim=64)
+    with pytest.raises(ExportError, match="not for 'opt'"):
+        GgufContainer("q4_0").write(source, {}, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
+
+
+def test_a_failed_write_keeps_the_earlier_folder(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    container = GgufContainer("q4_0")
+    before = [path.read_bytes() for path in container.write(source, linears, tmp_path / "out")]
+    name, linear = next(iter(linears.items()))
+    broken = gguf_grid("q4_1").fit(torch.randn(linear.codes.shape))
+    with pytest.raises(ExportError, match="no offset"):
+        container.write(source, {**linears, name: QuantizedLinear(name, linear.codes, broken, "x")}, tmp_path / "out")
+    assert [path.read_bytes() for path in sorted((tmp_path / "out").iterdir())] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny"]
+
+
+def test_a_model_without_tokenizer_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False)
+    with caplog.at_level(logging.WARNING):
+        GgufContainer("q4_0").write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    assert "no vocabulary" in caplog.text
+
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
+        ([{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}], "smollm"),
+        (
+            [{"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT}}, {"type": "ByteLevel", "use_regex": False}],
+            "llama-bpe",
+        ),
+        (
+            [
+                {"type": "Split", "pattern": {"Regex": LLAMA3_SPLIT.replace("{1,3}", "")}},
+                {"type": "ByteLevel", "use_regex": False},
+            ],
+            "qwen2",
+        ),
+        ([{"type": "Split", "pattern": {"Regex": "x+"}}, {"type": "ByteLevel", "use_regex": False}], "default"),
+    ],
+)
+def test_the_way_of_splitting_is_recognised(
+    parts: list[dict[str, Any]], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+    with caplog.at_level(logging.WARNING):
+        assert detect_pre_tokenizer(document) == name
+    assert ("no known name" in caplog.text) == (name == "default")
+
+
+def sentencepiece_model(pieces: list[tuple[str, float, int]]) -> bytes:
+    """A SentencePiece ModelProto with these pieces."""
+    import struct
+
+    out = b""
+    for text, score, kind in pieces:
+        body = b"\x0a" + bytes([len(text.encode())]) + text.encode() + b"\x15" + struct.pack("<f", score)
+        body += b"\x18" + bytes([kind])
+        out += b"\x0a" + bytes([len(body)]) + body
+    return out
+
+
+def test_sentencepiece_vocabularies_keep_scores_and_kinds(tmp_path: Path) -> None:
+    vocabulary = {"<unk>": 0, "<s>": 1, "<0x0A>": 2, "\u2581the": 3, "x": 4}
+    document = {
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "<unk>", "byte_fallback": True},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}]},
+        "added_tokens": [
+            {"id": 1, "content": "<s>", "special": True},
+            {"id": 5, "content": "\u2581\u2581", "special": False},
+        ],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    without = read_vocabulary(tmp_path, 7)
+    assert without is not None
+    assert without.model == "llama"
+    assert without.scores is not None and without.scores[3] > without.scores[4]
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("<0x0A>", 0.0, 6), ("\u2581the", -1.5, 1), ("x", -2.5, 1)]
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
+    vocabulary_read = read_vocabulary(tmp_path, 7)
+    assert vocabulary_read is not None and vocabulary_read.scores is not None
+    assert vocabulary_read.types == [2, 3, 6, 1, 1, 4, 5]
+    assert vocabulary_read.scores[3:5] == [-1.5, -2.5]
+    assert vocabulary_read.tokens[5:] == ["  ", "[PAD6]"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not a JSON object"),
+        ('{"model": {"type": "Unigram", "vocab": []}}', "no BPE vocabulary"),
+        ('{"model": {"vocab": {"a": 400}}}', "id 400"),
+        ('{"model": {"vocab": {"a": "b"}}}', "without text or id"),
+    ],
+)
+def test_malformed_tokenizers_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ExportError, match=message):
+        read_vocabulary(tmp_path, VOCABULARY)
+
+
+@pytest.mark.parametrize("data", [b"\x0a", b"\x0a\x7f", b"\xff" * 12, b"\x0b"])
+def test_a_malformed_sentencepiece_model_is_refused(data: bytes, tmp_path: Path) -> None:
+    document = {"model": {"type": "BPE", "vocab": {"a": 0}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(ExportError, match=r"tokenizer\.model"):
+        read_vocabulary(tmp_path, 4)
