@@ -1,0 +1,150 @@
+import { createHash, timingSafeEqual } from "node:crypto";
+import { HubError } from "./hub-error.ts";
+import { accountId, isNamespace } from "./identifiers.ts";
+
+export type TokenRole = "read" | "write" | "fineGrained";
+export type OrgRole = "admin" | "write" | "contributor" | "read";
+
+/** An access token. A fine-grained one writes only to `writeNamespaces`, and in discussions if `discussions` is set. */
+export type LocalHubToken = {
+	readonly token: string;
+	readonly role?: TokenRole | undefined;
+	readonly name?: string | undefined;
+	readonly writeNamespaces?: readonly string[] | undefined;
+	readonly discussions?: boolean | undefined;
+};
+
+/** A user and the tokens that speak for it. Organizations come into being by having members. */
+export type LocalHubUser = LocalHubToken & {
+	readonly name: string;
+	readonly fullname?: string | undefined;
+	readonly email?: string | undefined;
+	readonly orgs?: readonly { readonly name: string; readonly role: OrgRole }[] | undefined;
+	readonly moreTokens?: readonly LocalHubToken[] | undefined;
+};
+
+export type User = {
+	readonly id: string;
+	readonly name: string;
+	readonly fullname: string;
+	readonly email: string;
+	readonly orgs: ReadonlyMap<string, OrgRole>;
+};
+export type Organization = {
+	readonly id: string;
+	readonly name: string;
+	readonly fullname: string;
+	readonly members: ReadonlyMap<string, OrgRole>;
+};
+export type Identity = {
+	readonly user: User;
+	readonly token: {
+		readonly displayName: string;
+		readonly role: TokenRole;
+		readonly writeNamespaces: readonly string[];
+		readonly discussions: boolean;
+	};
+};
+
+export type Accounts = {
+	users(): readonly User[];
+	user(name: string): User | null;
+	userById(id: string): User | null;
+	organization(name: string): Organization | null;
+	organizations(): readonly Organization[];
+	/** The identity behind an `Authorization` header; `null` without one; 401 for one that no token matches. */
+	authenticate(header: string | undefined): Identity | null;
+};
+
+const TOKEN = /^hf_[A-Za-z0-9_-]{3,}$/;
+const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
+
+export function createAccounts(seeds: readonly LocalHubUser[]): Accounts {
+	const users = new Map<string, User>();
+	const members = new Map<string, Map<string, OrgRole>>();
+	const tokens: { readonly digest: Buffer; readonly identity: Identity }[] = [];
+	for (const seed of seeds) {
+		if (!isNamespace(seed.name)) throw new Error(`Not a user name the Hub would take: ${JSON.stringify(seed.name)}.`);
+		if (users.has(seed.name)) throw new Error(`Two users are named ${seed.name}.`);
+		const user: User = {
+			id: accountId(seed.name),
+			name: seed.name,
+			fullname: seed.fullname ?? seed.name,
+			email: seed.email ?? `${seed.name}@example.invalid`,
+			orgs: new Map((seed.orgs ?? []).map((org) => [org.name, org.role])),
+		};
+		users.set(seed.name, user);
+		for (const [name, role] of user.orgs) {
+			if (!isNamespace(name)) throw new Error(`Not an organization name the Hub would take: ${JSON.stringify(name)}.`);
+			const of = members.get(name) ?? new Map<string, OrgRole>();
+			of.set(seed.name, role);
+			members.set(name, of);
+		}
+		for (const token of [seed, ...(seed.moreTokens ?? [])]) {
+			if (!TOKEN.test(token.token))
+				throw new Error(`The token of ${seed.name} must start with hf_, or stock clients refuse it.`);
+			const role = token.role ?? "write";
+			tokens.push({
+				digest: digest(token.token),
+				identity: {
+					user,
+					token: {
+						displayName: (token === seed ? undefined : token.name) ?? `${seed.name}-${role}`,
+						role,
+						writeNamespaces: token.writeNamespaces ?? [],
+						discussions: role === "write" || (role === "fineGrained" && (token.discussions ?? false)),
+					},
+				},
+			});
+		}
+	}
+	const organizations = new Map<string, Organization>();
+	for (const [name, of] of members) {
+		if (users.has(name)) throw new Error(`${name} is both a user and an organization.`);
+		organizations.set(name, { id: accountId(name), name, fullname: name, members: of });
+	}
+
+	return {
+		users: () => [...users.values()],
+		user: (name) => users.get(name) ?? null,
+		userById: (id) => [...users.values()].find((user) => user.id === id) ?? null,
+		organization: (name) => organizations.get(name) ?? null,
+		organizations: () => [...organizations.values()],
+		authenticate(header) {
+			if (header === undefined || header === "") return null;
+			let given: string | null = null;
+			if (header.startsWith("Bearer ")) given = header.slice(7).trim();
+			else if (header.startsWith("Basic ")) {
+				// git and git-lfs send the token as the password
+				const pair = Buffer.from(header.slice(6), "base64").toString("utf8");
+				given = pair.slice(pair.indexOf(":") + 1);
+			}
+			const wanted = digest(given ?? "");
+			let found: Identity | null = null;
+			// no early end: the time must not tell how far a guess got
+			for (const token of tokens) if (timingSafeEqual(token.digest, wanted)) found = token.identity;
+			if (found === null) throw new HubError(401, "Invalid credentials in Authorization header");
+			return found;
+		},
+	};
+}
+
+/** May this identity act as a member of the namespace, by what the account is and what the token allows? */
+export function mayWriteNamespace(identity: Identity, namespace: string): boolean {
+	const role = identity.user.orgs.get(namespace);
+	const owns = identity.user.name === namespace || role === "admin" || role === "write" || role === "contributor";
+	if (!owns) return false;
+	switch (identity.token.role) {
+		case "read":
+			return false;
+		case "write":
+			return true;
+		case "fineGrained":
+			return identity.token.writeNamespaces.includes(namespace);
+	}
+}
+
+export function isMemberOf(identity: Identity, namespace: string): boolean {
+	if (identity.user.name !== namespace && !identity.user.orgs.has(namespace)) return false;
+	return identity.token.role !== "fineGrained" || identity.token.writeNamespaces.includes(namespace);
+}

@@ -1,0 +1,88 @@
+import { createHash } from "node:crypto";
+
+/** One file of a commit. `oid` is the git blob sha1; for an LFS file that of its pointer, and `lfs` names the content. */
+export type FileEntry = {
+	readonly oid: string;
+	readonly size: number;
+	readonly lfs?: { readonly oid: string; readonly size: number; readonly pointerSize: number };
+};
+export type FileTree = ReadonlyMap<string, FileEntry>;
+
+export type DirectoryEntry = { readonly path: string; readonly oid: string };
+
+export function gitBlobOid(content: Uint8Array): string {
+	return createHash("sha1").update(`blob ${content.byteLength}\0`).update(content).digest("hex");
+}
+
+export function lfsPointer(oid: string, size: number): string {
+	return `version https://git-lfs.github.com/spec/v1\noid sha256:${oid}\nsize ${size}\n`;
+}
+
+export function lfsEntry(oid: string, size: number): FileEntry {
+	const pointer = Buffer.from(lfsPointer(oid, size));
+	return { oid: gitBlobOid(pointer), size, lfs: { oid, size, pointerSize: pointer.byteLength } };
+}
+
+type Node = { readonly files: Map<string, string>; readonly directories: Map<string, Node> };
+
+function hashTree(node: Node, path: string, found: DirectoryEntry[]): string {
+	const rows: { key: Buffer; mode: string; name: string; oid: string }[] = [];
+	for (const [name, oid] of node.files) rows.push({ key: Buffer.from(name), mode: "100644", name, oid });
+	for (const [name, child] of node.directories) {
+		const oid = hashTree(child, path === "" ? name : `${path}/${name}`, found);
+		// git sorts a directory as if its name ended in a slash
+		rows.push({ key: Buffer.from(`${name}/`), mode: "40000", name, oid });
+	}
+	rows.sort((a, b) => Buffer.compare(a.key, b.key));
+	const body = Buffer.concat(
+		rows.map((row) => Buffer.concat([Buffer.from(`${row.mode} ${row.name}\0`), Buffer.from(row.oid, "hex")])),
+	);
+	const oid = createHash("sha1").update(`tree ${body.byteLength}\0`).update(body).digest("hex");
+	if (path !== "") found.push({ path, oid });
+	return oid;
+}
+
+/** The root tree's oid and every directory with its own, as git computes them. */
+export function treeObjects(files: FileTree): { root: string; directories: readonly DirectoryEntry[] } {
+	const root: Node = { files: new Map(), directories: new Map() };
+	for (const [path, entry] of files) {
+		const segments = path.split("/");
+		const name = segments.pop() ?? path;
+		let node = root;
+		for (const segment of segments) {
+			let child = node.directories.get(segment);
+			if (child === undefined) {
+				child = { files: new Map(), directories: new Map() };
+				node.directories.set(segment, child);
+			}
+			node = child;
+		}
+		node.files.set(name, entry.oid);
+	}
+	const directories: DirectoryEntry[] = [];
+	const oid = hashTree(root, "", directories);
+	directories.sort((a, b) => (a.path < b.path ? -1 : 1));
+	return { root: oid, directories };
+}
+
+export function commitOid(commit: {
+	tree: string;
+	parents: readonly string[];
+	author: string;
+	date: Date;
+	message: string;
+}): string {
+	const seconds = Math.floor(commit.date.getTime() / 1000);
+	const person = `${commit.author} <${commit.author}@users.noreply.local> ${seconds} +0000`;
+	const text = [
+		`tree ${commit.tree}`,
+		...commit.parents.map((parent) => `parent ${parent}`),
+		`author ${person}`,
+		`committer ${person}`,
+		"",
+		commit.message,
+		"",
+	].join("\n");
+	const body = Buffer.from(text);
+	return createHash("sha1").update(`commit ${body.byteLength}\0`).update(body).digest("hex");
+}

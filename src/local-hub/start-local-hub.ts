@@ -1,0 +1,272 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import express, { type NextFunction, type Request, type Response } from "express";
+import { z } from "zod";
+import { type Clock, systemClock } from "../clock.ts";
+import { type Log, silentLog } from "../log.ts";
+import { createAccounts, type LocalHubUser } from "./accounts.ts";
+import { readJson, writeJsonAtomically } from "./atomic-file.ts";
+import { openBlobStore } from "./blob-store.ts";
+import { openCollectionStore } from "./collection-store.ts";
+import { createDiscussionStore } from "./discussion-store.ts";
+import { createFaults, type Faults } from "./faults.ts";
+import type { HubContext } from "./hub-context.ts";
+import { HubError } from "./hub-error.ts";
+import { newId } from "./identifiers.ts";
+import { escapeHtml } from "./markdown.ts";
+import { pageLayout } from "./pages/page-layout.ts";
+import { pageRoutes } from "./pages/page-routes.ts";
+import { openReadMarks } from "./read-marks.ts";
+import { createFactsReader } from "./repo-facts.ts";
+import { openRepoStore } from "./repo-store.ts";
+import { accountRoutes } from "./routes/account-routes.ts";
+import { adminRoutes } from "./routes/admin-routes.ts";
+import { collectionRoutes } from "./routes/collection-routes.ts";
+import { discussionRoutes } from "./routes/discussion-routes.ts";
+import { gateRoutes } from "./routes/gate-routes.ts";
+import { notificationRoutes } from "./routes/notification-routes.ts";
+import { refRoutes } from "./routes/ref-routes.ts";
+import { repoAdminRoutes } from "./routes/repo-admin-routes.ts";
+import { repoReadRoutes } from "./routes/repo-read-routes.ts";
+import { resolveRoutes } from "./routes/resolve-routes.ts";
+import { uploadRoutes } from "./routes/upload-routes.ts";
+import { webhookRoutes } from "./routes/webhook-routes.ts";
+import { xetRoutes } from "./routes/xet-routes.ts";
+import { createUrlSigner } from "./url-signer.ts";
+import { createWebhookDispatcher } from "./webhook-delivery.ts";
+import { openWebhookStore } from "./webhook-store.ts";
+
+export type LocalHubOptions = {
+	/** Everything is kept here; one running Hub at a time. */
+	readonly dataDirectory: string;
+	readonly port?: number;
+	readonly host?: string;
+	/** What others reach this Hub by, when it is not `http://host:port`. */
+	readonly publicUrl?: string;
+	readonly users: readonly LocalHubUser[];
+	readonly log?: Log;
+	readonly clock?: Clock;
+	/** Opens the fault switches; a random one by default. */
+	readonly adminToken?: string;
+	readonly webhookRetryMilliseconds?: readonly number[];
+	readonly webhookTimeoutMilliseconds?: number;
+	readonly webhookSuspendAfterFailures?: number;
+	/** LFS objects above it go in parts. */
+	readonly multipartThresholdBytes?: number;
+	readonly multipartChunkBytes?: number;
+	/** Called once for each answered request. */
+	readonly onRequest?: (request: { method: string; path: string; status: number }) => void;
+};
+
+export type LocalHub = {
+	readonly url: string;
+	readonly adminToken: string;
+	readonly faults: Faults;
+	/** Resolves when no webhook delivery is under way or waiting for a retry. */
+	webhooksIdle(): Promise<void>;
+	close(): Promise<void>;
+};
+
+const instanceSchema = z.object({ id: z.string(), key: z.string() });
+const MEBIBYTE = 1024 * 1024;
+
+function isRunning(pid: number): boolean {
+	try {
+		process.kill(pid, 0);
+		return true;
+	} catch (error) {
+		return error instanceof Error && "code" in error && error.code === "EPERM";
+	}
+}
+
+/** Two processes writing one data folder would overwrite each other's refs, so the second is refused. */
+async function lockDirectory(directory: string): Promise<() => Promise<void>> {
+	const path = join(directory, "lock");
+	for (let attempt = 0; attempt < 2; attempt++) {
+		try {
+			const handle = await open(path, "wx", 0o600);
+			await handle.writeFile(String(process.pid));
+			await handle.close();
+			return () => rm(path, { force: true });
+		} catch (error) {
+			if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+			const pid = Number(await readFile(path, "utf8").catch(() => "0"));
+			if (pid > 0 && pid !== process.pid && isRunning(pid))
+				throw new Error(`Another local Hub (process ${pid}) has ${directory} open. Stop it, or choose another folder.`);
+			if (pid === process.pid && heldHere.has(directory))
+				throw new Error(`This process has ${directory} open already.`);
+			await rm(path, { force: true });
+		}
+	}
+	throw new Error(`Could not lock ${directory}: another local Hub starts there.`);
+}
+const heldHere = new Set<string>();
+
+/** A Hub that runs on this machine and answers like the real one in what the stock clients do with it. */
+export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub> {
+	const { dataDirectory } = options;
+	const log = options.log ?? silentLog;
+	const clock = options.clock ?? systemClock;
+	const host = options.host ?? "127.0.0.1";
+	const adminToken = options.adminToken ?? randomBytes(24).toString("base64url");
+	const accounts = createAccounts(options.users);
+
+	await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
+	const unlock = await lockDirectory(dataDirectory);
+	heldHere.add(dataDirectory);
+	const release = async (): Promise<void> => {
+		heldHere.delete(dataDirectory);
+		await unlock();
+	};
+
+	try {
+		const instanceFile = join(dataDirectory, "instance.json");
+		let instance = await readJson(instanceFile, instanceSchema);
+		if (instance === null) {
+			instance = { id: randomUUID(), key: randomBytes(32).toString("base64") };
+			await writeJsonAtomically(instanceFile, instance);
+		}
+		const blobs = await openBlobStore(dataDirectory);
+		const repos = await openRepoStore(dataDirectory, clock);
+		const discussions = createDiscussionStore();
+		for (const repo of repos.all()) {
+			await discussions.load(repo);
+			// A kill between a pull request's ref and its discussion leaves a ref that nobody was told of: take it back.
+			const known = new Set(discussions.of(repo).map((discussion) => String(discussion.num)));
+			const pulls = Object.entries(repo.refs.pulls).filter(([num]) => known.has(num));
+			if (pulls.length < Object.keys(repo.refs.pulls).length)
+				await repos.setRefs(repo, { pulls: Object.fromEntries(pulls) });
+		}
+		const collections = await openCollectionStore(dataDirectory);
+		const readMarks = await openReadMarks(dataDirectory);
+		const webhooks = await openWebhookStore(dataDirectory);
+		const faults = createFaults();
+		const dispatcher = createWebhookDispatcher({
+			store: webhooks,
+			clock,
+			log,
+			faults,
+			ownerType: (name) =>
+				accounts.user(name) !== null ? "user" : accounts.organization(name) !== null ? "org" : null,
+			options: {
+				retryDelaysMilliseconds: options.webhookRetryMilliseconds ?? [1000, 5000, 30_000, 120_000, 600_000],
+				timeoutMilliseconds: options.webhookTimeoutMilliseconds ?? 30_000,
+				suspendAfterFailures: options.webhookSuspendAfterFailures ?? 20,
+			},
+		});
+
+		let origin = "";
+		const context: HubContext = {
+			origin: () => origin,
+			instanceId: instance.id,
+			clock,
+			log,
+			accounts,
+			blobs,
+			repos,
+			discussions,
+			collections,
+			readMarks,
+			webhooks,
+			dispatcher,
+			facts: createFactsReader(blobs),
+			signer: createUrlSigner(Buffer.from(instance.key, "base64"), () => clock.now().getTime()),
+			multipartThreshold: options.multipartThresholdBytes ?? 64 * MEBIBYTE,
+			multipartChunk: options.multipartChunkBytes ?? 16 * MEBIBYTE,
+		};
+
+		const app = express();
+		app.disable("x-powered-by");
+		app.set("etag", false);
+		app.set("query parser", "simple");
+		app.use((request: Request, response: Response, next: NextFunction) => {
+			response.set("X-Request-Id", newId());
+			response.on("close", () => {
+				options.onRequest?.({ method: request.method, path: request.originalUrl, status: response.statusCode });
+				log.debug("request", { method: request.method, path: request.path, status: response.statusCode });
+			});
+			next();
+		});
+		app.use(adminRoutes({ adminToken, faults }));
+		app.use((request, response, next) => faults.middleware(request, response, next));
+		for (const routes of [
+			accountRoutes,
+			repoAdminRoutes,
+			webhookRoutes,
+			notificationRoutes,
+			collectionRoutes,
+			uploadRoutes,
+			xetRoutes,
+			refRoutes,
+			discussionRoutes,
+			gateRoutes,
+			repoReadRoutes,
+			resolveRoutes,
+			pageRoutes,
+		])
+			app.use(routes(context));
+		app.use(() => {
+			throw new HubError(404, "Not found");
+		});
+		app.use((error: unknown, request: Request, response: Response, _next: NextFunction) => {
+			// an upload that is refused half-way: read on, or the client sees a reset instead of the reason
+			request.resume();
+			if (response.headersSent) {
+				response.destroy();
+				return;
+			}
+			const known = error instanceof HubError ? error : bodyParserError(error);
+			if (known === null) log.error("A request failed", { error, method: request.method, path: request.path });
+			const answer = known ?? new HubError(500, "Internal error of the local Hub");
+			response.status(answer.status).set(answer.headers);
+			if (answer.code !== null) response.set("X-Error-Code", answer.code);
+			response.set("X-Error-Message", answer.message.replaceAll(/[^\x20-\x7e]/g, " ").slice(0, 500));
+			const wantsPage = request.method === "GET" && request.accepts(["json", "html"]) === "html";
+			if (wantsPage && !request.path.startsWith("/api/"))
+				response
+					.set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+					.type("html")
+					.send(pageLayout(String(answer.status), `<h1>${answer.status}</h1><p>${escapeHtml(answer.message)}</p>`));
+			else response.type("application/json").send(JSON.stringify({ ...answer.body, error: answer.message }));
+		});
+
+		const server = createServer(app);
+		// uploads of many gigabytes take as long as they take
+		server.requestTimeout = 0;
+		await new Promise<void>((resolve, reject) => {
+			server.once("error", reject);
+			server.listen(options.port ?? 0, host, resolve);
+		});
+		const address: AddressInfo | string | null = server.address();
+		const port = typeof address === "object" && address !== null ? address.port : (options.port ?? 0);
+		const shownHost = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
+		origin = (options.publicUrl ?? `http://${shownHost}:${port}`).replace(/\/$/, "");
+		dispatcher.resume();
+
+		return {
+			url: origin,
+			adminToken,
+			faults,
+			webhooksIdle: () => dispatcher.idle(),
+			async close() {
+				await dispatcher.close();
+				const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+				server.closeAllConnections();
+				await closed;
+				await release();
+			},
+		};
+	} catch (error) {
+		await release();
+		throw error;
+	}
+}
+
+/** body-parser and the router throw errors that carry a status below 500 for what the client did wrong. */
+function bodyParserError(error: unknown): HubError | null {
+	if (!(error instanceof Error) || !("status" in error) || typeof error.status !== "number") return null;
+	return error.status >= 400 && error.status < 500 ? new HubError(error.status, error.message) : null;
+}
