@@ -1,5 +1,5 @@
 import { createRepo, modelInfo } from "@huggingface/hub";
-import { RetryableError } from "../errors.ts";
+import { PermanentError, RetryableError } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 
@@ -25,7 +25,23 @@ export async function createPrivateRepo(
 	try {
 		await createRepo({ ...access, repo: { type: "model", name: repo }, visibility: "private" });
 	} catch (error) {
-		if (hubStatus(error) !== 409) throw error;
+		switch (hubStatus(error)) {
+			case 409:
+				break;
+			case 401:
+			case 402:
+			case 403:
+				throw new PermanentError(
+					{
+						code: "not-permitted",
+						message: `The bot's token may not create ${repo}.`,
+						remedy: "The operator gives the publishing token write access to that namespace, then retries the job.",
+					},
+					{ cause: error },
+				);
+			default:
+				throw error;
+		}
 	}
 	const state = await repoState({ ...access, repo });
 	if (state === null) throw new RetryableError(`${repo} was created, but the Hub does not show it yet.`);

@@ -1,0 +1,36 @@
+import type { HubAccess } from "../hub/hub-access.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { announce } from "./announce.ts";
+import { targetRepo } from "./names.ts";
+import { publish } from "./publish.ts";
+import { fetchStaged, removeStaging, stage } from "./stage.ts";
+import type { SourceStatusView } from "./status-text.ts";
+
+export type PublishSettings = {
+	/** With write rights on `namespace`, and nowhere else. */
+	readonly publisher: HubAccess & { readonly accessToken: string };
+	/** Reads sources. */
+	readonly reader: HubAccess;
+	/** Writes in discussions. */
+	readonly discussions: HubAccess & { readonly accessToken: string };
+	readonly namespace: string;
+	/** Where the job pages are for people outside; `null` when they have no public address. */
+	readonly publicUrl: string | null;
+};
+
+/** This folder's functions with their settings filled in, in the form that the job engine takes. */
+export function createPublishPorts(settings: PublishSettings) {
+	const { publisher: hub, reader, discussions, namespace, publicUrl } = settings;
+	return {
+		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe }) =>
+			targetRepo({ ...request, namespace }),
+		stage: (request: Omit<Parameters<typeof stage>[0], "hub" | "namespace">) => stage({ ...request, hub, namespace }),
+		fetchStaged: (request: Omit<Parameters<typeof fetchStaged>[0], "hub" | "namespace">) =>
+			fetchStaged({ ...request, hub, namespace }),
+		removeStaging: (request: Omit<Parameters<typeof removeStaging>[0], "hub" | "namespace">) =>
+			removeStaging({ ...request, hub, namespace }),
+		publish: (request: Omit<Parameters<typeof publish>[0], "hub" | "reader">) => publish({ ...request, hub, reader }),
+		announce: (status: SourceStatusView & { readonly discussion: number | null }) =>
+			announce({ hub: discussions, publicUrl, status }),
+	};
+}

@@ -1,0 +1,37 @@
+import type { HubAccess } from "../hub/hub-access.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { fetchSource } from "./fetch-source.ts";
+import type { SourceLimits } from "./inspect-files.ts";
+import { inspectSource } from "./inspect-source.ts";
+import type { ChildLimits } from "./onnx-kl.ts";
+import { verifyVariant } from "./verify-variant.ts";
+
+export type VerifySettings = {
+	/** Reads sources. */
+	readonly reader: HubAccess;
+	readonly sourceLimits: SourceLimits;
+	readonly childLimits: ChildLimits;
+};
+
+/** This folder's functions with their settings filled in, in the form that the job engine takes. */
+export function createVerifyPorts(settings: VerifySettings) {
+	const { reader, sourceLimits, childLimits } = settings;
+	return {
+		inspectSource: (request: { readonly repo: string; readonly revision: string }) =>
+			inspectSource({ ...reader, ...request, limits: sourceLimits }),
+		fetchSource: (request: {
+			readonly repo: string;
+			readonly sha: string;
+			readonly directory: string;
+			readonly signal: AbortSignal;
+		}) => fetchSource({ ...reader, ...request, limits: sourceLimits }),
+		verify: (request: {
+			readonly directory: string;
+			readonly manifest: Manifest;
+			readonly recipe: Recipe;
+			readonly verificationPath: string | null;
+			readonly signal: AbortSignal;
+		}) => verifyVariant({ ...request, limits: childLimits }),
+	};
+}
