@@ -168,8 +168,11 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 		display.say(`\nThe job took ${result.seconds.job.toFixed(0)} s.`);
 		if (json) terminal.out(`${JSON.stringify(result)}\n`);
 		if (!exit) {
-			display.say(`Everything stays open until Ctrl-C. Ask for a variant as the publisher would:`);
-			display.say(`  ${discussionUrl}: a comment "@yaqa-bot quantize 8bit gguf", token ${stack.people.owner.token}`);
+			display.say(
+				"Everything stays open until Ctrl-C. To ask for a variant, comment in that discussion as the publisher:",
+			);
+			display.say("  @yaqa-bot quantize 8bit gguf");
+			display.say(`Accounts and tokens of this Hub: ${join(dataDirectory, "accounts.json")}`);
 			await untilInterrupted(interrupt.signal);
 		}
 	} catch (error) {

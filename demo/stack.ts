@@ -167,6 +167,12 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 	});
 	const botPort = options.botPort === undefined || options.botPort === 0 ? await freePort() : options.botPort;
 	const botUrl = `http://127.0.0.1:${botPort}`;
+	// For whoever wants to push and comment by hand, or from a test: accounts of this Hub only.
+	await writeFile(
+		join(dataDirectory, "accounts.json"),
+		`${JSON.stringify({ hubUrl: hub.url, botUrl, ...people }, null, "\t")}\n`,
+		{ mode: 0o600 },
+	);
 	const configurationPath = join(dataDirectory, "yaqa-bot.yaml");
 	const botLogPath = join(dataDirectory, "bot.log");
 	const configuration = layered(
