@@ -7,7 +7,7 @@ export type ParsedCommand =
 	| { readonly kind: "quantize"; readonly recipes: readonly string[]; readonly line: string }
 	| { readonly kind: "status"; readonly line: string }
 	| { readonly kind: "help"; readonly line: string }
-	/** Addressed to the bot, but not understood. `suggestion` is what follows the mention. */
+	/** Addressed to the bot, but not understood. `suggestion` is what follows the mention; it is safe to show as code. */
 	| { readonly kind: "invalid"; readonly line: string; readonly message: string; readonly suggestion: string | null };
 
 export type CommandGrammar = {
@@ -21,6 +21,8 @@ export const MAXIMUM_COMMANDS = 10;
 export const MAXIMUM_RECIPES = 16;
 const MAXIMUM_LINE_TOKENS = 40;
 const MAXIMUM_SHOWN_CHARACTERS = 80;
+
+const SUGGESTIBLE = /^[A-Za-z0-9:=,._ -]{1,80}$/;
 
 const CONTAINER_WORDS: ReadonlyMap<string, Container> = new Map([
 	["gguf", "gguf"],
@@ -57,7 +59,9 @@ const KNOWN_WORDS: readonly string[] = [
 ];
 
 /** What follows the mention when `line` is addressed to the bot, else `null`. */
-function addressed(line: string, botName: string): string | null {
+function addressed(written: string, botName: string): string | null {
+	// Copied from a page or a reply, a mention may carry invisible joiners.
+	const line = written.replaceAll(/[\u200B-\u200D\u2060\uFEFF]/g, "").trimStart();
 	const mention = `@${botName.toLowerCase()}`;
 	if (line.slice(0, mention.length).toLowerCase() !== mention) return null;
 	const rest = line.slice(mention.length);
@@ -195,7 +199,7 @@ function parseLine(line: string, rest: string, grammar: CommandGrammar): ParsedC
 			const corrected = near === null ? null : rest.replace(new RegExp(escapeForPattern(text), "i"), () => near);
 			return invalid(
 				looksLikeRecipe ? parsed.refusal.message : `I do not know the word "${shown(text)}".`,
-				corrected === null || corrected.length > MAXIMUM_SHOWN_CHARACTERS ? near : corrected,
+				corrected !== null && SUGGESTIBLE.test(corrected) ? corrected : near,
 			);
 		}
 	}
@@ -232,7 +236,7 @@ function escapeForPattern(text: string): string {
 export function parseComment(markdown: string, grammar: CommandGrammar): readonly ParsedCommand[] {
 	if (markdown.length > MAXIMUM_COMMENT_CHARACTERS) return [];
 	// Most comments never name the bot: they cost no parsing.
-	if (!markdown.toLowerCase().includes(`@${grammar.botName.toLowerCase()}`)) return [];
+	if (!markdown.includes("@") || !markdown.toLowerCase().includes(grammar.botName.toLowerCase())) return [];
 	const commands: ParsedCommand[] = [];
 	for (const line of commentLines(markdown)) {
 		const rest = addressed(line, grammar.botName);

@@ -1,10 +1,11 @@
 import { assertNever, type Refusal } from "../errors.ts";
-import { formatBytes, formatChange, formatEstimate, shortSha } from "../jobs/figures.ts";
+import { formatChange, shortSha } from "../jobs/figures.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
 import { RECIPE_NAMES } from "../protocol/recipe.ts";
+import { markdownCode, markdownText } from "../publish/escape.ts";
+import { formatBytes, formatEstimate } from "../publish/figures.ts";
 import { COMMANDS } from "./command-table.ts";
-import { markdownCode, markdownText, tableCode } from "./markdown-text.ts";
 import type { ParsedCommand } from "./parse-comment.ts";
 
 export type ReplyContext = {
@@ -13,6 +14,8 @@ export type ReplyContext = {
 	readonly siteUrl: string | null;
 	readonly botName: string;
 };
+
+const MAXIMUM_SENTENCE = 2_000;
 
 function jobLink(context: ReplyContext, job: JobRecord, text: string): string {
 	return context.siteUrl === null
@@ -45,7 +48,7 @@ export function variantRows(context: ReplyContext, variants: readonly VariantRec
 		const change =
 			summary.klNats === null ? null : formatChange(summary.klNats.mean, summary.baselines.gptq?.mean ?? null);
 		const where = variant.state === "published" ? `[${summary.repo}](${summary.url})` : stateOfVariant(variant);
-		return `| ${tableCode(variant.recipe)} | ${where} | ${summary.bytes === null ? "–" : formatBytes(summary.bytes)} | ${kl} | ${change ?? "–"} |`;
+		return `| ${markdownCode(variant.recipe)} | ${where} | ${summary.bytes === null ? "–" : formatBytes(summary.bytes)} | ${kl} | ${change ?? "–"} |`;
 	});
 	return ["| Variant | Where | Size | KL, nats a token | Against GPTQ |", "|---|---|---:|---:|---:|", ...rows].join(
 		"\n",
@@ -53,7 +56,7 @@ export function variantRows(context: ReplyContext, variants: readonly VariantRec
 }
 
 function refusalText(refusal: Refusal): string {
-	return `${markdownText(refusal.message)}\n\n**What to do:** ${markdownText(refusal.remedy)}`;
+	return `${markdownText(refusal.message, MAXIMUM_SENTENCE)}\n\n**What to do:** ${markdownText(refusal.remedy, MAXIMUM_SENTENCE)}`;
 }
 
 /** The part of an answer that follows a request: planned, under way, published, failed. */
@@ -80,7 +83,7 @@ export function renderRequest(
 		case "publishing":
 		case "announcing": {
 			const verb = job.state === "planned" ? "Planned" : "Under way";
-			return `**${verb}** for commit ${commit}: ${markdownText(job.statusText)} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date when it has ended.${table}`;
+			return `**${verb}** for commit ${commit}: ${markdownText(job.statusText, MAXIMUM_SENTENCE)} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date when it has ended.${table}`;
 		}
 		case "done":
 			return `**Done** for commit ${commit}. Every figure was measured on the published files. ${jobLink(context, job, "How it was made")}.${table}`;
@@ -97,7 +100,7 @@ export function renderRequest(
 
 export function renderHelp(context: ReplyContext): string {
 	const rows = COMMANDS.flatMap((command) =>
-		command.examples.map((example) => `| ${tableCode(`@${context.botName} ${example.text}`)} | ${example.meaning} |`),
+		command.examples.map((example) => `| \`@${context.botName} ${example.text}\` | ${example.meaning} |`),
 	);
 	const recipes = RECIPE_NAMES.filter((recipe) => recipe.available).map((recipe) => markdownCode(recipe.name));
 	const more = context.siteUrl === null ? "" : ` [More on the help page](${context.siteUrl}/help).`;
@@ -123,16 +126,17 @@ export function renderStatus(
 	const newest = source.jobs[0];
 	if (newest !== undefined) {
 		const why = newest.refusal === null ? newest.statusText : newest.refusal.message;
-		parts.push(`Newest job: ${newest.state}. ${markdownText(why)} ${jobLink(context, newest, "The job")}.`);
+		parts.push(
+			`Newest job: ${newest.state}. ${markdownText(why, MAXIMUM_SENTENCE)} ${jobLink(context, newest, "The job")}.`,
+		);
 	}
 	if (context.siteUrl !== null) parts.push(`[All of it](${context.siteUrl}/m/${source.repo}).`);
 	return parts.join("\n\n");
 }
 
 export function renderInvalid(context: ReplyContext, command: ParsedCommand & { readonly kind: "invalid" }): string {
-	const meant =
-		command.suggestion === null ? "" : ` Did you mean ${markdownCode(`@${context.botName} ${command.suggestion}`)}?`;
-	return `**I did not understand** ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message)}${meant}`;
+	const meant = command.suggestion === null ? "" : ` Did you mean \`@${context.botName} ${command.suggestion}\`?`;
+	return `**I did not understand** ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message, MAXIMUM_SENTENCE)}${meant}`;
 }
 
 export function renderNotPermitted(context: ReplyContext, author: string): string {

@@ -1,16 +1,10 @@
 import { assertNever } from "../../errors.ts";
-import {
-	formatChange,
-	formatCount,
-	formatEstimate,
-	formatPercent,
-	formatSeconds,
-	shortSha,
-} from "../../jobs/figures.ts";
+import { formatChange, formatCount, formatSeconds, shortSha } from "../../jobs/figures.ts";
 import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/records.ts";
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import type { StageName } from "../../protocol/events.ts";
 import type { Quantizer } from "../../protocol/manifest.ts";
+import { formatEstimate, formatPercent } from "../../publish/figures.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";

@@ -1,5 +1,5 @@
-import { formatBytes } from "../../jobs/figures.ts";
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import { formatBytes } from "../../publish/figures.ts";
 import { type Html, html } from "../html.ts";
 
 const WIDTH = 760;

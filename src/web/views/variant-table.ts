@@ -1,5 +1,6 @@
-import { formatBytes, formatChange, formatEstimate, formatPercent, shortSha } from "../../jobs/figures.ts";
+import { formatChange, shortSha } from "../../jobs/figures.ts";
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import { formatBytes, formatEstimate, formatPercent } from "../../publish/figures.ts";
 import { type Html, html } from "../html.ts";
 import { variantBadge } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";

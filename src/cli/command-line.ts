@@ -1,0 +1,295 @@
+import { parseArgs } from "node:util";
+import { nearestWord } from "../protocol/recipe.ts";
+import { exitCodeList } from "./exit-codes.ts";
+
+type OptionDescription = {
+	readonly type: "string" | "boolean";
+	readonly short?: string;
+	readonly multiple?: boolean;
+	/** The name of the value in the usage text. */
+	readonly value?: string;
+	readonly summary: string;
+};
+
+export type CliCommandName = "serve" | "demo" | "local-hub" | "quantize" | "verify" | "config" | "doctor" | "help";
+
+export type CliCommand = {
+	readonly name: CliCommandName;
+	readonly operands: string;
+	readonly minimumOperands: number;
+	readonly maximumOperands: number;
+	readonly summary: string;
+	readonly options: Readonly<Record<string, OptionDescription>>;
+	readonly examples: readonly string[];
+};
+
+const CONFIG = {
+	type: "string",
+	short: "c",
+	value: "FILE",
+	summary: "configuration file (config/yaqa-bot.yaml)",
+} as const;
+const JSON_OUTPUT = {
+	type: "boolean",
+	summary: "print one JSON document as the last line of stdout; everything else goes to stderr",
+} as const;
+const HELP = { type: "boolean", short: "h", summary: "show this text" } as const;
+
+/** The command line. This table feeds the parser and every help text. */
+export const CLI_COMMANDS: readonly CliCommand[] = [
+	{
+		name: "serve",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Run the bot: webhooks, queue, pages.",
+		options: {
+			config: CONFIG,
+			port: { type: "string", short: "p", value: "PORT", summary: "port to listen on, instead of server.port" },
+			host: { type: "string", value: "ADDRESS", summary: "address to listen on, instead of server.host" },
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: ["yaqa-bot serve", "yaqa-bot serve --config /etc/yaqa-bot.yaml --port 8080"],
+	},
+	{
+		name: "demo",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Show everything on this machine: a local Hub, a push, a run, published repos.",
+		options: {
+			exit: { type: "boolean", summary: "end when the variants are published and checked" },
+			keep: { type: "boolean", summary: "keep the demo's folder" },
+			port: { type: "string", short: "p", value: "PORT", summary: "port of the bot's pages (a free one)" },
+			"hub-port": { type: "string", value: "PORT", summary: "port of the local Hub (a free one)" },
+			"data-dir": { type: "string", value: "FOLDER", summary: "where everything is kept (a temporary folder)" },
+			"database-url": { type: "string", value: "URL", summary: "PostgreSQL instead of the embedded database" },
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: ["yaqa-bot demo", "yaqa-bot demo --json --exit"],
+	},
+	{
+		name: "local-hub",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Run the local Hub alone, for trying things out with stock clients.",
+		options: {
+			port: { type: "string", short: "p", value: "PORT", summary: "port to listen on (7861; 0 takes a free one)" },
+			host: { type: "string", value: "ADDRESS", summary: "address to listen on (127.0.0.1)" },
+			"data-dir": { type: "string", value: "FOLDER", summary: "where repos are kept (data/local-hub)" },
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: ["yaqa-bot local-hub --port 7861"],
+	},
+	{
+		name: "quantize",
+		operands: "MODEL",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Quantize a Hub repo or a folder here and now; needs no server and publishes nothing.",
+		options: {
+			recipe: {
+				type: "string",
+				short: "r",
+				multiple: true,
+				value: "RECIPE",
+				summary: "a variant to make; may be repeated (the configuration's watch.recipes)",
+			},
+			output: { type: "string", short: "o", value: "FOLDER", summary: "where the variants are left (quantized/MODEL)" },
+			revision: { type: "string", value: "REVISION", summary: "branch or commit of a repo (main)" },
+			calibration: {
+				type: "string",
+				multiple: true,
+				value: "FILE",
+				summary: "a text file to calibrate on; may be repeated (the model's own samples)",
+			},
+			sequences: { type: "string", value: "N", summary: "calibration sequences, instead of the configuration's" },
+			length: { type: "string", value: "TOKENS", summary: "length of a calibration sequence" },
+			device: { type: "string", value: "DEVICE", summary: "auto, cpu or cuda" },
+			config: CONFIG,
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: [
+			"yaqa-bot quantize demo/model --recipe gguf:q4_0 --recipe w4a16,group=32",
+			"yaqa-bot quantize owner/model -r gguf:q8_0 -o out --json",
+		],
+	},
+	{
+		name: "verify",
+		operands: "VARIANT",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Check a published repo or a variant's folder against its manifest.",
+		options: {
+			revision: { type: "string", value: "REVISION", summary: "branch or commit of a repo (main)" },
+			verification: {
+				type: "string",
+				value: "FILE",
+				summary: "the run's verification.safetensors: the KL of ONNX files is computed again with it",
+			},
+			config: CONFIG,
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: ["yaqa-bot verify yaqa-bot/model-YAQA-GGUF", "yaqa-bot verify quantized/model/gguf-q4_0"],
+	},
+	{
+		name: "config",
+		operands: "check",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Read the configuration, name every problem, print what is in force.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot config check", "yaqa-bot config check --config my.yaml --json"],
+	},
+	{
+		name: "doctor",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Look at everything the bot needs and say how to mend what is missing.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot doctor"],
+	},
+	{
+		name: "help",
+		operands: "[COMMAND]",
+		minimumOperands: 0,
+		maximumOperands: 1,
+		summary: "Show this overview, or all about one command.",
+		options: { json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot help quantize"],
+	},
+];
+
+export type ParsedCommandLine =
+	| {
+			readonly ok: true;
+			readonly command: CliCommand;
+			readonly operands: readonly string[];
+			readonly text: (option: string) => string | null;
+			readonly texts: (option: string) => readonly string[];
+			readonly flag: (option: string) => boolean;
+	  }
+	| { readonly ok: false; readonly message: string; readonly suggestion: string | null };
+
+export function findCommand(name: string): CliCommand | null {
+	return CLI_COMMANDS.find((command) => command.name === name) ?? null;
+}
+
+/** Reads the arguments after the program's name. */
+export function parseCommandLine(args: readonly string[]): ParsedCommandLine {
+	const [first, ...rest] = args;
+	const asked = first === undefined || first === "--help" || first === "-h" ? "help" : first;
+	const command = findCommand(asked);
+	if (command === null) {
+		return {
+			ok: false,
+			message: `There is no command "${asked.slice(0, 60)}".`,
+			suggestion: nearestWord(
+				asked.slice(0, 60),
+				CLI_COMMANDS.map((candidate) => candidate.name),
+			),
+		};
+	}
+	const unknown = (option: string): ParsedCommandLine => {
+		const near = nearestWord(option.replace(/^-+/, ""), Object.keys(command.options));
+		return {
+			ok: false,
+			message: `"yaqa-bot ${command.name}" has no option "${option}".`,
+			suggestion: near === null ? null : `--${near}`,
+		};
+	};
+	let parsed: { values: Record<string, unknown>; positionals: string[] };
+	try {
+		parsed = parseArgs({
+			args: rest,
+			allowPositionals: true,
+			strict: true,
+			options: Object.fromEntries(
+				Object.entries(command.options).map(([name, option]) => [
+					name,
+					{
+						type: option.type,
+						...(option.short === undefined ? {} : { short: option.short }),
+						...(option.multiple === true ? { multiple: true } : {}),
+					},
+				]),
+			),
+		});
+	} catch (error) {
+		const message = error instanceof Error ? error.message : String(error);
+		const option = /Unknown option '([^']+)'/.exec(message)?.[1];
+		if (option !== undefined) return unknown(option);
+		return { ok: false, message: message.split("\n", 1)[0] ?? message, suggestion: null };
+	}
+	const { values, positionals } = parsed;
+	const wantsHelp = values["help"] === true;
+	if (!wantsHelp && positionals.length < command.minimumOperands) {
+		return { ok: false, message: `"yaqa-bot ${command.name}" needs ${command.operands}.`, suggestion: null };
+	}
+	if (positionals.length > command.maximumOperands) {
+		return {
+			ok: false,
+			message: `"yaqa-bot ${command.name}" does not take "${positionals[command.maximumOperands] ?? ""}".`,
+			suggestion: null,
+		};
+	}
+	return {
+		ok: true,
+		command,
+		operands: positionals,
+		text: (option) => {
+			const value = values[option];
+			return typeof value === "string" ? value : null;
+		},
+		texts: (option) => {
+			const value = values[option];
+			return Array.isArray(value) ? value.map(String) : [];
+		},
+		flag: (option) => values[option] === true,
+	};
+}
+
+export function overviewText(): string {
+	const width = Math.max(...CLI_COMMANDS.map((command) => `${command.name} ${command.operands}`.length)) + 2;
+	const lines = CLI_COMMANDS.map(
+		(command) => `  ${`${command.name} ${command.operands}`.padEnd(width)}${command.summary}`,
+	);
+	return [
+		"yaqa-bot: quantized variants of Hub models, with their KL measured on the published files",
+		"",
+		"Usage: yaqa-bot COMMAND [OPTIONS]",
+		"",
+		...lines,
+		"",
+		"Exit status:",
+		exitCodeList(),
+		"",
+		'"yaqa-bot help COMMAND" shows the options of one.',
+	].join("\n");
+}
+
+export function commandText(command: CliCommand): string {
+	const left = Object.entries(command.options).map(([name, option]) => ({
+		flags: `${option.short === undefined ? "    " : `-${option.short}, `}--${name}${option.type === "string" ? ` ${option.value ?? "TEXT"}` : ""}`,
+		summary: option.summary,
+	}));
+	const width = Math.max(...left.map((option) => option.flags.length)) + 2;
+	return [
+		`Usage: yaqa-bot ${[command.name, command.operands, "[OPTIONS]"].filter((part) => part !== "").join(" ")}`,
+		"",
+		command.summary,
+		"",
+		"Options:",
+		...left.map((option) => `  ${option.flags.padEnd(width)}${option.summary}`),
+		"",
+		"Examples:",
+		...command.examples.map((example) => `  ${example}`),
+	].join("\n");
+}

@@ -1,0 +1,316 @@
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { access, constants, statfs } from "node:fs/promises";
+import { createServer } from "node:net";
+import { dirname, join } from "node:path";
+import { whoAmI } from "@huggingface/hub";
+import { loadConfiguration } from "../config/load.ts";
+import { runnerEnvironment } from "../config/runner-environment.ts";
+import type { Configuration } from "../config/schema.ts";
+import type { Secrets } from "../config/secrets.ts";
+import { openPostgres } from "../db/pg.ts";
+import { hubStatus } from "../hub/hub-request-error.ts";
+import { listWebhooks } from "../hub/list-webhooks.ts";
+import { silentLog } from "../log.ts";
+import { formatBytes } from "../publish/figures.ts";
+import { problemLine } from "./config-check.ts";
+import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { publisherAccess, readAccess } from "./hub-access.ts";
+import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
+import { printable, type Terminal } from "./terminal.ts";
+
+/** `broken`: the bot cannot work so. `lacking`: it works, with less. */
+export type Finding = {
+	readonly name: string;
+	readonly state: "fine" | "lacking" | "broken";
+	readonly detail: string;
+	readonly remedy: string | null;
+};
+
+const PYTHON_PROBE = `
+import importlib, json, platform
+found = {}
+for name in ("torch", "transformers", "safetensors", "gguf", "onnx", "onnxruntime", "numba", "compressed_tensors", "yaqa_runner"):
+    try:
+        found[name] = str(getattr(importlib.import_module(name), "__version__", "found"))
+    except Exception as error:
+        found[name] = None
+cuda = None
+try:
+    import torch
+    if torch.cuda.is_available():
+        cuda = torch.cuda.get_device_name(0)
+except Exception:
+    pass
+print(json.dumps({"python": platform.python_version(), "modules": found, "cuda": cuda}))
+`;
+
+const LOW_DISK_BYTES = 2e9;
+const SCARCE_DISK_BYTES = 20e9;
+
+function fine(name: string, detail: string): Finding {
+	return { name, state: "fine", detail, remedy: null };
+}
+function lacking(name: string, detail: string, remedy: string): Finding {
+	return { name, state: "lacking", detail, remedy };
+}
+function broken(name: string, detail: string, remedy: string): Finding {
+	return { name, state: "broken", detail, remedy };
+}
+
+function firstLine(error: unknown): string {
+	return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "";
+}
+
+/** The folder itself or the nearest one above it: looking must not make folders. */
+function existingPartOf(folder: string): string {
+	return existsSync(folder) || dirname(folder) === folder ? folder : existingPartOf(dirname(folder));
+}
+
+function checkNode(): Finding {
+	const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+	return major > 22 || (major === 22 && minor >= 18)
+		? fine("Node", process.versions.node)
+		: broken("Node", process.versions.node, "Run `npm run setup`: it installs Node 24 for the project.");
+}
+
+function runProgram(command: string, args: readonly string[], seconds: number): Promise<string | null> {
+	return new Promise((resolve) => {
+		let output = "";
+		const child = spawn(command, args, {
+			cwd: RUNNER_DIRECTORY,
+			env: runnerEnvironment(),
+			stdio: ["ignore", "pipe", "ignore"],
+		});
+		const timer = setTimeout(() => child.kill("SIGKILL"), seconds * 1000);
+		child.stdout.on("data", (chunk: Buffer) => {
+			output += chunk.toString("utf8").slice(0, 65_536);
+		});
+		child.on("error", () => resolve(null));
+		child.on("close", (code) => {
+			clearTimeout(timer);
+			resolve(code === 0 ? output : null);
+		});
+	});
+}
+
+async function checkPython(configuration: Configuration): Promise<readonly Finding[]> {
+	const python = runnerPython(configuration);
+	if (!existsSync(python)) return [broken("Python", `${python} is not there`, "Run `npm run setup`.")];
+	const output = await runProgram(python, ["-c", PYTHON_PROBE], 120);
+	if (output === null) return [broken("Python", `${python} does not run`, "Run `npm run setup` again.")];
+	const probe = JSON.parse(output.trim().split("\n").at(-1) ?? "{}") as {
+		python: string;
+		modules: Record<string, string | null>;
+		cuda: string | null;
+	};
+	const missing = Object.entries(probe.modules).flatMap(([name, version]) => (version === null ? [name] : []));
+	return [
+		missing.length === 0
+			? fine(
+					"Python",
+					`${probe.python}, torch ${probe.modules["torch"]}, transformers ${probe.modules["transformers"]}`,
+				)
+			: broken("Python", `cannot import ${missing.join(", ")}`, "Run `npm run setup` again."),
+		probe.cuda === null
+			? lacking("GPU", "none that torch can use: runs take the CPU", "Fine for small models; large ones need CUDA.")
+			: fine("GPU", probe.cuda),
+	];
+}
+
+async function checkCompiler(): Promise<Finding> {
+	for (const name of ["cc", "gcc", "clang"]) {
+		const output = await runProgram(name, ["--version"], 10);
+		if (output !== null) return fine("C compiler", output.split("\n", 1)[0] ?? name);
+	}
+	return lacking("C compiler", "none found", "Only the GPU kernels need one: install gcc or clang for runs on CUDA.");
+}
+
+async function checkDatabase(configuration: Configuration, secrets: Secrets): Promise<Finding> {
+	if (secrets.databaseUrl !== null) {
+		try {
+			const database = await openPostgres({ url: secrets.databaseUrl, poolSize: 2, log: silentLog });
+			await database.close();
+			return fine("Database", "PostgreSQL answers");
+		} catch (error) {
+			return broken("Database", `PostgreSQL: ${firstLine(error)}`, "Start it, or correct DATABASE_URL.");
+		}
+	}
+	const { dataDirectory } = configuration.database;
+	try {
+		await access(existingPartOf(dataDirectory), constants.W_OK);
+	} catch (error) {
+		return broken("Database", firstLine(error), "Choose a database.dataDirectory that can be written.");
+	}
+	const lock = join(dataDirectory, "database.lock");
+	if (!existsSync(lock)) return fine("Database", `embedded, in ${dataDirectory}`);
+	const pid = /"pid":(\d+)/.exec(readFileSync(lock, "utf8"))?.[1];
+	const lives = pid !== undefined && existsSync(`/proc/${pid}`);
+	return lives
+		? fine("Database", `embedded, in ${dataDirectory}, in use by process ${pid}`)
+		: fine("Database", `embedded, in ${dataDirectory}; a lock that a crash left is taken over at the next start`);
+}
+
+async function checkDisk(configuration: Configuration): Promise<Finding> {
+	const { dataDirectory } = configuration.database;
+	try {
+		const { bavail, bsize } = await statfs(existingPartOf(dataDirectory));
+		const free = bavail * bsize;
+		const detail = `${formatBytes(free)} free in ${dataDirectory}`;
+		if (free < LOW_DISK_BYTES)
+			return broken("Disk", detail, "Free some space, or set database.dataDirectory elsewhere.");
+		if (free < SCARCE_DISK_BYTES) return lacking("Disk", detail, "A run needs about three times its model's size.");
+		return fine("Disk", detail);
+	} catch (error) {
+		return broken("Disk", firstLine(error), "Choose a database.dataDirectory that can be written.");
+	}
+}
+
+/** Whether the account of a token may write into a namespace, as far as the Hub says. */
+async function checkToken(
+	name: string,
+	access: ReturnType<typeof publisherAccess>,
+	wanted: { readonly namespace: string; readonly botUser: string; readonly writes: boolean },
+): Promise<Finding> {
+	const { accessToken } = access;
+	if (accessToken === undefined) {
+		return wanted.writes
+			? broken(
+					name,
+					"not set",
+					"Set YAQA_BOT_HUB_TOKEN to a token of the bot's account that may write to its namespace.",
+				)
+			: lacking(name, "not set: the publisher's token reads", "Set YAQA_BOT_READ_TOKEN to a token that may only read.");
+	}
+	try {
+		const who = await whoAmI({ ...access, accessToken });
+		const organisations = who.type === "user" ? who.orgs.map((organisation) => organisation.name) : [];
+		const role = "auth" in who ? who.auth.accessToken?.role : undefined;
+		const detail = `of ${who.name}${role === undefined ? "" : `, role ${role}`}`;
+		if (!wanted.writes) {
+			return role === "write"
+				? lacking(name, `${detail}: it may write`, "A token that may only read is enough here, and safer.")
+				: fine(name, detail);
+		}
+		if (role === "read") {
+			return broken(name, `${detail}: it may not write`, `Make one that may write to ${wanted.namespace}.`);
+		}
+		if (who.name !== wanted.namespace && !organisations.includes(wanted.namespace)) {
+			return broken(
+				name,
+				`${detail}, who is not in ${wanted.namespace}`,
+				"Correct hub.namespace, or add the account to the organisation.",
+			);
+		}
+		if (who.name !== wanted.botUser) {
+			return lacking(name, detail, `hub.botUser says "${wanted.botUser}": correct it, so that links fit.`);
+		}
+		return fine(name, detail);
+	} catch (error) {
+		return hubStatus(error) === 401
+			? broken(name, "the Hub does not accept it", "Make a new one in the Hub's settings.")
+			: broken(name, firstLine(error), "Check hub.url and the network.");
+	}
+}
+
+async function checkWebhook(configuration: Configuration, secrets: Secrets): Promise<Finding> {
+	const name = "Webhook";
+	if (secrets.webhookSecret === null) {
+		return lacking(
+			name,
+			"no secret is set: deliveries are refused, and pushes are found by the sweep alone",
+			"Set YAQA_BOT_WEBHOOK_SECRET to a long random text and give the same one to the Hub's webhook.",
+		);
+	}
+	const { publicUrl } = configuration.server;
+	if (publicUrl === null) {
+		return lacking(
+			name,
+			"the secret is set; server.publicUrl is not, so the bot cannot register itself",
+			"Set server.publicUrl, or make the webhook in the Hub's settings, to ADDRESS/webhooks/hub.",
+		);
+	}
+	if (secrets.publisherToken === null) return lacking(name, "cannot look without a token", "Set YAQA_BOT_HUB_TOKEN.");
+	try {
+		const webhooks = await listWebhooks(publisherAccess(configuration, secrets));
+		const ours = webhooks.find((webhook) => webhook.url === `${publicUrl}/webhooks/hub`);
+		if (ours === undefined) return lacking(name, "not registered yet", "`yaqa-bot serve` registers it when it starts.");
+		return ours.disabled === false
+			? fine(name, `registered for ${ours.watched.map((item) => item.name).join(", ") || "nothing"}`)
+			: lacking(
+					name,
+					`switched off by the Hub: ${String(ours.disabled)}`,
+					"`yaqa-bot serve` switches it on when it starts.",
+				);
+	} catch (error) {
+		return lacking(name, firstLine(error), "Check hub.url and the token's rights.");
+	}
+}
+
+async function checkPort(configuration: Configuration): Promise<Finding> {
+	const { host, port } = configuration.server;
+	const problem = await new Promise<NodeJS.ErrnoException | null>((resolve) => {
+		const server = createServer();
+		server.once("error", resolve);
+		server.listen(port, host, () => server.close(() => resolve(null)));
+	});
+	const name = "Port";
+	if (problem === null) return fine(name, `${host}:${port} is free`);
+	if (problem.code !== "EADDRINUSE") return broken(name, firstLine(problem), "Correct server.host and server.port.");
+	const alive = await fetch(`http://${host}:${port}/healthz`, { signal: AbortSignal.timeout(2000) })
+		.then(async (response) => response.ok && (await response.text()).includes('"alive":true'))
+		.catch(() => false);
+	return alive
+		? fine(name, `${host}:${port}: the bot is running there`)
+		: broken(name, `${host}:${port} is taken by another program`, "Stop it, or choose another server.port.");
+}
+
+function checkWatch(configuration: Configuration): Finding {
+	const { namespaces, repos } = configuration.watch;
+	return namespaces.length + repos.length === 0
+		? lacking("Watch rules", "nothing is watched", "Name users, organisations or repos under `watch`.")
+		: fine("Watch rules", `${namespaces.length} namespaces, ${repos.length} repos`);
+}
+
+/** `yaqa-bot doctor`: everything the bot needs, with the remedy for what is missing. Secrets are never printed. */
+export async function doctor(
+	options: { readonly configurationPath: string | null; readonly json: boolean },
+	terminal: Terminal,
+): Promise<ExitCode> {
+	const findings: Finding[] = [checkNode()];
+	const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
+	if (!loaded.ok) {
+		for (const problem of loaded.problems) {
+			findings.push(broken("Configuration", problemLine(problem), "See `yaqa-bot config check`."));
+		}
+	} else {
+		const { configuration, secrets } = loaded;
+		findings.push(fine("Configuration", loaded.path ?? "defaults and environment"));
+		const rights = { namespace: configuration.hub.namespace, botUser: configuration.hub.botUser };
+		const read = secrets.readToken === null ? { hubUrl: configuration.hub.url } : readAccess(configuration, secrets);
+		const checks = await Promise.all([
+			checkPython(configuration),
+			checkCompiler(),
+			checkDatabase(configuration, secrets),
+			checkDisk(configuration),
+			checkToken("Publisher token", publisherAccess(configuration, secrets), { ...rights, writes: true }),
+			checkToken("Read token", read, { ...rights, writes: false }),
+			checkWebhook(configuration, secrets),
+			checkPort(configuration),
+			checkWatch(configuration),
+		]);
+		findings.push(...checks.flat());
+	}
+	const ok = findings.every((finding) => finding.state !== "broken");
+	if (options.json) terminal.out(`${JSON.stringify({ ok, findings })}\n`);
+	else {
+		const signs = { fine: "✓", lacking: "!", broken: "✗" } as const;
+		const width = Math.max(...findings.map((finding) => finding.name.length));
+		for (const finding of findings) {
+			terminal.out(`${signs[finding.state]} ${finding.name.padEnd(width)}  ${printable(finding.detail)}\n`);
+			if (finding.remedy !== null) terminal.out(`  ${" ".repeat(width)}  → ${finding.remedy}\n`);
+		}
+		terminal.out(ok ? "\nThe bot can work.\n" : "\nThe bot cannot work until what is marked ✗ is mended.\n");
+	}
+	return ok ? EXIT_CODES.ok.code : EXIT_CODES.failed.code;
+}

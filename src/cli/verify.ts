@@ -1,0 +1,174 @@
+import { existsSync, statSync } from "node:fs";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { availableParallelism, tmpdir, totalmem } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { loadConfiguration } from "../config/load.ts";
+import { downloadRepoFiles } from "../hub/download-repo-files.ts";
+import { hubStatus } from "../hub/hub-request-error.ts";
+import { repoName } from "../protocol/job-spec.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import { parseRecipe, recipeDirectory } from "../protocol/recipe.ts";
+import { readPublishedManifests } from "../publish/published-manifests.ts";
+import { CheckFailure, MANIFEST_NAME, readManifest } from "../verify/manifest-checks.ts";
+import { verifyVariant } from "../verify/verify-variant.ts";
+import { problemLine } from "./config-check.ts";
+import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { readAccess } from "./hub-access.ts";
+import { printable, type Terminal } from "./terminal.ts";
+import { reportVariant, type VariantReport, variantLines } from "./variant-lines.ts";
+
+export type VerifyOptions = {
+	readonly target: string;
+	readonly revision: string | null;
+	readonly verification: string | null;
+	readonly configurationPath: string | null;
+	readonly json: boolean;
+};
+
+const VERIFICATION_NAME = "verification.safetensors";
+
+type Found = { readonly directory: string; readonly manifest: Manifest };
+type Located =
+	| {
+			readonly ok: true;
+			readonly variants: readonly Found[];
+			readonly broken: readonly string[];
+			readonly verificationPath: string | null;
+	  }
+	| { readonly ok: false; readonly exit: ExitCode; readonly message: string };
+
+/** A variant's own folder, or a folder of several as `quantize` leaves it. */
+async function locateInFolder(directory: string): Promise<Located> {
+	const folders = existsSync(join(directory, MANIFEST_NAME))
+		? [directory]
+		: (await readdir(directory, { withFileTypes: true }))
+				.filter((entry) => entry.isDirectory() && existsSync(join(directory, entry.name, MANIFEST_NAME)))
+				.map((entry) => join(directory, entry.name));
+	if (folders.length === 0) {
+		return {
+			ok: false,
+			exit: EXIT_CODES.refused.code,
+			message: `No variant with a ${MANIFEST_NAME} is in ${directory}.`,
+		};
+	}
+	const variants: Found[] = [];
+	const broken: string[] = [];
+	for (const folder of folders) {
+		try {
+			variants.push({ directory: folder, manifest: await readManifest(folder) });
+		} catch (error) {
+			if (!(error instanceof CheckFailure)) throw error;
+			broken.push(`${folder}: ${error.message}`);
+		}
+	}
+	const verificationPath =
+		[directory, dirname(directory)].map((folder) => join(folder, VERIFICATION_NAME)).find((path) => existsSync(path)) ??
+		null;
+	return { ok: true, variants, broken, verificationPath };
+}
+
+async function locateOnHub(
+	options: VerifyOptions,
+	repo: string,
+	work: string,
+	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
+): Promise<Located> {
+	const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
+	if (!loaded.ok) {
+		return { ok: false, exit: EXIT_CODES.usage.code, message: loaded.problems.map(problemLine).join(" ") };
+	}
+	const access = { ...readAccess(loaded.configuration, loaded.secrets), repo, revision: options.revision ?? "main" };
+	try {
+		const published = await readPublishedManifests(access);
+		if (published.manifests.length === 0) {
+			return { ok: false, exit: EXIT_CODES.refused.code, message: `${repo} holds no manifest of this bot.` };
+		}
+		const variants: Found[] = [];
+		for (const { manifest, text } of published.manifests) {
+			const directory = join(work, recipeDirectory(manifest.recipe));
+			const wanted = new Set(manifest.files.map((file) => file.path));
+			const files = published.files.filter((file) => wanted.has(file.path));
+			context.terminal.err(`fetch ${files.length} files of ${printable(manifest.recipe)} …\n`);
+			await downloadRepoFiles({ ...access, files, directory, signal: context.signal });
+			await writeFile(join(directory, MANIFEST_NAME), text);
+			variants.push({ directory, manifest });
+		}
+		return { ok: true, variants, broken: [], verificationPath: null };
+	} catch (error) {
+		const status = hubStatus(error);
+		if (status !== 401 && status !== 403 && status !== 404) throw error;
+		return {
+			ok: false,
+			exit: EXIT_CODES.refused.code,
+			message: `There is no repo ${repo} at ${access.hubUrl} that can be read${access.accessToken === undefined ? " without a token" : ""}.`,
+		};
+	}
+}
+
+/** `yaqa-bot verify`: the checks that stand before every publication, for anybody to repeat. */
+export async function verify(
+	options: VerifyOptions,
+	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
+): Promise<ExitCode> {
+	const { terminal, signal } = context;
+	const work = await mkdtemp(join(tmpdir(), "yaqa-verify-"));
+	try {
+		const isFolder = existsSync(options.target) && statSync(options.target).isDirectory();
+		const repo = repoName.safeParse(options.target);
+		let located: Located;
+		if (isFolder) located = await locateInFolder(resolve(options.target));
+		else if (repo.success) located = await locateOnHub(options, repo.data, work, context);
+		else {
+			located = {
+				ok: false,
+				exit: EXIT_CODES.usage.code,
+				message: `"${options.target.slice(0, 200)}" is neither a folder here nor a repo name such as owner/model.`,
+			};
+		}
+		if (located.ok && options.verification !== null && !existsSync(options.verification)) {
+			located = { ok: false, exit: EXIT_CODES.usage.code, message: `There is no file ${options.verification}.` };
+		}
+		if (!located.ok) {
+			terminal.err(`${printable(located.message)}\n`);
+			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message: located.message } })}\n`);
+			return located.exit;
+		}
+		const reports: VariantReport[] = [];
+		for (const { directory, manifest } of located.variants) {
+			signal.throwIfAborted();
+			terminal.err(`verify ${printable(manifest.recipe)} …\n`);
+			const parsed = parseRecipe(manifest.recipe);
+			if (!parsed.ok) {
+				const checks = [`failed: this version does not know the recipe ${manifest.recipe}`];
+				reports.push(reportVariant({ manifest, directory, verified: false, checks }));
+				continue;
+			}
+			const verification = await verifyVariant({
+				directory,
+				manifest,
+				recipe: parsed.recipe,
+				verificationPath: options.verification ?? located.verificationPath,
+				limits: {
+					milliseconds: 30 * 60_000,
+					memoryBytes: Math.floor(totalmem() * 0.8),
+					threads: availableParallelism(),
+				},
+				signal,
+			});
+			for (const check of verification.checks) terminal.err(`    ${printable(check)}\n`);
+			reports.push(reportVariant({ manifest, directory, verified: verification.ok, checks: verification.checks }));
+		}
+		for (const problem of located.broken) terminal.err(`✗ ${printable(problem)}\n`);
+		const ok = reports.every((report) => report.verified) && located.broken.length === 0;
+		if (options.json) terminal.out(`${JSON.stringify({ ok, variants: reports, broken: located.broken })}\n`);
+		else if (reports.length > 0) terminal.out(`${printable(variantLines(reports))}\n`);
+		return ok ? EXIT_CODES.ok.code : EXIT_CODES.unverified.code;
+	} catch (error) {
+		const message = error instanceof Error ? error.message : String(error);
+		terminal.err(`${printable(message)}\n`);
+		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return signal.aborted ? EXIT_CODES.interrupted.code : EXIT_CODES.failed.code;
+	} finally {
+		await rm(work, { recursive: true, force: true });
+	}
+}
