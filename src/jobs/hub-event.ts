@@ -1,0 +1,47 @@
+import { z } from "zod";
+import { repoName } from "../protocol/job-spec.ts";
+
+/** What is read of a Hub webhook's body. Unknown fields and scopes pass: the body is a hint, the Hub is read again. */
+const HubDelivery = z.object({
+	event: z.object({ action: z.string(), scope: z.string() }),
+	repo: z.object({ type: z.string(), name: z.string() }),
+	updatedRefs: z
+		.array(z.object({ ref: z.string(), newSha: z.string().nullable().optional() }))
+		.max(10_000)
+		.optional(),
+	discussion: z.object({ num: z.int().min(1) }).optional(),
+	comment: z.object({ id: z.string().max(100), hidden: z.boolean().optional() }).optional(),
+});
+
+export type HubEvent =
+	| { readonly kind: "push"; readonly repo: string }
+	| { readonly kind: "comment"; readonly repo: string; readonly discussion: number; readonly commentId: string }
+	| { readonly kind: "ignored"; readonly reason: string };
+
+function ignored(reason: string): HubEvent {
+	return { kind: "ignored", reason };
+}
+
+/** What a stored delivery is about. `ref`: the branch whose pushes count. */
+export function readHubEvent(body: unknown, ref: string): HubEvent {
+	const parsed = HubDelivery.safeParse(body);
+	if (!parsed.success) return ignored("The body is not a Hub webhook's.");
+	const { event, repo, updatedRefs, discussion, comment } = parsed.data;
+	if (repo.type !== "model") return ignored(`It is about a ${repo.type.slice(0, 20)}, not a model.`);
+	const name = repoName.safeParse(repo.name);
+	if (!name.success) return ignored("The repo's name is not one.");
+	const scope = event.scope;
+	if (scope === "repo.content" || scope.startsWith("repo.content.")) {
+		const moved = updatedRefs?.find((updated) => updated.ref === ref);
+		if (moved === undefined) return ignored(`It does not touch ${ref}.`);
+		if (moved.newSha === null) return ignored(`${ref} was deleted.`);
+		return { kind: "push", repo: name.data };
+	}
+	if (scope === "discussion" || scope.startsWith("discussion.comment")) {
+		if (event.action !== "create") return ignored("Only new comments are read, not edits.");
+		if (discussion === undefined || comment === undefined) return ignored("It carries no comment.");
+		if (comment.hidden === true) return ignored("The comment is hidden.");
+		return { kind: "comment", repo: name.data, discussion: discussion.num, commentId: comment.id };
+	}
+	return ignored(`Nothing is done for ${scope.slice(0, 60)} ${event.action.slice(0, 20)}.`);
+}

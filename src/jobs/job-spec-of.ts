@@ -1,0 +1,64 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import type { Configuration } from "../config/schema.ts";
+import { type JobSpec, PROTOCOL_VERSION } from "../protocol/job-spec.ts";
+import type { JobRecord, VariantRecord } from "./records.ts";
+
+/** Names the settings that a sketch depends on, for finding it again; the runner checks its own fingerprint as well. */
+export function sketchFingerprint(configuration: Configuration): string {
+	const { calibration, sketch } = configuration.quantization;
+	const settings = JSON.stringify([
+		calibration.kind,
+		calibration.files,
+		calibration.sequences,
+		calibration.length,
+		calibration.seed,
+		sketch.kind,
+		sketch.iterations,
+	]);
+	return createHash("sha256").update(settings).digest("hex").slice(0, 32);
+}
+
+/** What a runner is told: everything it needs and nothing that lets it write anywhere. */
+export function jobSpecOf(request: {
+	readonly job: JobRecord;
+	readonly variants: readonly Pick<VariantRecord, "id" | "recipe">[];
+	readonly configuration: Configuration;
+	readonly sourceDirectory: string;
+	readonly sketchDirectory: string | null;
+}): JobSpec {
+	const { job, configuration } = request;
+	const { quantization, runner, database } = configuration;
+	const { calibration, evaluation, sketch } = quantization;
+	return {
+		protocol: PROTOCOL_VERSION,
+		job: job.id,
+		fence: job.fence,
+		source: { repo: job.sourceRepo, revision: job.sourceSha, path: request.sourceDirectory },
+		calibration:
+			calibration.kind === "text"
+				? {
+						kind: "text",
+						files: calibration.files,
+						sequences: calibration.sequences,
+						length: calibration.length,
+						seed: calibration.seed,
+					}
+				: {
+						kind: "self",
+						sequences: calibration.sequences,
+						length: calibration.length,
+						seed: calibration.seed,
+					},
+		evaluation: { ...evaluation },
+		sketch: { ...sketch, ...(request.sketchDirectory === null ? {} : { reuse: request.sketchDirectory }) },
+		variants: request.variants.map(({ id, recipe }) => ({ id, recipe })),
+		// A runner that keeps its runs elsewhere puts its own folder here.
+		staging: { kind: "directory", path: join(database.dataDirectory, "runs", `${job.id}-${job.fence}`, "out") },
+		limits: {
+			...(runner.threads === null ? {} : { threads: runner.threads }),
+			...(runner.memoryBytes === null ? {} : { memoryBytes: runner.memoryBytes }),
+			device: runner.device,
+		},
+	};
+}

@@ -1,0 +1,144 @@
+import { lstat, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { storeSketch } from "../../db/sketches.ts";
+import { listVariantsOfJob, stageVariant } from "../../db/variants.ts";
+import { PermanentError } from "../../errors.ts";
+import type { ResultEvent } from "../../protocol/events.ts";
+import { Manifest, publishedPath } from "../../protocol/manifest.ts";
+import { recipeDirectory } from "../../protocol/recipe.ts";
+import { copyTree } from "../../runners/copy-tree.ts";
+import { sketchFingerprint } from "../job-spec-of.ts";
+import type { VariantFiles } from "../ports.ts";
+import type { JobRecord, VariantRecord } from "../records.ts";
+import { workFolders } from "../work-folders.ts";
+import { runLost } from "./poll.ts";
+import { advanceIn, type Step, type StepContext } from "./step-context.ts";
+
+const MAXIMUM_MANIFEST_BYTES = 64 * 1024 * 1024;
+
+function contradiction(message: string): PermanentError {
+	return new PermanentError({
+		code: "verification-failed",
+		message: `The runner's result contradicts itself: ${message}`,
+		remedy: "Report this with the job's log; nothing was published.",
+	});
+}
+
+async function exists(path: string): Promise<boolean> {
+	try {
+		await lstat(path);
+		return true;
+	} catch {
+		return false;
+	}
+}
+
+async function readManifest(job: JobRecord, variant: VariantRecord, directory: string): Promise<Manifest> {
+	const path = join(directory, "manifest.json");
+	let text: string;
+	try {
+		const entry = await lstat(path);
+		if (!entry.isFile() || entry.size > MAXIMUM_MANIFEST_BYTES)
+			throw contradiction(`${variant.recipe} has no usable manifest.`);
+		text = await readFile(path, "utf8");
+	} catch (error) {
+		if (error instanceof PermanentError) throw error;
+		throw contradiction(`${variant.recipe} has no manifest.`);
+	}
+	let json: unknown;
+	try {
+		json = JSON.parse(text);
+	} catch {
+		throw contradiction(`the manifest of ${variant.recipe} is not JSON.`);
+	}
+	const parsed = Manifest.safeParse(json);
+	if (!parsed.success) {
+		const [issue] = parsed.error.issues;
+		throw contradiction(
+			`the manifest of ${variant.recipe} is malformed at ${issue?.path.join(".")}: ${issue?.message}`,
+		);
+	}
+	const manifest = parsed.data;
+	if (manifest.job !== job.id || manifest.fence !== job.fence) {
+		throw contradiction(`the manifest of ${variant.recipe} is of another attempt.`);
+	}
+	if (manifest.variant !== variant.id || manifest.recipe !== variant.recipe) {
+		throw contradiction(`the manifest in the folder of ${variant.recipe} is of ${manifest.recipe}.`);
+	}
+	if (manifest.source.repo !== job.sourceRepo || manifest.source.revision !== job.sourceSha) {
+		throw contradiction(`the manifest of ${variant.recipe} names another source.`);
+	}
+	return manifest;
+}
+
+function relative(path: string, what: string): string {
+	const parsed = publishedPath.safeParse(path);
+	if (!parsed.success) throw contradiction(`${what} is not a plain relative path.`);
+	return parsed.data;
+}
+
+async function keepSketch(
+	context: StepContext,
+	job: JobRecord,
+	collected: string,
+	sketch: Extract<ResultEvent, { ok: true }>["sketch"],
+): Promise<void> {
+	const { configuration, database, clock } = context;
+	const from = join(collected, relative(sketch.directory, "the sketch's folder"));
+	if (!(await exists(from))) return;
+	const directory = workFolders(configuration.database.dataDirectory).sketch(sketch.key);
+	await copyTree(from, directory);
+	await storeSketch(database.handle, {
+		repo: job.sourceRepo,
+		sha: job.sourceSha,
+		fingerprint: sketchFingerprint(configuration),
+		key: sketch.key,
+		directory,
+		now: clock.now(),
+	});
+}
+
+/** ingesting → verifying: the run's files are taken over, judged by their manifests and staged on the Hub. */
+export const ingestStep: Step = async (context, work) => {
+	const { database, runner, ports, configuration, signal } = context;
+	const { job } = work;
+	const handle = job.runnerHandle;
+	if (handle === null) throw new Error("A run that ended has no handle.");
+	const observation = await runner.observe(handle);
+	if (observation.status !== "finished" || !observation.result.ok) {
+		return await runLost(
+			context,
+			work,
+			{ code: "runner-lost", message: "The run's files are gone.", remedy: "Retry the job." },
+			true,
+		);
+	}
+	const { result } = observation;
+	const collected = workFolders(configuration.database.dataDirectory).collected(job.id, job.fence);
+	// Copies appear whole, so that one that is there was finished.
+	if (!(await exists(collected))) await runner.collect(handle, collected);
+
+	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
+	const files: VariantFiles[] = [];
+	for (const variant of variants) {
+		const reported = result.variants.find((candidate) => candidate.id === variant.id);
+		if (reported === undefined) throw contradiction(`${variant.recipe} is missing.`);
+		if (reported.directory !== recipeDirectory(variant.recipe)) {
+			throw contradiction(`${variant.recipe} lies in an unexpected folder.`);
+		}
+		const directory = join(collected, reported.directory);
+		files.push({ variant, manifest: await readManifest(job, variant, directory), directory });
+	}
+	const verificationPath = join(collected, relative(result.verification, "the verification file"));
+	if (!(await exists(verificationPath))) throw contradiction("the verification file is missing.");
+	await keepSketch(context, job, collected, result.sketch);
+	signal.throwIfAborted();
+
+	const staged = await ports.stage({ job, variants: files, verificationPath });
+	if (!staged.ok) return { kind: "fail", refusal: staged.refusal };
+	const moved = await database.transaction(async (tx) => {
+		for (const { variant, manifest } of files) await stageVariant(tx, { id: variant.id, manifest });
+		return await advanceIn(tx, context, job, "staged", { statusText: "Verifying the staged files." });
+	});
+	return { kind: "moved", job: moved };
+};

@@ -1,0 +1,268 @@
+import {
+	appendNotes,
+	getJob,
+	type JobWork,
+	leaseJob,
+	releaseLease,
+	renewLease,
+	type StopAs,
+	wakeWaitingJobs,
+	withdrawStop,
+} from "../../db/jobs.ts";
+import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
+import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
+import { type JobsContext, later } from "../context.ts";
+import type { JobRecord, JobState } from "../records.ts";
+import { isFinished, type StepName, stepOf } from "../transitions.ts";
+import { announceStep } from "./announce.ts";
+import { stopRun } from "./clean-up-job.ts";
+import { dispatchStep } from "./dispatch.ts";
+import { ingestStep } from "./ingest.ts";
+import { pollStep } from "./poll.ts";
+import { publishStep } from "./publish.ts";
+import { advance, advanceIn, StaleJobError, type Step, type StepContext, type StepResult } from "./step-context.ts";
+import { verifyStep } from "./verify.ts";
+
+/** A step that is alive renews its lease every third of this; one that died is taken over after it. */
+const LEASE_SECONDS = 15;
+const RENEW_MS = 2000;
+const MAXIMUM_RETRIES = 15;
+/** Bugs seldom pass by themselves. */
+const MAXIMUM_BUG_RETRIES = 3;
+const MAXIMUM_DELAY_SECONDS = 300;
+
+const STEPS: Readonly<Record<StepName, { readonly step: Step; readonly states: readonly JobState[] }>> = {
+	dispatch: { step: dispatchStep, states: ["planned", "waiting", "dispatching"] },
+	poll: { step: pollStep, states: ["running"] },
+	ingest: { step: ingestStep, states: ["ingesting"] },
+	verify: { step: verifyStep, states: ["verifying"] },
+	publish: { step: publishStep, states: ["publishing"] },
+	announce: { step: announceStep, states: ["announcing"] },
+};
+
+/** Steps that need the process, or the files, of the runner that has the run. */
+const AT_RUNNER: readonly JobState[] = ["dispatching", "running", "ingesting"];
+
+function stopped(stopAs: StopAs): { readonly event: "cancel" | "supersede"; readonly refusal: Refusal } {
+	switch (stopAs) {
+		case "cancelled":
+			return {
+				event: "cancel",
+				refusal: { code: "cancelled", message: "The job was cancelled.", remedy: "Retry it when it is wanted again." },
+			};
+		case "superseded":
+			return {
+				event: "supersede",
+				refusal: {
+					code: "cancelled",
+					message: "A newer commit was pushed before this one was done.",
+					remedy: "Nothing: the newer commit has a job of its own.",
+				},
+			};
+		default:
+			return assertNever(stopAs);
+	}
+}
+
+/** Ends a job on somebody's wish, its run first; `null` when it is too late for that. */
+async function stopJob(context: JobsContext, job: JobRecord, stopAs: StopAs): Promise<JobRecord | null> {
+	const { database, owner } = context;
+	const variants = await listVariantsOfJob(database.handle, job.id);
+	const isLate =
+		job.state === "announcing" ||
+		(job.state === "publishing" && (stopAs === "superseded" || variants.some((one) => one.state === "published")));
+	if (isLate) {
+		await withdrawStop(database.handle, job.id, owner);
+		return null;
+	}
+	await stopRun(context, job);
+	const { event, refusal } = stopped(stopAs);
+	return await database.transaction(async (tx) => {
+		const moved = await advanceIn(tx, context, job, event, { statusText: refusal.message, set: { refusal } });
+		await failVariantsOfJob(tx, job.id, refusal);
+		return moved;
+	});
+}
+
+async function failJob(context: JobsContext, job: JobRecord, refusal: Refusal): Promise<JobRecord> {
+	await stopRun(context, job);
+	if (job.state === "announcing") return await advance(context, job, "announced", { statusText: refusal.message });
+	return await context.database.transaction(async (tx) => {
+		const moved = await advanceIn(tx, context, job, "fail", { statusText: refusal.message, set: { refusal } });
+		await failVariantsOfJob(tx, job.id, refusal);
+		return moved;
+	});
+}
+
+function isDiskFull(error: unknown): boolean {
+	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
+}
+
+/** What an exception of a step means for the job. */
+function judgeError(context: JobsContext, work: JobWork, error: unknown): StepResult {
+	const failures = work.stepFailures + 1;
+	const delay = Math.min(MAXIMUM_DELAY_SECONDS, 2 ** failures);
+	if (error instanceof PermanentError) return { kind: "fail", refusal: error.refusal };
+	if (isDiskFull(error)) {
+		return {
+			kind: "fail",
+			refusal: {
+				code: "disk-full",
+				message: "The bot's disk is full.",
+				remedy: "Free some space in the data directory, then retry the job.",
+			},
+		};
+	}
+	const reason = error instanceof Error ? error.message : String(error);
+	if (error instanceof RetryableError && failures <= MAXIMUM_RETRIES) {
+		return {
+			kind: "again",
+			seconds: error.retryAfterSeconds ?? delay,
+			statusText: `${reason} Trying again (${failures}).`,
+		};
+	}
+	context.log.error("A step failed", { job: work.job.id, state: work.job.state, fence: work.job.fence, error });
+	if (!(error instanceof RetryableError) && failures <= MAXIMUM_BUG_RETRIES) {
+		return { kind: "again", seconds: delay, statusText: `Something went wrong; trying again (${failures}).` };
+	}
+	return {
+		kind: "fail",
+		refusal: {
+			code: "internal",
+			message: `The step "${stepOf(work.job.state)}" failed ${failures} times: ${reason.slice(0, 1000)}`,
+			remedy: "Look at the bot's log for the cause, then retry the job.",
+		},
+	};
+}
+
+/** Does what is due for one job, if nobody else does. Safe to call at any time, any number of times, from anywhere. */
+export async function runJobStep(context: JobsContext, step: StepName, jobId: string): Promise<void> {
+	const { database, clock, log } = context;
+	const { handle } = database;
+	// Every call is an owner of its own: a call that stalls past its lease cannot pass for the one that took over.
+	const owner = `${context.owner}:${context.newId()}`;
+	const now = clock.now();
+	const work = await leaseJob(handle, {
+		id: jobId,
+		states: STEPS[step].states,
+		owner,
+		now,
+		until: later(now, LEASE_SECONDS),
+	});
+	if (work === null) return;
+	const { job } = work;
+	if (AT_RUNNER.includes(job.state) && job.runner !== context.runner.name) {
+		await releaseLease(handle, {
+			id: jobId,
+			owner,
+			nextStepAt: now,
+			stepFailures: work.stepFailures,
+			statusText: null,
+		});
+		return;
+	}
+
+	const controller = new AbortController();
+	let stopAs = work.stopAs;
+	let isHeld = true;
+	let renewing: Promise<void> = Promise.resolve();
+	const heartbeat = setInterval(() => {
+		renewing = renewing
+			.then(async () => {
+				const renewed = await renewLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) });
+				isHeld = renewed.held;
+				stopAs = renewed.stopAs;
+				if (!isHeld || (stopAs !== null && job.state !== "publishing")) controller.abort();
+			})
+			.catch((error: unknown) => log.warn("A lease could not be renewed", { job: jobId, error }));
+	}, RENEW_MS);
+	const stepContext: StepContext = { ...context, owner, signal: controller.signal };
+
+	let result: StepResult | null = null;
+	try {
+		if (stopAs !== null) {
+			const ended = await stopJob(stepContext, job, stopAs);
+			if (ended !== null) result = { kind: "moved", job: ended };
+			else stopAs = null;
+		}
+		result ??= await STEPS[step].step(stepContext, work);
+	} catch (error) {
+		if (error instanceof StaleJobError || !isHeld) {
+			log.warn("A step's outcome came too late and was dropped", { job: jobId, step, fence: job.fence });
+		} else if (controller.signal.aborted && stopAs !== null) {
+			result = await endStopped(stepContext, jobId, stopAs);
+		} else {
+			result = judgeError(context, work, error);
+		}
+	} finally {
+		clearInterval(heartbeat);
+		await renewing;
+	}
+	if (result !== null) await settle(stepContext, work, step, result);
+}
+
+/** The step may have moved the job before it was interrupted, so that the row is read again. */
+async function endStopped(context: StepContext, jobId: string, stopAs: StopAs): Promise<StepResult | null> {
+	const current = await getJob(context.database.handle, jobId);
+	if (current === null || isFinished(current.state)) return null;
+	const ended = await stopJob(context, current, stopAs);
+	return ended === null ? { kind: "again", seconds: 0, statusText: null } : { kind: "moved", job: ended };
+}
+
+async function settle(context: StepContext, work: JobWork, step: StepName, result: StepResult): Promise<void> {
+	const { database, clock, log, owner } = context;
+	const { handle } = database;
+	try {
+		switch (result.kind) {
+			case "moved":
+				await follow(context, work.job, result.job);
+				return;
+			case "again": {
+				const nextStepAt = later(clock.now(), result.seconds);
+				const isFailure = result.statusText !== null && work.job.state !== "waiting";
+				if (isFailure && result.statusText !== null) {
+					await database.transaction((tx) =>
+						appendNotes(tx, { job: work.job, owner, notes: [result.statusText ?? ""], now: clock.now() }),
+					);
+				}
+				await releaseLease(handle, {
+					id: work.job.id,
+					owner,
+					nextStepAt,
+					stepFailures: isFailure ? work.stepFailures + 1 : 0,
+					statusText: result.statusText,
+				});
+				await context.wake({ kind: "step", step, jobId: work.job.id, runner: work.job.runner }, nextStepAt);
+				return;
+			}
+			case "fail": {
+				const current = (await getJob(handle, work.job.id)) ?? work.job;
+				if (isFinished(current.state)) return;
+				await follow(context, work.job, await failJob(context, current, result.refusal));
+				return;
+			}
+			default:
+				assertNever(result);
+		}
+	} catch (error) {
+		if (!(error instanceof StaleJobError)) throw error;
+		log.warn("A step's outcome came too late and was dropped", { job: work.job.id, step, fence: work.job.fence });
+	}
+}
+
+/** Tells the queue what a move made due. */
+async function follow(context: JobsContext, before: JobRecord, after: JobRecord): Promise<void> {
+	const { database, clock } = context;
+	const now = clock.now();
+	const next = stepOf(after.state);
+	if (next !== null && after.state !== "waiting") {
+		await context.wake({ kind: "step", step: next, jobId: after.id, runner: after.runner }, now);
+	}
+	await context.wake({ kind: "side", jobId: after.id }, now);
+	const leftRunner = after.state !== "running" && after.state !== "dispatching" && before.state !== after.state;
+	if (leftRunner) {
+		for (const id of await wakeWaitingJobs(database.handle, now)) {
+			await context.wake({ kind: "step", step: "dispatch", jobId: id, runner: "" }, now);
+		}
+	}
+}

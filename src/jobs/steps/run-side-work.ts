@@ -1,0 +1,58 @@
+import { leaseSideWork, settleSideWork } from "../../db/jobs.ts";
+import { RetryableError } from "../../errors.ts";
+import { type JobsContext, later } from "../context.ts";
+import { isFinished } from "../transitions.ts";
+import { announceJob } from "./announce.ts";
+import { cleanUpJob } from "./clean-up-job.ts";
+
+const LEASE_SECONDS = 180;
+const MAXIMUM_DELAY_SECONDS = 300;
+/** A discussion that cannot be written to for this long is given up until the job changes again. */
+const MAXIMUM_FAILURES = 12;
+
+/** Announcements and clean-up of one job: both may be late, neither holds up a step. */
+export async function runSideWork(context: JobsContext, jobId: string): Promise<void> {
+	const { database, clock, log, owner } = context;
+	const { handle } = database;
+	const now = clock.now();
+	const work = await leaseSideWork(handle, { id: jobId, owner, now, until: later(now, LEASE_SECONDS) });
+	if (work === null) return;
+	let announced: number | null = null;
+	let cleaned = false;
+	let delay: number | null = null;
+	const problem = (error: unknown) => {
+		const asked = error instanceof RetryableError ? error.retryAfterSeconds : null;
+		delay = Math.max(delay ?? 0, asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** (work.sideFailures + 1)));
+		if (!(error instanceof RetryableError)) log.warn("Side work of a job failed", { job: jobId, error });
+	};
+	try {
+		// Clean-up first: people are told that a job ended when nothing of it is left.
+		if (work.cleanupDue && isFinished(work.job.state)) {
+			await cleanUpJob(context, work.job);
+			cleaned = true;
+		}
+	} catch (error) {
+		problem(error);
+	}
+	if (work.announceDue && work.job.state !== "announcing") {
+		try {
+			await announceJob(context, jobId);
+			announced = work.announceVersion;
+		} catch (error) {
+			if (work.sideFailures >= MAXIMUM_FAILURES) {
+				announced = work.announceVersion;
+				log.error("A job could not be announced", { job: jobId, error });
+			} else problem(error);
+		}
+	}
+	const nextAt = later(clock.now(), delay ?? 0);
+	await settleSideWork(handle, {
+		id: jobId,
+		owner,
+		announced,
+		cleaned,
+		failures: delay === null ? 0 : work.sideFailures + 1,
+		nextAt,
+	});
+	if (delay !== null) await context.wake({ kind: "side", jobId }, nextAt);
+}
