@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { EXIT_CODES } from "../src/cli/exit-codes.ts";
 import { createProgressDisplay } from "../src/cli/progress-display.ts";
 import type { Terminal } from "../src/cli/terminal.ts";
 import { listDiscussions } from "../src/hub/list-discussions.ts";
@@ -30,6 +31,12 @@ export type DemoOptions = {
 	readonly model?: string;
 	readonly signal?: AbortSignal;
 };
+
+/** What `scripts/run.mjs` measured before it started this program. */
+function setupSeconds(): number {
+	const seconds = Number(process.env["YAQA_SETUP_SECONDS"] ?? 0);
+	return Number.isFinite(seconds) ? seconds : 0;
+}
 
 /** How long a job may be silent before the demo gives up on it. */
 const PATIENCE_SECONDS = 600;
@@ -111,7 +118,7 @@ function untilInterrupted(signal: AbortSignal): Promise<void> {
 
 /**
  * The whole product on this machine, once: a local Hub, the bot, a push, and what becomes of it.
- * Resolves to the exit status: 0 when everything was published and checked, 1 when not, 130 when interrupted before.
+ * Resolves to the exit status: 0 when everything was published and checked, 1 when not, 75 when interrupted before.
  */
 export async function runDemo(options: DemoOptions = {}): Promise<number> {
 	const { json = false, exit = false } = options;
@@ -140,7 +147,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 	const temporary = options.dataDirectory === undefined || options.dataDirectory === null;
 	const dataDirectory = temporary ? await mkdtemp(join(tmpdir(), "yaqa-demo-")) : resolve(options.dataDirectory ?? "");
 	let stack: Stack | null = null;
-	let status = 0;
+	let status: number = EXIT_CODES.ok.code;
 	try {
 		display.say("Start a Hub on this machine and the bot beside it");
 		stack = await startStack({
@@ -157,7 +164,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 			model: options.model ?? join(root, "demo", "model"),
 			say: display.say,
 			onEvent,
-			setupSeconds: options.setupSeconds ?? 0,
+			setupSeconds: options.setupSeconds ?? setupSeconds(),
 			signal: interrupt.signal,
 		});
 		const { hub, botUrl } = stack;
@@ -177,7 +184,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 		}
 	} catch (error) {
 		const message = error instanceof Error ? error.message : String(error);
-		status = interrupt.signal.aborted ? 130 : 1;
+		status = interrupt.signal.aborted ? EXIT_CODES.interrupted.code : EXIT_CODES.failed.code;
 		const remedy =
 			temporary && options.keep !== true
 				? "Run it again with --keep to look at the logs."

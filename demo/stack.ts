@@ -163,7 +163,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		log: createLog({ level: "info", write: (line) => hubLog.write(`${line}\n`), now: () => new Date() }),
 		...(options.webhookRetryMilliseconds === undefined
 			? {}
-			: { webhooks: { retryDelaysMilliseconds: options.webhookRetryMilliseconds } }),
+			: { webhookRetryMilliseconds: options.webhookRetryMilliseconds }),
 	});
 	const botPort = options.botPort === undefined || options.botPort === 0 ? await freePort() : options.botPort;
 	const botUrl = `http://127.0.0.1:${botPort}`;

@@ -1,0 +1,164 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { jobsOf, waitFor } from "../../demo/follow-job.ts";
+import { cleanEnvironment, root, venvPython } from "../../demo/stack.ts";
+import { startTinyStack, type TinyFile, type TinyStack } from "./tiny-stack.ts";
+
+const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
+
+function json(path: string, value: unknown): TinyFile {
+	return { path, content: new Blob([JSON.stringify(value)]) };
+}
+
+/** A safetensors file whose header claims `headerLength` bytes and holds `header`. */
+function safetensors(headerLength: bigint, header: string): Blob {
+	const length = Buffer.alloc(8);
+	length.writeBigUInt64LE(headerLength);
+	return new Blob([length, header]);
+}
+
+type Change = (files: readonly TinyFile[]) => Promise<readonly TinyFile[]> | readonly TinyFile[];
+
+async function configOf(files: readonly TinyFile[]): Promise<Record<string, unknown>> {
+	const file = files.find((candidate) => candidate.path === "config.json");
+	assert.ok(file);
+	const value: unknown = JSON.parse(await file.content.text());
+	assert.ok(typeof value === "object" && value !== null);
+	return { ...value };
+}
+
+function without(files: readonly TinyFile[], ...paths: readonly string[]): TinyFile[] {
+	return files.filter((file) => !paths.includes(file.path));
+}
+
+const CASES: readonly { readonly name: string; readonly says: RegExp; readonly change: Change }[] = [
+	{
+		name: "pickle-only",
+		says: /pickle/i,
+		change: (files) => [
+			...without(files, "model.safetensors"),
+			{ path: "pytorch_model.bin", content: new Blob([Buffer.from("80027d71002e", "hex")]) },
+		],
+	},
+	{
+		name: "remote-code",
+		says: /auto_map|code/i,
+		change: async (files) => [
+			...without(files, "config.json"),
+			json("config.json", { ...(await configOf(files)), auto_map: { AutoModelForCausalLM: "evil.Model" } }),
+			{ path: "evil.py", content: new Blob(["raise SystemExit('ran')\n"]) },
+		],
+	},
+	{
+		name: "broken-header",
+		says: /safetensors|header/i,
+		change: (files) => [
+			...without(files, "model.safetensors"),
+			{ path: "model.safetensors", content: safetensors(0x7fff_ffff_ffff_ffffn, "{}") },
+		],
+	},
+	{
+		name: "index-outside",
+		says: /outside|path|index/i,
+		change: (files) => [
+			...without(files, "model.safetensors"),
+			json("model.safetensors.index.json", {
+				metadata: { total_size: 4 },
+				weight_map: { "model.embed_tokens.weight": "../../../etc/passwd" },
+			}),
+		],
+	},
+	{
+		name: "unknown-architecture",
+		says: /FancyForCausalLM|architecture/i,
+		change: async (files) => [
+			...without(files, "config.json"),
+			json("config.json", {
+				...(await configOf(files)),
+				model_type: "fancy",
+				architectures: ["FancyForCausalLM"],
+			}),
+		],
+	},
+	{
+		name: "empty",
+		says: /empty|no weights|nothing/i,
+		change: () => [{ path: "README.md", content: new Blob(["# Soon\n"]) }],
+	},
+];
+
+async function runBot(args: readonly string[], hubUrl: string): Promise<{ code: number | null; output: string }> {
+	const child = spawn(process.execPath, [join(root, "src", "main.ts"), ...args], {
+		cwd: root,
+		stdio: ["ignore", "pipe", "pipe"],
+		env: cleanEnvironment({ HF_ENDPOINT: hubUrl }),
+	});
+	let output = "";
+	for (const stream of [child.stdout, child.stderr]) {
+		stream.setEncoding("utf8");
+		stream.on("data", (text: string) => {
+			output += text;
+		});
+	}
+	const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+	return { code, output };
+}
+
+describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => {
+	let tiny: TinyStack;
+	before(async () => {
+		tiny = await startTinyStack();
+		await tiny.stack.startBot();
+		await tiny.stack.registerWebhook();
+	});
+	after(() => tiny.close());
+
+	for (const { name, says, change } of CASES) {
+		test(`${name}: is refused in the discussion, on the page and by the exit code`, async () => {
+			const repo = `demo/${name}`;
+			await tiny.push(repo, await change(await tiny.modelFiles()));
+			const text = await waitFor(
+				`The refusal of ${repo}`,
+				async () => {
+					const [discussion] = await tiny.discussionsOf(repo);
+					const raw = discussion?.at(0)?.data.latest.raw ?? "";
+					return says.test(raw) ? raw : null;
+				},
+				{ seconds: 30 },
+			);
+			assert.doesNotMatch(text, /undefined|\[object/);
+			assert.equal((await tiny.discussionsOf(repo)).length, 1);
+
+			const page = await fetch(`${tiny.stack.botUrl}/m/${repo}`, { headers: { accept: "text/html" } });
+			assert.equal(page.status, 200, "the page of the source tells of the refusal");
+			assert.match(await page.text(), says);
+
+			const { code, output } = await runBot(["quantize", repo, "--recipe", "gguf:q4_0"], tiny.stack.hub.url);
+			assert.equal(code, 3, output);
+			assert.match(output, says);
+		});
+	}
+
+	test("leaves nothing behind", async () => {
+		assert.deepEqual(await tiny.botRepos(), []);
+		for (const { name } of CASES) {
+			for (const job of await jobsOf(tiny.stack.botUrl, `demo/${name}`)) assert.equal(job.state, "failed");
+		}
+		for (const folder of ["runs", "snapshots", "staged"]) {
+			const path = join(tiny.stack.dataDirectory, "bot", folder);
+			assert.deepEqual(existsSync(path) ? readdirSync(path) : [], [], folder);
+		}
+	});
+
+	test("does not keep a good push waiting", async () => {
+		await tiny.push("demo/good", await tiny.modelFiles());
+		await waitFor(
+			"The job of a good push",
+			async () => ((await jobsOf(tiny.stack.botUrl, "demo/good")).at(0)?.state === "done" ? true : null),
+			{ seconds: 120 },
+		);
+	});
+});
