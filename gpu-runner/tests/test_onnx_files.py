@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quantize, save_checkpoint, token_ids
+
+from yaqa_runner.formats import ExportError
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.onnx import OnnxContainer
+from yaqa_runner.grids.grid import FixedGrid
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama tied": ("llama", {"tie_word_embeddings": True}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama 3.1": ("llama", {"rope_parameters": LLAMA3_ROPE}),
+    "llama odd widths": ("llama", {"hidden_size": 40, "intermediate_size": 70, "head_dim": 10}),
+    "mistral windowed": ("mistral", {"sliding_window": 6}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {"head_dim": 32}),
+    "gemma": ("gemma", {"head_dim": 16}),
+    "gemma2": ("gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 6}),
+    "gemma3": ("gemma3_text", {"head_dim": 32, "num_hidden_layers": 6, "sliding_window": 6}),
+    "phi3": ("phi3", {"sliding_window": None}),
+    "phi3 partial rotary": ("phi3", {"sliding_window": None, "partial_rotary_factor": 0.5}),
+    "olmo2": ("olmo2", {}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 2.0},
+    ),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
+}
+
+
+def written(tmp_path: Path, label: str, container: OnnxContainer, group: int = 32) -> tuple[Any, dict[str, Any], Path]:
+    kind, settings = MODELS[label]
+    source = save_checkpoint(tmp_path / "tiny", kind, **settings)
+    model = load_original(source)
+    linears = quantize(model, container.settings.bits, group)
+    container.write(source, linears, tmp_path / "out")
+    return model, linears, tmp_path / "out"
+
+
+class Session:
+    """The graph, run as a text generator runs it."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.caches = [item for item in self.session.get_inputs() if item.name.startswith("past_key_values.")]
+
+    def step(self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, past: dict[str, np.ndarray] | None) -> Any:
+        if past is None:
+            past = {}
+            for item in self.caches:
+                kind = np.float16 if "float16" in item.type else np.float32
+                past[item.name] = np.zeros((ids.shape[0], item.shape[1], 0, item.shape[3]), dtype=kind)
+        feeds = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, **past}
+        names = [item.name for item in self.session.get_outputs()]
+        results = dict(zip(names, self.session.run(names, feeds), strict=True))
+        logits = results.pop("logits")
+        return logits, {name.replace("present.", "past_key_values."): value for name, value in results.items()}
+
+
+@pytest.mark.parametrize("label", MODELS)
+def test_the_graph_computes_what_torch_computes(label: str, tmp_path: Path) -> None:
+    container = OnnxContainer("q4", 4, 32)
+    model, linears, output = written(tmp_path, label, container)
+    ids = token_ids()
+    wanted = log_probabilities(model, ids)
+    assert wanted.std() > 0.1
+    assert (container.load(output).log_probabilities(ids) - wanted).abs().max() < 1e-4
+    for name, linear in list(linears.items())[:7]:
+        assert torch.equal(container.decode(output, name), linear.grid.decode(linear.codes)), name
+
+
+@pytest.mark.parametrize("label", ["llama", "mistral windowed", "gemma3"])
+def test_the_cache_gives_what_one_pass_gives(label: str, tmp_path: Path) -> None:
+    container = OnnxContainer("q4", 4, 32)
+    _, _, output = written(tmp_path, label, container)
+    session = Session(output / "onnx" / container.file_name)
+    ids = token_ids(2, 12).numpy()
+    positions = np.tile(np.arange(12), (2, 1))
+    whole, _ = session.step(ids, np.ones_like(ids), positions, None)
+    parts, past = [], None
+    for start, end in ((0, 5), (5, 6), (6, 7), (7, 12)):
+        mask = np.ones((2, end), dtype=np.int64)
+        logits, past = session.step(ids[:, start:end], mask, positions[:, start:end], past)
+        parts.append(logits)
+    assert np.abs(np.concatenate(parts, axis=1) - whole).max() < 1e-4
+
+
+def test_padding_on_the_left_changes_nothing(tmp_path: Path) -> None:
+    container = OnnxContainer("q4", 4, 32)
+    _, _, output = written(tmp_path, "llama", container)
+    session = Session(output / "onnx" / container.file_name)
+    ids = token_ids(1, 8).numpy()
+    alone, _ = session.step(ids, np.ones_like(ids), np.arange(8)[None], None)
+    padded = np.concatenate([np.ones((1, 3), dtype=np.int64), ids], axis=1)
+    mask = np.array([[0, 0, 0, *[1] * 8]])
+    positions = np.array([[1, 1, 1, *range(8)]])
+    together, _ = session.step(padded, mask, positions, None)
+    assert np.isfinite(together).all()
+    assert np.abs(together[:, 3:] - alone).max() < 1e-4
+
+
+@pytest.mark.parametrize(("dtype", "bits", "tolerance"), [("q8", 8, 0.25), ("q2", 2, 0.25), ("q4f16", 4, 0.1)])
+def test_other_widths_load_and_stay_close(dtype: str, bits: int, tolerance: float, tmp_path: Path) -> None:
+    container = OnnxContainer(dtype, bits, 32)
+    model, linears, output = written(tmp_path, "llama tied", container)
+    for name, linear in linears.items():
+        decoded = linear.grid.decode(linear.codes)
+        exact = decoded.to(torch.float16).float() if dtype.endswith("f16") else decoded
+        assert torch.equal(container.decode(output, name), exact), name
+    # Activations are rounded: to int8 inside the operator at level 4, to float16 in q4f16.
+    wanted = log_probabilities(model, token_ids())
+    difference = (container.load(output).log_probabilities(token_ids()) - wanted).abs().max()
+    assert 0 < difference < tolerance
+
+
+def test_zero_points_are_stored(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", intermediate_size=90)
+    model = load_original(source)
+    linears = quantize(model, 4, 32, asymmetric=True)
+    container = OnnxContainer("q4", 4, 32)
+    container.write(source, linears, tmp_path / "out")
+    for name, linear in linears.items():
+        assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes)), name
+    wanted = log_probabilities(model, token_ids())
+    assert (container.load(tmp_path / "out").log_probabilities(token_ids()) - wanted).abs().max() < 1e-4
+
+
+def test_inputs_and_outputs_carry_optimum_names(tmp_path: Path) -> None:
+    container = OnnxContainer("q4", 4, 32)
+    _, _, output = written(tmp_path, "llama tied", container)
+    model = onnx.load(output / "onnx" / "model_q4.onnx")
+    onnx.checker.check_model(model, full_check=False)
+    caches = [f"past_key_values.{index}.{part}" for index in range(2) for part in ("key", "value")]
+    assert [item.name for item in model.graph.input] == ["input_ids", "attention_mask", "position_ids", *caches]
+    presents = [name.replace("past_key_values", "present") for name in caches]
+    assert [item.name for item in model.graph.output] == ["logits", *presents]
+    shapes = {
+        item.name: [d.dim_param or d.dim_value for d in item.type.tensor_type.shape.dim] for item in model.graph.input
+    }
+    assert shapes["past_key_values.1.key"] == ["batch_size", 2, "past_sequence_length", 16]
+    assert {item.domain: item.version for item in model.opset_import}[""] <= 21
+    kinds = {node.op_type for node in model.graph.node if node.domain}
+    assert kinds == {"MatMulNBits"}
+    stored = [item.name for item in model.graph.initializer if "embed" in item.name or "lm_head" in item.name]
+    assert stored == ["model.embed_tokens.weight"]
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    assert config["transformers.js_config"] == {"dtype": "q4"}
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        "onnx",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "LICENSE",
+    }
+
+
+def test_large_weights_go_to_data_files(tmp_path: Path) -> None:
+    limit = 60_000
+    container = OnnxContainer("q4", 4, 32, external_bytes=limit)
+    model, linears, output = written(tmp_path, "llama", container)
+    data = sorted(path.name for path in (output / "onnx").glob("*_data*"))
+    assert data[:2] == ["model_q4.onnx_data", "model_q4.onnx_data_1"]
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    assert config["transformers.js_config"]["use_external_data_format"] == {"model_q4.onnx": len(data)}
+    wanted = log_probabilities(model, token_ids())
+    assert (container.load(output).log_probabilities(token_ids()) - wanted).abs().max() < 1e-4
+    name, linear = next(iter(linears.items()))
+    assert torch.equal(container.decode(output, name), linear.grid.decode(linear.codes))
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    first = OnnxContainer("q4", 4, 32).write(source, linears, tmp_path / "a")
+    second = OnnxContainer("q4", 4, 32).write(source, linears, tmp_path / "b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_what_the_graph_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="not for 'gpt2'"):
+        OnnxContainer("q4", 4, 32).write(save_checkpoint(tmp_path / "gpt2", "gpt2"), {}, tmp_path / "out")
+    with pytest.raises(ExportError, match="q2, q4, q8, q4f16"):
+        OnnxContainer("q3", 3, 32)
+    with pytest.raises(ExportError, match="blocks of 16"):
+        OnnxContainer("q4", 4, 8)
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    stray = QuantizedLinear("model.layers.9.mlp.up_proj", *_first(linears))
+    with pytest.raises(ExportError, match="no weight for"):
+        OnnxContainer("q4", 4, 32).write(source, {stray.name: stray}, tmp_path / "out")
+    dynamic = save_checkpoint(
+        tmp_path / "long", "llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    )
+    with pytest.raises(ExportError, match="rope type 'dynamic'"):
+        OnnxContainer("q4", 4, 32).write(dynamic, {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _first(linears: dict[str, QuantizedLinear]) -> tuple[torch.Tensor, FixedGrid, str]:
+    linear = next(iter(linears.values()))
+    return linear.codes, linear.grid, linear.type
+
+
+def test_untouched_weights_are_listed(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    names = [(weight.name, weight.type) for weight in OnnxContainer("q4", 4, 32).untouched(source, set(linears))]
+    assert names == [("lm_head.weight", "float32"), ("model.embed_tokens.weight", "float32")]
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("dtype", ["q4", "q8", "q4f16"])
+def test_transformers_js_generates_the_same_text(dtype: str, tmp_path: Path) -> None:
+    node = REPOSITORY / "node_modules" / ".bin" / "node"
+    if not node.exists() or not (REPOSITORY / "node_modules" / "@huggingface" / "transformers").exists():
+        pytest.skip("skipped: no Node packages (npm ci)")
+    container = OnnxContainer(dtype, 8 if dtype == "q8" else 4, 32)
+    model, _, output = written(tmp_path, "llama tied", container)
+    prompts = [[5, 17, 33, 90, 41], [12, 8]]
+    script = Path(__file__).with_name("transformers_js_generate.mjs")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    run = subprocess.run(
+        [str(node), str(script), str(output), json.dumps(prompts), "6"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    answers = json.loads(run.stdout.splitlines()[-1])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = torch.tensor([prompt])
+        wanted = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=1
+        )
+        # Rounded activations may turn a near tie; the exact file may not.
+        assert answer[0][: len(prompt)] == prompt
+        if dtype == "q4":
+            assert answer[0] == wanted[0].tolist()
+        assert all(0 <= token < VOCABULARY for token in answer[0])
+        assert len(answer[0]) > len(prompt)
