@@ -1,0 +1,101 @@
+import { leaseDelivery, settleDelivery } from "../db/deliveries.ts";
+import { isTargetRepo } from "../db/variants.ts";
+import { assertNever, PermanentError, RetryableError } from "../errors.ts";
+import { type JobsContext, later } from "./context.ts";
+import { readHubEvent } from "./hub-event.ts";
+import type { DeliveryOutcome, DeliveryRecord } from "./records.ts";
+import { recordRequest } from "./service.ts";
+import { judgeRepo } from "./watch-rules.ts";
+
+const LEASE_SECONDS = 300;
+const MAXIMUM_ATTEMPTS = 12;
+const MAXIMUM_BUG_ATTEMPTS = 4;
+const MAXIMUM_DELAY_SECONDS = 600;
+
+type Settlement = { readonly outcome: Exclude<DeliveryOutcome, "pending">; readonly detail: string };
+
+async function handlePush(context: JobsContext, delivery: DeliveryRecord, repo: string): Promise<Settlement> {
+	const verdict = judgeRepo(context.configuration.watch, repo);
+	if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
+	if (await isTargetRepo(context.database.handle, repo)) {
+		return { outcome: "ignored", detail: "It is one of our own quantized repos." };
+	}
+	// The delivery only says where to look: the branch's head is read from the Hub, so that old or shuffled deliveries
+	// cannot bring back an older commit.
+	const outcome = await recordRequest(context, {
+		kind: "push",
+		sourceRepo: repo,
+		recipes: [],
+		requester: null,
+		replyTo: null,
+		dedupeKey: `delivery:${delivery.id}`,
+	});
+	switch (outcome.kind) {
+		case "planned":
+			return {
+				outcome: "accepted",
+				detail: `${outcome.created ? "Planned" : "Joined"} job ${outcome.job.id}.`,
+			};
+		case "published":
+			return { outcome: "accepted", detail: "Everything is published already." };
+		case "refused":
+			return { outcome: "ignored", detail: `${outcome.refusal.code}: ${outcome.refusal.message}` };
+		default:
+			return assertNever(outcome);
+	}
+}
+
+async function handle(context: JobsContext, delivery: DeliveryRecord): Promise<Settlement> {
+	const { configuration, ports } = context;
+	if (delivery.source !== "hub") return { outcome: "ignored", detail: "Nothing is done for this sender yet." };
+	const event = readHubEvent(delivery.body, configuration.watch.ref);
+	switch (event.kind) {
+		case "ignored":
+			return { outcome: "ignored", detail: event.reason };
+		case "push":
+			return await handlePush(context, delivery, event.repo);
+		case "comment": {
+			if (!configuration.requests.comments) return { outcome: "ignored", detail: "Comments are switched off." };
+			const verdict = judgeRepo(configuration.watch, event.repo);
+			if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
+			return await ports.handleComment({
+				deliveryId: delivery.id,
+				repo: event.repo,
+				discussion: event.discussion,
+				commentId: event.commentId,
+			});
+		}
+		default:
+			return assertNever(event);
+	}
+}
+
+/** Works on a stored delivery until it is settled; a failure leaves it pending for another try. */
+export async function processDelivery(context: JobsContext, id: string): Promise<void> {
+	const { database, clock, log } = context;
+	const owner = `${context.owner}:${context.newId()}`;
+	const now = clock.now();
+	const leased = await leaseDelivery(database.handle, { id, owner, now, until: later(now, LEASE_SECONDS) });
+	if (leased === null) return;
+	try {
+		const settlement = await handle(context, leased.delivery);
+		await settleDelivery(database.handle, { id, owner, ...settlement, nextAttemptAt: clock.now() });
+	} catch (error) {
+		const isKnown = error instanceof RetryableError;
+		const limit = isKnown ? MAXIMUM_ATTEMPTS : MAXIMUM_BUG_ATTEMPTS;
+		const reason = error instanceof Error ? error.message : String(error);
+		if (!isKnown) log.error("A delivery could not be worked on", { delivery: id, error });
+		const isOver = error instanceof PermanentError || leased.attempts >= limit;
+		const asked = isKnown ? error.retryAfterSeconds : null;
+		const seconds = asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** leased.attempts);
+		const nextAttemptAt = later(clock.now(), seconds);
+		await settleDelivery(database.handle, {
+			id,
+			owner,
+			outcome: isOver ? "failed" : "pending",
+			detail: isOver ? reason : `Attempt ${leased.attempts}: ${reason}`,
+			nextAttemptAt,
+		});
+		if (!isOver) await context.wake({ kind: "delivery", deliveryId: id }, nextAttemptAt);
+	}
+}

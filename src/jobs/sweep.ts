@@ -1,0 +1,104 @@
+import {
+	claimSweepSlot,
+	forgetSweepSlots,
+	getKnownHead,
+	hasSweepSlot,
+	releaseSweepSlot,
+	setKnownHead,
+} from "../db/sweeps.ts";
+import { isTargetRepo } from "../db/variants.ts";
+import { type JobsContext, later } from "./context.ts";
+import type { WatchedHead } from "./ports.ts";
+import { recordRequest } from "./service.ts";
+import { judgeRepo } from "./watch-rules.ts";
+
+const BASELINE = "baseline:";
+const KEEP_SLOTS_SECONDS = 7 * 86_400;
+
+export type SweepReport = {
+	/** Repos that were looked at. */
+	readonly seen: number;
+	/** Heads that no delivery had told of. */
+	readonly found: number;
+	readonly failed: number;
+};
+
+async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"known" | "found"> {
+	const { database, configuration } = context;
+	if (!judgeRepo(configuration.watch, head.repo).watched) return "known";
+	if ((await getKnownHead(database.handle, head.repo)) === head.sha) return "known";
+	if (await isTargetRepo(database.handle, head.repo)) return "known";
+	await recordRequest(context, {
+		kind: "sweep",
+		sourceRepo: head.repo,
+		revision: head.sha,
+		recipes: [],
+		requester: null,
+		replyTo: null,
+		dedupeKey: `sweep:${head.repo}:${head.sha}`,
+	});
+	await setKnownHead(database.handle, head.repo, head.sha, context.clock.now());
+	return "found";
+}
+
+/**
+ * Looks over everything watched for pushes that no delivery told of. What a namespace holds when it is first watched is
+ * taken as known, unless `watch.existing` asks for it; repos listed by name are always wanted.
+ */
+export async function sweep(context: JobsContext): Promise<SweepReport> {
+	const { database, configuration, ports, clock, log } = context;
+	const { watch } = configuration;
+	let seen = 0;
+	let found = 0;
+	let failed = 0;
+	async function look(head: WatchedHead): Promise<void> {
+		seen++;
+		try {
+			if ((await sweepHead(context, head)) === "found") found++;
+		} catch (error) {
+			failed++;
+			log.warn("A watched repo could not be looked at", { repo: head.repo, error });
+		}
+	}
+	for (const namespace of watch.namespaces) {
+		const slot = `${BASELINE}${namespace}`;
+		const isFirst = !watch.existing && !(await hasSweepSlot(database.handle, slot));
+		try {
+			for await (const head of ports.listHeads({ kind: "namespace", namespace })) {
+				if (!isFirst || watch.repos.includes(head.repo)) await look(head);
+				else if ((await getKnownHead(database.handle, head.repo)) === null) {
+					seen++;
+					await setKnownHead(database.handle, head.repo, head.sha, clock.now());
+				}
+			}
+			if (isFirst) await claimSweepSlot(database.handle, slot, clock.now());
+		} catch (error) {
+			failed++;
+			log.warn("A watched namespace could not be listed", { namespace, error });
+		}
+	}
+	for (const repo of watch.repos) {
+		if (watch.namespaces.includes(repo.split("/")[0] ?? "")) continue;
+		try {
+			for await (const head of ports.listHeads({ kind: "repo", repo })) await look(head);
+		} catch (error) {
+			failed++;
+			log.warn("A watched repo could not be listed", { repo, error });
+		}
+	}
+	await forgetSweepSlots(database.handle, later(clock.now(), -KEEP_SLOTS_SECONDS), BASELINE);
+	log.info("Looked over the watched repos", { seen, found, failed });
+	return { seen, found, failed };
+}
+
+/** The sweep of one scheduled time: of all replicas that are triggered, one does it. `null`: somebody else does. */
+export async function sweepSlot(context: JobsContext, slot: string): Promise<SweepReport | null> {
+	const { database, clock } = context;
+	if (!(await claimSweepSlot(database.handle, slot, clock.now()))) return null;
+	try {
+		return await sweep(context);
+	} catch (error) {
+		await releaseSweepSlot(database.handle, slot);
+		throw error;
+	}
+}

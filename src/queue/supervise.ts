@@ -1,0 +1,53 @@
+import { listDueDeliveries } from "../db/deliveries.ts";
+import { clearLeases, listAbandonedRuns, listDueJobs, listDueSideWork, moveJob } from "../db/jobs.ts";
+import { type JobsContext, later } from "../jobs/context.ts";
+import { wakeJob } from "../jobs/service.ts";
+import { stepOf, transition } from "../jobs/transitions.ts";
+
+const BATCH = 200;
+/** A run whose own process has not looked after it for this long is taken for lost with that machine. */
+const ABANDONED_SECONDS = 15 * 60;
+
+/** Leases of a process that was killed; on the embedded database there can be no other holder. */
+export async function forgetOldLeases(context: JobsContext): Promise<void> {
+	if (context.database.kind === "embedded") await clearLeases(context.database.handle);
+}
+
+/**
+ * Sends a message for every row that is due and that nobody works on. Messages are only hints, so a step that was lost
+ * with a process, or with its message, is found here.
+ */
+export async function superviseOnce(context: JobsContext): Promise<void> {
+	const { database, clock, runner, log } = context;
+	const { handle } = database;
+	const now = clock.now();
+	for (const job of await listDueJobs(handle, now, BATCH)) {
+		const step = stepOf(job.state);
+		const isOurs = job.runner === runner.name || !["dispatching", "running", "ingesting"].includes(job.state);
+		if (step !== null && isOurs) await context.wake({ kind: "step", step, jobId: job.id, runner: job.runner }, now);
+	}
+	for (const jobId of await listDueSideWork(handle, now, BATCH)) await context.wake({ kind: "side", jobId }, now);
+	for (const deliveryId of await listDueDeliveries(handle, now, BATCH)) {
+		await context.wake({ kind: "delivery", deliveryId }, now);
+	}
+	const abandoned = await listAbandonedRuns(handle, { runner: runner.name, before: later(now, -ABANDONED_SECONDS) });
+	for (const { job } of abandoned) {
+		const to = transition(job.state, "lost");
+		if (to === null) continue;
+		const moved = await database.transaction((tx) =>
+			moveJob(tx, {
+				id: job.id,
+				from: job.state,
+				fence: job.fence,
+				owner: null,
+				to,
+				now,
+				statusText: "The machine that ran it has not been heard of; it is planned again.",
+				set: { runner: "", runnerHandle: null },
+			}),
+		);
+		if (moved === null) continue;
+		log.warn("A run was given up with its machine", { job: job.id, runner: job.runner });
+		await wakeJob(context, moved);
+	}
+}
