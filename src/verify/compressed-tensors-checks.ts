@@ -27,7 +27,7 @@ const QuantizationConfig = z.looseObject({
 		}),
 	),
 });
-const Config = z.looseObject({ quantization_config: QuantizationConfig, auto_map: z.undefined() });
+const Config = z.looseObject({ quantization_config: QuantizationConfig, auto_map: z.undefined().optional() });
 
 const PACKED = ".weight_packed";
 

@@ -1,0 +1,40 @@
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Manifest } from "../../../src/protocol/manifest.ts";
+import { parseRecipe, type Recipe, recipeDirectory } from "../../../src/protocol/recipe.ts";
+
+/** What `test/fixtures/tiny/make.py` made. */
+export const TINY = join(import.meta.dirname, "../../fixtures/tiny");
+export const TINY_SOURCE = join(TINY, "source");
+export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensors");
+export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
+export type TinyRecipe = (typeof TINY_RECIPES)[number];
+
+export function recipeOf(text: string): Recipe {
+	const parsed = parseRecipe(text);
+	if (!parsed.ok) throw new Error(parsed.refusal.message);
+	return parsed.recipe;
+}
+
+export function tinyDirectory(recipe: TinyRecipe): string {
+	return join(TINY, "variants", recipeDirectory(recipe));
+}
+
+export async function readTinyManifest(recipe: TinyRecipe): Promise<Manifest> {
+	return Manifest.parse(JSON.parse(await readFile(join(tinyDirectory(recipe), "manifest.json"), "utf8")));
+}
+
+/** A copy of a variant's folder to break, removed at the end of `use`. */
+export async function withCopy<Result>(
+	recipe: TinyRecipe,
+	use: (directory: string) => Promise<Result>,
+): Promise<Result> {
+	const directory = await mkdtemp(join(tmpdir(), "yaqa-tiny-"));
+	try {
+		await cp(tinyDirectory(recipe), directory, { recursive: true });
+		return await use(directory);
+	} finally {
+		await rm(directory, { recursive: true, force: true });
+	}
+}

@@ -1,0 +1,355 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { appendFile, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { Manifest } from "../../../src/protocol/manifest.ts";
+import { type ChildLimits, onnxKl } from "../../../src/verify/onnx-kl.ts";
+import { type VariantVerification, verifyVariant } from "../../../src/verify/verify-variant.ts";
+import {
+	readTinyManifest,
+	recipeOf,
+	TINY_RECIPES,
+	TINY_VERIFICATION,
+	type TinyRecipe,
+	tinyDirectory,
+	withCopy,
+} from "./tiny-variants.ts";
+
+const LIMITS: ChildLimits = { milliseconds: 60_000, memoryBytes: 4e9, threads: 1 };
+
+/** Breaks a copy, then verifies it. `manifest` true: the manifest is written anew to agree with what the files became. */
+async function verifyBroken(
+	recipe: TinyRecipe,
+	breakIt: (directory: string, manifest: Manifest) => Promise<Manifest | undefined>,
+	options: { readonly rehash?: boolean; readonly limits?: ChildLimits } = {},
+): Promise<VariantVerification> {
+	return withCopy(recipe, async (directory) => {
+		let manifest = structuredClone(await readTinyManifest(recipe));
+		manifest = (await breakIt(directory, manifest)) ?? manifest;
+		if (options.rehash === true) {
+			for (const file of manifest.files) {
+				const bytes = await readFile(join(directory, file.path));
+				file.size = bytes.byteLength;
+				file.sha256 = createHash("sha256").update(bytes).digest("hex");
+			}
+			const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+			for (const measured of manifest.evaluation.measured) measured.bytes = bytes;
+		}
+		await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+		return verifyVariant({
+			directory,
+			manifest,
+			recipe: recipeOf(recipe),
+			verificationPath: TINY_VERIFICATION,
+			limits: options.limits ?? LIMITS,
+		});
+	});
+}
+
+function assertRefused(result: VariantVerification, pattern: RegExp): void {
+	assert.equal(result.ok, false);
+	assert.equal(result.refusal.code, "verification-failed");
+	assert.match(result.refusal.message, pattern);
+	assert.notEqual(result.refusal.remedy, "");
+}
+
+describe("what the runner's containers write", () => {
+	for (const recipe of TINY_RECIPES) {
+		test(`${recipe} passes`, async () => {
+			const result = await verifyVariant({
+				directory: tinyDirectory(recipe),
+				manifest: await readTinyManifest(recipe),
+				recipe: recipeOf(recipe),
+				verificationPath: TINY_VERIFICATION,
+				limits: LIMITS,
+			});
+			assert.deepEqual(result.ok ? [] : result.refusal, []);
+			assert.match(result.checks.join("\n"), /7 (linears|MatMulNBits)/);
+			if (recipe === "onnx:q4")
+				assert.match(result.checks.join("\n"), /KL: .* nats a token in onnxruntime over 32 positions/);
+		});
+	}
+});
+
+describe("a folder that is not what its manifest says", () => {
+	const cases: readonly [
+		name: string,
+		pattern: RegExp,
+		breakIt: (directory: string, manifest: Manifest) => Promise<Manifest | undefined>,
+	][] = [
+		[
+			"a changed byte",
+			/LICENSE has another sha256/,
+			async (directory) => {
+				const path = join(directory, "LICENSE");
+				const bytes = await readFile(path);
+				bytes[3] = 0;
+				await writeFile(path, bytes);
+				return undefined;
+			},
+		],
+		[
+			"a file that grew",
+			/LICENSE has \d+ bytes/,
+			async (directory) => {
+				await appendFile(join(directory, "LICENSE"), "x");
+				return undefined;
+			},
+		],
+		[
+			"a missing file",
+			/LICENSE is missing/,
+			async (directory) => {
+				await rm(join(directory, "LICENSE"));
+				return undefined;
+			},
+		],
+		[
+			"a file too many",
+			/load\.py is not in the manifest/,
+			async (directory) => {
+				await writeFile(join(directory, "load.py"), "import os");
+				return undefined;
+			},
+		],
+		[
+			"a link in place of a file",
+			/LICENSE is not a plain file/,
+			async (directory) => {
+				await rm(join(directory, "LICENSE"));
+				await symlink("/etc/hostname", join(directory, "LICENSE"));
+				return undefined;
+			},
+		],
+		[
+			"figures of another gate",
+			/measured a lower KL for rtn/,
+			async (_directory, manifest) => {
+				for (const entry of manifest.gate.selection) if (entry.quantizer === "rtn") entry.klNats.mean = 0;
+				return manifest;
+			},
+		],
+		[
+			"baselines of another size",
+			/measured at another size/,
+			async (_directory, manifest) => {
+				for (const entry of manifest.evaluation.measured) if (entry.quantizer === "rtn") entry.bytes += 1;
+				return manifest;
+			},
+		],
+		["another recipe", /is of the recipe w8a16/, async (_directory, manifest) => ({ ...manifest, recipe: "w8a16" })],
+	];
+	for (const [name, pattern, breakIt] of cases) {
+		test(`${name} is refused`, async () => assertRefused(await verifyBroken("w4a16", breakIt), pattern));
+	}
+
+	test("a script that the manifest lists is refused all the same", async () => {
+		const result = await verifyBroken(
+			"w4a16",
+			async (directory, manifest) => {
+				await writeFile(join(directory, "modeling.py"), "import os");
+				manifest.files.push({ path: "modeling.py", size: 9, sha256: "0".repeat(64) });
+				return manifest;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /modeling\.py is not a kind of file/);
+	});
+
+	test("a manifest other than the one the runner reported is refused", async () => {
+		await withCopy("w4a16", async (directory) => {
+			const manifest = await readTinyManifest("w4a16");
+			const result = await verifyVariant({
+				directory,
+				manifest: { ...manifest, fence: manifest.fence + 1 },
+				recipe: recipeOf("w4a16"),
+				verificationPath: null,
+				limits: LIMITS,
+			});
+			assertRefused(result, /not the one that the runner reported/);
+		});
+	});
+
+	test("paths that lead out of the folder do not get past the schema", async () => {
+		const manifest = await readTinyManifest("w4a16");
+		for (const path of ["../x", "/etc/passwd", "a/../../b", "a//b", "a\\b", ".", "onnx/.."]) {
+			assert.equal(
+				Manifest.safeParse({ ...manifest, files: [{ path, size: 1, sha256: "0".repeat(64) }] }).success,
+				false,
+				path,
+			);
+		}
+	});
+});
+
+describe("files that agree with their manifest but not with their recipe", () => {
+	const replaceIn = (from: string, to: string) => async (directory: string, manifest: Manifest) => {
+		for (const { path } of manifest.files) {
+			const bytes = await readFile(join(directory, path));
+			const at = bytes.indexOf(from, 0, "latin1");
+			if (at < 0) continue;
+			bytes.write(to, at, "latin1");
+			await writeFile(join(directory, path), bytes);
+		}
+		return undefined;
+	};
+
+	test("a GGUF without its magic", async () => {
+		const result = await verifyBroken("gguf:q4_0", replaceIn("GGUF", "GGUX"), { rehash: true });
+		assertRefused(result, /does not start as GGUF/);
+	});
+	test("a GGUF cut short", async () => {
+		const result = await verifyBroken(
+			"gguf:q4_0",
+			async (directory) => {
+				const path = join(directory, "tiny-llama-Q4_0.gguf");
+				await writeFile(path, (await readFile(path)).subarray(0, -4096));
+				return undefined;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /points outside the file/);
+	});
+	test("a GGUF of another architecture", async () => {
+		const result = await verifyBroken(
+			"gguf:q4_0",
+			replaceIn("\u0005\0\0\0\0\0\0\0llama", "\u0005\0\0\0\0\0\0\0evil!"),
+			{ rehash: true },
+		);
+		assertRefused(result, /architecture/);
+	});
+	test("a GGUF of fewer linears than the manifest describes", async () => {
+		const result = await verifyBroken("gguf:q4_0", replaceIn("blk.0.ffn_up.weight", "blk.0.ffn_uq.weight"), {
+			rehash: true,
+		});
+		assertRefused(result, /6 linears of the recipe's type, the manifest describes 7/);
+	});
+	test("compressed tensors of other bits than config.json says", async () => {
+		const result = await verifyBroken("w4a16", replaceIn('"num_bits": 4', '"num_bits": 8'), { rehash: true });
+		assertRefused(result, /config\.json says 8 bits/);
+	});
+	test("a config that asks for code", async () => {
+		const result = await verifyBroken(
+			"w4a16",
+			async (directory) => {
+				const path = join(directory, "config.json");
+				await writeFile(
+					path,
+					JSON.stringify({ ...JSON.parse(await readFile(path, "utf8")), auto_map: { AutoModel: "x.Y" } }),
+				);
+				return undefined;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /auto_map/);
+	});
+	test("a scale that is not finite", async () => {
+		const result = await verifyBroken(
+			"w4a16",
+			async (directory) => {
+				const path = join(directory, "model.safetensors");
+				const bytes = await readFile(path);
+				const length = Number(bytes.readBigUInt64LE(0));
+				const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
+				const name = Object.keys(header).find((key) => key.endsWith(".weight_scale")) ?? "";
+				bytes.writeUInt16LE(0x7f80, 8 + length + header[name].data_offsets[0]);
+				await writeFile(path, bytes);
+				return undefined;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /not finite/);
+	});
+	test("a safetensors file with a broken header", async () => {
+		const result = await verifyBroken(
+			"w4a16",
+			async (directory) => {
+				const path = join(directory, "model.safetensors");
+				const bytes = await readFile(path);
+				bytes.writeBigUInt64LE(2n ** 62n, 0);
+				await writeFile(path, bytes);
+				return undefined;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /not a sound safetensors file/);
+	});
+	test("an ONNX graph with an operator from elsewhere", async () => {
+		const result = await verifyBroken("onnx:q4", replaceIn("com.microsoft", "com.intruder0"), { rehash: true });
+		assertRefused(result, /uses the operator/);
+	});
+	test("an ONNX graph that is no protobuf", async () => {
+		const result = await verifyBroken(
+			"onnx:q4",
+			async (directory) => writeFile(join(directory, "onnx/model_q4.onnx"), "not a graph").then(() => undefined),
+			{ rehash: true },
+		);
+		assertRefused(result, /is refused/);
+	});
+	test("an ONNX file under a name that no loader looks for", async () => {
+		const result = await verifyBroken(
+			"onnx:q4",
+			async (directory, manifest) => {
+				await rename(join(directory, "onnx/model_q4.onnx"), join(directory, "model.bin"));
+				for (const file of manifest.files) if (file.path.endsWith(".onnx")) file.path = "model.bin";
+				return manifest;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /model\.bin is not a kind of file/);
+	});
+});
+
+describe("the KL that onnxruntime computes again", () => {
+	test("a manifest that claims a lower one is refused", async () => {
+		const result = await verifyBroken("onnx:q4", async (_directory, manifest) => {
+			manifest.verification.klNats *= 0.9;
+			return manifest;
+		});
+		assertRefused(result, /onnxruntime measures a KL of .* nats, the manifest says/);
+	});
+	test("weights that were swapped for others are found by it", async () => {
+		const result = await verifyBroken(
+			"onnx:q4",
+			async (directory, manifest) => {
+				const path = join(directory, "onnx/model_q4.onnx");
+				const bytes = await readFile(path);
+				const codes = bytes.lastIndexOf("mlp.down_proj.weight_quantized") + 100;
+				bytes.fill(0xff, codes, codes + 8000);
+				await writeFile(path, bytes);
+				return manifest;
+			},
+			{ rehash: true },
+		);
+		assertRefused(result, /onnxruntime/);
+	});
+	test("a child over its time or memory is ended and the variant refused", async () => {
+		const unchanged = async (): Promise<undefined> => undefined;
+		const late = await verifyBroken("onnx:q4", unchanged, { limits: { ...LIMITS, milliseconds: 1 } });
+		assertRefused(late, /did not finish within/);
+		const fat = await verifyBroken("onnx:q4", unchanged, { limits: { ...LIMITS, memoryBytes: 1e6 } });
+		assertRefused(fat, /more than 1000000 bytes/);
+	});
+	test("nothing of the bot's environment reaches the child", { skip: process.platform !== "linux" }, async () => {
+		process.env["HF_TOKEN"] = "hf_canary_in_the_environment";
+		try {
+			const running = onnxKl({
+				graphPath: join(tinyDirectory("onnx:q4"), "onnx/model_q4.onnx"),
+				verificationPath: TINY_VERIFICATION,
+				limits: LIMITS,
+			});
+			let environment: string | null = null;
+			for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+				const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+				const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+				if (!command.includes("onnx-kl-child") || !status.includes(`PPid:\t${process.pid}\n`)) continue;
+				environment = await readFile(`/proc/${pid}/environ`, "utf8");
+			}
+			assert.equal(environment, "");
+			assert.equal((await running).ok, true);
+		} finally {
+			delete process.env["HF_TOKEN"];
+		}
+	});
+});
