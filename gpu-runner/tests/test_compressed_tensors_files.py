@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny_checkpoints import load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from transformers import AutoModelForCausalLM
+
+from yaqa_runner.formats import ExportError
+from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
+from yaqa_runner.grids.grid import FixedGrid
+
+
+def written(
+    tmp_path: Path, kind: str, bits: int, group: int, asymmetric: bool = False, **settings: Any
+) -> tuple[Any, dict[str, QuantizedLinear], CompressedTensorsContainer, Path]:
+    source = save_checkpoint(tmp_path / "tiny", kind, **settings)
+    model = load_original(source)
+    linears = quantize(model, bits, group, asymmetric)
+    container = CompressedTensorsContainer(bits, group)
+    container.write(source, linears, tmp_path / "out")
+    return model, linears, container, tmp_path / "out"
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_the_library_decompresses_the_chosen_weights(bits: int, asymmetric: bool, tmp_path: Path) -> None:
+    _, linears, container, output = written(tmp_path, "llama", bits, 32, asymmetric, num_hidden_layers=1)
+    for name, linear in linears.items():
+        assert torch.equal(container.decode(output, name), linear.grid.decode(linear.codes)), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen2", {}), ("qwen3", {"head_dim": 32}), ("opt", {})],
+)
+def test_from_pretrained_runs_the_chosen_weights(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    if kind == "opt":
+        settings = {"ffn_dim": 96, "word_embed_proj_dim": 64}
+    model, _, container, output = written(tmp_path, kind, 4, 32, **settings)
+    wanted = log_probabilities(model, token_ids())
+    loaded = container.load(output).log_probabilities(token_ids())
+    assert (loaded - wanted).abs().max() < 1e-5
+    assert wanted.std() > 0.1
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_it_generates_in_the_models_own_type(bits: int, tmp_path: Path) -> None:
+    _, _, _, output = written(tmp_path, "llama", bits, 32)
+    model = AutoModelForCausalLM.from_pretrained(output)
+    assert model.dtype == torch.bfloat16
+    ids = token_ids(1, 6)
+    text = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+    assert text.shape[1] > 6
+
+
+def test_names_shapes_and_configuration_are_the_formats(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    model = load_original(source)
+    linears = quantize(model, 4, 32)
+    kept = "model.layers.1.mlp.down_proj"
+    del linears[kept]
+    files = CompressedTensorsContainer(4, 32).write(source, linears, tmp_path / "out")
+    assert {path.name for path in files} == {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "LICENSE",
+    }
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE"):
+        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        q = "model.layers.0.mlp.down_proj"
+        assert file.get_tensor(f"{q}.weight_packed").shape == (64, 96 * 4 // 32)
+        assert file.get_tensor(f"{q}.weight_packed").dtype == torch.int32
+        assert file.get_tensor(f"{q}.weight_scale").shape == (64, 3)
+        assert file.get_tensor(f"{q}.weight_scale").dtype == torch.bfloat16
+        assert file.get_tensor(f"{q}.weight_shape").tolist() == [64, 96]
+        assert f"{q}.weight" not in names
+        with safe_open(source / "model.safetensors", "pt") as original:
+            assert torch.equal(file.get_tensor(f"{kept}.weight"), original.get_tensor(f"{kept}.weight"))
+    settings = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    assert settings["quant_method"] == "compressed-tensors"
+    assert settings["format"] == "pack-quantized"
+    assert settings["ignore"] == ["lm_head", kept]
+    weights = settings["config_groups"]["group_0"]["weights"]
+    assert (weights["num_bits"], weights["group_size"], weights["symmetric"]) == (4, 32, True)
+    untouched = CompressedTensorsContainer(4, 32).untouched(source, set(linears))
+    assert {weight.name for weight in untouched} == {"lm_head.weight", "model.embed_tokens.weight", f"{kept}.weight"}
+
+
+def test_large_models_are_sharded_with_an_index(tmp_path: Path) -> None:
+    tensors = [
+        PlannedTensor(f"layer.{number}", torch.float32, (8, 8), lambda number=number: torch.full((8, 8), float(number)))
+        for number in range(5)
+    ]
+    files = write_safetensors(tmp_path, tensors, shard_bytes=600)
+    assert [path.name for path in files] == [
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+    ]
+    index = json.loads(files[-1].read_text(encoding="utf-8"))
+    assert index["metadata"]["total_size"] == 5 * 256
+    for name, file in index["weight_map"].items():
+        with safe_open(tmp_path / file, "pt") as handle:
+            assert handle.get_tensor(name).unique().tolist() == [float(name.split(".")[1])]
+
+
+def test_groups_that_do_not_divide_a_row_are_not_offered() -> None:
+    grid = CompressedTensorsContainer(4, 128).grid()
+    assert grid.supports(64, 256)
+    assert not grid.supports(64, 96)
+    assert grid.name == "symmetric-4-g128"
+
+
+def test_scales_the_models_type_would_round_are_refused(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    name, linear = next(iter(linears.items()))
+    grid = FixedGrid(linear.grid.scale * (1 + 2**-12), linear.grid.offset, 32, -8, 7)
+    with pytest.raises(ExportError, match="not exact in bfloat16"):
+        CompressedTensorsContainer(4, 32).write(
+            source, {**linears, name: QuantizedLinear(name, linear.codes, grid, "x")}, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoints import load_original, save_checkpoint
+
+from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.formats.container import QuantizedLinear
+
+
+@dataclass(frozen=True)
+class Recipe:
+    container: str
+    name: str
+    bits: int
+    group: int | None
+
+
+def shared(bits: int) -> list[Recipe]:
+    return [
+        Recipe("gguf", f"gguf:{'q4_0' if bits == 4 else 'q8_0'}", bits, None),
+        Recipe("onnx", f"onnx:q{bits}", bits, 32),
+        Recipe("compressed-tensors", f"w{bits}a16", bits, 32),
+        Recipe("gptq", f"gptq:{bits}", bits, 32),
+    ]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_one_set_of_codes_is_the_same_weights_in_every_container(bits: int, kind: str, tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", kind)
+    model = load_original(source)
+    containers = [container_for(recipe) for recipe in shared(bits)]
+    grids = [container.grid() for container in containers]
+    assert {grid.name for grid in grids} == {f"symmetric-{bits}-g32"}
+    linears = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            weight = module.weight.detach()
+            fitted = [grid.fit(weight) for grid in grids]
+            assert all(torch.equal(fixed.scale, fitted[0].scale) for fixed in fitted)
+            linears[name] = QuantizedLinear(name, fitted[0].nearest(weight), fitted[0], grids[0].name)
+    decoded: dict[str, list[torch.Tensor]] = {name: [] for name in linears}
+    for container in containers:
+        container.write(source, linears, tmp_path / container.name)
+        for name in linears:
+            decoded[name].append(container.decode(tmp_path / container.name, name))
+    for name, linear in linears.items():
+        for weight in decoded[name]:
+            assert torch.equal(weight, linear.grid.decode(linear.codes)), name
+
+
+def test_recipes_without_a_container_are_refused() -> None:
+    with pytest.raises(ExportError, match="no container named 'exl3'"):
+        container_for(Recipe("exl3", "exl3:4", 4, 32))
+    with pytest.raises(ExportError, match="share a scale"):
+        container_for(Recipe("gptq", "gptq:4", 4, None))
+    with pytest.raises(ExportError, match="GGUF type 'q9_9'"):
+        container_for(Recipe("gguf", "gguf:q9_9", 4, None))

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoints import save_checkpoint
+from transformers import AutoModelForCausalLM
+
+from yaqa_runner.formats.source import ExportError, SourceSnapshot, safe_name
+
+
+def test_names_are_those_of_the_loaded_model(tmp_path: Path) -> None:
+    for kind in ("llama", "gpt2"):
+        source = save_checkpoint(tmp_path / kind, kind)
+        snapshot = SourceSnapshot(source)
+        model = AutoModelForCausalLM.from_pretrained(source)
+        assert {name for name, _ in model.named_parameters()} <= set(snapshot.names())
+        for name, parameter in model.named_parameters():
+            assert torch.equal(snapshot.read(name).float(), parameter.detach().float()), name
+
+
+def test_a_checkpoint_without_the_base_models_prefix_is_read(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    source = save_checkpoint(tmp_path / "gpt2", "gpt2")
+    tensors = load_file(source / "model.safetensors")
+    short = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    assert short.keys() != tensors.keys()
+    save_file(short, source / "model.safetensors", metadata={"format": "pt"})
+    snapshot = SourceSnapshot(source)
+    assert set(tensors) <= set(snapshot.names())
+    assert torch.equal(
+        snapshot.read("transformer.h.0.attn.c_attn.weight"), tensors["transformer.h.0.attn.c_attn.weight"]
+    )
+
+
+def test_sharded_checkpoints_are_read(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    whole = SourceSnapshot(source)
+    names = whole.names()
+    AutoModelForCausalLM.from_pretrained(source).save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    assert (tmp_path / "sharded" / "model.safetensors.index.json").exists()
+    sharded = SourceSnapshot(tmp_path / "sharded")
+    assert sharded.names() == names
+    assert all(torch.equal(sharded.read(name).float(), whole.read(name).float()) for name in names)
+
+
+def damaged(tmp_path: Path, what: str) -> Path:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    weights = source / "model.safetensors"
+    match what:
+        case "remote code":
+            (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
+        case "unknown model":
+            (source / "config.json").write_text(json.dumps({**config, "model_type": "never-heard-of"}))
+        case "no json":
+            (source / "config.json").write_text("{")
+        case "pickle":
+            weights.rename(source / "pytorch_model.bin")
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "huge header":
+            weights.write_bytes(b"\xff" * 8 + weights.read_bytes()[8:])
+        case "traversal":
+            (source / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "../../etc/passwd.safetensors"}})
+            )
+        case "absolute":
+            (source / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"a": "/etc/x.safetensors"}})
+            )
+        case "missing shard":
+            (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.safetensors"}}))
+        case "empty index":
+            (source / "model.safetensors.index.json").write_text("{}")
+    return source
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("remote code", "auto_map"),
+        ("unknown model", "not a model configuration"),
+        ("no json", "not valid JSON"),
+        ("pickle", "no safetensors weights"),
+        ("truncated", "not a readable safetensors file"),
+        ("huge header", "not a readable safetensors file"),
+        ("traversal", "outside the folder"),
+        ("absolute", "outside the folder"),
+        ("missing shard", "which is missing"),
+        ("empty index", "no weight_map"),
+    ],
+)
+def test_bad_sources_are_refused_with_their_cause(what: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message):
+        SourceSnapshot(damaged(tmp_path, what))
+
+
+def test_only_known_files_are_copied(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    (source / "secret.env").write_text("x")
+    (source / "modeling_evil.py").write_text("x")
+    from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+
+    files = CompressedTensorsContainer(4, 32).write(source, {}, tmp_path / "out")
+    assert not {"secret.env", "modeling_evil.py"} & {path.name for path in files}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Qwen3-0.6B", "Qwen3-0.6B"), ("../../etc", "etc"), ("a b/c\n", "a-b-c"), ("..", "model"), ("x" * 300, "x" * 96)],
+)
+def test_file_names_hold_no_surprises(text: str, name: str) -> None:
+    assert safe_name(text) == name
+
+
+def test_a_hub_cache_snapshot_is_named_after_its_repo(tmp_path: Path) -> None:
+    folder = tmp_path / "models--some--Model-1B" / "snapshots" / ("0" * 40)
+    folder.parent.mkdir(parents=True)
+    save_checkpoint(folder, "llama")
+    assert SourceSnapshot(folder).model_name == "Model-1B"
