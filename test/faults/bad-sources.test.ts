@@ -132,9 +132,16 @@ describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => 
 			assert.doesNotMatch(text, /undefined|\[object/);
 			assert.equal((await tiny.discussionsOf(repo)).length, 1);
 
-			const page = await fetch(`${tiny.stack.botUrl}/m/${repo}`, { headers: { accept: "text/html" } });
-			assert.equal(page.status, 200, "the page of the source tells of the refusal");
-			assert.match(await page.text(), says);
+			const jobs = await jobsOf(tiny.stack.botUrl, repo);
+			assert.equal(jobs.length, 1);
+			const [job] = jobs;
+			assert.equal(job?.state, "failed");
+			assert.ok(job.refusal);
+			const page = await fetch(`${tiny.stack.botUrl}/jobs/${job.id}`, { headers: { accept: "text/html" } });
+			assert.equal(page.status, 200);
+			const shown = (await page.text()).replaceAll(/<[^>]*>/g, " ");
+			assert.match(shown, says);
+			assert.ok(job.refusal.remedy.length > 10, job.refusal.remedy);
 
 			const { code, output } = await runBot(["quantize", repo, "--recipe", "gguf:q4_0"], tiny.stack.hub.url);
 			assert.equal(code, 3, output);
