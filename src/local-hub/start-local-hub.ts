@@ -236,6 +236,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		const server = createServer(app);
 		// uploads of many gigabytes take as long as they take
 		server.requestTimeout = 0;
+		// longer than clients keep idle connections, or one is closed under a request that is just being sent
+		server.keepAliveTimeout = 75_000;
 		await new Promise<void>((resolve, reject) => {
 			server.once("error", reject);
 			server.listen(options.port ?? 0, host, resolve);
