@@ -1,5 +1,6 @@
 import type { Page } from "../db/cursor.ts";
-import type { DeliveryRecord, JobEventRecord, JobRecord, JobState, VariantRecord } from "../jobs/records.ts";
+import type { Counts } from "../db/metrics.ts";
+import type { DeliveryRecord, JobEventRecord, JobRecord, VariantRecord } from "../jobs/records.ts";
 import type { Container } from "../protocol/recipe.ts";
 
 export const VARIANT_SORTS = ["newest", "kl", "size"] as const;
@@ -21,14 +22,6 @@ export type DeliveryInput = {
 	readonly dedupeKey: string;
 	readonly receivedAt: Date;
 	readonly body: unknown;
-};
-
-export type Counts = {
-	readonly jobsByState: readonly { readonly state: JobState; readonly count: number }[];
-	readonly deliveriesByOutcome: readonly { readonly outcome: string; readonly count: number }[];
-	readonly publishedVariants: number;
-	/** Age of the oldest job or delivery that waits for its next step; 0 when none does. */
-	readonly oldestPendingSeconds: number;
 };
 
 /** What the pages and the webhook need of the database, as plain functions. */

@@ -49,8 +49,9 @@ export function createMetrics(sources: {
 		registers: [registry],
 	});
 	const variants = new Gauge({
-		name: "yaqa_bot_published_variants",
-		help: "Published variants.",
+		name: "yaqa_bot_variants",
+		help: "Variants by state.",
+		labelNames: ["state"],
 		registers: [registry],
 	});
 	const age = new Gauge({
@@ -67,10 +68,11 @@ export function createMetrics(sources: {
 			const counts = await sources.counts();
 			jobs.reset();
 			deliveries.reset();
-			for (const row of counts.jobsByState) jobs.set({ state: row.state }, row.count);
-			for (const row of counts.deliveriesByOutcome) deliveries.set({ outcome: row.outcome }, row.count);
-			variants.set(counts.publishedVariants);
-			age.set(counts.oldestPendingSeconds);
+			variants.reset();
+			for (const [state, count] of Object.entries(counts.jobsByState)) jobs.set({ state }, count);
+			for (const [outcome, count] of Object.entries(counts.deliveriesByOutcome)) deliveries.set({ outcome }, count);
+			for (const [state, count] of Object.entries(counts.variantsByState)) variants.set({ state }, count);
+			age.set(counts.oldestDueSeconds);
 			streams.set(sources.streamClients());
 		},
 	});

@@ -1,0 +1,320 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import { availableParallelism, totalmem } from "node:os";
+import { whoAmI } from "@huggingface/hub";
+import { systemClock } from "../clock.ts";
+import { createCommentAnswers } from "../commands/answer-comments.ts";
+import { loadConfiguration } from "../config/load.ts";
+import { runnerEnvironment } from "../config/runner-environment.ts";
+import type { Configuration, ConfigurationInput } from "../config/schema.ts";
+import type { Secrets } from "../config/secrets.ts";
+import type { Database } from "../db/database.ts";
+import { DirectoryLockedError } from "../db/directory-lock.ts";
+import { listJobs } from "../db/jobs.ts";
+import { openDatabase } from "../db/open-database.ts";
+import { setReplyComment } from "../db/requests.ts";
+import { listVariantsOfSource } from "../db/variants.ts";
+import { RetryableError } from "../errors.ts";
+import { listHeads } from "../hub/list-heads.ts";
+import { recipesOfRules } from "../jobs/watch-rules.ts";
+import { localRunnerFolders } from "../jobs/work-folders.ts";
+import { createLog, type Log } from "../log.ts";
+import { createPublishPorts } from "../publish/publish-ports.ts";
+import { createEngine, type Engine } from "../queue/engine.ts";
+import { createLocalRunner } from "../runners/local.ts";
+import { createVerifyPorts } from "../verify/verify-ports.ts";
+import { createApp, type WebApp } from "../web/create-app.ts";
+import { databaseData } from "../web/database-data.ts";
+import { problemLine } from "./config-check.ts";
+import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { publisherAccess, readAccess } from "./hub-access.ts";
+import { programVersion, RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
+import { registerWebhook } from "./register-webhook.ts";
+import type { Terminal } from "./terminal.ts";
+
+export type ServeOptions = {
+	readonly configurationPath: string | null;
+	readonly port: number | null;
+	readonly host: string | null;
+	readonly json: boolean;
+};
+
+const HUB_CHECK_SECONDS = 30;
+const REGISTER_RETRY_SECONDS = [5, 30, 120, 600] as const;
+
+type Settings = {
+	readonly configuration: Configuration;
+	readonly secrets: Secrets;
+	readonly publisherToken: string;
+};
+
+/** The engine with everything it reaches outside through. */
+function buildEngine(settings: Settings, database: Database, log: Log): Engine {
+	const { configuration, secrets, publisherToken } = settings;
+	const { dataDirectory } = configuration.database;
+	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
+	const reader = readAccess(configuration, secrets);
+	const { publicUrl } = configuration.server;
+	const runner = createLocalRunner({
+		...localRunnerFolders(dataDirectory),
+		python: runnerPython(configuration),
+		runnerDirectory: RUNNER_DIRECTORY,
+		environment: runnerEnvironment(),
+		timeoutSeconds: configuration.runner.timeoutSeconds,
+		memoryBytes: configuration.runner.memoryBytes,
+		graceSeconds: configuration.runner.graceSeconds,
+		log,
+	});
+	let botUserId: string | null = null;
+	return createEngine({
+		database,
+		configuration,
+		runner,
+		clock: systemClock,
+		log,
+		ports: ({ recordRequest }) => ({
+			...createVerifyPorts({
+				reader,
+				sourceLimits: { maximumWeightBytes: 4 * configuration.watch.maxParameters },
+				childLimits: {
+					milliseconds: 30 * 60_000,
+					memoryBytes: Math.floor(totalmem() * 0.8),
+					threads: availableParallelism(),
+				},
+			}),
+			...createPublishPorts({
+				publisher,
+				reader,
+				discussions: publisher,
+				namespace: configuration.hub.namespace,
+				publicUrl,
+			}),
+			listHeads: (of) => listHeads({ ...reader, of }),
+			...createCommentAnswers({
+				hub: publisher,
+				context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
+				botUserId: async () => {
+					// An account's id never changes; asking once is enough.
+					botUserId ??= (await whoAmI(publisher)).id;
+					return botUserId;
+				},
+				defaultRecipes: (repo) => recipesOfRules(configuration.watch, repo).map((recipe) => recipe.canonical),
+				allow: configuration.requests.allow,
+				anyone: configuration.requests.anyone,
+				recordRequest,
+				rememberReply: (request, id) => setReplyComment(database.handle, request, id),
+				statusOf: async (sourceRepo) => ({
+					jobs: (await listJobs(database.handle, { sourceRepo, limit: 1 })).items,
+					variants: await listVariantsOfSource(database.handle, sourceRepo),
+				}),
+				log,
+			}),
+		}),
+	});
+}
+
+function buildSite(settings: Settings, database: Database, engine: Engine, log: Log): WebApp {
+	const { configuration, secrets } = settings;
+	const hub = readAccess(configuration, secrets);
+	return createApp({
+		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),
+		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
+		maxBodyBytes: configuration.server.maxBodyBytes,
+		hubUrl: configuration.hub.url,
+		botName: configuration.hub.mention,
+		version: programVersion(),
+		checks: [
+			{ name: "database", cacheSeconds: 1, check: () => database.check() },
+			{
+				name: "queue",
+				cacheSeconds: 0,
+				check: async () => {
+					if (!engine.isRunning()) throw new Error("The queue is not being worked on.");
+				},
+			},
+			{
+				name: "hub",
+				cacheSeconds: HUB_CHECK_SECONDS,
+				check: async () => {
+					const response = await fetch(`${hub.hubUrl}/api/models?limit=1`, { signal: AbortSignal.timeout(4000) });
+					await response.body?.cancel();
+					if (response.status >= 500) throw new Error(`The Hub answers ${response.status}.`);
+				},
+			},
+		],
+		clock: systemClock,
+		log,
+	});
+}
+
+/** Tells the Hub where to deliver, again and again until it worked: the Hub may be down when we start. */
+async function keepRegistering(settings: Settings, publicUrl: string, log: Log, signal: AbortSignal): Promise<void> {
+	const { configuration, secrets } = settings;
+	const secret = secrets.webhookSecret;
+	if (secret === null) return;
+	const hub = publisherAccess(configuration, secrets);
+	for (let attempt = 0; !signal.aborted; attempt++) {
+		try {
+			const outcome = await registerWebhook({ hub, publicUrl, secret, watch: configuration.watch });
+			log.info("The Hub's webhook is set up", { outcome, address: `${publicUrl}/webhooks/hub` });
+			return;
+		} catch (error) {
+			log.warn("The Hub's webhook could not be set up", { error });
+			if (!(error instanceof RetryableError)) return;
+			const seconds = REGISTER_RETRY_SECONDS[Math.min(attempt, REGISTER_RETRY_SECONDS.length - 1)] ?? 600;
+			await new Promise<void>((resolve) => {
+				const timer = setTimeout(resolve, seconds * 1000);
+				signal.addEventListener("abort", () => {
+					clearTimeout(timer);
+					resolve();
+				});
+			});
+		}
+	}
+}
+
+async function listen(server: Server, host: string, port: number): Promise<string> {
+	server.listen(port, host);
+	// "error" rejects the wait.
+	await once(server, "listening");
+	const address = server.address();
+	if (address === null || typeof address === "string") return `http://${host}:${port}`;
+	const name = address.family === "IPv6" ? `[${address.address}]` : address.address;
+	return `http://${name}:${address.port}`;
+}
+
+/** Resolves at the first SIGTERM or SIGINT; the second one ends the process without waiting for anything. */
+function untilSignal(log: Log): { readonly first: Promise<string>; readonly release: () => void } {
+	const { promise, resolve } = Promise.withResolvers<string>();
+	let received = 0;
+	const names = ["SIGTERM", "SIGINT"] as const;
+	const handlers = names.map((name) => {
+		const handler = (): void => {
+			received++;
+			if (received === 1) resolve(name);
+			else {
+				log.warn("Stopping at once", { signal: name });
+				process.exit(EXIT_CODES.interrupted.code);
+			}
+		};
+		process.on(name, handler);
+		return { name, handler };
+	});
+	return {
+		first: promise,
+		release: () => {
+			for (const { name, handler } of handlers) process.off(name, handler);
+		},
+	};
+}
+
+/** `yaqa-bot serve`: webhooks, queue and pages until a signal comes. */
+export async function serve(options: ServeOptions, terminal: Terminal): Promise<ExitCode> {
+	const overrides: ConfigurationInput = {
+		server: {
+			...(options.port === null ? {} : { port: options.port }),
+			...(options.host === null ? {} : { host: options.host }),
+		},
+	};
+	const loaded = loadConfiguration({
+		overrides,
+		...(options.configurationPath === null ? {} : { path: options.configurationPath }),
+	});
+	const refuse = (message: string, code: ExitCode): ExitCode => {
+		terminal.err(`${message}\n`);
+		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return code;
+	};
+	if (!loaded.ok) {
+		return refuse(loaded.problems.map(problemLine).join("\n"), EXIT_CODES.usage.code);
+	}
+	const { configuration, secrets } = loaded;
+	if (secrets.publisherToken === null) {
+		return refuse(
+			"Set YAQA_BOT_HUB_TOKEN (or HF_TOKEN) to a token of the bot's account that may write to its namespace. `yaqa-bot doctor` checks it.",
+			EXIT_CODES.usage.code,
+		);
+	}
+	const settings: Settings = { configuration, secrets, publisherToken: secrets.publisherToken };
+	const log = createLog({
+		level: configuration.log.level,
+		write: (line) => terminal.err(`${line}\n`),
+		now: () => systemClock.now(),
+	});
+	const signals = untilSignal(log);
+	let database: Database;
+	try {
+		database = await openDatabase({
+			dataDirectory: configuration.database.dataDirectory,
+			databaseUrl: secrets.databaseUrl,
+			poolSize: configuration.database.poolSize,
+			clock: systemClock,
+			log,
+		});
+	} catch (error) {
+		signals.release();
+		const message = error instanceof Error ? error.message : String(error);
+		return refuse(
+			error instanceof DirectoryLockedError ? message : `The database cannot be opened: ${message}`,
+			EXIT_CODES.failed.code,
+		);
+	}
+	const engine = buildEngine(settings, database, log);
+	const site = buildSite(settings, database, engine, log);
+	const server = createServer(site.app);
+	// A sender that dawdles must not hold a connection; event streams are answers and have no such limit.
+	server.requestTimeout = 30_000;
+	server.headersTimeout = 15_000;
+	const registering = new AbortController();
+	try {
+		const address = await listen(server, configuration.server.host, configuration.server.port);
+		await engine.start();
+		const shown = configuration.server.publicUrl ?? address;
+		log.info("yaqa-bot is up", {
+			address: shown,
+			hub: configuration.hub.url,
+			database: database.kind,
+			runner: configuration.runner.kind,
+			watches: configuration.watch.namespaces.length + configuration.watch.repos.length,
+			version: programVersion(),
+		});
+		if (options.json) terminal.out(`${JSON.stringify({ ok: true, address: shown })}\n`);
+		if (secrets.webhookSecret === null) {
+			log.warn("No webhook secret is set: every delivery is refused, only the sweep finds pushes", {
+				remedy: "Set YAQA_BOT_WEBHOOK_SECRET.",
+			});
+		} else if (configuration.server.publicUrl === null) {
+			log.warn("server.publicUrl is not set: the webhook is not registered", {
+				remedy: `Make one in the Hub's settings, to ADDRESS/webhooks/hub with the secret, or set server.publicUrl.`,
+			});
+		} else {
+			void keepRegistering(settings, configuration.server.publicUrl, log, registering.signal);
+		}
+		const signal = await signals.first;
+		log.info("Stopping", { signal, deadlineSeconds: configuration.server.shutdownSeconds });
+		return EXIT_CODES.ok.code;
+	} catch (error) {
+		const message = error instanceof Error ? error.message : String(error);
+		const taken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+		return refuse(
+			`The bot cannot start: ${message}${taken ? " Choose another port with --port or server.port." : ""}`,
+			EXIT_CODES.failed.code,
+		);
+	} finally {
+		registering.abort();
+		const deadline = setTimeout(() => {
+			log.warn("The deadline for stopping has passed");
+			process.exit(EXIT_CODES.failed.code);
+		}, configuration.server.shutdownSeconds * 1000);
+		deadline.unref();
+		site.close();
+		server.close();
+		server.closeIdleConnections();
+		await engine.stop();
+		server.closeAllConnections();
+		await database.close();
+		clearTimeout(deadline);
+		signals.release();
+		log.info("Stopped");
+	}
+}
