@@ -248,12 +248,11 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		});
 	}
 
+	let closing: Promise<void> | null = null;
 	async function close(): Promise<void> {
-		const patience = AbortSignal.timeout(30_000);
-		const late = () => void bot.end("SIGKILL");
-		patience.addEventListener("abort", late);
+		const late = setTimeout(() => void bot.end("SIGKILL"), 30_000);
 		await bot.end("SIGTERM");
-		patience.removeEventListener("abort", late);
+		clearTimeout(late);
 		await endRuns(join(dataDirectory, "bot"));
 		await hub.close();
 		hubLog.end();
@@ -270,6 +269,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		endBot: bot.end,
 		botIsRunning: bot.isRunning,
 		registerWebhook,
-		close,
+		close: () => {
+			closing ??= close();
+			return closing;
+		},
 	};
 }
