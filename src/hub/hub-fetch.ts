@@ -1,4 +1,4 @@
-import { setTimeout as sleepFor } from "node:timers/promises";
+import { setImmediate, setTimeout as sleepFor } from "node:timers/promises";
 import { PermanentError, RetryableError } from "../errors.ts";
 import { redactText } from "../log.ts";
 import { isAllowedUrl } from "./allowed-url.ts";
@@ -56,7 +56,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 		uploadMilliseconds = 3_600_000,
 		idleMilliseconds = 60_000,
 		apiBodyBytes = 32 * 2 ** 20,
-		fetch: send = fetch,
+		fetch: fetchOnce = fetch,
 		sleep = async (milliseconds) => void (await sleepFor(milliseconds)),
 		random = Math.random,
 	} = options;
@@ -74,7 +74,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 			const headers = new Headers(request.headers);
 			for (let redirects = 0; ; redirects++) {
 				assertAllowed(url, hubUrl);
-				const response = await send(url, {
+				const response = await fetchOnce(url, {
 					method,
 					headers,
 					redirect: "manual",
@@ -110,7 +110,17 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 	}
 
 	return async function hubFetch(input, init) {
-		const request = plan(input, init);
+		try {
+			return await send(plan(input, init));
+		} catch (error) {
+			// `@huggingface/hub` starts parallel uploads before it listens to them: a failure in the same turn of the event
+			// loop would be an unhandled rejection there, and the end of the process.
+			await setImmediate();
+			throw error;
+		}
+	};
+
+	async function send(request: PlannedRequest): Promise<Response> {
 		const tries = request.repeatable ? attempts : 1;
 		for (let attempt = 1; ; attempt++) {
 			let pause: number | null = null;
@@ -144,7 +154,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 			if (attempt >= tries || (pause !== null && pause * 1000 > LONGEST_PAUSE_MILLISECONDS)) throw failure;
 			await sleep(pauseMilliseconds(attempt, pause, random));
 		}
-	};
+	}
 }
 
 type PlannedRequest = {

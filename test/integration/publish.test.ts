@@ -1,0 +1,504 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { createRepo, listCommits, modelInfo, uploadFiles } from "@huggingface/hub";
+import { commentsOf } from "../../src/hub/discussion.ts";
+import { getDiscussion } from "../../src/hub/get-discussion.ts";
+import { createHubFetch } from "../../src/hub/hub-fetch.ts";
+import { listRepoFiles } from "../../src/hub/list-repo-files.ts";
+import { updateRepoSettings } from "../../src/hub/update-repo-settings.ts";
+import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
+import type { Manifest } from "../../src/protocol/manifest.ts";
+import { recipeDirectory } from "../../src/protocol/recipe.ts";
+import { commitFiles } from "../../src/publish/commit-files.ts";
+import { repoState } from "../../src/publish/create-private-repo.ts";
+import { type PublishOutcome, publish } from "../../src/publish/publish.ts";
+import { createPublishPorts } from "../../src/publish/publish-ports.ts";
+import { readPublishedManifests } from "../../src/publish/published-manifests.ts";
+import {
+	readTinyManifest,
+	recipeOf,
+	TINY_RECIPES,
+	TINY_SOURCE,
+	TINY_VERIFICATION,
+	type TinyRecipe,
+	tinyDirectory,
+} from "../unit/verify/tiny-variants.ts";
+
+const OWNER = "hf_owner_token";
+const BOT = "hf_bot_token";
+const JOB = "3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f60";
+
+let hub: LocalHub;
+let work: string;
+const sources = new Map<string, string>();
+
+before(async () => {
+	work = await mkdtemp(join(tmpdir(), "yaqa-publish-"));
+	hub = await startLocalHub({
+		dataDirectory: join(work, "hub"),
+		users: [
+			{ name: "owner", token: OWNER },
+			{ name: "bot", token: BOT },
+		],
+	});
+});
+
+after(async () => {
+	await hub.close();
+	await rm(work, { recursive: true, force: true });
+});
+
+function access(accessToken: string, wrapped: typeof fetch = fetch) {
+	const sleep = async (): Promise<void> => {};
+	return { hubUrl: hub.url, accessToken, fetch: createHubFetch({ hubUrl: hub.url, fetch: wrapped, sleep }) };
+}
+
+/** A source repo with the tiny model; answers its commit. */
+async function source(name: string, visibility: "public" | "private" = "public"): Promise<string> {
+	const known = sources.get(name);
+	if (known !== undefined) return known;
+	const repo = { type: "model", name } as const;
+	await createRepo({ ...access(OWNER), repo, visibility });
+	const done = await uploadFiles({
+		...access(OWNER),
+		repo,
+		files: [pathToFileURL(`${TINY_SOURCE}/`)],
+	});
+	const sha = done?.commit.oid ?? "";
+	sources.set(name, sha);
+	return sha;
+}
+
+/** A variant as if it had been made from `sourceRepo`. */
+async function variantOf(
+	recipe: TinyRecipe,
+	sourceRepo: string,
+	sha: string,
+	edit: (manifest: Manifest) => void = () => {},
+) {
+	const directory = await mkdtemp(join(work, "variant-"));
+	await cp(tinyDirectory(recipe), directory, { recursive: true });
+	const manifest = await readTinyManifest(recipe);
+	manifest.source = { repo: sourceRepo, revision: sha, license: "apache-2.0" };
+	edit(manifest);
+	await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest, null, 2));
+	return { manifest, directory };
+}
+
+async function assertOk(outcome: Promise<PublishOutcome>) {
+	const result = await outcome;
+	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
+	return result;
+}
+
+async function textOf(repo: string, path: string, token: string | null = null): Promise<string> {
+	const response = await fetch(`${hub.url}/${repo}/resolve/main/${path}`, {
+		headers: token === null ? {} : { authorization: `Bearer ${token}` },
+	});
+	assert.equal(response.status, 200, `${repo}/${path}`);
+	return response.text();
+}
+
+describe("staging", () => {
+	test("brings every file back as it was, and leaves nothing behind", async () => {
+		const ports = createPublishPorts({
+			publisher: access(BOT),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: null,
+		});
+		const variants = await Promise.all(
+			TINY_RECIPES.map(async (recipe) => ({
+				variant: { recipe, manifest: await readTinyManifest(recipe) },
+				directory: tinyDirectory(recipe),
+			})),
+		);
+		const job = { id: JOB };
+		for (let round = 0; round < 2; round++) {
+			const staged = await ports.stage({ job, variants, verificationPath: TINY_VERIFICATION });
+			assert.deepEqual(staged, { ok: true, stagingRepo: `bot/staging-${JOB}` });
+		}
+		const repo = `bot/staging-${JOB}`;
+		assert.equal((await fetch(`${hub.url}/api/models/${repo}`)).status, 401);
+		let commits = 0;
+		for await (const _ of listCommits({ ...access(BOT), repo })) commits++;
+		assert.equal(commits, 2, "the second staging found everything there");
+		const directory = join(work, "staged");
+		const fetched = await ports.fetchStaged({ job, variants: variants.map(({ variant }) => variant), directory });
+		assert.deepEqual(fetched, { ok: true });
+		for (const { variant } of variants) {
+			for (const file of variant.manifest.files) {
+				const bytes = await readFile(join(directory, recipeDirectory(variant.recipe), file.path));
+				assert.equal(createHash("sha256").update(bytes).digest("hex"), file.sha256);
+			}
+		}
+		await ports.removeStaging({ job });
+		await ports.removeStaging({ job });
+		assert.equal(await repoState({ ...access(BOT), repo }), null);
+		const gone = await ports.fetchStaged({ job, variants: variants.map(({ variant }) => variant), directory });
+		assert.equal(gone.ok, false);
+	});
+
+	test("a staged file that somebody replaced is not even downloaded", async () => {
+		const ports = createPublishPorts({
+			publisher: access(BOT),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: null,
+		});
+		const job = { id: "3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f61" };
+		const variants = [
+			{ variant: { recipe: "w4a16", manifest: await readTinyManifest("w4a16") }, directory: tinyDirectory("w4a16") },
+		];
+		await ports.stage({ job, variants, verificationPath: TINY_VERIFICATION });
+		const repo = `bot/staging-${job.id}`;
+		const state = await repoState({ ...access(BOT), repo });
+		await commitFiles({
+			...access(BOT),
+			repo,
+			parent: state?.sha ?? "",
+			title: "tamper",
+			files: [{ path: "w4a16/model.safetensors", from: "memory", content: "other" }],
+		});
+		const fetched = await ports.fetchStaged({
+			job,
+			variants: variants.map(({ variant }) => variant),
+			directory: join(work, "tampered"),
+		});
+		assert.equal(fetched.ok ? "" : fetched.refusal.code, "verification-failed");
+	});
+});
+
+describe("publishing", () => {
+	test("makes a public repo in one commit, with card, plot, licence and manifests", async () => {
+		const sha = await source("owner/first");
+		const variants = [await variantOf("gguf:q4_0", "owner/first", sha)];
+		const result = await assertOk(
+			publish({
+				hub: access(BOT),
+				reader: access(BOT),
+				targetRepo: "bot/first-YAQA-GGUF",
+				job: { sourceRepo: "owner/first", sourceSha: sha },
+				variants,
+				siblings: [],
+			}),
+		);
+		assert.equal(result.url, `${hub.url}/bot/first-YAQA-GGUF`);
+		const files = (await listRepoFiles({ hubUrl: hub.url, repo: result.targetRepo, revision: "main" })).map(
+			(file) => file.path,
+		);
+		for (const path of [
+			"README.md",
+			"LICENSE",
+			"kl-by-size.png",
+			"tiny-llama-Q4_0.gguf",
+			"config.json",
+			"manifests/gguf-q4-0.json",
+		]) {
+			assert.ok(files.includes(path), path);
+		}
+		const card = await textOf(result.targetRepo, "README.md");
+		assert.match(card, /^---\nbase_model: owner\/first\nbase_model_relation: quantized\n/);
+		assert.match(card, /\nlicense: apache-2\.0\n/);
+		const info = await modelInfo({ hubUrl: hub.url, name: result.targetRepo, additionalFields: ["tags", "sha"] });
+		assert.ok(info.tags?.includes("base_model:quantized:owner/first"), info.tags?.join());
+		assert.equal(info.sha, result.targetSha);
+	});
+
+	test("a second variant joins the repo, the card tells of both, and the first one's files stay", async () => {
+		const sha = await source("owner/second");
+		const job = { sourceRepo: "owner/second", sourceSha: sha };
+		const targetRepo = "bot/second-YAQA-GGUF";
+		const first = await variantOf("gguf:q4_0", "owner/second", sha);
+		await assertOk(
+			publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [first], siblings: [] }),
+		);
+		const second = await variantOf("gguf:q4_0", "owner/second", sha, (manifest) => {
+			manifest.recipe = "gguf:q8_0";
+			for (const file of manifest.files) if (file.path.endsWith(".gguf")) file.path = "tiny-llama-Q8_0.gguf";
+		});
+		await cp(join(second.directory, "tiny-llama-Q4_0.gguf"), join(second.directory, "tiny-llama-Q8_0.gguf"));
+		await assertOk(
+			publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [second], siblings: [] }),
+		);
+		const published = await readPublishedManifests({ hubUrl: hub.url, repo: targetRepo, revision: "main" });
+		assert.deepEqual(published.manifests.map(({ manifest }) => manifest.recipe).toSorted(), ["gguf:q4_0", "gguf:q8_0"]);
+		const card = await textOf(targetRepo, "README.md");
+		assert.match(card, /Fidelity of `gguf:q4_0`/);
+		assert.match(card, /Fidelity of `gguf:q8_0`/);
+		const files = new Set(published.files.map((file) => file.path));
+		assert.ok(files.has("tiny-llama-Q4_0.gguf") && files.has("tiny-llama-Q8_0.gguf"));
+	});
+
+	test("a newer version of a variant replaces the older one's files", async () => {
+		const sha = await source("owner/renewed");
+		const job = { sourceRepo: "owner/renewed", sourceSha: sha };
+		const targetRepo = "bot/renewed-YAQA-GGUF";
+		const old = await variantOf("gguf:q4_0", "owner/renewed", sha);
+		await assertOk(publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [old], siblings: [] }));
+		const renewed = await variantOf("gguf:q4_0", "owner/renewed", sha, (manifest) => {
+			for (const file of manifest.files) if (file.path.endsWith(".gguf")) file.path = "renewed-Q4_0.gguf";
+		});
+		await cp(join(renewed.directory, "tiny-llama-Q4_0.gguf"), join(renewed.directory, "renewed-Q4_0.gguf"));
+		await assertOk(
+			publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [renewed], siblings: [] }),
+		);
+		const files = (await listRepoFiles({ hubUrl: hub.url, repo: targetRepo, revision: "main" })).map(
+			(file) => file.path,
+		);
+		assert.ok(files.includes("renewed-Q4_0.gguf"));
+		assert.ok(!files.includes("tiny-llama-Q4_0.gguf"));
+	});
+
+	test("a private source gives a private repo, and follows when it is opened", async () => {
+		const sha = await source("bot/secret", "private").catch(async () => {
+			await createRepo({ ...access(BOT), repo: "bot/secret", visibility: "private" });
+			const done = await uploadFiles({ ...access(BOT), repo: "bot/secret", files: [pathToFileURL(`${TINY_SOURCE}/`)] });
+			return done?.commit.oid ?? "";
+		});
+		const variants = [await variantOf("w4a16", "bot/secret", sha)];
+		const request = {
+			hub: access(BOT),
+			reader: access(BOT),
+			targetRepo: "bot/secret-YAQA-W4A16",
+			job: { sourceRepo: "bot/secret", sourceSha: sha },
+			variants,
+			siblings: [],
+		};
+		await assertOk(publish(request));
+		assert.equal((await fetch(`${hub.url}/api/models/bot/secret-YAQA-W4A16`)).status, 401);
+		await updateRepoSettings({ ...access(BOT), repo: "bot/secret", settings: { visibility: "public" } });
+		await assertOk(publish(request));
+		assert.equal((await fetch(`${hub.url}/api/models/bot/secret-YAQA-W4A16`)).status, 200);
+	});
+
+	test("gating is inherited", async () => {
+		const sha = await source("owner/gated");
+		await updateRepoSettings({ ...access(OWNER), repo: "owner/gated", settings: { gated: "auto" } });
+		const variants = [await variantOf("w4a16", "owner/gated", sha)];
+		// The reader is the owner here: the bot was granted access.
+		await assertOk(
+			publish({
+				hub: access(BOT),
+				reader: access(OWNER),
+				targetRepo: "bot/gated-YAQA-W4A16",
+				job: { sourceRepo: "owner/gated", sourceSha: sha },
+				variants,
+				siblings: [],
+			}),
+		);
+		const info = await modelInfo({ ...access(BOT), name: "bot/gated-YAQA-W4A16" });
+		assert.equal(info.gated, "auto");
+	});
+
+	test("a repo that somebody else filled, or that holds another model, is refused and stays as it is", async () => {
+		const sha = await source("owner/third");
+		const variants = [await variantOf("w4a16", "owner/third", sha)];
+		await createRepo({ ...access(BOT), repo: "bot/third-YAQA-W4A16", visibility: "public" });
+		await uploadFiles({
+			...access(BOT),
+			repo: "bot/third-YAQA-W4A16",
+			files: [{ path: "mine.txt", content: new Blob(["mine"]) }],
+		});
+		const request = {
+			hub: access(BOT),
+			reader: access(BOT),
+			job: { sourceRepo: "owner/third", sourceSha: sha },
+			variants,
+			siblings: [],
+		};
+		const beforehand = await repoState({ ...access(BOT), repo: "bot/third-YAQA-W4A16" });
+		const foreign = await publish({ ...request, targetRepo: "bot/third-YAQA-W4A16" });
+		assert.equal(foreign.ok ? "" : foreign.refusal.code, "target-taken");
+		assert.deepEqual(await repoState({ ...access(BOT), repo: "bot/third-YAQA-W4A16" }), beforehand);
+		const other = await publish({ ...request, targetRepo: "bot/first-YAQA-GGUF" });
+		assert.equal(other.ok ? "" : other.refusal.code, "target-taken");
+	});
+
+	test("a namespace that the token may not write to is a permanent refusal", async () => {
+		const sha = await source("owner/fourth");
+		const variants = [await variantOf("w4a16", "owner/fourth", sha)];
+		await assert.rejects(
+			publish({
+				hub: access(BOT),
+				reader: access(BOT),
+				targetRepo: "owner/fourth-YAQA-W4A16",
+				job: { sourceRepo: "owner/fourth", sourceSha: sha },
+				variants,
+				siblings: [],
+			}),
+			(error: Error) => error.name === "PermanentError" && /may not create/.test(error.message),
+		);
+	});
+});
+
+describe("a bot that is killed while it publishes", () => {
+	class Killed extends Error {}
+
+	/** Every request before or after the `nth` fails: as a process that died there. */
+	function dyingFetch(nth: number, when: "before" | "after") {
+		let count = 0;
+		const wrapped: typeof fetch = async (input, init) => {
+			count++;
+			if (count > nth || (count === nth && when === "before")) throw new Killed("killed");
+			const response = await fetch(input, init);
+			if (count === nth) {
+				await response.arrayBuffer();
+				throw new Killed("killed");
+			}
+			return response;
+		};
+		return { fetch: wrapped, count: () => count };
+	}
+
+	for (const when of ["before", "after"] as const) {
+		test(`finishes with one commit and no half state, dying ${when} any request`, async () => {
+			const sha = await source("owner/killed");
+			const variants = [await variantOf("w4a16", "owner/killed", sha)];
+			let completed = false;
+			let nth = 0;
+			while (!completed) {
+				nth++;
+				const targetRepo = `bot/killed-${when}-${nth}`;
+				const request = {
+					reader: access(BOT),
+					targetRepo,
+					job: { sourceRepo: "owner/killed", sourceSha: sha },
+					variants,
+					siblings: [],
+				};
+				const dying = dyingFetch(nth, when);
+				try {
+					const hubUrl = hub.url;
+					const once = createHubFetch({ hubUrl, fetch: dying.fetch, attempts: 1 });
+					const outcome = await publish({ ...request, hub: { hubUrl, accessToken: BOT, fetch: once } });
+					completed = outcome.ok && dying.count() < nth;
+				} catch (error) {
+					assert.ok(error instanceof Error);
+				}
+				// What a reader sees of the dead attempt: nothing, or everything.
+				const seen = await fetch(`${hub.url}/api/models/${targetRepo}`);
+				if (seen.status === 200) {
+					const published = await readPublishedManifests({ hubUrl: hub.url, repo: targetRepo, revision: "main" });
+					assert.equal(published.manifests.length, 1);
+					const present = new Set(published.files.map((file) => file.path));
+					for (const file of variants[0]?.manifest.files ?? []) assert.ok(present.has(file.path));
+				}
+				await assertOk(publish({ ...request, hub: access(BOT) }));
+				assert.equal((await fetch(`${hub.url}/api/models/${targetRepo}`)).status, 200);
+				const titles: string[] = [];
+				for await (const commit of listCommits({ ...access(BOT), repo: targetRepo })) titles.push(commit.title);
+				assert.equal(
+					titles.filter((title) => title.startsWith("Publish")).length,
+					1,
+					`${nth} ${when}: ${titles.join()}`,
+				);
+			}
+			assert.ok(nth > 10, `publishing takes more than ten requests (${nth})`);
+		});
+	}
+});
+
+describe("the status discussion", () => {
+	const ports = () =>
+		createPublishPorts({
+			publisher: access(BOT),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: "http://bot.example",
+		});
+
+	test("is opened once and edited afterwards, also when its number was forgotten", async () => {
+		const sha = await source("owner/told");
+		const status = {
+			sourceRepo: "owner/told",
+			discussion: null,
+			jobs: [{ id: JOB, sourceSha: sha, state: "running", statusText: "rounding <b>@stranger</b>", refusal: null }],
+			variants: [],
+			refused: null,
+		};
+		// Somebody else took the title first.
+		await fetch(`${hub.url}/api/models/owner/told/discussions`, {
+			method: "POST",
+			headers: { authorization: `Bearer ${OWNER}`, "content-type": "application/json" },
+			body: JSON.stringify({ title: "Quantization status", description: "mine" }),
+		});
+		const first = await ports().announce(status);
+		assert.notEqual(first.discussion, null);
+		assert.notEqual(first.discussion, 1);
+		const manifest = await readTinyManifest("w4a16");
+		const done = {
+			...status,
+			jobs: [],
+			variants: [
+				{
+					recipe: "w4a16",
+					sourceSha: sha,
+					jobId: JOB,
+					state: "published" as const,
+					targetRepo: "bot/told-YAQA-W4A16",
+					manifest,
+					refusal: null,
+				},
+			],
+		};
+		assert.deepEqual(await ports().announce(done), first);
+		let edits = 0;
+		const counting = access(BOT, (input, init) => {
+			if (String(input).endsWith("/edit")) edits++;
+			return fetch(input, init);
+		});
+		const unchanged = createPublishPorts({
+			publisher: counting,
+			reader: counting,
+			discussions: counting,
+			namespace: "bot",
+			publicUrl: "http://bot.example",
+		});
+		assert.deepEqual(await unchanged.announce({ ...done, discussion: first.discussion }), first);
+		assert.equal(edits, 0, "an unchanged state is not written again");
+		const discussion = await getDiscussion({ ...access(BOT), repo: "owner/told", num: first.discussion ?? 0 });
+		const comments = commentsOf(discussion);
+		assert.equal(comments.length, 1);
+		const raw = comments[0]?.data.latest.raw ?? "";
+		assert.match(raw, /\[bot\/told\\-YAQA\\-W4A16\]/);
+		assert.doesNotMatch(raw, /@stranger/);
+		assert.match(raw, /<!-- \{"yaqaBot":1,.*\} -->$/);
+	});
+
+	test("closed discussions are no failure", async () => {
+		await source("owner/quiet");
+		await fetch(`${hub.url}/api/models/owner/quiet/settings`, {
+			method: "PUT",
+			headers: { authorization: `Bearer ${OWNER}`, "content-type": "application/json" },
+			body: JSON.stringify({ discussionsDisabled: true }),
+		});
+		const answer = await ports().announce({
+			sourceRepo: "owner/quiet",
+			discussion: null,
+			jobs: [],
+			variants: [],
+			refused: null,
+		});
+		assert.deepEqual(answer, { discussion: null });
+	});
+});
+
+test("recipes of one model go to repos of different names", () => {
+	const ports = createPublishPorts({
+		publisher: access(BOT),
+		reader: access(BOT),
+		discussions: access(BOT),
+		namespace: "bot",
+		publicUrl: null,
+	});
+	assert.equal(ports.nameTarget({ sourceRepo: "owner/first", recipe: recipeOf("gguf:q4_0") }), "bot/first-YAQA-GGUF");
+});
