@@ -212,7 +212,9 @@ export function repoAdminRoutes(context: HubContext): Router {
 
 	router.post("/api/validate-yaml", jsonBody, (request, response) => {
 		const body = parsedBody(yamlSchema, request);
-		response.json(cardProblems(body.content));
+		const problems = cardProblems(body.content);
+		// the Python client looks for errors only behind a 400
+		response.status(problems.errors.length > 0 ? 400 : 200).json(problems);
 	});
 	return router;
 }
