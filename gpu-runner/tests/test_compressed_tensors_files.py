@@ -134,3 +134,10 @@ def test_scales_the_models_type_would_round_are_refused(tmp_path: Path) -> None:
             source, {**linears, name: QuantizedLinear(name, linear.codes, grid, "x")}, tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_layers_the_library_does_not_wrap_are_refused(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "gpt2")
+    with pytest.raises(ExportError, match=r"nn\.Linear only"):
+        CompressedTensorsContainer(4, 32).write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

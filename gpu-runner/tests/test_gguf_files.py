@@ -41,6 +41,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "olmo2": ("olmo2", {}, False),
     "starcoder2": ("starcoder2", {"sliding_window": None}, True),
     "gpt2": ("gpt2", {}, True),
+    "gpt-neox": ("gpt_neox", {}, False),
+    "phi": ("phi", {}, False),
 }
 
 
@@ -165,6 +167,17 @@ def test_an_unknown_architecture_is_refused_and_leaves_nothing(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
 
 
+def test_the_fused_rows_of_neox_are_sorted_by_part(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "gpt_neox")
+    model = load_original(source)
+    GgufContainer("q8_0").write(source, {}, tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    fused = model.gpt_neox.layers[0].attention.query_key_value.weight.detach().reshape(4, 3, 16, 64)
+    wanted = torch.cat([fused[:, part].reshape(64, 64) for part in range(3)])
+    assert torch.equal(torch.from_numpy(tensors["blk.0.attn_qkv.weight"].data.copy()).float(), wanted)
+
+
 def test_a_failed_write_keeps_the_earlier_folder(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     linears = quantize(load_original(source), 4, 32)
@@ -248,8 +261,12 @@ def test_sentencepiece_vocabularies_keep_scores_and_kinds(tmp_path: Path) -> Non
     assert without.scores is not None and without.scores[3] > without.scores[4]
     pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("<0x0A>", 0.0, 6), ("\u2581the", -1.5, 1), ("x", -2.5, 1)]
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
+    assert without.space_prefix is False
+    document["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
     vocabulary_read = read_vocabulary(tmp_path, 7)
     assert vocabulary_read is not None and vocabulary_read.scores is not None
+    assert vocabulary_read.space_prefix is True
     assert vocabulary_read.types == [2, 3, 6, 1, 1, 4, 5]
     assert vocabulary_read.scores[3:5] == [-1.5, -2.5]
     assert vocabulary_read.tokens[5:] == ["  ", "[PAD6]"]

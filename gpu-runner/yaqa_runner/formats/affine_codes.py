@@ -14,22 +14,22 @@ from yaqa_runner.formats.source import ExportError
 
 
 @dataclass(frozen=True)
-class AffineCodes:
-    """``value = scale · (code − zero)`` with unsigned codes.
+class AffineScales:
+    """``value = scale · (code − zero)``, without the codes.
 
     Attributes:
-        codes: ``[out, in]``, ``0 … 2^bits − 1``.
         scale: Float32 ``[out, groups]``.
         zero: ``[out, groups]``, ``0 … 2^bits − 1``; ``None`` where it is ``2^(bits−1)`` everywhere.
+        lift: Added to the grid's codes to make them unsigned.
     """
 
-    codes: npt.NDArray[np.uint8]
     scale: torch.Tensor
     zero: npt.NDArray[np.uint8] | None
+    lift: int
 
 
-def affine_codes(linear: QuantizedLinear, bits: int, group: int) -> AffineCodes:
-    """``linear`` as an integer container of ``bits`` and ``group`` stores it.
+def affine_scales(linear: QuantizedLinear, bits: int, group: int) -> AffineScales:
+    """Scales and zero points as an integer container of ``bits`` and ``group`` stores them.
 
     A grid with longer groups has its scales repeated; one with fewer bits fits into wider codes.
 
@@ -42,26 +42,40 @@ def affine_codes(linear: QuantizedLinear, bits: int, group: int) -> AffineCodes:
     columns = linear.codes.shape[1]
     groups = -(-columns // group)
     scale, offset = grid.scale.to(torch.float32).cpu(), grid.offset.to(torch.float32).cpu()
-    if grid.group != group and grid.scale.shape[1] > 1:
+    if not bool(torch.isfinite(scale).all()):
+        raise ExportError(f"{linear.name}: a scale is not finite.")
+    if grid.group >= columns:
+        scale, offset = scale.expand(-1, groups).contiguous(), offset.expand(-1, groups).contiguous()
+    elif grid.group != group:
         if grid.group % group:
             raise ExportError(f"{linear.name}: groups of {grid.group} cannot be stored in groups of {group}.")
         scale = scale.repeat_interleave(grid.group // group, dim=1)[:, :groups]
         offset = offset.repeat_interleave(grid.group // group, dim=1)[:, :groups]
-    elif grid.group != group:
-        if groups > 1 and grid.group < columns:
-            raise ExportError(f"{linear.name}: groups of {grid.group} cannot be stored in groups of {group}.")
-        scale, offset = scale.expand(-1, groups).contiguous(), offset.expand(-1, groups).contiguous()
-    if not bool(torch.isfinite(scale).all()):
-        raise ExportError(f"{linear.name}: a scale is not finite.")
-    signed = linear.codes.cpu().numpy().astype(np.int32)
-    if not bool((offset != 0).any()) and signed.min() >= -middle and signed.max() < middle:
-        return AffineCodes((signed + middle).astype(np.uint8), scale, None)
-    zero = _zero_points(linear, scale, offset)
-    lift = 0 if signed.min() >= 0 else middle
-    codes, shifted = signed + lift, zero + lift
-    if min(codes.min(), shifted.min()) < 0 or max(codes.max(), shifted.max()) > highest:
-        raise ExportError(f"{linear.name}: a code or zero point does not fit {bits} bits.")
-    return AffineCodes(codes.astype(np.uint8), scale, shifted.astype(np.uint8))
+    lift = 0 if grid.minimum >= 0 else middle
+    if grid.minimum + lift < 0 or grid.maximum + lift > highest:
+        raise ExportError(f"{linear.name}: codes {grid.minimum} to {grid.maximum} do not fit {bits} bits.")
+    if lift and not bool((offset != 0).any()):
+        return AffineScales(scale, None, lift)
+    zero = _zero_points(linear, scale, offset) + lift
+    if zero.min() < 0 or zero.max() > highest:
+        raise ExportError(f"{linear.name}: a zero point does not fit {bits} bits.")
+    return AffineScales(scale, zero.astype(np.uint8), lift)
+
+
+def unsigned_codes(linear: QuantizedLinear, bits: int) -> npt.NDArray[np.uint8]:
+    """Codes ``[out, in]``, ``0 … 2^bits − 1``.
+
+    Raises:
+        ExportError: A code lies outside the grid, or the grid outside the width.
+    """
+    grid = linear.grid
+    codes = linear.codes.cpu().numpy()
+    if codes.min() < grid.minimum or codes.max() > grid.maximum:
+        raise ExportError(f"{linear.name}: a code lies outside {grid.minimum}..{grid.maximum}.")
+    lift = 0 if grid.minimum >= 0 else 1 << (bits - 1)
+    if grid.minimum + lift < 0 or grid.maximum + lift >= 1 << bits:
+        raise ExportError(f"{linear.name}: codes {grid.minimum} to {grid.maximum} do not fit {bits} bits.")
+    return (codes + np.int16(lift)).astype(np.uint8)
 
 
 def _zero_points(linear: QuantizedLinear, scale: torch.Tensor, offset: torch.Tensor) -> npt.NDArray[Any]:

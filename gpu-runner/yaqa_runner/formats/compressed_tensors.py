@@ -16,14 +16,14 @@ from compressed_tensors.quantization import QuantizationScheme
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from yaqa_runner.formats.affine_codes import affine_codes, exact_cast
+from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
 from yaqa_runner.formats.plain_weights import plain_tensors, require_all, untouched_weights, weight_file_of
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
-from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, SourceSnapshot
+from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
@@ -61,10 +61,10 @@ class CompressedTensorsContainer:
         for linear in linears.values():
             tensors.extend(self._tensors(linear, snapshot.dtype, symmetric))
         tensors.extend(plain_tensors(snapshot, linears))
+        config = dict(snapshot.raw_config)
+        config["quantization_config"] = self._quantization_config(snapshot, set(linears), symmetric)
         with output_folder(output) as scratch:
             write_safetensors(scratch, tensors)
-            config = dict(snapshot.raw_config)
-            config["quantization_config"] = self._quantization_config(snapshot, set(linears), symmetric)
             (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
         return files_of(output)
@@ -75,14 +75,14 @@ class CompressedTensorsContainer:
         groups = -(-columns // self.group)
 
         def packed() -> torch.Tensor:
-            return torch.from_numpy(pack_int32_rows(affine_codes(linear, self.bits, self.group).codes, self.bits))
+            return torch.from_numpy(pack_int32_rows(unsigned_codes(linear, self.bits), self.bits))
 
         def scale() -> torch.Tensor:
-            return exact_cast(linear.name, affine_codes(linear, self.bits, self.group).scale, dtype)
+            return exact_cast(linear.name, affine_scales(linear, self.bits, self.group).scale, dtype)
 
         def zero() -> torch.Tensor:
             # The library keeps zero points as signed codes lifted by half the range, like the weights.
-            points = affine_codes(linear, self.bits, self.group).zero
+            points = affine_scales(linear, self.bits, self.group).zero
             if points is None:
                 value = torch.full((rows, groups), 1 << (self.bits - 1), dtype=torch.uint8).numpy()
             else:
@@ -101,8 +101,13 @@ class CompressedTensorsContainer:
         return tensors
 
     def _quantization_config(self, snapshot: SourceSnapshot, linears: set[str], symmetric: bool) -> dict[str, Any]:
-        modules = empty_model(snapshot.config).named_modules()
-        ignore = sorted(name for name, module in modules if isinstance(module, torch.nn.Linear) and name not in linears)
+        modules = dict(empty_model(snapshot.config).named_modules())
+        for name in sorted(linears):
+            if not isinstance(modules.get(name), torch.nn.Linear):
+                raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
+        ignore = sorted(
+            name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears
+        )
         weights = {
             "num_bits": self.bits,
             "type": "int",

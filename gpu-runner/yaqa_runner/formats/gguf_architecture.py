@@ -23,12 +23,14 @@ class GgufLayout:
         interleaved_rotary: q and k rows are stored with the two halves of every head interleaved.
         norm_offset: Added to norm weights (llama.cpp's Gemma multiplies by the stored value, transformers by 1 + it).
         transposed: Modules whose checkpoint weight is ``[in, out]`` (``Conv1D``).
+        grouped_by_head: A fused query-key-value whose rows lie head by head, where llama.cpp wants all queries first.
     """
 
     arch: gguf.MODEL_ARCH
     interleaved_rotary: bool = False
     norm_offset: float = 0.0
     transposed: tuple[str, ...] = ()
+    grouped_by_head: str | None = None
 
 
 LAYOUTS: dict[str, GgufLayout] = {
@@ -42,9 +44,11 @@ LAYOUTS: dict[str, GgufLayout] = {
     "phi3": GgufLayout(gguf.MODEL_ARCH.PHI3),
     "olmo2": GgufLayout(gguf.MODEL_ARCH.OLMO2),
     "starcoder2": GgufLayout(gguf.MODEL_ARCH.STARCODER2),
+    "gpt_neox": GgufLayout(gguf.MODEL_ARCH.GPTNEOX, grouped_by_head="query_key_value"),
+    "phi": GgufLayout(gguf.MODEL_ARCH.PHI2),
     "gpt2": GgufLayout(gguf.MODEL_ARCH.GPT2, transposed=("c_attn", "c_proj", "c_fc")),
 }
-_IGNORED = re.compile(r"(rotary_emb\.inv_freq|\.attn\.(masked_)?bias)$")
+_IGNORED = re.compile(r"(rotary_emb\.inv_freq|\.(attn|attention)\.(masked_)?bias)$")
 
 
 def layout_of(config: PretrainedConfig) -> GgufLayout:
@@ -100,9 +104,13 @@ class GgufNames:
         """Order in which ``module``'s output rows are stored; ``None`` where they stay.
 
         Row ``i`` of the file is row ``order[i]`` of the checkpoint. Rotary pairs ``(j, j + d/2)`` of a head become
-        neighbours, as llama.cpp's llama rotates them. Blocks run along inputs, so whole packed rows move.
+        neighbours, as llama.cpp's llama rotates them; fused projections are sorted by part. Blocks run along inputs,
+        so whole packed rows move.
         """
         kind = module.rsplit(".", 1)[-1]
+        if kind == self.layout.grouped_by_head:
+            heads, head = int(self.config.num_attention_heads), head_dimension(self.config)
+            return torch.arange(heads * 3 * head).reshape(heads, 3, head).swapaxes(0, 1).reshape(-1)
         if not self.layout.interleaved_rotary or kind not in ("q_proj", "k_proj"):
             return None
         heads = int(self.config.num_attention_heads)
@@ -139,8 +147,11 @@ def add_metadata(writer: gguf.GGUFWriter, config: PretrainedConfig, model_name: 
     writer.add_head_count_kv(key_values)
     if hasattr(config, "rms_norm_eps"):
         writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
-    elif hasattr(config, "norm_epsilon"):
-        writer.add_layer_norm_eps(float(config.norm_epsilon))
+    for key in ("norm_epsilon", "layer_norm_eps"):
+        if not hasattr(config, "rms_norm_eps") and hasattr(config, key):
+            writer.add_layer_norm_eps(float(getattr(config, key)))
+    if hasattr(config, "use_parallel_residual"):
+        writer.add_parallel_residual(bool(config.use_parallel_residual))
     head = head_dimension(config)
     if getattr(config, "head_dim", None):
         writer.add_key_length(head)

@@ -45,6 +45,7 @@ class Vocabulary:
     tokens: list[str]
     types: list[int]
     scores: list[float] | None
+    space_prefix: bool | None = None
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocabulary_size: int) -> None:
@@ -65,6 +66,8 @@ def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocabulary_size: int
     if vocabulary.scores is not None:
         writer.add_token_scores(vocabulary.scores)
     writer.add_token_types(vocabulary.types)
+    if vocabulary.space_prefix is not None:
+        writer.add_add_space_prefix(vocabulary.space_prefix)
     special = gguf.SpecialVocab(directory, load_merges=vocabulary.model == "gpt2", n_vocab=vocabulary_size)
     special.add_to_gguf(writer, quiet=True)
 
@@ -99,7 +102,7 @@ def read_vocabulary(directory: Path, vocabulary_size: int) -> Vocabulary | None:
     kinds = [int(types.get(number, gguf.TokenType.UNUSED)) for number in range(vocabulary_size)]
     if byte_level:
         return Vocabulary("gpt2", detect_pre_tokenizer(document), tokens, kinds, None)
-    return _sentencepiece(directory, model, tokens, kinds)
+    return _sentencepiece(directory, document, tokens, kinds)
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _parts(node: object) -> Iterator[dict[str, Any]]:
     if not isinstance(node, dict):
         return
     if node.get("type") == "Sequence":
-        for key in ("pretokenizers", "decoders"):
+        for key in ("pretokenizers", "decoders", "normalizers"):
             for part in node.get(key) or []:
                 yield from _parts(part)
         return
@@ -160,8 +163,20 @@ def detect_pre_tokenizer(document: dict[str, Any]) -> str:
     return name
 
 
-def _sentencepiece(directory: Path, model: dict[str, Any], tokens: list[str], kinds: list[int]) -> Vocabulary:
+def _puts_space_first(document: dict[str, Any]) -> bool:
+    """Whether the tokenizer sets a space before the text, as SentencePiece's dummy prefix does."""
+    for part in _parts(document.get("normalizer")):
+        if part.get("type") == "Prepend":
+            return True
+    for part in _parts(document.get("pre_tokenizer")):
+        if part.get("type") == "Metaspace":
+            return str(part.get("prepend_scheme", "always")) != "never"
+    return False
+
+
+def _sentencepiece(directory: Path, document: dict[str, Any], tokens: list[str], kinds: list[int]) -> Vocabulary:
     """``llama`` vocabulary: pieces with ``▁`` for spaces, byte tokens, scores that order the merges."""
+    model = document["model"]
     # BPE ids are given out in merge order, so −id ranks merges where tokenizer.model does not tell scores.
     scores = [-float(number) for number in range(len(tokens))]
     for number, token in enumerate(tokens):
@@ -181,7 +196,7 @@ def _sentencepiece(directory: Path, model: dict[str, Any], tokens: list[str], ki
         if kind == gguf.TokenType.USER_DEFINED:
             tokens[number] = tokens[number].replace("\u2581", " ")
             scores[number] = -1000.0
-    return Vocabulary("llama", "default", tokens, kinds, scores)
+    return Vocabulary("llama", "default", tokens, kinds, scores, _puts_space_first(document))
 
 
 def _pieces(data: bytes) -> Iterator[tuple[str, float, int]]:

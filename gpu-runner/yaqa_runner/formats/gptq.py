@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
-from yaqa_runner.formats.affine_codes import affine_codes, exact_cast
+from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
@@ -87,11 +87,11 @@ class GptqContainer:
         groups = columns // self.group
 
         def weight() -> torch.Tensor:
-            codes = affine_codes(linear, self.bits, self.group).codes
+            codes = unsigned_codes(linear, self.bits)
             return torch.from_numpy(pack_int32_columns(np.ascontiguousarray(codes.T), self.bits))
 
         def zeros() -> torch.Tensor:
-            points = affine_codes(linear, self.bits, self.group).zero
+            points = affine_scales(linear, self.bits, self.group).zero
             if points is None:
                 points = np.full((rows, groups), 1 << (self.bits - 1), dtype=np.uint8)
             if points.min() == 0:
@@ -99,7 +99,7 @@ class GptqContainer:
             return torch.from_numpy(pack_int32_rows(np.ascontiguousarray(points.T) - 1, self.bits))
 
         def scales() -> torch.Tensor:
-            scale = affine_codes(linear, self.bits, self.group).scale
+            scale = affine_scales(linear, self.bits, self.group).scale
             return exact_cast(linear.name, scale, torch.float16).T.contiguous()
 
         name = linear.name

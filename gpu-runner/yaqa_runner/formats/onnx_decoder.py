@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from onnx import TensorProto
 
-from yaqa_runner.formats.affine_codes import affine_codes, exact_cast
+from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.decoder_architecture import DecoderArchitecture, LayerArchitecture
 from yaqa_runner.formats.onnx_model import OnnxModel
@@ -324,12 +324,10 @@ class _Builder:
         dtype = torch.float16 if self.settings.half else torch.float32
 
         def weight() -> npt.NDArray[Any]:
-            codes = affine_codes(linear, bits, block)
-            padding = 1 << (bits - 1) if codes.zero is None else 0
-            return pack_blocks(codes.codes, bits, block, padding)
+            return pack_blocks(unsigned_codes(linear, bits), bits, block, padding=1 << (bits - 1))
 
         def scales() -> npt.NDArray[Any]:
-            return exact_cast(linear.name, affine_codes(linear, bits, block).scale, dtype).numpy()
+            return exact_cast(linear.name, affine_scales(linear, bits, block).scale, dtype).numpy()
 
         inputs = [
             value,
@@ -338,11 +336,11 @@ class _Builder:
             ),
             self.model.weight(f"{linear.name}.weight_scales", self.type, (rows, blocks), scales),
         ]
-        if affine_codes(linear, bits, block).zero is not None:
+        if affine_scales(linear, bits, block).zero is not None:
             width = -(-blocks * bits // 8)
 
             def zeros() -> npt.NDArray[Any]:
-                points = affine_codes(linear, bits, block).zero
+                points = affine_scales(linear, bits, block).zero
                 assert points is not None
                 return pack_bits(points, bits)
 

@@ -71,7 +71,7 @@ def unpack_int32_columns(packed: npt.NDArray[np.int32], bits: int, rows: int) ->
 def pack_blocks(codes: Array, bits: int, block: int, padding: int) -> npt.NDArray[np.uint8]:
     """MatMulNBits ``B``: unsigned codes ``[N, K]`` → bytes ``[N, ⌈K/block⌉, block·bits/8]``.
 
-    The last block is filled with ``padding``, the code of value 0.
+    The last block is filled with ``padding``; readers stop at ``K``.
     """
     rows, columns = codes.shape
     blocks = -(-columns // block)
