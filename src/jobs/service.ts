@@ -275,7 +275,6 @@ export async function cancelJob(context: JobsContext, id: string): Promise<JobCh
 	const { database, clock } = context;
 	const job = await getJob(database.handle, id);
 	if (job === null) return { ok: false, reason: "There is no such job." };
-	if (job.cancelRequested) return { ok: true, job };
 	if (transition(job.state, "cancel") === null) {
 		return {
 			ok: false,
@@ -285,6 +284,7 @@ export async function cancelJob(context: JobsContext, id: string): Promise<JobCh
 					: `The job is ${job.state} already.`,
 		};
 	}
+	if (job.cancelRequested) return { ok: true, job };
 	const asked = await requestStop(database.handle, { id, stopAs: "cancelled", now: clock.now() });
 	const after = (await getJob(database.handle, id)) ?? job;
 	if (!asked && !after.cancelRequested) return { ok: false, reason: `The job is ${after.state} already.` };
