@@ -47,27 +47,26 @@ def sample_sequences(
             ]
         )
         output = torch.empty(stop - start, length, dtype=torch.int64)
+        output[:, 0] = _first(model, uniform[:, 0], first_token)
         cache = None
-        for position in range(length):
+        for position in range(1, length):
             if check is not None:
                 check()
-            if position == 0:
-                if first_token is None:
-                    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-                    token = (uniform[:, 0] * size).long().clamp(max=size - 1)
-                else:
-                    token = torch.full((stop - start,), first_token, dtype=torch.int64)
-            else:
-                token = pick(logits, uniform[:, position].to(device)).cpu()
-            output[:, position] = token
-            if position + 1 < length:
-                step = model(input_ids=token.to(device)[:, None], past_key_values=cache, use_cache=True)
-                cache = step.past_key_values
-                logits = step.logits[:, -1].float()
+            token = output[:, position - 1 : position].to(device)
+            step = model(input_ids=token, past_key_values=cache, use_cache=True)
+            cache = step.past_key_values
+            output[:, position] = pick(step.logits[:, -1].float(), uniform[:, position].to(device)).cpu()
         rows.append(output)
         if progress is not None:
             progress(stop, sequences)
     return TokenSet(torch.cat(rows))
+
+
+def _first(model: nn.Module, uniform: torch.Tensor, first_token: int | None) -> torch.Tensor:
+    if first_token is not None:
+        return torch.full(uniform.shape, first_token, dtype=torch.int64)
+    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    return (uniform * size).long().clamp(max=size - 1)
 
 
 def pick(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,10 @@ def calibration_from_text(
     for number, path in enumerate(files):
         tokens = tokenize_file(path, tokenizer, most)
         if len(tokens) < body:
-            warn("calibration-text-short", f"{path.name} is shorter than one sequence of {length} tokens; it is repeated.")
+            warn(
+                "calibration-text-short",
+                f"{path.name} is shorter than one sequence of {length} tokens; it is repeated.",
+            )
         windows = _shuffled(cut_windows(tokens, length, leading), seed, number + 2)
         kept = np.array([held_out.share(window) <= MAXIMUM_SHARE for window in windows], dtype=bool)
         dropped += int((~kept).sum())
@@ -186,5 +189,7 @@ def evaluation_from_text(
         )
     windows = windows[kept][:sequences]
     if len(windows) < sequences:
-        warn("evaluation-text-short", f"{path.name} gives {len(windows)} sequences of {length} tokens, not {sequences}.")
+        warn(
+            "evaluation-text-short", f"{path.name} gives {len(windows)} sequences of {length} tokens, not {sequences}."
+        )
     return TokenSet(torch.from_numpy(np.ascontiguousarray(windows)))

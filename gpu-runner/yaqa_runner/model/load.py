@@ -101,7 +101,9 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         )
     mismatched = sorted(str(entry) for entry in report.get("mismatched_keys", ()))
     if mismatched:
-        raise SourceRefused(f"Weights do not fit the config: {', '.join(mismatched[:3])}.", "Push what belongs together.")
+        raise SourceRefused(
+            f"Weights do not fit the config: {', '.join(mismatched[:3])}.", "Push what belongs together."
+        )
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")

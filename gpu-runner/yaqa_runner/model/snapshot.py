@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,7 +159,7 @@ def link_snapshot(snapshot: Snapshot, target: Path) -> Path:
         link = target / path.name
         if link.is_symlink() or link.exists():
             link.unlink()
-        os.symlink(path.resolve(), link)
+        link.symlink_to(path.resolve())
     return target
 
 

@@ -110,9 +110,7 @@ class FailureEvent(_Event):
     error: FailureDetail
 
 
-RunnerEvent = (
-    StageEvent | ProgressEvent | LayerEvent | MetricEvent | WarningEvent | SuccessEvent | FailureEvent
-)
+RunnerEvent = StageEvent | ProgressEvent | LayerEvent | MetricEvent | WarningEvent | SuccessEvent | FailureEvent
 
 
 def timestamp(now: datetime | None = None) -> str:

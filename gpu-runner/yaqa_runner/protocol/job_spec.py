@@ -145,7 +145,9 @@ def parse_job_spec(text: str) -> JobSpec:
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InvalidSpec(f"The job spec is not JSON: {error}", "Write the spec by config/job-spec.schema.json.") from error
+        raise InvalidSpec(
+            f"The job spec is not JSON: {error}", "Write the spec by config/job-spec.schema.json."
+        ) from error
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
@@ -165,5 +167,7 @@ def read_job_spec(path: Path) -> JobSpec:
             raise InvalidSpec(f"{path} is larger than {MAXIMUM_SPEC_BYTES} bytes.", "Hand in a job spec.")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"The job spec cannot be read: {error}", "Check the path and its encoding (UTF-8).") from error
+        raise InvalidSpec(
+            f"The job spec cannot be read: {error}", "Check the path and its encoding (UTF-8)."
+        ) from error
     return parse_job_spec(text)

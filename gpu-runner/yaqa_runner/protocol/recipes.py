@@ -133,8 +133,7 @@ def parse_recipe(text: str) -> Recipe:
     trimmed = text.strip().lower()
     if not 0 < len(trimmed) <= MAXIMUM_RECIPE_CHARACTERS:
         raise _refuse(
-            f"A recipe has 1 to {MAXIMUM_RECIPE_CHARACTERS} characters, "
-            'for example "gguf:q4_0" or "w4a16,group=32".'
+            f'A recipe has 1 to {MAXIMUM_RECIPE_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".'
         )
     head, *options = (part.strip() for part in trimmed.split(","))
     name = next((candidate for candidate in RECIPE_NAMES if candidate.name == head), None)

@@ -142,9 +142,7 @@ class Reporter:
         """The last line of a run that did not work."""
         self._sink(failure_event(failure, self._job, self._fence))
 
-    def _emit_stage(
-        self, stage: StageName, status: str, seconds: float | None, detail: str | None
-    ) -> None:
+    def _emit_stage(self, stage: StageName, status: str, seconds: float | None, detail: str | None) -> None:
         self._sink(
             StageEvent.model_validate(
                 {

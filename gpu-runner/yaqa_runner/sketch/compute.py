@@ -160,7 +160,7 @@ def _halve(run: SketchRun, size: int) -> None:
 
 
 def _by_sequence(values: torch.Tensor, sequences: int) -> torch.Tensor:
-    """``[b, T, n]``; a module that flattens batch and time is unflattened, one that gathers tokens gives ``[N, 1, n]``."""
+    """``[b, T, n]``; flattened batch and time are unflattened, gathered tokens give ``[N, 1, n]``."""
     if values.ndim == 3 and values.shape[0] == sequences:
         return values
     flat = values.reshape(-1, values.shape[-1])

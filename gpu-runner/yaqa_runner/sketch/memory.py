@@ -79,7 +79,9 @@ def plan_memory(
     cached = _windows(
         layers, budget, lambda layer: 4 * (tokens * (layer.columns + settings.label_samples * layer.rows))
     )
-    streaming = _windows(layers, budget, lambda layer: 4 * 2 * (layer.columns**2 + layer.rows**2) + 4 * layer.columns**2)
+    streaming = _windows(
+        layers, budget, lambda layer: 4 * 2 * (layer.columns**2 + layer.rows**2) + 4 * layer.columns**2
+    )
     steps = settings.iterations
     batch = max(1, min(sequences, BATCH_TOKENS.get(device.type, 4096) // length))
     cached_fits = max(size for _, size in cached) <= budget

@@ -27,8 +27,10 @@ def sketch_a(x: torch.Tensor, g: torch.Tensor, half_steps: int) -> tuple[torch.T
 
 def sketch_b(x: torch.Tensor, g: torch.Tensor, rounds: int) -> tuple[torch.Tensor, torch.Tensor]:
     """``H_I``, ``H_O`` of sequences ``x [S, T, in]``, ``g [S, T, out]`` from ``G = Σ_t g_t x_tᵀ``, up to scale."""
-    gradients = [sum(torch.outer(b, a) for a, b in zip(rows, grads, strict=True)) for rows, grads in
-                 zip(x.double(), g.double(), strict=True)]
+    gradients = [
+        sum(torch.outer(b, a) for a, b in zip(rows, grads, strict=True))
+        for rows, grads in zip(x.double(), g.double(), strict=True)
+    ]
     factor_input = torch.eye(x.shape[2]).double()
     factor_output = torch.eye(g.shape[2]).double()
     for _ in range(rounds):

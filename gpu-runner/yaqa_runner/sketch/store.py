@@ -235,9 +235,7 @@ class SketchWriter:
         except (OSError, SafetensorError, ValueError):
             return None
 
-    def finish(
-        self, settings: SketchSettings, source_sha256: str, calibration: TokenSet, blocks: list[int]
-    ) -> Sketch:
+    def finish(self, settings: SketchSettings, source_sha256: str, calibration: TokenSet, blocks: list[int]) -> Sketch:
         """Write ``sketch.json`` and move the folder into place."""
         layers: list[SketchedLayer] = []
         files: dict[str, SketchFile] = {}

@@ -1,0 +1,1 @@
+"""The command line: ``yaqa-runner run | quantize | sketch``."""

@@ -1,0 +1,125 @@
+"""What a person sees: bars on a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from yaqa_runner.protocol.events import (
+    FailureEvent,
+    LayerEvent,
+    MetricEvent,
+    ProgressEvent,
+    RunnerEvent,
+    StageEvent,
+    SuccessEvent,
+    WarningEvent,
+)
+from yaqa_runner.protocol.manifest import Manifest
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Display:
+    """An event sink for people, on stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._last_line = 0.0
+        if self.console.is_terminal:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, event: RunnerEvent) -> None:
+        """Show one event."""
+        match event:
+            case StageEvent():
+                self._show_stage(event)
+            case ProgressEvent():
+                self._show_progress(event)
+            case MetricEvent():
+                if event.split == "report":
+                    estimate = event.kl_nats
+                    self._line(
+                        f"  {event.recipe} {event.quantizer}: "
+                        f"KL {estimate.mean:.5f} ± {estimate.standard_error:.5f} nats"
+                    )
+            case WarningEvent():
+                self._line(f"warning: {event.message}", "yellow")
+            case FailureEvent():
+                self._line(f"{event.error.code}: {event.error.message}\n{event.error.remedy}", "red")
+            case LayerEvent() | SuccessEvent():
+                pass
+
+    def _show_stage(self, event: StageEvent) -> None:
+        detail = f" ({event.detail})" if event.detail else ""
+        if event.status == "finished":
+            self._line(f"{event.stage}{detail}: {event.seconds:.1f} s", "green")
+        elif event.status == "skipped":
+            self._line(f"{event.stage}: skipped{detail}")
+        elif self._progress is not None:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(escape(f"{event.stage}{detail}"), total=None, unit="")
+        self._last_line = time.monotonic()
+
+    def _show_progress(self, event: ProgressEvent) -> None:
+        if self._progress is not None:
+            if self._task is not None:
+                self._progress.update(self._task, completed=event.done, total=event.total, unit=event.unit)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= PLAIN_INTERVAL_SECONDS:
+            self._last_line = now
+            eta = "" if event.eta_seconds is None else f", about {event.eta_seconds:.0f} s left"
+            self._line(f"  {event.stage}: {event.done:.0f}/{event.total:.0f} {event.unit}{eta}")
+
+    def _line(self, text: str, style: str | None = None) -> None:
+        if self._progress is not None:
+            self._progress.console.print(text, style=style, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def print_summary(console: Console, manifests: list[Manifest]) -> None:
+    """The table of what was made."""
+    table = Table(title="KL(original ‖ quantized), nats a token, report texts")
+    for heading in ("recipe", "published", "KL ± error", "one-sided", "round to nearest", "top-1", "perplexity", "MiB"):
+        table.add_column(heading, justify="left" if heading in ("recipe", "published") else "right")
+    for manifest in manifests:
+        rows = {row.quantizer: row for row in manifest.evaluation.measured}
+        own = rows[manifest.quantizer]
+        kl = own.report.kl_nats
+        table.add_row(
+            manifest.recipe,
+            manifest.quantizer,
+            f"{kl.mean:.5f} ± {kl.standard_error:.5f}",
+            f"{rows['one-sided'].report.kl_nats.mean:.5f}",
+            f"{rows['rtn'].report.kl_nats.mean:.5f}",
+            f"{100 * own.report.top_one_agreement:.1f} %",
+            f"{own.report.perplexity.original:.2f} → {own.report.perplexity.quantized:.2f}",
+            f"{own.bytes / 2**20:.1f}",
+        )
+    console.print(table)

@@ -1,0 +1,212 @@
+"""``yaqa-runner``: run a job spec, quantize a model, or take a sketch.
+
+Exit codes: 0 done; 2 the job spec or the command line is invalid; 3 the source is refused or its model is not
+supported; 4 out of memory; 5 the disk is full; 70 a bug; 75 interrupted, and the same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from yaqa_runner import __version__
+from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
+from yaqa_runner.protocol.interrupt import InterruptFlag, install_signal_handlers
+from yaqa_runner.protocol.reporter import Reporter, json_line_sink
+
+logger = logging.getLogger(__name__)
+
+NIL_JOB = "00000000-0000-0000-0000-000000000000"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    flag = InterruptFlag()
+    install_signal_handlers(flag)
+    command: Callable[[argparse.Namespace, InterruptFlag], int] = options.command
+    return command(options, flag)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(
+        prog="yaqa-runner",
+        description="Kronecker sketches of a model's end-to-end KL, and weights rounded by them.",
+        epilog=__doc__.partition("\n\n")[2] if __doc__ else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"yaqa-runner {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a job spec; events on stdout, one JSON object a line")
+    run.add_argument("spec", type=Path, help="job.json, protocol 1")
+    run.add_argument("--out", type=Path, help="where finished folders go; the spec's staging folder when left out")
+    run.set_defaults(command=_run)
+
+    quantize = commands.add_parser("quantize", help="quantize a model folder or Hub repo")
+    _add_source_options(quantize)
+    quantize.add_argument(
+        "--recipe", action="append", required=True, metavar="NAME[,OPTION=VALUE…]", help="gguf:q4_0, w4a16,group=32, …"
+    )
+    quantize.add_argument(
+        "--selection", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the gate chooses on"
+    )
+    quantize.add_argument(
+        "--report", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the figures come from"
+    )
+    quantize.add_argument("--evaluation-sequences", type=int, default=32, metavar="N", help="of each text (32)")
+    quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
+    quantize.add_argument("--sigma-input", type=float, default=0.01)
+    quantize.add_argument("--sigma-output", type=float, default=0.1)
+    quantize.add_argument("--json", action="store_true", help="manifests as one JSON document on stdout")
+    quantize.set_defaults(command=_quantize)
+
+    sketch = commands.add_parser("sketch", help="take the sketch alone")
+    _add_source_options(sketch)
+    sketch.add_argument("--json", action="store_true", help="sketch.json on stdout")
+    sketch.set_defaults(command=_sketch)
+    return parser
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a folder with a model snapshot, or a Hub repo (namespace/name)")
+    parser.add_argument("--revision", help="commit, branch or tag of a Hub repo")
+    parser.add_argument(
+        "--calibration",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="calibration text; sampled from the model itself when left out",
+    )
+    parser.add_argument("--sequences", type=int, default=512, metavar="N", help="calibration sequences (512)")
+    parser.add_argument("--length", type=int, default=2048, metavar="TOKENS", help="tokens a sequence (2048)")
+    parser.add_argument("--sketch-kind", choices=("a", "b"), default="a")
+    parser.add_argument("--iterations", type=int, metavar="N", help="half steps for a (6), rounds for b (1)")
+    parser.add_argument("--label-samples", type=int, default=1, metavar="N", help="label sets a forward pass (1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--verbose", action="store_true", help="log on stderr")
+
+
+def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.streams import claim_stdout, configure_logging
+
+    events = claim_stdout()
+    configure_logging(verbose=True)
+    from yaqa_runner.protocol.job_spec import read_job_spec
+
+    reporter: Reporter = Reporter(json_line_sink(events), NIL_JOB, 1)
+    try:
+        spec = read_job_spec(options.spec)
+        reporter = Reporter(json_line_sink(events), spec.job, spec.fence)
+        from yaqa_runner.pipeline.run_job import run_job
+
+        run_job(spec, options.out if options.out is not None else Path(spec.staging.path), reporter, flag)
+    except BaseException as error:
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        failure = _as_logged_failure(error)
+        reporter.fail(failure)
+        return failure.exit_code
+    return 0
+
+
+def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.display import Display, print_summary
+    from yaqa_runner.cli.streams import claim_stdout, configure_logging
+
+    stdout = claim_stdout()
+    configure_logging(options.verbose)
+    display = Display()
+    reporter = Reporter(display, NIL_JOB, 1)
+    try:
+        from yaqa_runner.cli.local_job import job_from_options
+        from yaqa_runner.pipeline.run_job import run_job
+
+        spec = job_from_options(options)
+        reporter = Reporter(display, spec.job, spec.fence)
+        outcome = run_job(spec, options.output, reporter, flag, _label_samples(options))
+    except BaseException as error:
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        failure = _as_logged_failure(error)
+        reporter.fail(failure)
+        display.close()
+        if options.json:
+            print(json.dumps({"ok": False, "error": _error_document(failure)}), file=stdout, flush=True)
+        return failure.exit_code
+    display.close()
+    if options.json:
+        document = {
+            "ok": True,
+            "output": str(options.output),
+            "variants": [
+                {"directory": directory, "manifest": manifest.to_wire()}
+                for (_, directory), manifest in zip(outcome.variants, outcome.manifests, strict=True)
+            ],
+        }
+        print(json.dumps(document), file=stdout, flush=True)
+    else:
+        from rich.console import Console
+
+        print_summary(Console(file=stdout), outcome.manifests)
+        print(f"Finished folders are in {options.output}.", file=stdout, flush=True)
+    return 0
+
+
+def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.display import Display
+    from yaqa_runner.cli.streams import claim_stdout, configure_logging
+
+    stdout = claim_stdout()
+    configure_logging(options.verbose)
+    display = Display()
+    reporter = Reporter(display, NIL_JOB, 1)
+    try:
+        from yaqa_runner.cli.local_job import sketch_from_options
+
+        sketch = sketch_from_options(options, reporter, flag, _label_samples(options))
+    except BaseException as error:
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        failure = _as_logged_failure(error)
+        reporter.fail(failure)
+        display.close()
+        if options.json:
+            print(json.dumps({"ok": False, "error": _error_document(failure)}), file=stdout, flush=True)
+        return failure.exit_code
+    display.close()
+    if options.json:
+        print(json.dumps({"ok": True, "sketch": sketch.record.to_wire()}), file=stdout, flush=True)
+    else:
+        print(f"Sketch {sketch.key} of {len(sketch.layers)} linears is in {sketch.directory}.", file=stdout, flush=True)
+    return 0
+
+
+def _label_samples(options: argparse.Namespace) -> int:
+    if not 1 <= options.label_samples <= 64:
+        raise InvalidSpec("--label-samples takes 1 to 64.", "Give a number in that range.")
+    return int(options.label_samples)
+
+
+def _as_logged_failure(error: BaseException) -> RunnerFailure:
+    failure = as_failure(error)
+    if failure.code == "internal":
+        logger.error("the run failed", exc_info=error)
+    return failure
+
+
+def _error_document(failure: RunnerFailure) -> dict[str, str]:
+    return {"code": failure.code, "message": failure.message, "remedy": failure.remedy}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

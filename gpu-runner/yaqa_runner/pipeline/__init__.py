@@ -1,0 +1,1 @@
+"""One job from its spec to its result: load, calibrate, sketch, round, export, evaluate, choose."""

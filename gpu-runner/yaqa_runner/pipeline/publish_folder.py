@@ -1,0 +1,35 @@
+"""A finished variant's folder: its files, hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from yaqa_runner.model.snapshot import file_sha256
+from yaqa_runner.protocol.manifest import ManifestFile
+
+MANIFEST_NAME = "manifest.json"
+
+
+def published_files(directory: Path) -> list[Path]:
+    """Every file of a variant but its manifest, sorted."""
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and path.relative_to(directory).as_posix() != MANIFEST_NAME
+    )
+
+
+def published_bytes(directory: Path) -> int:
+    """Bytes of all files of a variant, manifest excluded."""
+    return sum(path.stat().st_size for path in published_files(directory))
+
+
+def hash_files(directory: Path, check: Callable[[], None]) -> list[ManifestFile]:
+    """Path, size and sha256 of every file of a variant, manifest excluded."""
+    return [
+        ManifestFile(
+            path=path.relative_to(directory).as_posix(), size=path.stat().st_size, sha256=file_sha256(path, check)
+        )
+        for path in published_files(directory)
+    ]

@@ -1,0 +1,181 @@
+"""Rounds every linear for every recipe; grids that are equal are rounded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+
+from yaqa_runner.formats import Container
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
+from yaqa_runner.protocol.recipes import Recipe
+from yaqa_runner.rounding.adaptive import proxy_error, round_nearest
+from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
+from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
+from yaqa_runner.sketch.store import Sketch
+
+QUANTIZERS: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
+
+
+@dataclass(frozen=True)
+class PlannedRecipe:
+    """A recipe with its container and the names of the linears that the container can store."""
+
+    recipe: Recipe
+    container: Container
+    linears: frozenset[str]
+
+
+@dataclass
+class RoundedRecipe:
+    """All three quantizers' codes of one recipe, and what is known of each linear."""
+
+    linears: dict[QuantizerName, dict[str, QuantizedLinear]] = field(
+        default_factory=lambda: {quantizer: {} for quantizer in QUANTIZERS}
+    )
+    evidence: list[LayerEvidence] = field(default_factory=list)
+
+
+@dataclass
+class _Job:
+    """One linear on one grid with one number of sweeps, for all recipes that share it."""
+
+    layer: LinearLayer
+    grid: FixedGrid
+    recipes: list[tuple[PlannedRecipe, FixedGrid]]
+    weight: torch.Tensor
+    factors: RegularizedLayer
+
+
+def round_recipes(
+    layers: list[LinearLayer],
+    planned: list[PlannedRecipe],
+    sketch: Sketch,
+    sigma_input: float,
+    sigma_output: float,
+    workers: int,
+    on_layer: Callable[[str, str, ProxyError], None],
+    progress: Callable[[int, int], None],
+    check: Callable[[], None],
+    warn: Callable[[str, str], None],
+) -> dict[str, RoundedRecipe]:
+    """Codes of every linear for every recipe, by canonical name.
+
+    Weights and factors are loaded a layer at a time; no more than ``workers + 1`` layers' factors are held.
+
+    Raises:
+        SketchUnreadable: the sketch lacks a linear.
+        Interrupted: ``check`` raised it.
+    """
+    results = {plan.recipe.canonical: RoundedRecipe() for plan in planned}
+    jobs: dict[str, _Job] = {}
+    total = sum(len(plan.linears) for plan in planned)
+    done = 0
+    numbers = count()
+
+    def tasks() -> Iterator[RoundingTask]:
+        for layer in layers:
+            check()
+            for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn):
+                number = str(next(numbers))
+                jobs[number] = job
+                sweeps = job.recipes[0][0].recipe.refine_sweeps
+                yield RoundingTask(f"{number}/one-sided", job.weight, job.grid, job.factors.moment, None)
+                yield RoundingTask(
+                    f"{number}/two-sided", job.weight, job.grid, job.factors.input, job.factors.output, sweeps
+                )
+
+    one_sided: RoundedLayer | None = None
+    for rounded in round_layers(tasks(), workers):
+        check()
+        number, _, side = rounded.name.partition("/")
+        if side == "one-sided":
+            one_sided = rounded
+            continue
+        assert one_sided is not None
+        job = jobs.pop(number)
+        errors = _collect(job, one_sided.codes, rounded.codes, results)
+        for plan, _ in job.recipes:
+            _record(job, plan, errors, sketch, results[plan.recipe.canonical])
+            on_layer(job.layer.name, plan.recipe.canonical, errors)
+            done += 1
+        progress(done, total)
+    return results
+
+
+def _jobs_of(
+    layer: LinearLayer,
+    planned: list[PlannedRecipe],
+    sketch: Sketch,
+    sigma_input: float,
+    sigma_output: float,
+    warn: Callable[[str, str], None],
+) -> list[_Job]:
+    wanted = [plan for plan in planned if layer.name in plan.linears]
+    if not wanted:
+        return []
+    factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output)
+    if factors.reason is not None:
+        warn("factor-fallback", f"{layer.name}: {factors.reason}")
+    weight = layer.weight()
+    shared: dict[tuple[str, int], _Job] = {}
+    for plan in wanted:
+        grid = plan.container.grid()
+        fixed = grid.fit(weight, factors.input.diagonal)
+        place = (_digest(fixed), plan.recipe.refine_sweeps)
+        if place in shared:
+            shared[place].recipes.append((plan, fixed))
+        else:
+            shared[place] = _Job(layer, fixed, [(plan, fixed)], weight, factors)
+    return list(shared.values())
+
+
+def _digest(grid: FixedGrid) -> str:
+    """Equal where the grids' values are; what a container stores besides does not change the codes."""
+    digest = hashlib.sha256(f"{grid.group} {grid.minimum} {grid.maximum} {list(grid.scale.shape)}".encode())
+    digest.update(grid.scale.contiguous().numpy().tobytes())
+    digest.update(grid.offset.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _collect(
+    job: _Job, one_sided: torch.Tensor, two_sided: torch.Tensor, results: dict[str, RoundedRecipe]
+) -> ProxyError:
+    codes: dict[QuantizerName, torch.Tensor] = {
+        "rtn": round_nearest(job.weight, job.grid),
+        "one-sided": one_sided,
+        "two-sided": two_sided,
+    }
+    errors: dict[QuantizerName, float] = {}
+    output = None if job.factors.output is None else job.factors.output.hessian
+    for quantizer, chosen in codes.items():
+        value = proxy_error(job.weight, job.grid.decode(chosen), job.factors.input.hessian, output)
+        errors[quantizer] = max(0.0, value * job.factors.scale)
+        for plan, fixed in job.recipes:
+            results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(
+                job.layer.name, chosen, fixed, plan.container.grid().name
+            )
+    return ProxyError(two_sided=errors["two-sided"], one_sided=errors["one-sided"], rtn=errors["rtn"])
+
+
+def _record(job: _Job, plan: PlannedRecipe, errors: ProxyError, sketch: Sketch, result: RoundedRecipe) -> None:
+    known = sketch.layers[job.layer.name]
+    result.evidence.append(
+        LayerEvidence(
+            name=job.layer.name,
+            shape=(job.layer.rows, job.layer.columns),
+            type=plan.container.grid().name,
+            proxy_error=errors,
+            effective_rank_output=known.effective_rank_output,
+            effective_rank_input=known.effective_rank_input,
+            cosine_similarity=known.cosine_similarity,
+            sigma_input=job.factors.input.sigma,
+            sigma_output=0.0 if job.factors.output is None else job.factors.output.sigma,
+        )
+    )

@@ -1,0 +1,268 @@
+"""Runs a job: from its spec to the folders of its variants."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from yaqa_runner.calibration.splits import Splits, build_splits
+from yaqa_runner.evaluate.reference import OriginalReference
+from yaqa_runner.evaluate.verification import choose_verification, write_verification
+from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.model.fetch import fetch_snapshot
+from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
+from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
+from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
+from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, round_recipes
+from yaqa_runner.pipeline.variant_stage import VariantContext, make_variant
+from yaqa_runner.protocol.events import ResultSketch, ResultVariant
+from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
+from yaqa_runner.protocol.interrupt import InterruptFlag
+from yaqa_runner.protocol.job_spec import JobSpec, VariantRequest
+from yaqa_runner.protocol.manifest import Manifest
+from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
+from yaqa_runner.protocol.reporter import Reporter
+from yaqa_runner.sketch.compute import compute_sketch
+from yaqa_runner.sketch.memory import memory_budget
+from yaqa_runner.sketch.settings import SketchSettings, sketch_key
+from yaqa_runner.sketch.store import SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
+
+logger = logging.getLogger(__name__)
+
+SKETCH_DIRECTORY = "sketch"
+VERIFICATION_FILE = "verification.safetensors"
+WORK_DIRECTORY = ".work"
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """What a job gave."""
+
+    output: Path
+    variants: list[tuple[VariantRequest, str]]
+    manifests: list[Manifest]
+    sketch: Sketch
+
+
+def run_job(
+    spec: JobSpec, output: Path, reporter: Reporter, interrupt: InterruptFlag, label_samples: int = 1
+) -> JobOutcome:
+    """Run ``spec`` and leave its variants, its sketch and the verification tensors under ``output``.
+
+    What is finished stays when the run is interrupted; the same call takes it up again. Emits every event but the
+    failing result.
+
+    Raises:
+        RunnerFailure: with one of the fixed codes.
+    """
+    recipes = parse_recipes(spec)
+    output.mkdir(parents=True, exist_ok=True)
+    work = output / WORK_DIRECTORY
+    work.mkdir(exist_ok=True)
+    threads = spec.limits.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    torch.manual_seed(spec.calibration.seed)
+    device = choose_device(spec.limits.device)
+    with reporter.stage("load", spec.source.repo):
+        snapshot, linked, source = load_source(spec, work, device)
+        planned = plan_recipes(recipes, linked, source)
+        source_sha256 = fingerprint_files(snapshot)
+    interrupt.check()
+    with reporter.stage("calibrate"):
+        splits = build_splits(
+            source,
+            spec.calibration,
+            spec.evaluation,
+            reporter.warn,
+            lambda done, total: reporter.progress("calibrate", done, total, "sequences"),
+            interrupt.check,
+        )
+    sketch, reused = obtain_sketch(
+        spec, source, source_sha256, splits, output / SKETCH_DIRECTORY, reporter, interrupt, label_samples
+    )
+    todo = [item for item in zip(spec.variants, planned, strict=True) if not _is_finished(spec, *item, output, sketch)]
+    rounded = {}
+    if todo:
+        with reporter.stage("round"):
+            try:
+                rounded = round_recipes(
+                    source.linears,
+                    [plan for _, plan in todo],
+                    sketch,
+                    spec.sketch.sigma_input,
+                    spec.sketch.sigma_output,
+                    threads,
+                    reporter.layer,
+                    lambda done, total: reporter.progress("round", done, total, "layers"),
+                    interrupt.check,
+                    reporter.warn,
+                )
+            except SketchUnreadable as error:
+                raise InvalidSpec(f"The sketch does not fit the model: {error}", "Run without sketch.reuse.") from error
+    reference = OriginalReference(source, work / "reference")
+    with reporter.stage("evaluate", "original"):
+        reference.prepare(
+            [*splits.selection, *splits.report] if todo else [],
+            lambda done, total: reporter.progress("evaluate", done, total, "sequences"),
+            interrupt.check,
+        )
+        verification = choose_verification(splits.report, reference, spec.evaluation.verification_sequences)
+        write_verification(verification, output / VERIFICATION_FILE)
+    context = VariantContext(
+        spec, snapshot, linked, source, splits, sketch, reused, reference, verification, reporter, interrupt
+    )
+    for request, plan in todo:
+        canonical = plan.recipe.canonical
+        try:
+            make_variant(context, request, plan, rounded.pop(canonical), output / recipe_directory(canonical))
+        except ExportError as error:
+            raise UnsupportedModel(f"{canonical} cannot be written: {error}", "Ask for another recipe.") from error
+    with reporter.stage("finish"):
+        variants = [
+            (request, recipe_directory(plan.recipe.canonical))
+            for request, plan in zip(spec.variants, planned, strict=True)
+        ]
+        manifests = [
+            Manifest.model_validate_json((output / directory / MANIFEST_NAME).read_bytes()) for _, directory in variants
+        ]
+        shutil.rmtree(work)
+    reporter.succeed(
+        [
+            ResultVariant(
+                id=request.id, recipe=plan.recipe.canonical, directory=recipe_directory(plan.recipe.canonical)
+            )
+            for request, plan in zip(spec.variants, planned, strict=True)
+        ],
+        ResultSketch(key=sketch.key, directory=SKETCH_DIRECTORY),
+        VERIFICATION_FILE,
+    )
+    return JobOutcome(output, variants, manifests, sketch)
+
+
+def parse_recipes(spec: JobSpec) -> list[Recipe]:
+    """The recipes of all variants.
+
+    Raises:
+        InvalidSpec: one is unknown, or two would share a folder.
+    """
+    recipes = [parse_recipe(variant.recipe) for variant in spec.variants]
+    directories = [recipe_directory(recipe.canonical) for recipe in recipes]
+    for index, directory in enumerate(directories):
+        if directory in directories[:index]:
+            raise InvalidSpec(
+                f'The recipe "{recipes[index].canonical}" is asked for twice.', "Ask for every recipe once."
+            )
+        if recipes[index].tune:
+            raise InvalidSpec(
+                f'"{recipes[index].canonical}" asks for tuned scales, which this version does not have yet.',
+                "Leave tune=on out.",
+            )
+    return recipes
+
+
+def load_source(spec: JobSpec, work: Path, device: torch.device) -> tuple[Snapshot, Path, SourceModel]:
+    """Fetch, inspect and load the source; the second result is a folder of links named after the model."""
+    folder, _ = fetch_snapshot(spec.source.repo, spec.source.revision, spec.source.path)
+    snapshot = inspect_snapshot(folder)
+    linked = link_snapshot(snapshot, work / "source" / spec.source.repo.partition("/")[2])
+    return snapshot, linked, load_source_model(snapshot, device)
+
+
+def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> list[PlannedRecipe]:
+    """Containers, and the linears that each can store; asked before anything expensive is computed.
+
+    Raises:
+        UnsupportedModel: a container cannot write this architecture, or none of its linears.
+    """
+    planned: list[PlannedRecipe] = []
+    for recipe in recipes:
+        try:
+            container = container_for(recipe)
+            grid = container.grid()
+            names = frozenset(layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns))
+            container.untouched(linked, set(names))
+        except ExportError as error:
+            raise UnsupportedModel(
+                f"{recipe.canonical} cannot be written: {error}", "Ask for another recipe, or another model."
+            ) from error
+        if not names:
+            raise UnsupportedModel(
+                f"{recipe.canonical} can store none of the model's linears (their widths do not fit its groups).",
+                "Ask for a recipe with a smaller group.",
+            )
+        planned.append(PlannedRecipe(recipe, container, names))
+    return planned
+
+
+def obtain_sketch(
+    spec: JobSpec,
+    source: SourceModel,
+    source_sha256: str,
+    splits: Splits,
+    target: Path,
+    reporter: Reporter,
+    interrupt: InterruptFlag,
+    label_samples: int = 1,
+) -> tuple[Sketch, bool]:
+    """The sketch at ``target``: left by an interrupted run, an earlier job's, or taken now.
+
+    The second result says whether it is an earlier job's. One that does not fit is told of and not used.
+    """
+    settings = SketchSettings(spec.sketch.kind, spec.sketch.iterations, spec.calibration.seed, label_samples)
+    key = sketch_key(source_sha256, splits.calibration.sha256, settings)
+    wanted = {layer.name for layer in source.linears}
+    if (target / SKETCH_FILE).is_file():
+        try:
+            finished = open_sketch(target, key)
+            reporter.skip("sketch", "finished before the interruption")
+            return finished, False
+        except SketchUnreadable as error:
+            logger.info("the sketch at %s is not used: %s", target, error)
+    if spec.sketch.reuse is not None:
+        try:
+            earlier = open_sketch(_sketch_folder(Path(spec.sketch.reuse)), key)
+            if wanted != set(earlier.layers):
+                raise SketchUnreadable("it is of other linears")
+            linked = link_sketch(earlier, target)
+            reporter.skip("sketch", "an earlier job's sketch serves")
+            return linked, True
+        except SketchUnreadable as error:
+            reporter.warn("sketch-not-reused", f"The earlier sketch is not used: {error}.")
+    with reporter.stage("sketch", f"{settings.kind}, {settings.iterations} iterations"):
+        sketch = compute_sketch(
+            source,
+            source_sha256,
+            splits.calibration,
+            settings,
+            target,
+            memory_budget(source.device, spec.limits.memory_bytes),
+            lambda done, total: reporter.progress("sketch", round(done, 2), total, "sequences"),
+            interrupt.check,
+            reporter.warn,
+        )
+    return sketch, False
+
+
+def _sketch_folder(path: Path) -> Path:
+    return path if (path / SKETCH_FILE).is_file() else path / SKETCH_DIRECTORY
+
+
+def _is_finished(spec: JobSpec, request: VariantRequest, planned: PlannedRecipe, output: Path, sketch: Sketch) -> bool:
+    """Whether an interrupted run of this very attempt finished the variant."""
+    path = output / recipe_directory(planned.recipe.canonical) / MANIFEST_NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return (
+        manifest.job == spec.job
+        and manifest.fence == spec.fence
+        and manifest.variant == request.id
+        and manifest.sketch.key == sketch.key
+    )
