@@ -84,12 +84,17 @@ async function locateOnHub(
 			return { ok: false, exit: EXIT_CODES.refused.code, message: `${repo} holds no manifest of this bot.` };
 		}
 		const variants: Found[] = [];
-		for (const { manifest, text } of published.manifests) {
+		for (const { manifest, text, files } of published.manifests) {
 			const directory = join(work, recipeDirectory(manifest.recipe));
-			const wanted = new Set(manifest.files.map((file) => file.path));
-			const files = published.files.filter((file) => wanted.has(file.path));
+			const places = new Map(files.map(({ path, listed }) => [listed.path, path]));
 			context.terminal.err(`fetch ${files.length} files of ${printable(manifest.recipe)} …\n`);
-			await downloadRepoFiles({ ...access, files, directory, signal: context.signal });
+			await downloadRepoFiles({
+				...access,
+				files: files.map(({ listed }) => listed),
+				directory,
+				place: (path) => places.get(path) ?? path,
+				signal: context.signal,
+			});
 			await writeFile(join(directory, MANIFEST_NAME), text);
 			variants.push({ directory, manifest });
 		}

@@ -74,7 +74,7 @@ function body(request: CardRequest): string {
 	const link = `[${markdownText(source.repo)}](${hubUrl}/${source.repo})`;
 	const sections = [
 		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA`,
-		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on the files in this repo, after they were uploaded, downloaded and verified.`,
+		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
 		summaryTable(manifests),
 		`![File size against KL to the original, for each quantizer](${plotPath})`,
 		...manifests.map((manifest) => fidelity(manifest)),
@@ -204,7 +204,7 @@ function provenance(manifest: Manifest, hubUrl: string): string {
 		`- source: [${markdownText(source.repo)}](${hubUrl}/${source.repo}/tree/${source.revision}) at \`${source.revision}\``,
 		`- recipe: ${markdownCode(manifest.recipe)}; full record with the hash of every file: [${manifestPath(manifest.recipe)}](${manifestPath(manifest.recipe)})`,
 		`- calibration: ${markdownText(calibration.kind)}, ${calibration.sequences} sequences of ${calibration.length} tokens, sha256 \`${calibration.sha256}\``,
-		`- sketch ${sketch.kind.toUpperCase()}, ${sketch.iterations} iterations${sketch.reused ? ", reused from an earlier job" : ""}, key ${markdownCode(sketch.key)}`,
+		`- sketch ${sketch.kind.toUpperCase()}, ${sketch.iterations} ${sketch.iterations === 1 ? "iteration" : "iterations"}${sketch.reused ? ", reused from an earlier job" : ""}, key ${markdownCode(sketch.key)}`,
 		`- evaluation: ${markdownText(manifest.evaluation.convention, 500)}`,
 		`- seeds: ${seeds === "" ? "none" : seeds}`,
 		`- made by yaqa-runner ${markdownText(manifest.generator.version, 60)} with ${versions}, on ${markdownText(device.name)} (${device.kind}), in ${Math.round(total)} s`,

@@ -8,18 +8,20 @@ export function oneLine(text: string, limit = 200): string {
 }
 
 /**
- * Text from outside, to stand in Markdown as text: it renders no link, image, HTML or table cell, and mentions nobody.
- * The zero-width joiner after `@` is what keeps the Hub from notifying that user.
+ * Text from outside, to stand in a line of Markdown as text: it renders no link, image, HTML, formula or table cell,
+ * begins no list or heading, and mentions nobody. The word joiner after `@` and in addresses is what keeps the Hub from
+ * notifying that user and from making a link.
  */
 export function markdownText(text: string, limit = 200): string {
 	return oneLine(text, limit)
 		.replaceAll("&", "&amp;")
 		.replaceAll("<", "&lt;")
 		.replaceAll(">", "&gt;")
-		.replaceAll(/[\\`*_{}[\]()#+!|~$-]/g, (character) => `\\${character}`)
+		.replaceAll(/[\\`*_[\]|~$]/g, (character) => `\\${character}`)
+		.replace(/^([-+#=]|\d+[.)])/, (start) => `${start.slice(0, -1)}\\${start.slice(-1)}`)
 		.replaceAll("@", "@\u2060")
-		.replaceAll(/\b(https?|ftp):/gi, "$1\u2060:")
-		.replaceAll(/\bwww\./gi, "www\u2060.");
+		.replaceAll(/(https?|ftp|mailto):/gi, "$1\u2060:")
+		.replaceAll(/www\./gi, "www\u2060.");
 }
 
 /** Text as inline code. It is shown as it is, so only what would end the code or the table cell is replaced. */

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { downloadFile } from "@huggingface/hub";
@@ -13,6 +14,7 @@ import { commitFiles, type FileContent } from "./commit-files.ts";
 import { createPrivateRepo, repoState } from "./create-private-repo.ts";
 import { type PlotPoint, plotPng } from "./plot.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
+import { isShareable, mergeConfigs, ownVersionPath } from "./shared-files.ts";
 import { readSourceCard, type SourceCard } from "./source-card.ts";
 
 export const PLOT_PATH = "kl-by-size.png";
@@ -74,7 +76,18 @@ export async function publish(request: {
 	);
 	let sha = state.sha;
 	if (!done) {
-		const content = await contentOf({ hub, reader, repo, source, job, variants, siblings, head, wanted });
+		const content = await contentOf({
+			hub,
+			reader,
+			repo,
+			source,
+			job,
+			variants,
+			siblings,
+			head,
+			headSha: state.sha,
+			wanted,
+		});
 		if (!content.ok) return content;
 		sha = await commitFiles({
 			...hub,
@@ -129,6 +142,7 @@ async function contentOf(request: {
 	readonly variants: readonly PublishableVariant[];
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
 	readonly head: { readonly files: readonly RepoFile[]; readonly manifests: readonly PublishedManifest[] };
+	readonly headSha: string;
 	/** Manifests as text, by their path in the target repo. */
 	readonly wanted: ReadonlyMap<string, string>;
 }): Promise<
@@ -136,24 +150,17 @@ async function contentOf(request: {
 	| { readonly ok: false; readonly refusal: Refusal }
 > {
 	const { hub, reader, repo, source, job, variants, siblings, head, wanted } = request;
-	const kept = head.manifests.filter(({ path }) => !wanted.has(path)).map(({ manifest }) => manifest);
+	const keptEntries = head.manifests.filter(({ path }) => !wanted.has(path));
+	const kept = keptEntries.map(({ manifest }) => manifest);
 	const files = new Map<string, FileContent>();
-	const hashes = new Map<string, string>();
-	for (const manifest of kept) for (const file of manifest.files) hashes.set(file.path, file.sha256);
 	for (const { manifest, directory } of variants) {
 		for (const file of manifest.files) {
-			const other = hashes.get(file.path);
-			if (other !== undefined && other !== file.sha256 && !replaceable(file.path)) {
-				return refused(
-					"target-taken",
-					`${repo} holds another ${file.path} from a variant that stays; publishing ${manifest.recipe} would break it.`,
-					"Ask for the other variants of this repo again as well, so that all are made from the same source.",
-				);
-			}
-			hashes.set(file.path, file.sha256);
 			files.set(file.path, { path: file.path, from: "disk", source: join(directory, file.path) });
 		}
 	}
+	const shared = await shareFiles({ hub, repo, revision: request.headSha, variants, kept: keptEntries });
+	if (!shared.ok) return shared;
+	for (const file of shared.files) files.set(file.path, file);
 	for (const licence of await licenceFiles(reader, source.repo, job.sourceSha)) {
 		if (!files.has(licence.path)) files.set(licence.path, licence);
 	}
@@ -186,14 +193,76 @@ async function contentOf(request: {
 	const needed = new Set(manifests.flatMap((manifest) => manifest.files.map((file) => file.path)));
 	const deleted = head.manifests
 		.filter(({ path }) => wanted.has(path))
-		.flatMap(({ manifest }) => manifest.files.map((file) => file.path))
-		.filter((path) => !needed.has(path) && !files.has(path) && head.files.some((file) => file.path === path));
+		.flatMap((entry) => entry.files.map(({ listed }) => listed.path))
+		.filter((path) => !needed.has(path) && !files.has(path));
 	return { ok: true, files: [...files.values()], deleted: [...new Set(deleted)] };
 }
 
-/** Small files that variants of one repo share and that a newer source may change without hurting the older variant. */
-function replaceable(path: string): boolean {
-	return !/\.(gguf|onnx|safetensors)$/.test(path) && !/\.onnx_data(_\d+)?$/.test(path);
+/** What must be written because variants of this repo have different versions of one path. */
+async function shareFiles(request: {
+	readonly hub: Access;
+	readonly repo: string;
+	readonly revision: string;
+	readonly variants: readonly PublishableVariant[];
+	readonly kept: readonly PublishedManifest[];
+}): Promise<
+	{ readonly ok: true; readonly files: readonly FileContent[] } | { readonly ok: false; readonly refusal: Refusal }
+> {
+	const { hub, repo, revision, variants, kept } = request;
+	type Version = {
+		readonly own: string;
+		readonly sha256: string;
+		readonly read: () => Promise<Uint8Array<ArrayBuffer>>;
+	};
+	const versions = new Map<string, Version[]>();
+	const add = (path: string, version: Version): void => {
+		versions.set(path, [...(versions.get(path) ?? []), version]);
+	};
+	// Newest first: its version is the one that the others are merged into.
+	for (const { manifest, directory } of variants) {
+		for (const { path, sha256 } of manifest.files) {
+			const own = ownVersionPath(manifestPath(manifest.recipe), path);
+			add(path, { own, sha256, read: async () => new Uint8Array(await readFile(join(directory, path))) });
+		}
+	}
+	for (const entry of kept) {
+		for (const { path, listed } of entry.files) {
+			const sha256 = entry.manifest.files.find((file) => file.path === path)?.sha256 ?? "";
+			add(path, {
+				own: ownVersionPath(entry.path, path),
+				sha256,
+				read: () => download(hub, repo, revision, listed.path),
+			});
+		}
+	}
+	const files: FileContent[] = [];
+	for (const [path, found] of versions) {
+		if (new Set(found.map((version) => version.sha256)).size < 2) continue;
+		if (!isShareable(path)) {
+			return refused(
+				"target-taken",
+				`${repo} would hold two different files named ${path}; nothing was changed there.`,
+				"Ask for the other variants of this repo again as well, so that all are made from the same source.",
+			);
+		}
+		const contents = await Promise.all(found.map((version) => version.read()));
+		const [newest = new Uint8Array(), ...others] = contents;
+		const root =
+			path === "config.json" ? new TextEncoder().encode(mergeConfigs(text(newest), others.map(text))) : newest;
+		const rootSha256 = createHash("sha256").update(root).digest("hex");
+		files.push({ path, from: "memory", content: root });
+		found.forEach((version, index) => {
+			const content = contents[index];
+			if (content !== undefined && version.sha256 !== rootSha256) {
+				files.push({ path: version.own, from: "memory", content });
+			}
+		});
+	}
+	return { ok: true, files };
+}
+
+function text(bytes: Uint8Array): string {
+	return new TextDecoder().decode(bytes);
 }
 
 export function plotPoints(manifests: readonly Manifest[]): PlotPoint[] {
@@ -233,18 +302,20 @@ async function licenceFiles(reader: HubAccess, repo: string, revision: string): 
 	const copies: FileContent[] = [];
 	for (const file of listed) {
 		if (!LICENCE_FILE.test(file.path) || file.size > MAXIMUM_LICENCE_BYTES) continue;
-		const blob = await downloadFile({
-			...reader,
-			repo: { type: "model", name: repo },
-			path: file.path,
-			revision,
-			xet: false,
-		});
-		if (blob !== null) {
-			copies.push({ path: file.path, from: "memory", content: new Uint8Array(await blob.arrayBuffer()) });
-		}
+		copies.push({ path: file.path, from: "memory", content: await download(reader, repo, revision, file.path) });
 	}
 	return copies;
+}
+
+async function download(
+	hub: HubAccess,
+	repo: string,
+	revision: string,
+	path: string,
+): Promise<Uint8Array<ArrayBuffer>> {
+	const blob = await downloadFile({ ...hub, repo: { type: "model", name: repo }, path, revision, xet: false });
+	if (blob === null) throw new RetryableError(`${path} is no longer in ${repo}.`);
+	return new Uint8Array(await blob.arrayBuffer());
 }
 
 /** Before anybody sees it: what the Hub says it holds at this commit is what was verified, byte for byte. */
@@ -255,12 +326,13 @@ async function assertPublished(request: {
 	readonly variants: readonly PublishableVariant[];
 }): Promise<void> {
 	const { hub, repo, sha, variants } = request;
-	const listed = new Map((await listRepoFiles({ ...hub, repo, revision: sha })).map((file) => [file.path, file]));
+	const head = await readPublishedManifests({ ...hub, repo, revision: sha });
 	for (const { manifest } of variants) {
+		const entry = head.manifests.find(({ path }) => path === manifestPath(manifest.recipe));
 		for (const file of manifest.files) {
-			const found = listed.get(file.path);
+			const listed = entry?.files.find(({ path }) => path === file.path)?.listed;
 			const same =
-				found !== undefined && found.size === file.size && (found.sha256 === null || found.sha256 === file.sha256);
+				listed !== undefined && listed.size === file.size && (listed.sha256 === null || listed.sha256 === file.sha256);
 			if (!same) {
 				throw new PermanentError({
 					code: "verification-failed",

@@ -114,7 +114,7 @@ function currentVariants(variants: SourceStatusView["variants"]): SourceStatusVi
 function row(variant: SourceStatusView["variants"][number], hubUrl: string): string {
 	const { recipe, state, sourceSha, targetRepo, manifest } = variant;
 	const shown = state === "published" && manifest !== null ? published(manifest) : null;
-	const rounding = manifest === null || shown === null ? "" : ` (${QUANTIZER_NAMES[manifest.quantizer]})`;
+	const rounding = manifest === null || shown === null ? "" : `, ${QUANTIZER_NAMES[manifest.quantizer]}`;
 	const size = shown === null ? "" : formatBytes(shown.bytes);
 	const kl = shown === null ? "" : `${formatEstimate(shown.report.klNats)}${rounding}`;
 	const repo = state === "published" ? `[${markdownText(targetRepo)}](${hubUrl}/${targetRepo})` : "";
