@@ -231,7 +231,7 @@ export function collectionRoutes(context: HubContext): Router {
 			await collections.save(changed);
 			return changed;
 		});
-		response.json({ data: await view(after, identity) });
+		response.json({ success: true, data: await view(after, identity) });
 	});
 
 	router.delete(base, async (request, response) => {

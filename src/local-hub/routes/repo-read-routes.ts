@@ -18,6 +18,7 @@ import {
 	writerOf,
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
+import { userOverview } from "../people.ts";
 import { type Commit, fullName, REPO_TYPES, type Repo, type RepoType } from "../repo-store.ts";
 import { history, lastCommits, lfsView, repoInfo } from "../repo-view.ts";
 import { revisionOrThrow, splitRevision } from "../revisions.ts";
@@ -79,6 +80,13 @@ async function matching(
 /** Information, trees, commits, refs and search. */
 export function repoReadRoutes(context: HubContext): Router {
 	const router = Router();
+
+	function requester(name: string): Record<string, unknown> {
+		const user = context.accounts.user(name);
+		if (user === null) return {};
+		const { createdAt: _createdAt, ...overview } = userOverview(context, user, "");
+		return { user: { ...overview, verifiedOrgNames: [] } };
+	}
 
 	for (const type of REPO_TYPES) {
 		const api = `/api/${type}s`;
@@ -266,7 +274,7 @@ export function repoReadRoutes(context: HubContext): Router {
 				repo.record.access
 					.filter((one) => one.status === status)
 					.map((one) => ({
-						user: { user: one.user, _id: context.accounts.user(one.user)?.id ?? "" },
+						...requester(one.user),
 						status: one.status,
 						timestamp: one.at,
 						...(one.reviewedAt === undefined ? {} : { reviewedAt: one.reviewedAt }),
