@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
-from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.container import Container, QuantizedLinear
+from yaqa_runner.formats.gptq import GptqContainer
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.grids.grid import FixedGrid
 
@@ -96,6 +97,19 @@ def test_names_shapes_and_configuration_are_the_formats(tmp_path: Path) -> None:
     assert (weights["num_bits"], weights["group_size"], weights["symmetric"]) == (4, 32, True)
     untouched = CompressedTensorsContainer(4, 32).untouched(source, set(linears))
     assert {weight.name for weight in untouched} == {"lm_head.weight", "model.embed_tokens.weight", f"{kept}.weight"}
+
+
+@pytest.mark.parametrize("container", [CompressedTensorsContainer(4, 32), GptqContainer(4, 32)])
+def test_fused_experts_are_refused_because_they_would_not_load(container: Container, tmp_path: Path) -> None:
+    settings = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_hidden_layers": 1}
+    source = save_checkpoint(tmp_path / "tiny", "mixtral", **settings)
+    linears = quantize(load_original(source), 4, 32)
+    assert "model.layers.0.self_attn.q_proj" in linears
+    with pytest.raises(ExportError, match="mixture of experts"):
+        container.untouched(source, set(linears))
+    with pytest.raises(ExportError, match="mixture of experts"):
+        container.write(source, linears, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_large_models_are_sharded_with_an_index(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_checkpoints import load_original, save_checkpoint
+from tiny_checkpoints import linear_weights, load_original, save_checkpoint
 
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.container import QuantizedLinear
@@ -51,6 +51,22 @@ def test_one_set_of_codes_is_the_same_weights_in_every_container(bits: int, kind
     for name, linear in linears.items():
         for weight in decoded[name]:
             assert torch.equal(weight, linear.grid.decode(linear.codes)), name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [
+        (Recipe("gguf", "gguf:q4_0", 4, None), "opt"),
+        (Recipe("onnx", "onnx:q4", 4, 32), "gpt2"),
+        (Recipe("compressed-tensors", "w4a16", 4, 32), "gpt2"),
+    ],
+)
+def test_a_model_that_cannot_be_written_is_known_before_rounding(recipe: Recipe, kind: str, tmp_path: Path) -> None:
+    settings = {"ffn_dim": 96, "word_embed_proj_dim": 64} if kind == "opt" else {}
+    source = save_checkpoint(tmp_path / "tiny", kind, **settings)
+    names = set(linear_weights(load_original(source)))
+    with pytest.raises(ExportError):
+        container_for(recipe).untouched(source, names)
 
 
 def test_recipes_without_a_container_are_refused() -> None:

@@ -21,7 +21,13 @@ from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, Untou
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
-from yaqa_runner.formats.plain_weights import plain_tensors, require_all, untouched_weights, weight_file_of
+from yaqa_runner.formats.plain_weights import (
+    plain_tensors,
+    refuse_fused_experts,
+    require_all,
+    untouched_weights,
+    weight_file_of,
+)
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
@@ -46,7 +52,9 @@ class CompressedTensorsContainer:
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the checkpoint's own type."""
-        return untouched_weights(SourceSnapshot(source), linears)
+        snapshot = SourceSnapshot(source)
+        _ignored_modules(snapshot, linears)
+        return untouched_weights(snapshot, linears)
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
         """Write safetensors (sharded above 5 GB), ``config.json`` with ``quantization_config``, tokenizer, licence.
@@ -101,13 +109,6 @@ class CompressedTensorsContainer:
         return tensors
 
     def _quantization_config(self, snapshot: SourceSnapshot, linears: set[str], symmetric: bool) -> dict[str, Any]:
-        modules = dict(empty_model(snapshot.config).named_modules())
-        for name in sorted(linears):
-            if not isinstance(modules.get(name), torch.nn.Linear):
-                raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
-        ignore = sorted(
-            name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears
-        )
         weights = {
             "num_bits": self.bits,
             "type": "int",
@@ -133,7 +134,7 @@ class CompressedTensorsContainer:
             "quantization_status": "compressed",
             "global_compression_ratio": None,
             "kv_cache_scheme": None,
-            "ignore": ignore,
+            "ignore": _ignored_modules(snapshot, linears),
             "config_groups": {"group_0": scheme},
         }
 
@@ -159,3 +160,20 @@ class CompressedTensorsContainer:
         scheme = QuantizationScheme.model_validate(group)
         weight: torch.Tensor = PackedQuantizationCompressor.decompress(state, scheme)["weight"]
         return weight.to(torch.float32)
+
+
+def _ignored_modules(snapshot: SourceSnapshot, linears: set[str]) -> list[str]:
+    """Linears that loaders must leave alone.
+
+    Raises:
+        ExportError: One of ``linears`` is no ``nn.Linear``, or the model fuses experts.
+    """
+    model = empty_model(snapshot.config)
+    modules = dict(model.named_modules())
+    for name in sorted(linears):
+        if not isinstance(modules.get(name), torch.nn.Linear):
+            raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
+    refuse_fused_experts(model)
+    return sorted(
+        name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears
+    )

@@ -70,12 +70,20 @@ class Container(Protocol):
 
         ``source`` is the snapshot: ``config.json``, safetensors, tokenizer. Every weight that is not in
         ``linears`` is kept at the precision this format's users expect (documented in the format's module).
-        Returns the files written, without a manifest. Deterministic: equal inputs give equal bytes.
+        Returns the files written, without a manifest. Deterministic: equal inputs give equal bytes. On an error
+        ``output`` stays as it was.
+
+        Raises:
+            ExportError: The model, a grid or a shape cannot be written in this format.
         """
         ...
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
-        """Matrices of ``source`` that :meth:`write` does not quantize when given ``linears``, in a fixed order."""
+        """Matrices of ``source`` that :meth:`write` does not quantize when given ``linears``, in a fixed order.
+
+        Raises:
+            ExportError: :meth:`write` would refuse the model itself. Cheap, so callers may ask before rounding.
+        """
         ...
 
     def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:

@@ -26,7 +26,13 @@ from yaqa_runner.formats.packing import (
     unpack_int32_columns,
     unpack_int32_rows,
 )
-from yaqa_runner.formats.plain_weights import plain_tensors, require_all, untouched_weights, weight_file_of
+from yaqa_runner.formats.plain_weights import (
+    plain_tensors,
+    refuse_fused_experts,
+    require_all,
+    untouched_weights,
+    weight_file_of,
+)
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
@@ -56,7 +62,9 @@ class GptqContainer:
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the checkpoint's own type."""
-        return untouched_weights(SourceSnapshot(source), linears)
+        snapshot = SourceSnapshot(source)
+        refuse_fused_experts(empty_model(snapshot.config))
+        return untouched_weights(snapshot, linears)
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
         """Write safetensors, ``config.json`` with ``quantization_config``, ``quantize_config.json``, tokenizer.
@@ -117,10 +125,11 @@ class GptqContainer:
         ]
 
     def _quantization_config(self, snapshot: SourceSnapshot, linears: dict[str, QuantizedLinear]) -> dict[str, Any]:
-        modules = empty_model(snapshot.config).named_modules()
+        model = empty_model(snapshot.config)
+        refuse_fused_experts(model)
         kept = sorted(
             name
-            for name, module in modules
+            for name, module in model.named_modules()
             if isinstance(module, (torch.nn.Linear, Conv1D)) and name not in linears and name != "lm_head"
         )
         symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())

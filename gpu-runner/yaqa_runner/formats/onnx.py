@@ -62,7 +62,9 @@ class OnnxContainer:
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the activations' type."""
         kind = "float16" if self.settings.half else "float32"
-        plain = untouched_weights(SourceSnapshot(source), linears)
+        snapshot = SourceSnapshot(source)
+        decoder_architecture(snapshot)
+        plain = untouched_weights(snapshot, linears)
         return [UntouchedWeight(weight.name, kind, weight.reason) for weight in plain]
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from yaqa_runner.formats.container import UntouchedWeight
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
@@ -22,6 +23,16 @@ def require_all(snapshot: SourceSnapshot, linears: Collection[str]) -> None:
     for name in sorted(linears):
         if f"{name}.weight" not in snapshot:
             raise ExportError(f"The checkpoint has no weight for {name[:200]!r}.")
+
+
+def refuse_fused_experts(model: PreTrainedModel) -> None:
+    """Raise :class:`ExportError` for a mixture of experts.
+
+    transformers reads the experts of a packed folder from packed tensors only and makes up what it does not find, so
+    a folder with experts in 16 bits would load and answer nonsense.
+    """
+    if any(parameter.ndim == 3 and "expert" in name for name, parameter in model.named_parameters()):
+        raise ExportError("A mixture of experts is not written in this format: its 16-bit experts would not load.")
 
 
 def plain_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> list[PlannedTensor]:
