@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { BlobStore } from "./blob-store.ts";
 import type { CommitHeader, CommitOperation } from "./commit-operations.ts";
 import { HubError } from "./hub-error.ts";
+import { requestBytes } from "./request-bytes.ts";
 
 /** Larger files go through LFS, as on the Hub. */
 export const LARGEST_REGULAR_FILE = 10 * 1024 * 1024;
@@ -138,14 +139,14 @@ export async function readCommitBody(
 	}
 
 	if ((request.headers["content-type"] ?? "").startsWith("application/json")) {
-		const body = parsed(legacySchema, await wholeBody(request));
+		const body = parsed(legacySchema, await wholeBody(requestBytes(request)));
 		const { summary, description, parentCommit } = body;
 		await take({ key: "header", value: { summary, description, parentCommit } });
 		for (const value of body.files) await take({ key: "file", value });
 		for (const value of body.lfsFiles) await take({ key: "lfsFile", value });
 		for (const value of body.deletedEntries) await take({ key: "deletedEntry", value });
 	} else {
-		for await (const text of lines(request)) if (text.trim() !== "") await take(parsed(lineSchema, text));
+		for await (const text of lines(requestBytes(request))) if (text.trim() !== "") await take(parsed(lineSchema, text));
 	}
 	if (header === null) throw new HubError(400, "The commit has no header line.");
 	return { header, operations };

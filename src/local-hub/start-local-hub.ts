@@ -214,7 +214,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		app.use((error: unknown, request: Request, response: Response, _next: NextFunction) => {
 			// an upload that is refused half-way: read on, or the client sees a reset instead of the reason
 			request.resume();
-			if (response.headersSent) {
+			if (response.headersSent || request.socket.destroyed) {
+				// half an answer is out, or nobody is left to answer
 				response.destroy();
 				return;
 			}

@@ -112,6 +112,8 @@ export function repoAdminRoutes(context: HubContext): Router {
 		const body = parsedBody(createSchema, request);
 		const kind = body.type ?? "model";
 		const named = body.name.includes("/") ? splitName(body.name) : { namespace: null, name: body.name };
+		if (named.namespace !== null && body.organization && named.namespace !== body.organization)
+			throw new HubError(400, "The name and the organization name two different namespaces.");
 		const namespace = body.organization ?? named.namespace ?? identity.user.name;
 		const { name } = named;
 		if (!isRepoNamePart(name)) throw new HubError(400, `Invalid repo name: ${JSON.stringify(name.slice(0, 200))}.`);

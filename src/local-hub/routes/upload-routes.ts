@@ -1,8 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
-import { createWriteStream } from "node:fs";
 import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { Router } from "express";
 import { z } from "zod";
 import { concatenated } from "../blob-store.ts";
@@ -24,6 +22,7 @@ import {
 import { HubError } from "../hub-error.ts";
 import { checkedPath, newId } from "../identifiers.ts";
 import { REPO_TYPES, type RefUpdate, type Repo } from "../repo-store.ts";
+import { requestBytes, saveRequest } from "../request-bytes.ts";
 import { findRevision, revisionOrThrow, writableRef } from "../revisions.ts";
 import { jsonBody } from "./body-parsers.ts";
 
@@ -301,7 +300,7 @@ export function uploadRoutes(context: HubContext): Router {
 	router.put("/lfs/upload/:signed", async (request, response) => {
 		const [id, oid = "", size = ""] = signed("upload", parameter(request, "signed"));
 		const repo = repoById(id);
-		await blobs.receiveLfs(request, { oid, size: Number(size) });
+		await blobs.receiveLfs(requestBytes(request), { oid, size: Number(size) });
 		await context.repos.registerLfs(repo, oid, Number(size));
 		response.json({});
 	});
@@ -311,19 +310,7 @@ export function uploadRoutes(context: HubContext): Router {
 		const folder = join(multipart, upload);
 		await mkdir(folder, { recursive: true });
 		const hash = createHash("md5");
-		let size = 0;
-		await pipeline(
-			request,
-			async function* (source: AsyncIterable<Buffer>) {
-				for await (const piece of source) {
-					size += piece.byteLength;
-					if (size > Number(chunk)) throw new HubError(413, "The part is larger than the announced chunk size.");
-					hash.update(piece);
-					yield piece;
-				}
-			},
-			createWriteStream(join(folder, part)),
-		);
+		await saveRequest(request, join(folder, part), Number(chunk), "part", (piece) => hash.update(piece));
 		response.set("ETag", `"${hash.digest("hex")}"`).json({});
 	});
 

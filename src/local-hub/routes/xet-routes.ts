@@ -1,12 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { createWriteStream } from "node:fs";
 import { rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { type Request, Router } from "express";
 import { type HubContext, openRepo, parameter, queryFlag, rest, writerOf } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { REPO_TYPES, type Repo } from "../repo-store.ts";
+import { requestBytes, saveRequest } from "../request-bytes.ts";
 import { findRevision } from "../revisions.ts";
 import { parseShard, type ShardFile } from "../xet-shard.ts";
 import { openXorb, type Xorb } from "../xet-xorb.ts";
@@ -68,19 +67,8 @@ export function xetRoutes(context: HubContext): Router {
 		const path = join(repo.directory, "xorbs", hash);
 		const known = await stat(path).catch(() => null);
 		const temporary = join(blobs.temporaryDirectory, randomUUID());
-		let size = 0;
 		try {
-			await pipeline(
-				request,
-				async function* (source: AsyncIterable<Buffer>) {
-					for await (const piece of source) {
-						size += piece.byteLength;
-						if (size > LARGEST_XORB) throw new HubError(413, "The xorb is too large.");
-						yield piece;
-					}
-				},
-				createWriteStream(temporary, { mode: 0o600 }),
-			);
+			await saveRequest(request, temporary, LARGEST_XORB, "xorb");
 			await rename(temporary, path);
 		} finally {
 			await rm(temporary, { force: true });
@@ -105,8 +93,7 @@ export function xetRoutes(context: HubContext): Router {
 		const repo = target(request);
 		const pieces: Buffer[] = [];
 		let length = 0;
-		for await (const piece of request) {
-			if (!Buffer.isBuffer(piece)) continue;
+		for await (const piece of requestBytes(request)) {
 			length += piece.byteLength;
 			if (length > LARGEST_SHARD) throw new HubError(413, "The shard is too large.");
 			pieces.push(piece);
