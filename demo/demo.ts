@@ -157,7 +157,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 			...(options.hubPort === undefined ? {} : { hubPort: options.hubPort }),
 		});
 		await stack.startBot();
-		await stack.registerWebhook();
+		await stack.webhookIsSetUp();
 		display.say(`  Hub        ${stack.hub.url}`);
 		display.say(`  catalogue  ${stack.botUrl}\n`);
 		const { result, discussionUrl } = await pushAndWatch(stack, {

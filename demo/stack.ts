@@ -9,7 +9,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../src/clock.ts";
 import type { ConfigurationInput } from "../src/config/schema.ts";
-import { createWebhook } from "../src/hub/create-webhook.ts";
 import { listWebhooks } from "../src/hub/list-webhooks.ts";
 import { type LocalHub, startLocalHub } from "../src/local-hub/start-local-hub.ts";
 import { createLog } from "../src/log.ts";
@@ -51,8 +50,8 @@ export type Stack = {
 	/** Sends a signal and waits for the process's end. */
 	endBot(signal: NodeJS.Signals): Promise<void>;
 	botIsRunning(): boolean;
-	/** Makes sure, through the Hub's API, that pushes and comments reach the bot. */
-	registerWebhook(): Promise<void>;
+	/** Resolves when the Hub's API lists the bot's webhook: from then on pushes and comments reach it. */
+	webhookIsSetUp(): Promise<void>;
 	/** Ends the bot, whatever run it left, and the Hub. */
 	close(): Promise<void>;
 };
@@ -232,20 +231,16 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		return { start, end, isRunning: () => child !== null };
 	}
 
-	async function registerWebhook(): Promise<void> {
-		const access = { hubUrl: hub.url, accessToken: people.bot.token };
+	/** The bot sets its webhook up by itself once it is ready; a second one would deliver everything twice. */
+	async function webhookIsSetUp(): Promise<void> {
 		const url = `${botUrl}/webhooks/hub`;
-		const known = await listWebhooks(access);
-		if (known.some((webhook) => webhook.url === url)) return;
-		await createWebhook({
-			...access,
-			settings: {
-				watched: [{ type: "user", name: people.owner.name }],
-				domains: ["repo", "discussion"],
-				url,
-				secret: webhookSecret,
-			},
-		});
+		const deadline = Date.now() + 60_000;
+		for (;;) {
+			const known = await listWebhooks({ hubUrl: hub.url, accessToken: people.bot.token });
+			if (known.some((webhook) => webhook.url === url && webhook.disabled === false)) return;
+			if (Date.now() > deadline) throw new StackError(`The bot did not set up its webhook; see ${botLogPath}.`);
+			await sleep(100);
+		}
 	}
 
 	let closing: Promise<void> | null = null;
@@ -268,7 +263,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		startBot: bot.start,
 		endBot: bot.end,
 		botIsRunning: bot.isRunning,
-		registerWebhook,
+		webhookIsSetUp,
 		close: () => {
 			closing ??= close();
 			return closing;

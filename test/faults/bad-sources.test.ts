@@ -112,7 +112,7 @@ describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => 
 	before(async () => {
 		tiny = await startTinyStack();
 		await tiny.stack.startBot();
-		await tiny.stack.registerWebhook();
+		await tiny.stack.webhookIsSetUp();
 	});
 	after(() => tiny.close());
 

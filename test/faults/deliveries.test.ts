@@ -13,7 +13,7 @@ describe("deliveries", { skip, timeout: 240_000 }, () => {
 	before(async () => {
 		tiny = await startTinyStack({ configuration: { sweep: { cron: "*/3 * * * * *" } } });
 		await tiny.stack.startBot();
-		await tiny.stack.registerWebhook();
+		await tiny.stack.webhookIsSetUp();
 	});
 	after(() => tiny.close());
 

@@ -33,7 +33,7 @@ describe("a full disk", { timeout: 180_000 }, () => {
 		if (!mounted) return;
 		tiny = await startTinyStack({ dataDirectory });
 		await tiny.stack.startBot();
-		await tiny.stack.registerWebhook();
+		await tiny.stack.webhookIsSetUp();
 	});
 	after(async () => {
 		await tiny?.stack.close();

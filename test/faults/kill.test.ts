@@ -37,7 +37,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 	before(async () => {
 		tiny = await startTinyStack({ configuration: { sweep: { cron: "*/3 * * * * *" } } });
 		await tiny.stack.startBot();
-		await tiny.stack.registerWebhook();
+		await tiny.stack.webhookIsSetUp();
 	});
 	after(() => tiny.close());
 
