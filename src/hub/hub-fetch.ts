@@ -121,7 +121,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 	};
 
 	async function send(request: PlannedRequest): Promise<Response> {
-		const tries = request.repeatable ? attempts : 1;
+		let tries = request.repeatable ? attempts : 1;
 		for (let attempt = 1; ; attempt++) {
 			let pause: number | null = null;
 			let failure: RetryableError;
@@ -135,10 +135,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 					{ retryAfterSeconds: pause },
 				);
 				// Turned away by a rate limit means not acted on: every call may be repeated.
-				if (response.status === 429 && attempt < attempts && request.resendable) {
-					await sleep(pauseMilliseconds(attempt, pause, random));
-					continue;
-				}
+				if (response.status === 429) tries = request.resendable ? attempts : 1;
 			} catch (error) {
 				if (request.signal?.aborted === true) throw error;
 				if (error instanceof PermanentError) throw error;

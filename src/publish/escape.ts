@@ -18,7 +18,7 @@ export function markdownText(text: string, limit = 200): string {
 		.replaceAll("<", "&lt;")
 		.replaceAll(">", "&gt;")
 		.replaceAll(/[\\`*_[\]|~$]/g, (character) => `\\${character}`)
-		.replace(/^([-+#=]|\d+[.)])/, (start) => `${start.slice(0, -1)}\\${start.slice(-1)}`)
+		.replace(/^([-+#=]|\d+[.)](?= |$))/, (start) => `${start.slice(0, -1)}\\${start.slice(-1)}`)
 		.replaceAll("@", "@\u2060")
 		.replaceAll(/(https?|ftp|mailto):/gi, "$1\u2060:")
 		.replaceAll(/www\./gi, "www\u2060.");
@@ -26,5 +26,5 @@ export function markdownText(text: string, limit = 200): string {
 
 /** Text as inline code. It is shown as it is, so only what would end the code or the table cell is replaced. */
 export function markdownCode(text: string, limit = 200): string {
-	return `\`${oneLine(text, limit).replaceAll("`", "'").replaceAll("|", "¦").replaceAll("@", "@\u2060")}\``;
+	return `\`${oneLine(text, limit).replaceAll("`", "'").replaceAll("|", "¦").replaceAll("<", "‹").replaceAll(">", "›").replaceAll("@", "@\u2060")}\``;
 }

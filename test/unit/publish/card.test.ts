@@ -1,0 +1,211 @@
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { fromMarkdown } from "mdast-util-from-markdown";
+import { gfmFromMarkdown } from "mdast-util-gfm";
+import { gfm } from "micromark-extension-gfm";
+import { parse } from "yaml";
+import type { Manifest } from "../../../src/protocol/manifest.ts";
+import { type CardRequest, gateSentence, renderCard } from "../../../src/publish/card.ts";
+import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
+import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../src/publish/figures.ts";
+import { renderStatus } from "../../../src/publish/status-text.ts";
+import { readTinyManifest } from "../verify/tiny-variants.ts";
+
+const SNAPSHOT = join(import.meta.dirname, "card-snapshot.md");
+
+async function request(edit: (manifest: Manifest) => void = () => {}): Promise<CardRequest> {
+	const manifest = await readTinyManifest("gguf:q4_0");
+	edit(manifest);
+	return {
+		repo: "bot/tiny-llama-YAQA-GGUF",
+		hubUrl: "https://hub.example",
+		source: {
+			repo: "owner/tiny-llama",
+			private: false,
+			gated: false,
+			license: "other",
+			licenseName: "tiny: licence #1",
+			licenseLink: "LICENSE",
+			languages: ["en", "no"],
+			pipelineTag: "text-generation",
+		},
+		manifests: [manifest],
+		elsewhere: [{ repo: "bot/tiny-llama-YAQA-W4A16", manifest: await readTinyManifest("w4a16") }],
+		plotPath: "kl-by-size.png",
+	};
+}
+
+function split(card: string): { yaml: Record<string, unknown>; body: string } {
+	const [, yaml = "", body = ""] = /^---\n([\s\S]*?)\n---\n([\s\S]*)$/.exec(card) ?? [];
+	return { yaml: parse(yaml), body };
+}
+
+/** Every node of the Markdown, as a reader's renderer would see it. */
+function nodes(body: string): { type: string; value?: string; url?: string }[] {
+	const found: { type: string; value?: string; url?: string }[] = [];
+	const walk = (node: { type: string; value?: string; url?: string; children?: unknown[] }): void => {
+		found.push(node);
+		for (const child of node.children ?? []) walk(child as typeof node);
+	};
+	walk(fromMarkdown(body, { extensions: [gfm()], mdastExtensions: [gfmFromMarkdown()] }) as Parameters<typeof walk>[0]);
+	return found;
+}
+
+const HOSTILE = [
+	"<script>alert(1)</script>",
+	"![x](https://evil.example/pixel.png)",
+	"[click](javascript:alert(1))",
+	"@everyone see https://evil.example",
+	"a | b\n---\n# heading",
+	"```\n$(rm -rf /)\n```",
+	"\u202eright to left\u0000",
+	"</details><img src=x onerror=alert(1)>",
+	"&lt;b&gt; www.evil.example",
+];
+
+describe("the card", () => {
+	test("is the one that was looked at last", async () => {
+		const card = renderCard(await request());
+		if (process.env["UPDATE_SNAPSHOTS"] === "1") await writeFile(SNAPSHOT, card);
+		assert.equal(card, await readFile(SNAPSHOT, "utf8"));
+	});
+
+	test("has the front matter that the Hub builds the model tree from", async () => {
+		const { yaml } = split(renderCard(await request()));
+		assert.deepEqual(yaml, {
+			base_model: "owner/tiny-llama",
+			base_model_relation: "quantized",
+			pipeline_tag: "text-generation",
+			license: "other",
+			license_name: "tiny: licence #1",
+			license_link: "LICENSE",
+			language: ["en", "no"],
+			tags: ["gguf", "quantized", "yaqa", "4-bit"],
+			quantized_by: "yaqa-bot",
+		});
+	});
+
+	test("shows nothing that a stranger's text could make it show", async () => {
+		const clean = nodes(split(renderCard(await request())).body);
+		for (const text of HOSTILE) {
+			const card = renderCard(
+				await request((manifest) => {
+					manifest.evaluation.convention = text;
+					manifest.device.name = text;
+					manifest.gate.reason = text;
+					manifest.sketch.key = text;
+					manifest.versions = { torch: text };
+					for (const layer of manifest.layers) layer.name = text;
+					for (const measured of manifest.evaluation.measured)
+						measured.byDomain = Object.fromEntries(Object.values(measured.byDomain).map((metrics) => [text, metrics]));
+				}),
+			);
+			const { yaml, body } = split(card);
+			assert.equal(yaml["base_model"], "owner/tiny-llama");
+			const found = nodes(body);
+			const count = (type: string, of: typeof found): number => of.filter((node) => node.type === type).length;
+			for (const type of ["image", "link", "heading", "code"])
+				assert.equal(count(type, found), count(type, clean), `${type} with ${text}`);
+			for (const node of found) {
+				if (node.type === "html") assert.match(node.value ?? "", /^<\/?(details|summary)/);
+				assert.doesNotMatch(node.url ?? "", /evil|javascript/);
+			}
+			assert.doesNotMatch(body, /@everyone|<script|<img|\u202e|\u0000/);
+		}
+	});
+
+	test("says so when the two-sided result did not win", async () => {
+		const manifest = await readTinyManifest("w4a16");
+		assert.match(
+			gateSentence(manifest),
+			/YAQA \(two-sided\) measured .*: 23 % lower than GPTQ \(one-sided\) .* 41 % lower than round to nearest/,
+		);
+		manifest.quantizer = "one-sided";
+		manifest.gate.winner = "one-sided";
+		assert.match(gateSentence(manifest), /GPTQ \(one-sided\) measured .* The two-sided result did not win here/);
+	});
+
+	test("lists every file size and both quantizers it was compared with", async () => {
+		const { body } = split(renderCard(await request()));
+		for (const text of [
+			"round to nearest",
+			"GPTQ (one-sided)",
+			"**YAQA (two-sided)** (these files)",
+			"llama-cli -hf bot/tiny-llama-YAQA-GGUF:Q4_0",
+			"ollama run hf.co/bot/tiny-llama-YAQA-GGUF:Q4_0",
+			'gguf_file="tiny-llama-Q4_0.gguf"',
+		]) {
+			assert.ok(body.includes(text), text);
+		}
+	});
+});
+
+describe("the status comment", () => {
+	test("fits the Hub's limit, mentions nobody and keeps its trailer whole", () => {
+		for (const text of HOSTILE) {
+			const status = renderStatus(
+				{
+					sourceRepo: "owner/x",
+					jobs: [
+						{
+							id: "3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f60",
+							sourceSha: "1".repeat(40),
+							state: "failed",
+							statusText: text,
+							refusal: { code: "internal", message: text, remedy: text },
+						},
+					],
+					variants: Array.from({ length: 300 }, (_, index) => ({
+						recipe: `w4a16,refine=${index}`,
+						sourceSha: "1".repeat(40),
+						jobId: "x",
+						state: "failed" as const,
+						targetRepo: "bot/x",
+						manifest: null,
+						refusal: { code: "internal" as const, message: text.repeat(20), remedy: `--> ${text}` },
+					})),
+					refused: { sha: null, refusal: { code: "pickle-only", message: text, remedy: text } },
+				},
+				{ hubUrl: "https://hub.example", publicUrl: null, botName: "yaqa-bot" },
+			);
+			assert.ok(status.length <= 65_536, String(status.length));
+			assert.doesNotMatch(status, /@everyone|<script|<img|<\/details/);
+			const trailer = /<!-- (\{[^\n]*\}) -->$/.exec(status)?.[1] ?? "";
+			assert.equal(JSON.parse(trailer).refused, "pickle-only");
+			assert.equal(status.split("<!--").length, 2);
+		}
+	});
+	test("is the same text for the same state", () => {
+		const view = { sourceRepo: "owner/x", jobs: [], variants: [], refused: null };
+		const links = { hubUrl: "https://hub.example", publicUrl: null, botName: "yaqa-bot" };
+		assert.equal(renderStatus(view, links), renderStatus(view, links));
+	});
+});
+
+describe("figures", () => {
+	test("show as many digits as the error allows", () => {
+		assert.equal(formatEstimate({ mean: 0.0123456, standardError: 0.00041 }), "0.01235 ± 0.00041");
+		assert.equal(formatEstimate({ mean: 12.3, standardError: 1.2 }), "12.3 ± 1.2");
+		assert.equal(formatEstimate({ mean: 0.5, standardError: 0 }), "0.500");
+		assert.equal(formatNumber(0), "0");
+		assert.equal(formatNumber(1234.5), "1235");
+		assert.equal(formatNumber(1.5e-9), "1.50e-9");
+		assert.equal(formatNumber(Number.NaN), "–");
+		assert.equal(formatBytes(5_234_567), "5.2 MB");
+		assert.equal(formatBytes(4_567_000_000), "4.57 GB");
+		assert.equal(comparison(0.8, 1), "20 % lower");
+		assert.equal(comparison(1.001, 1), "the same within half a percent");
+		assert.equal(comparison(1, 0), "not comparable");
+	});
+	test("plain words stay as they are", () => {
+		assert.equal(
+			markdownText("Tiny-Llama 1.1B (chat), v0.3: 50% smaller!"),
+			"Tiny-Llama 1.1B (chat), v0.3: 50% smaller!",
+		);
+		assert.equal(markdownCode("a`b|c<d>"), "`a'b¦c‹d›`");
+		assert.equal(markdownText("0.1.0"), "0.1.0");
+		assert.equal(markdownText("1. one"), "1\\. one");
+	});
+});

@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { RECIPE_NAMES } from "../../../src/protocol/recipe.ts";
+import { MAXIMUM_REPO_NAME_CHARACTERS, stagingRepo, targetRepo } from "../../../src/publish/names.ts";
+import { recipeOf } from "../verify/tiny-variants.ts";
+
+const name = (recipe: string, sourceRepo = "owner/Model-7B"): string =>
+	targetRepo({ namespace: "yaqa", sourceRepo, recipe: recipeOf(recipe) });
+
+test("a recipe's repo says what is in it", () => {
+	assert.equal(name("gguf:q4_0"), "yaqa/Model-7B-YAQA-GGUF");
+	assert.equal(name("gguf:q8_0"), "yaqa/Model-7B-YAQA-GGUF");
+	assert.equal(name("onnx:q4"), "yaqa/Model-7B-YAQA-ONNX");
+	assert.equal(name("onnx:q8"), "yaqa/Model-7B-YAQA-ONNX");
+	assert.equal(name("w4a16"), "yaqa/Model-7B-YAQA-W4A16");
+	assert.equal(name("w4a16,group=32"), "yaqa/Model-7B-YAQA-W4A16-g32");
+	assert.equal(name("w8a16,group=64,refine=0"), "yaqa/Model-7B-YAQA-W8A16-g64-r0");
+	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");
+});
+
+test("recipes whose files have the same names never share a repo", () => {
+	const available = RECIPE_NAMES.filter((entry) => entry.available);
+	const seen = new Map<string, string>();
+	for (const entry of available) {
+		for (const group of entry.groups.length === 0 ? [""] : entry.groups.map((size) => `,group=${size}`)) {
+			for (const refine of ["", ",refine=0"]) {
+				const recipe = `${entry.name}${group}${refine}`;
+				// One GGUF or ONNX file a type: the type is in the file's name.
+				const files = `${name(recipe)} ${["gguf", "onnx"].includes(entry.container) ? entry.name : ""}`;
+				const canonical = recipeOf(recipe).canonical;
+				assert.ok(!seen.has(files) || seen.get(files) === canonical, `${recipe} and ${seen.get(files)}`);
+				seen.set(files, canonical);
+			}
+		}
+	}
+});
+
+test("a long name is cut to the Hub's limit and stays one of a kind", () => {
+	const one = name("w4a16,group=32", `owner/${"a".repeat(95)}1`);
+	const two = name("w4a16,group=32", `owner/${"a".repeat(95)}2`);
+	assert.notEqual(one, two);
+	for (const repo of [one, two]) {
+		assert.ok((repo.split("/")[1] ?? "").length <= MAXIMUM_REPO_NAME_CHARACTERS);
+		assert.match(repo, /^yaqa\/a+-[0-9a-f]{8}-YAQA-W4A16-g32$/);
+	}
+});
+
+test("a name holds only what the Hub allows", () => {
+	assert.match(name("w4a16", "owner/we..ird--name"), /^yaqa\/we\.ird-name-YAQA-W4A16$/);
+	assert.throws(
+		() => targetRepo({ namespace: "../x", sourceRepo: "a/b", recipe: recipeOf("w4a16") }),
+		/cannot be a namespace/,
+	);
+});
+
+test("a staging repo is named after its job's id and nothing else", () => {
+	assert.equal(
+		stagingRepo({ namespace: "yaqa", jobId: "3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f60" }),
+		"yaqa/staging-3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f60",
+	);
+	assert.throws(() => stagingRepo({ namespace: "yaqa", jobId: "../../x" }), /UUID/);
+});
