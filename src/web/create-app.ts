@@ -173,7 +173,7 @@ export function createApp(options: WebOptions): WebApp {
 			.json(report);
 	});
 	app.get("/metrics", async (_request, response) => {
-		response.set("Content-Type", metrics.registry.contentType).send(await metrics.registry.metrics());
+		response.set("Content-Type", metrics.registry.contentType).send(await metrics.scrape());
 	});
 
 	app.get("/", async (request, response) => {

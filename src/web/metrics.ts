@@ -3,6 +3,8 @@ import type { WebData } from "./data.ts";
 
 export type Metrics = {
 	readonly registry: Registry;
+	/** The text of one scrape. */
+	readonly scrape: () => Promise<string>;
 	readonly countIngest: (outcome: string) => void;
 	/** Seconds of one step of a job: `verify`, `publish` … */
 	readonly observeStep: (step: string, seconds: number) => void;
@@ -63,21 +65,21 @@ export function createMetrics(sources: {
 		name: "yaqa_bot_event_stream_clients",
 		help: "Open event streams.",
 		registers: [registry],
-		// One query serves all gauges of a scrape.
-		async collect() {
+	});
+	return {
+		registry,
+		async scrape() {
+			// Before the registry is read, not in a gauge's own `collect`: those run side by side, and the gauges that this
+			// one query serves would be printed before it is back.
 			const counts = await sources.counts();
-			jobs.reset();
-			deliveries.reset();
-			variants.reset();
+			for (const gauge of [jobs, deliveries, variants]) gauge.reset();
 			for (const [state, count] of Object.entries(counts.jobsByState)) jobs.set({ state }, count);
 			for (const [outcome, count] of Object.entries(counts.deliveriesByOutcome)) deliveries.set({ outcome }, count);
 			for (const [state, count] of Object.entries(counts.variantsByState)) variants.set({ state }, count);
 			age.set(counts.oldestDueSeconds);
 			streams.set(sources.streamClients());
+			return await registry.metrics();
 		},
-	});
-	return {
-		registry,
 		countIngest: (outcome) => ingest.inc({ outcome }),
 		observeStep: (step, seconds) => steps.observe({ step }, seconds),
 		observePublication: (seconds) => publication.observe(seconds),

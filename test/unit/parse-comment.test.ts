@@ -1,0 +1,201 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { COMMANDS } from "../../src/commands/command-table.ts";
+import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/commands/comment-lines.ts";
+import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
+import { parseRecipe } from "../../src/protocol/recipe.ts";
+
+const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: ["gguf:q4_0", "onnx:q4", "w4a16"] };
+
+/** What a comment comes to, in brief: `quantize a b`, `status`, `help`, `invalid: … → suggestion`. */
+function brief(markdown: string): string[] {
+	return parseComment(markdown, GRAMMAR).map((command) => {
+		if (command.kind === "quantize") return ["quantize", ...command.recipes].join(" ");
+		if (command.kind !== "invalid") return command.kind;
+		return command.suggestion === null ? "invalid" : `invalid → ${command.suggestion}`;
+	});
+}
+
+const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
+	["the issue's own example", "@yaqa-bot quantize 8bit gguf", ["quantize gguf:q8_0"]],
+	["an exact recipe", "@yaqa-bot quantize recipe=gguf:q8_0", ["quantize gguf:q8_0"]],
+	["the short form", "@yaqa-bot 4bit gguf please", ["quantize gguf:q4_0"]],
+	[
+		"capitals, colon, polite words",
+		"@YAQA-Bot: Please quantize this model to 8-bit GGUF, thanks!",
+		["quantize gguf:q8_0"],
+	],
+	["a space before bit", "@yaqa-bot 8 bit onnx", ["quantize onnx:q8"]],
+	["bits alone mean every usual container", "@yaqa-bot 8bit", ["quantize gguf:q8_0 onnx:q8 w8a16"]],
+	["a container alone means the usual bits", "@yaqa-bot quantize onnx", ["quantize onnx:q4"]],
+	["a runtime for a container", "@yaqa-bot 4bit for ollama", ["quantize gguf:q4_0"]],
+	["a bare GGUF type", "@yaqa-bot q8_0", ["quantize gguf:q8_0"]],
+	["recipes with options", "@yaqa-bot quantize w4a16,group=32 onnx:q4", ["quantize w4a16,group=32 onnx:q4"]],
+	["an option that stands alone", "@yaqa-bot quantize w4a16 group=32", ["quantize w4a16,group=32"]],
+	["several bits", "@yaqa-bot quantize onnx bits=4,8", ["quantize onnx:q4 onnx:q8"]],
+	["quantize alone asks for the defaults", "@yaqa-bot quantize", ["quantize"]],
+	["nothing after the mention", "@yaqa-bot", ["help"]],
+	["small talk", "@yaqa-bot thank you!", ["help"]],
+	["status among words", "@yaqa-bot status please", ["status"]],
+	["help", "@yaqa-bot help", ["help"]],
+	["two commands in order", "Hello.\n\n@yaqa-bot status\n@yaqa-bot 8bit gguf\n", ["status", "quantize gguf:q8_0"]],
+	["in a list", "- @yaqa-bot status\n- @yaqa-bot help", ["status", "help"]],
+	["emphasis is still text", "**@yaqa-bot quantize 8bit gguf**", ["quantize gguf:q8_0"]],
+	["a mention in passing", "I asked @yaqa-bot quantize 8bit gguf yesterday", []],
+	["another account", "@yaqa-bot2 quantize 8bit gguf\n\n@yaqa-bot-fan help", []],
+	["a block quote", "> @yaqa-bot quantize 8bit gguf\n\nDid that work?", []],
+	["a nested quote in a list", "- > @yaqa-bot quantize 8bit gguf", []],
+	["a fenced block", "```\n@yaqa-bot quantize 8bit gguf\n```", []],
+	["an unclosed fence", "~~~\n@yaqa-bot quantize 8bit gguf", []],
+	["an indented block", "text\n\n    @yaqa-bot quantize 8bit gguf", []],
+	["inline code", "`@yaqa-bot quantize 8bit gguf`", []],
+	["a heading", "# @yaqa-bot quantize 8bit gguf", []],
+	["an HTML comment", "<!-- @yaqa-bot quantize 8bit gguf -->", []],
+	["an HTML block", "<div>\n@yaqa-bot quantize 8bit gguf\n</div>", []],
+	["a link's text", "[@yaqa-bot quantize 8bit gguf](https://example.com)", []],
+	["a table", "| a |\n|---|\n| @yaqa-bot quantize 8bit gguf |", []],
+	["struck through", "~~@yaqa-bot quantize 8bit gguf~~", []],
+	["code inside a command is not guessed at", "@yaqa-bot quantize `gguf:q8_0`", ["invalid"]],
+	["a typo in a container", "@yaqa-bot quantize 8bit guf", ["invalid → quantize 8bit gguf"]],
+	["a typo in a command", "@yaqa-bot stauts", ["invalid → status"]],
+	["a typo in a recipe", "@yaqa-bot gguf:q8_1", ["invalid → gguf:q8_0"]],
+	["a recipe of a later version", "@yaqa-bot quantize 3bit gguf", ["invalid"]],
+	["a group that does not exist", "@yaqa-bot quantize w4a16,group=31", ["invalid"]],
+	["a question", "@yaqa-bot why did it fail?", ["invalid"]],
+	["copied with invisible joiners", "@\u2060yaqa-bot status", ["status"]],
+	["Windows line ends", "@yaqa-bot status\r\n@yaqa-bot help\r\n", ["status", "help"]],
+];
+
+for (const [name, markdown, expected] of TRANSCRIPTS) {
+	test(`a comment: ${name}`, () => {
+		assert.deepEqual(brief(markdown), expected);
+	});
+}
+
+test("every example of the command table is understood as its command", () => {
+	for (const command of COMMANDS) {
+		for (const example of command.examples) {
+			const [parsed, ...more] = parseComment(`@yaqa-bot ${example.text}`, GRAMMAR);
+			assert.equal(parsed?.kind, command.name, example.text);
+			assert.equal(more.length, 0);
+		}
+	}
+});
+
+test("the bot's name is configurable", () => {
+	const grammar = { ...GRAMMAR, botName: "Quanty" };
+	assert.equal(parseComment("@quanty status", grammar)[0]?.kind, "status");
+	assert.equal(parseComment("@yaqa-bot status", grammar).length, 0);
+});
+
+test("a flood of commands is cut off and said to be", () => {
+	const commands = parseComment("@yaqa-bot help\n".repeat(50), GRAMMAR);
+	assert.equal(commands.length, MAXIMUM_COMMANDS + 1);
+	assert.equal(commands.at(-1)?.kind, "invalid");
+});
+
+test("a comment longer than the Hub allows is not read", () => {
+	assert.deepEqual(brief(`@yaqa-bot help\n${"x".repeat(MAXIMUM_COMMENT_CHARACTERS)}`), []);
+});
+
+test("hostile Markdown costs bounded time and does not hide the command before it", () => {
+	const room = MAXIMUM_COMMENT_CHARACTERS - 30;
+	const fill = (text: string): string => text.repeat(Math.floor(room / text.length));
+	for (const text of [
+		"[",
+		">",
+		"- ",
+		"[a]\n",
+		"[a](",
+		"*a **b ",
+		"> a\n",
+		"<a ",
+		"1. a\n",
+		"*\n",
+		"`".repeat(50),
+		"[^a]\n",
+		"![",
+		"|a|\n|-|\n",
+		`${">".repeat(19)}a\n`,
+		"        - a\n",
+	]) {
+		const started = performance.now();
+		const commands = parseComment(`@yaqa-bot help\n\n${fill(text)}`, GRAMMAR);
+		const milliseconds = performance.now() - started;
+		assert.equal(commands[0]?.kind, "help", JSON.stringify(text));
+		// Measured below 0.8 s on an idle core; without the bounds some of these take 10 s and more.
+		assert.ok(milliseconds < 8000, `${JSON.stringify(text)} took ${milliseconds} ms`);
+	}
+});
+
+test("10,000 random comments never throw, never run what is quoted, and only name recipes that exist", () => {
+	let state = 12345;
+	const random = (below: number): number => {
+		state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+		return (state >>> 8) % below;
+	};
+	const pieces = [
+		"@yaqa-bot",
+		"@yaqa-bot ",
+		"quantize ",
+		"8bit ",
+		"gguf ",
+		"gguf:q8_0",
+		"w4a16",
+		",group=",
+		"32",
+		"status",
+		"help",
+		"\n",
+		"\n\n",
+		"> ",
+		"`",
+		"```\n",
+		"# ",
+		"- ",
+		"<b>",
+		"-->",
+		"<!--",
+		"[",
+		"](",
+		")",
+		"*",
+		"_",
+		"~~",
+		"\\",
+		"|",
+		"\u202E",
+		"\u0000",
+		"$(rm -rf /)",
+		"$" + "{{ x }}",
+		"'; drop table jobs; --",
+		"@someone",
+		"é",
+		"😀",
+		"\t",
+		"    ",
+		"recipe=",
+		"bits=",
+		"=",
+		",",
+		":",
+		"1".repeat(40),
+	];
+	for (let round = 0; round < 10_000; round++) {
+		let text = "";
+		for (let length = random(14); length >= 0; length--) text += pieces[random(pieces.length)] ?? "";
+		for (const command of parseComment(text, GRAMMAR)) {
+			if (command.kind === "quantize") {
+				for (const recipe of command.recipes) {
+					const parsed = parseRecipe(recipe);
+					assert.ok(parsed.ok && parsed.recipe.canonical === recipe, `${JSON.stringify(text)} gave ${recipe}`);
+				}
+			}
+			if (command.kind === "invalid" && command.suggestion !== null) {
+				assert.match(command.suggestion, /^[A-Za-z0-9:=,._ -]{1,80}$/);
+			}
+		}
+		const quoted = `> ${text.replaceAll("\n", "\n> ")}`;
+		if (!text.includes("\u0000")) assert.deepEqual(parseComment(quoted, GRAMMAR), [], JSON.stringify(quoted));
+	}
+});

@@ -1,0 +1,237 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { escapeHtml, html } from "../../src/web/html.ts";
+import { makeEvents, makeJob, makeVariant, memoryData, NOW, startSite, type TestSite, uuid } from "./web-fixtures.ts";
+
+const HOSTILE = `<script>alert(1)</script>"'\`&\u202Egpj.exe`;
+
+const running = makeJob();
+const failed = makeJob({
+	state: "failed",
+	sourceRepo: "somebody/broken",
+	statusText: HOSTILE,
+	refusal: { code: "pickle-only", message: `Only pickle ${HOSTILE}`, remedy: `Save it again ${HOSTILE}` },
+});
+const data = memoryData({
+	variants: [
+		makeVariant({ recipe: "gguf:q4_0" }),
+		makeVariant({ recipe: "gguf:q8_0", kl: 0.0002, bytes: 11e6 }),
+		makeVariant({ recipe: "w4a16", sourceSha: "0".repeat(40) }),
+		makeVariant({ recipe: HOSTILE, sourceRepo: "demo/small-llama", targetRepo: `a/${HOSTILE}` }),
+		makeVariant({ recipe: "onnx:q4", state: "wanted", jobId: running.id }),
+	],
+	jobs: [running, failed],
+	events: makeEvents(running.id),
+	deliveries: [
+		{
+			id: uuid(),
+			source: "hub",
+			dedupeKey: "k",
+			receivedAt: NOW,
+			outcome: "ignored",
+			detail: HOSTILE,
+			body: {
+				event: { action: "create", scope: "discussion.comment" },
+				repo: { name: HOSTILE },
+				comment: { content: "private words" },
+			},
+		},
+	],
+});
+let site: TestSite;
+let empty: TestSite;
+before(async () => {
+	site = await startSite(data, { checks: [{ name: "database", cacheSeconds: 0, check: () => Promise.resolve() }] });
+	empty = await startSite(memoryData(), {
+		checks: [{ name: "hub", cacheSeconds: 60, check: () => Promise.reject(new Error("no route")) }],
+	});
+});
+after(async () => {
+	await site.close();
+	await empty.close();
+});
+
+const PAGES = [
+	"/",
+	"/?q=llama&container=gguf&bits=4&sort=kl",
+	"/m/demo/small-llama",
+	"/jobs",
+	`/jobs/${running.id}`,
+	`/jobs/${failed.id}`,
+	"/deliveries",
+	"/help",
+	"/no-such-page",
+	"/m/nobody/nothing",
+] as const;
+
+async function page(address: string, base = site.url): Promise<{ response: Response; text: string }> {
+	const response = await fetch(`${base}${address}`, { headers: { Accept: "text/html" } });
+	return { response, text: await response.text() };
+}
+
+for (const address of PAGES) {
+	test(`${address} is well-formed, labelled and reachable without script`, async () => {
+		const { text } = await page(address);
+
+		assert.match(text, /^<!doctype html>\n<html lang="en">/);
+		assert.equal(text.match(/<h1[ >]/g)?.length, 1);
+		assert.equal(text.match(/<main /g)?.length, 1);
+		assert.match(text, /<a class="skip" href="#main">/);
+		assert.match(text, /<nav aria-label="Main">/);
+		assert.match(text, /<title>[^<]+<\/title>/);
+		assert.match(text, /name="viewport"/);
+		for (const table of text.match(/<table[\s\S]*?<\/table>/g) ?? []) {
+			assert.match(table, /<caption>[^<]+<\/caption>/);
+			for (const head of table.match(/<th(?=[ >])[^>]*>/g) ?? []) assert.match(head, /scope="(col|row)"/);
+		}
+		for (const bar of text.match(/<progress[^>]*>/g) ?? []) assert.match(bar, /aria-label="[^"]+"/);
+		for (const svg of text.match(/<svg[^>]*>/g) ?? [])
+			assert.match(svg, /aria-hidden="true"|role="img" aria-labelledby/);
+		for (const field of text.match(/<(input|select)[^>]*>/g) ?? []) assert.match(field, /name="/);
+		for (const time of text.match(/<time[^>]*>/g) ?? []) assert.match(time, /datetime="\d{4}-/);
+		const ids = [...text.matchAll(/ id="([^"]+)"/g)].map((match) => match[1]);
+		assert.equal(new Set(ids).size, ids.length, "ids are unique");
+		// Every element that opens closes, in order.
+		const open: string[] = [];
+		for (const [, closing, name = "", rest = ""] of text
+			.replace(/^<!doctype html>/, "")
+			.matchAll(/<(\/?)([a-z][a-z0-9]*)((?:"[^"]*"|[^">])*)>/g)) {
+			if (["meta", "link", "input", "br"].includes(name) || rest.endsWith("/")) continue;
+			if (closing === "") open.push(name);
+			else assert.equal(open.pop(), name);
+		}
+		assert.deepEqual(open, []);
+	});
+
+	test(`${address} shows hostile text as text and loads nothing from elsewhere`, async () => {
+		const { text, response } = await page(address);
+
+		assert.ok(!text.includes("<script>alert"));
+		assert.ok(!text.includes("\u202E"));
+		assert.ok(!/\son[a-z]+="/.test(text), "no inline handlers");
+		assert.ok(!/\sstyle="|<style/.test(text), "no inline styles: the policy forbids them");
+		for (const [, address = ""] of text.matchAll(/<(?:script|link|img|iframe)[^>]* (?:src|href)="([^"]*)"/g)) {
+			assert.match(address, /^\/assets\//);
+		}
+		assert.match(response.headers.get("content-security-policy") ?? "", /default-src 'self'.*frame-ancestors 'none'/);
+		assert.equal(response.headers.get("x-content-type-options"), "nosniff");
+		assert.ok(response.headers.has("referrer-policy"));
+		assert.equal(response.headers.get("x-powered-by"), null);
+	});
+}
+
+test("every page but the errors has a JSON twin at its address", async () => {
+	for (const [address, key] of [
+		["/", "variants"],
+		["/m/demo/small-llama", "variants"],
+		["/jobs", "jobs"],
+		[`/jobs/${running.id}`, "job"],
+		["/deliveries", "deliveries"],
+		["/help", "commands"],
+	] as const) {
+		const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
+		assert.match(response.headers.get("content-type") ?? "", /^application\/json/);
+		assert.match(response.headers.get("vary") ?? "", /Accept/);
+		const twin = (await response.json()) as Record<string, unknown>;
+		assert.ok(twin[key] !== undefined, address);
+		assert.ok(!JSON.stringify(twin).includes("secret-handle"), "where a run lives stays inside");
+		assert.ok(!JSON.stringify(twin).includes("private words"), "what people wrote stays inside");
+	}
+});
+
+test("the catalogue shows KL with its error, GPTQ beside it, and links to the Hub", async () => {
+	const { text } = await page("/");
+	assert.match(text, /0\.02100 ± 0\.00084/);
+	assert.match(text, /−49 %/);
+	assert.match(text, /href="http:\/\/hub\.example\/yaqa-bot\/small-llama-YAQA-GGUF"/);
+});
+
+test("a model's page has a plot with the same figures as its table, and marks variants of older commits", async () => {
+	const { text } = await page("/m/demo/small-llama");
+	assert.match(text, /<svg class="plot"[^>]*role="img"/);
+	assert.match(text, /of an older commit/);
+});
+
+test("a failed job says why and what to do", async () => {
+	const { text } = await page(`/jobs/${failed.id}`);
+	assert.match(text, /Only pickle &lt;script&gt;/);
+	assert.match(text, /What to do:/);
+	assert.ok(!text.includes("data-live"), "a finished job is not followed");
+});
+
+test("a running job is followed, and reloads by itself where there is no script", async () => {
+	const { text } = await page(`/jobs/${running.id}`);
+	assert.match(text, new RegExp(`data-live="/jobs/${running.id}/events\\?view=parts"`));
+	assert.match(text, /<noscript><meta http-equiv="refresh"/);
+	assert.match(text, /14 of 57 layers, 42 s left/);
+	assert.match(text, /role="status"/);
+});
+
+test("the empty catalogue says what to do", async () => {
+	const { text } = await page("/", empty.url);
+	assert.match(text, /Nothing is published yet/);
+	assert.match(text, /@yaqa-bot quantize 4bit gguf/);
+});
+
+test("parameters that make no sense count as not given", async () => {
+	const { response } = await page("/?bits=abc&container=exe&sort=;drop&cursor=%00&q=&q=x");
+	assert.equal(response.status, 200);
+});
+
+test("what is not there is 404, as a page and as JSON", async () => {
+	for (const address of [
+		"/no-such-page",
+		"/m/nobody/nothing",
+		"/m/..%2f..%2fetc/passwd",
+		`/jobs/${uuid()}`,
+		"/jobs/1",
+	]) {
+		assert.equal((await page(address)).response.status, 404, address);
+		const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
+		assert.equal(response.status, 404);
+		assert.equal(typeof ((await response.json()) as { error: unknown }).error, "string");
+	}
+	assert.equal((await page("/m/%ff/x")).response.status, 400);
+});
+
+test("a fault of ours is a 500 page without particulars", async () => {
+	const broken = await startSite({ ...memoryData(), listJobs: () => Promise.reject(new Error("password=hunter2")) });
+	try {
+		const { response, text } = await page("/jobs", broken.url);
+		assert.equal(response.status, 500);
+		assert.ok(!text.includes("hunter2"));
+	} finally {
+		await broken.close();
+	}
+});
+
+test("alive is not ready: a check that fails is named", async () => {
+	assert.equal((await fetch(`${site.url}/readyz`)).status, 200);
+	assert.equal((await fetch(`${empty.url}/healthz`)).status, 200);
+	const response = await fetch(`${empty.url}/readyz`);
+	assert.equal(response.status, 503);
+	assert.deepEqual(await response.json(), {
+		ready: false,
+		checks: [{ name: "hub", ok: false, detail: "no route" }],
+	});
+});
+
+test("assets are small, cached for ever under their hash, and of the right type", async () => {
+	const { text } = await page(`/jobs/${running.id}`);
+	const addresses = [...text.matchAll(/"(\/assets\/(?:site|live)\.[^"]+)"/g)].map((match) => match[1] ?? "");
+	assert.equal(addresses.length, 2);
+	for (const address of addresses) {
+		const response = await fetch(`${site.url}${address}`);
+		assert.equal(response.status, 200);
+		assert.match(response.headers.get("cache-control") ?? "", /immutable/);
+		assert.ok((await response.text()).length <= 8 * 1024);
+	}
+});
+
+test("the template escapes everything but its own markup", () => {
+	assert.equal(
+		html`<p title="${'"><b>'}">${["a&b", html`<i>${"<"}</i>`, null, false, 3]}</p>`.markup,
+		'<p title="&quot;&gt;&lt;b&gt;">a&amp;b<i>&lt;</i>3</p>',
+	);
+	assert.equal(escapeHtml("\u2066x\u202E`"), "\uFFFDx\uFFFD&#96;");
+});
