@@ -117,6 +117,9 @@ function readYaml(path: string): { value: unknown; problems: ConfigurationProble
 	});
 	// maxAliasCount bounds what an alias bomb can expand to.
 	const value: unknown = problems.length > 0 ? {} : document.toJS({ maxAliasCount: 100 });
+	if (value !== null && !isPlainObject(value)) {
+		problems.push({ where: "", message: `${path} has to hold settings by name, such as "server:".`, suggestion: null });
+	}
 	return { value: value ?? {}, problems };
 }
 

@@ -62,6 +62,8 @@ export type Engine = {
 };
 
 const SUPERVISE_INTERVAL_MS = 1500;
+/** What is due later than this is found by the supervisor. */
+const SEND_AHEAD_MS = 2000;
 
 function sendOf(queue: MessageQueue, work: Work, at: Date): Promise<void> {
 	switch (work.kind) {
@@ -101,7 +103,8 @@ export function createEngine(options: EngineOptions): Engine {
 		newId,
 		owner,
 		async wake(work, at) {
-			if (queue === null) return;
+			// A waiting message bars every later one for the same row, so that only near ones are sent ahead of time.
+			if (queue === null || at.getTime() - clock.now().getTime() > SEND_AHEAD_MS) return;
 			try {
 				await sendOf(queue, work, at);
 			} catch (error) {
@@ -153,7 +156,7 @@ export function createEngine(options: EngineOptions): Engine {
 					configuration.sweep.cron,
 					async ({ date }) => {
 						// Every replica is triggered; the slot's row lets one of them through.
-						const slot = `cron:${date.toISOString().slice(0, 16)}`;
+						const slot = `cron:${date.toISOString().slice(0, 19)}`;
 						await opened.send("sweep", slot, { slot }, clock.now()).catch((error: unknown) => {
 							log.warn("A sweep could not be started", { error });
 						});
