@@ -1,0 +1,134 @@
+"""Tuned scales lower the KL, stay what the container stores, and leave codes and model alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from yaqa_runner.grids.asymmetric import AsymmetricGrid
+from yaqa_runner.grids.gguf import gguf_grid
+from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.rounding.tune import TuningTask, precision_of, tune_scales
+
+VOCABULARY = 40
+GRIDS: list[Grid] = [SymmetricGrid(2, 32), AsymmetricGrid(2, 32), *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k"))]
+
+
+class TinyModel(nn.Module):
+    """Two linears between an embedding and its transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.embedding = nn.Parameter(torch.randn(VOCABULARY, 256, generator=generator) * 0.3)
+        self.first = nn.Linear(256, 256, bias=False)
+        self.second = nn.Linear(256, 256, bias=False)
+        for linear in (self.first, self.second):
+            linear.weight = nn.Parameter(torch.randn(256, 256, generator=generator) * 0.08)
+        self.requires_grad_(False)
+
+    def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        hidden = self.embedding[input_ids]
+        hidden = hidden + self.second(torch.tanh(self.first(hidden)))
+        return SimpleNamespace(logits=hidden @ self.embedding.T)
+
+
+def tasks_of(model: TinyModel, grid: Grid) -> list[TuningTask]:
+    tasks = []
+    for name in ("first", "second"):
+        weight = model.get_parameter(f"{name}.weight").detach()
+        fixed = grid.fit(weight)
+        tasks.append(TuningTask(f"{name}.weight", fixed.nearest(weight), fixed))
+    return tasks
+
+
+def kl(model: TinyModel, tokens: torch.Tensor, weights: dict[str, torch.Tensor]) -> float:
+    original = model(tokens).logits.log_softmax(-1)
+    quantized = torch.func.functional_call(model, weights, (tokens,)).logits.log_softmax(-1)
+    return float((original.exp() * (original - quantized)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=[grid.name for grid in GRIDS])
+def test_tuning_lowers_the_kl_on_other_tokens_and_keeps_what_is_stored_exact(grid: Grid) -> None:
+    model = TinyModel()
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, VOCABULARY, (32, 16), generator=generator)
+    unseen = torch.randint(0, VOCABULARY, (16, 16), generator=generator)
+    tasks = tasks_of(model, grid)
+    tuned = tune_scales(model, tasks, tokens, steps=40, batch=8)
+    before = kl(model, unseen, {task.parameter: task.grid.decode(task.codes) for task in tasks})
+    after = kl(model, unseen, {task.parameter: tuned.grids[task.parameter].decode(task.codes) for task in tasks})
+    assert after < 0.97 * before
+    assert len(tuned.losses) == 40
+    for task in tasks:
+        new = tuned.grids[task.parameter]
+        assert (new.minimum, new.maximum, new.group) == (task.grid.minimum, task.grid.maximum, task.grid.group)
+        for key, value in task.grid.stored.items():
+            if value.dtype == torch.int16:
+                assert torch.equal(new.stored[key], value)
+            else:
+                order = ("shared", "float16", "float32")
+                assert order.index(precision_of(new.stored[key])) <= order.index(precision_of(value))
+        if "sc" in new.stored:
+            subs = new.stored["sc"].shape[1] // new.stored["d"].shape[1]
+            assert torch.equal(new.scale, new.stored["d"].repeat_interleave(subs, dim=1) * new.stored["sc"])
+        elif "zero" in new.stored:
+            assert torch.equal(new.offset, -new.stored["scale"] * new.stored["zero"])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, kept[name])
+
+
+def test_equal_seeds_give_equal_scales() -> None:
+    model = TinyModel()
+    tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
+    tasks = tasks_of(model, SymmetricGrid(3, 32))
+    first, second = (tune_scales(model, tasks, tokens, steps=5).grids for _ in range(2))
+    for name, grid in first.items():
+        assert torch.equal(grid.scale, second[name].scale)
+
+
+def test_zero_groups_stay_zero() -> None:
+    model = TinyModel()
+    model.first.weight[3] = 0
+    tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
+    tuned = tune_scales(model, tasks_of(model, SymmetricGrid(4, 32)), tokens, steps=3)
+    assert bool((tuned.grids["first.weight"].scale[3] == 0).all())
+
+
+def test_impossible_settings_are_refused() -> None:
+    model = TinyModel()
+    tasks = tasks_of(model, SymmetricGrid(4, 32))
+    tokens = torch.zeros(4, 8, dtype=torch.int64)
+    for arguments in ({"tasks": []}, {"tokens": tokens[:0]}, {"steps": 0}, {"batch": 0}):
+        settings = {"tasks": tasks, "tokens": tokens, "steps": 1, "batch": 1} | arguments
+        with pytest.raises(ValueError, match="at least one"):
+            tune_scales(model, settings.pop("tasks"), settings.pop("tokens"), **settings)
+
+
+def test_loss_that_is_not_finite_stops_the_tuning() -> None:
+    model = TinyModel()
+    tasks = tasks_of(model, SymmetricGrid(4, 32))
+    model.embedding[0] = torch.nan
+    with pytest.raises(FloatingPointError, match="step 1"):
+        tune_scales(model, tasks, torch.zeros(2, 4, dtype=torch.int64), steps=2)
+
+
+def test_a_check_that_raises_stops_the_tuning() -> None:
+    model = TinyModel()
+    seen = []
+
+    def check() -> None:
+        seen.append(1)
+        if len(seen) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tune_scales(
+            model, tasks_of(model, SymmetricGrid(4, 32)), torch.zeros(4, 8, dtype=torch.int64), steps=9, check=check
+        )
+    assert len(seen) == 3

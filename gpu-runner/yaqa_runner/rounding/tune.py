@@ -1,0 +1,204 @@
+"""Tuning a container's scales under the true KL, with the codes fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from yaqa_runner.grids.affine_search import ScalePrecision, round_scale
+from yaqa_runner.grids.grid import FixedGrid
+
+LEARNING_RATE = 4e-3
+"""Of the scales relative to their start, so that it means the same for every layer and model."""
+
+
+@dataclass(frozen=True)
+class TuningTask:
+    """One linear whose scales are tuned.
+
+    Attributes:
+        parameter: Name of its weight in the model, ``model.layers.0.mlp.up_proj.weight``.
+        codes: ``[out, in]`` int16, fixed.
+        grid: The grid to start from.
+        transposed: Whether the model keeps the weight as ``[in, out]`` (``Conv1D``).
+    """
+
+    parameter: str
+    codes: torch.Tensor
+    grid: FixedGrid
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class TunedScales:
+    """What tuning gave.
+
+    Attributes:
+        grids: New grid by parameter name, exact in the container's precision, with ``stored`` to match.
+        losses: KL in nats a token of every step's batch, before that step.
+    """
+
+    grids: dict[str, FixedGrid]
+    losses: list[float]
+
+
+class _TunableGrid(nn.Module):
+    """A grid whose stored scales are ``start * (1 + change)``, rounded as the container does, gradients let through."""
+
+    def __init__(self, grid: FixedGrid, device: torch.device) -> None:
+        super().__init__()
+        self.grid = grid
+        self.starts: dict[str, torch.Tensor] = {}
+        self.changes = nn.ParameterDict()
+        self.precisions: dict[str, ScalePrecision] = {}
+        for key in _continuous_keys(grid):
+            start = grid.stored[key].to(device, torch.float32)
+            self.starts[key] = start
+            self.precisions[key] = precision_of(start)
+            self.changes[key] = nn.Parameter(torch.zeros_like(start))
+
+    def stored(self) -> dict[str, torch.Tensor]:
+        """The continuous parameters as the container gives them back."""
+        values = {}
+        for key, start in self.starts.items():
+            exact = start * (1 + self.changes[key])
+            values[key] = exact + (round_scale(exact, self.precisions[key]) - exact).detach()
+        return values
+
+    def scale_and_offset(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``[out, groups]`` each."""
+        values = self.stored()
+        fixed = self.grid.stored
+        if "sc" in fixed:
+            subs = fixed["sc"].shape[1] // values["d"].shape[1]
+            sub_scales = fixed["sc"].to(values["d"].device, torch.float32)
+            scale = values["d"].repeat_interleave(subs, dim=1) * sub_scales
+            if "dmin" not in values:
+                return scale, torch.zeros_like(scale)
+            sub_minima = fixed["mn"].to(scale.device, torch.float32)
+            return scale, -(values["dmin"].repeat_interleave(subs, dim=1) * sub_minima)
+        if "m" in values:
+            return values["d"], values["m"]
+        scale = values["scale"]
+        if "zero" in fixed:
+            return scale, -scale * fixed["zero"].to(scale.device, torch.float32)
+        return scale, torch.zeros_like(scale)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Weight ``[out, in]``, differentiable in the changes."""
+        scale, offset = self.scale_and_offset()
+        return replace(self.grid, scale=scale, offset=offset).decode(codes)
+
+    @torch.no_grad()
+    def finished(self) -> FixedGrid:
+        """The grid with what the container will store."""
+        # Rounded from the exact product, not from the sum that lets gradients through: that one may be an ulp off.
+        exact = {key: start * (1 + self.changes[key]) for key, start in self.starts.items()}
+        rounded = {key: round_scale(value, self.precisions[key]) for key, value in exact.items()}
+        for key, value in rounded.items():
+            self.starts[key] = value
+            self.changes[key].zero_()
+        scale, offset = self.scale_and_offset()
+        stored = dict(self.grid.stored) | {key: value.cpu() for key, value in rounded.items()}
+        return replace(self.grid, scale=scale.cpu(), offset=offset.cpu(), stored=stored)
+
+
+def precision_of(values: torch.Tensor) -> ScalePrecision:
+    """The narrowest precision that holds all ``values`` exactly."""
+    for precision in ("shared", "float16"):
+        if torch.equal(round_scale(values, precision), values.to(torch.float32)):
+            return precision
+    return "float32"
+
+
+def tune_scales(
+    model: nn.Module,
+    tasks: list[TuningTask],
+    tokens: torch.Tensor,
+    *,
+    steps: int,
+    batch: int = 4,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> TunedScales:
+    """Minimise the mean KL(original ‖ quantized) a token on ``tokens`` over the scales alone.
+
+    Adam with a rate that falls linearly to 0. Codes, sub-scales and zero points stay, so files keep their size and
+    layout. The forward pass uses the scales as the container will round them.
+
+    Args:
+        model: The original causal LM in eval mode; called with ``input_ids``, gives ``logits``. Not modified.
+        tasks: Every quantized linear; the others stay as they are.
+        tokens: Calibration sequences ``[sequences, length]`` int64.
+        steps: Optimizer steps, each on ``batch`` sequences.
+        batch: Sequences a step.
+        learning_rate: Of the scales relative to their start.
+        seed: Order of the sequences.
+        progress: Called with steps done, steps in all and the last loss.
+        check: Called before every step; may raise to stop.
+
+    Raises:
+        ValueError: there are no tasks or sequences, ``steps`` or ``batch`` is less than 1, or a grid stores no scale.
+        FloatingPointError: the loss is not finite.
+    """
+    if not tasks or len(tokens) == 0 or steps < 1 or batch < 1:
+        raise ValueError("tuning needs at least one layer, one sequence, one step and one sequence a step")
+    device = next(model.parameters()).device
+    grids = {task.parameter: _TunableGrid(task.grid, device) for task in tasks}
+    codes = {task.parameter: task.codes.to(device) for task in tasks}
+    optimizer = torch.optim.Adam([change for grid in grids.values() for change in grid.changes.values()], learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    losses: list[float] = []
+    with torch.enable_grad():
+        for step in range(steps):
+            if check is not None:
+                check()
+            if len(order) == 0:
+                order = torch.randperm(len(tokens), generator=generator)
+            chosen, order = order[:batch], order[batch:]
+            loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device))
+            value = float(loss.detach())
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the KL became {value} in step {step + 1} of the scale tuning")
+            losses.append(value)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(step + 1, steps, value)
+    return TunedScales({name: grid.finished() for name, grid in grids.items()}, losses)
+
+
+def _kl(
+    model: nn.Module,
+    tasks: list[TuningTask],
+    grids: Mapping[str, _TunableGrid],
+    codes: Mapping[str, torch.Tensor],
+    tokens: torch.Tensor,
+) -> torch.Tensor:
+    """Mean KL(original ‖ quantized) in nats a token of ``tokens`` ``[b, T]``."""
+    with torch.no_grad():
+        original = model(input_ids=tokens).logits.float().log_softmax(-1)
+    weights = {}
+    for task in tasks:
+        weight = grids[task.parameter].decode(codes[task.parameter])
+        like = model.get_parameter(task.parameter)
+        weights[task.parameter] = (weight.T if task.transposed else weight).to(like.dtype)
+    quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
+    return (original.exp() * (original - quantized)).sum(-1).mean()
+
+
+def _continuous_keys(grid: FixedGrid) -> list[str]:
+    keys: list[str] = [key for key in ("d", "dmin", "m", "scale") if key in grid.stored]
+    if not keys:
+        raise ValueError(f"the grid stores {sorted(grid.stored)}, none of which is a scale to tune")
+    return keys
