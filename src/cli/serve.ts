@@ -25,12 +25,14 @@ import { createLocalRunner } from "../runners/local.ts";
 import { createVerifyPorts } from "../verify/verify-ports.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
+import { createMetrics, type Metrics } from "../web/metrics.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
 import { programVersion, RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 import { registerWebhook } from "./register-webhook.ts";
 import type { Terminal } from "./terminal.ts";
+import { timedPorts } from "./timed-ports.ts";
 
 export type ServeOptions = {
 	readonly configurationPath: string | null;
@@ -49,7 +51,7 @@ type Settings = {
 };
 
 /** The engine with everything it reaches outside through. */
-function buildEngine(settings: Settings, database: Database, log: Log): Engine {
+function buildEngine(settings: Settings, database: Database, metrics: Metrics, log: Log): Engine {
 	const { configuration, secrets, publisherToken } = settings;
 	const { dataDirectory } = configuration.database;
 	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
@@ -72,48 +74,53 @@ function buildEngine(settings: Settings, database: Database, log: Log): Engine {
 		runner,
 		clock: systemClock,
 		log,
-		ports: ({ recordRequest }) => ({
-			...createVerifyPorts({
-				reader,
-				sourceLimits: { maximumWeightBytes: 4 * configuration.watch.maxParameters },
-				childLimits: {
-					milliseconds: 30 * 60_000,
-					memoryBytes: Math.floor(totalmem() * 0.8),
-					threads: availableParallelism(),
+		ports: ({ recordRequest }) =>
+			timedPorts(
+				{
+					...createVerifyPorts({
+						reader,
+						sourceLimits: { maximumWeightBytes: 4 * configuration.watch.maxParameters },
+						childLimits: {
+							milliseconds: 30 * 60_000,
+							memoryBytes: Math.floor(totalmem() * 0.8),
+							threads: availableParallelism(),
+						},
+					}),
+					...createPublishPorts({
+						publisher,
+						reader,
+						discussions: publisher,
+						namespace: configuration.hub.namespace,
+						publicUrl,
+					}),
+					listHeads: (of) => listHeads({ ...reader, of }),
+					...createCommentAnswers({
+						hub: publisher,
+						context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
+						botUserId: async () => {
+							// An account's id never changes; asking once is enough.
+							botUserId ??= (await whoAmI(publisher)).id;
+							return botUserId;
+						},
+						defaultRecipes: (repo) => recipesOfRules(configuration.watch, repo).map((recipe) => recipe.canonical),
+						allow: configuration.requests.allow,
+						anyone: configuration.requests.anyone,
+						recordRequest,
+						rememberReply: (request, id) => setReplyComment(database.handle, request, id),
+						statusOf: async (sourceRepo) => ({
+							jobs: (await listJobs(database.handle, { sourceRepo, limit: 1 })).items,
+							variants: await listVariantsOfSource(database.handle, sourceRepo),
+						}),
+						log,
+					}),
 				},
-			}),
-			...createPublishPorts({
-				publisher,
-				reader,
-				discussions: publisher,
-				namespace: configuration.hub.namespace,
-				publicUrl,
-			}),
-			listHeads: (of) => listHeads({ ...reader, of }),
-			...createCommentAnswers({
-				hub: publisher,
-				context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
-				botUserId: async () => {
-					// An account's id never changes; asking once is enough.
-					botUserId ??= (await whoAmI(publisher)).id;
-					return botUserId;
-				},
-				defaultRecipes: (repo) => recipesOfRules(configuration.watch, repo).map((recipe) => recipe.canonical),
-				allow: configuration.requests.allow,
-				anyone: configuration.requests.anyone,
-				recordRequest,
-				rememberReply: (request, id) => setReplyComment(database.handle, request, id),
-				statusOf: async (sourceRepo) => ({
-					jobs: (await listJobs(database.handle, { sourceRepo, limit: 1 })).items,
-					variants: await listVariantsOfSource(database.handle, sourceRepo),
-				}),
-				log,
-			}),
-		}),
+				metrics,
+				systemClock,
+			),
 	});
 }
 
-function buildSite(settings: Settings, database: Database, engine: Engine, log: Log): WebApp {
+function buildSite(settings: Settings, database: Database, engine: Engine, metrics: Metrics, log: Log): WebApp {
 	const { configuration, secrets } = settings;
 	const hub = readAccess(configuration, secrets);
 	return createApp({
@@ -142,6 +149,7 @@ function buildSite(settings: Settings, database: Database, engine: Engine, log: 
 				},
 			},
 		],
+		metrics,
 		clock: systemClock,
 		log,
 	});
@@ -259,8 +267,9 @@ export async function serve(options: ServeOptions, terminal: Terminal): Promise<
 			EXIT_CODES.failed.code,
 		);
 	}
-	const engine = buildEngine(settings, database, log);
-	const site = buildSite(settings, database, engine, log);
+	const metrics = createMetrics();
+	const engine = buildEngine(settings, database, metrics, log);
+	const site = buildSite(settings, database, engine, metrics, log);
 	const server = createServer(site.app);
 	// A sender that dawdles must not hold a connection; event streams are answers and have no such limit.
 	server.requestTimeout = 30_000;

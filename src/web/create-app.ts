@@ -13,7 +13,7 @@ import { createHealth, type HealthCheck } from "./health.ts";
 import { hubWebhook } from "./hub-webhook.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "./job-progress.ts";
 import { createJobStreams } from "./job-stream.ts";
-import { createMetrics, type Metrics } from "./metrics.ts";
+import type { Metrics } from "./metrics.ts";
 import { cataloguePage } from "./views/catalogue-page.ts";
 import { type DeliverySummary, deliveriesPage } from "./views/deliveries-page.ts";
 import { helpPage } from "./views/help-page.ts";
@@ -32,6 +32,7 @@ export type WebOptions = {
 	readonly botName: string;
 	readonly version: string;
 	readonly checks: readonly HealthCheck[];
+	readonly metrics: Metrics;
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly maximumStreams?: number;
@@ -41,7 +42,6 @@ export type WebOptions = {
 
 export type WebApp = {
 	readonly app: Express;
-	readonly metrics: Metrics;
 	/** Ends the event streams; call before closing the server. */
 	readonly close: () => void;
 };
@@ -117,7 +117,7 @@ export function createApp(options: WebOptions): WebApp {
 		keepAliveMilliseconds: options.keepAliveMilliseconds ?? 15_000,
 		view: jobView,
 	});
-	const metrics = createMetrics({ counts: () => data.counts(), streamClients: streams.clients });
+	const { metrics } = options;
 	const health = createHealth(options.checks, clock);
 
 	async function jobView(job: JobRecord, progress: JobProgress): Promise<JobView> {
@@ -173,7 +173,9 @@ export function createApp(options: WebOptions): WebApp {
 			.json(report);
 	});
 	app.get("/metrics", async (_request, response) => {
-		response.set("Content-Type", metrics.registry.contentType).send(await metrics.scrape());
+		response
+			.set("Content-Type", metrics.registry.contentType)
+			.send(await metrics.scrape(await data.counts(), streams.clients()));
 	});
 
 	app.get("/", async (request, response) => {
@@ -279,5 +281,5 @@ export function createApp(options: WebOptions): WebApp {
 	};
 	app.use(onError);
 
-	return { app, metrics, close: streams.close };
+	return { app, close: streams.close };
 }

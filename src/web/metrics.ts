@@ -1,22 +1,19 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { WebData } from "./data.ts";
+import type { Counts } from "../db/metrics.ts";
 
 export type Metrics = {
 	readonly registry: Registry;
-	/** The text of one scrape. */
-	readonly scrape: () => Promise<string>;
+	/** The text of one scrape; what is counted in the database is read for it. */
+	readonly scrape: (counts: Counts, streamClients: number) => Promise<string>;
 	readonly countIngest: (outcome: string) => void;
-	/** Seconds of one step of a job: `verify`, `publish` … */
+	/** Seconds of one thing done for a job: `verify`, `publish` … */
 	readonly observeStep: (step: string, seconds: number) => void;
 	/** Seconds from the request to the published repo. */
 	readonly observePublication: (seconds: number) => void;
 };
 
 /** A registry of its own for each server, so that two in one process do not mix. */
-export function createMetrics(sources: {
-	readonly counts: WebData["counts"];
-	readonly streamClients: () => number;
-}): Metrics {
+export function createMetrics(): Metrics {
 	const registry = new Registry();
 	collectDefaultMetrics({ register: registry, prefix: "yaqa_bot_" });
 	const ingest = new Counter({
@@ -68,16 +65,13 @@ export function createMetrics(sources: {
 	});
 	return {
 		registry,
-		async scrape() {
-			// Before the registry is read, not in a gauge's own `collect`: those run side by side, and the gauges that this
-			// one query serves would be printed before it is back.
-			const counts = await sources.counts();
+		async scrape(counts, streamClients) {
 			for (const gauge of [jobs, deliveries, variants]) gauge.reset();
 			for (const [state, count] of Object.entries(counts.jobsByState)) jobs.set({ state }, count);
 			for (const [outcome, count] of Object.entries(counts.deliveriesByOutcome)) deliveries.set({ outcome }, count);
 			for (const [state, count] of Object.entries(counts.variantsByState)) variants.set({ state }, count);
 			age.set(counts.oldestDueSeconds);
-			streams.set(sources.streamClients());
+			streams.set(streamClients);
 			return await registry.metrics();
 		},
 		countIngest: (outcome) => ingest.inc({ outcome }),

@@ -7,6 +7,7 @@ import type { Manifest, Metrics, Quantizer } from "../../src/protocol/manifest.t
 import { parseRecipe, recipeHash } from "../../src/protocol/recipe.ts";
 import { createApp, type WebOptions } from "../../src/web/create-app.ts";
 import type { WebData } from "../../src/web/data.ts";
+import { createMetrics } from "../../src/web/metrics.ts";
 
 export const NOW = new Date("2026-11-22T12:00:00.000Z");
 export const SECRET = "a long enough secret";
@@ -224,6 +225,7 @@ export async function startSite(data: WebData, options: Partial<WebOptions> = {}
 		botName: "yaqa-bot",
 		version: "0.1.0",
 		checks: [],
+		metrics: createMetrics(),
 		clock: { now: () => NOW },
 		log: silentLog,
 		pollMilliseconds: 10,
