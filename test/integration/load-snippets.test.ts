@@ -1,0 +1,130 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
+import { createRepo, uploadFiles } from "@huggingface/hub";
+import { createHubFetch } from "../../src/hub/hub-fetch.ts";
+import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
+import { publish } from "../../src/publish/publish.ts";
+import { readTinyManifest, TINY_SOURCE, type TinyRecipe, tinyDirectory } from "../unit/verify/tiny-variants.ts";
+
+/** The code on the cards is taken from the published README.md and run against the Hub that serves it. */
+
+const ROOT = join(import.meta.dirname, "../..");
+const PYTHON = join(ROOT, "gpu-runner/.venv/bin/python");
+const TOKEN = "hf_bot_token";
+const run = promisify(execFile);
+
+let hub: LocalHub;
+let work: string;
+
+before(async () => {
+	work = await mkdtemp(join(tmpdir(), "yaqa-snippets-"));
+	hub = await startLocalHub({ dataDirectory: join(work, "hub"), users: [{ name: "bot", token: TOKEN }] });
+	const access = { hubUrl: hub.url, accessToken: TOKEN, fetch: createHubFetch({ hubUrl: hub.url }) };
+	await createRepo({ ...access, repo: "bot/tiny-llama", visibility: "public" });
+	const done = await uploadFiles({ ...access, repo: "bot/tiny-llama", files: [pathToFileURL(`${TINY_SOURCE}/`)] });
+	const sourceSha = done?.commit.oid ?? "";
+	for (const recipe of ["gguf:q4_0", "onnx:q4", "w4a16"] as const) {
+		const directory = join(work, recipe.replaceAll(/\W/g, "-"));
+		await cp(tinyDirectory(recipe), directory, { recursive: true });
+		const manifest = await readTinyManifest(recipe);
+		manifest.source = { repo: "bot/tiny-llama", revision: sourceSha, license: null };
+		await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+		const outcome = await publish({
+			hub: access,
+			reader: access,
+			targetRepo: repoOf(recipe),
+			job: { sourceRepo: "bot/tiny-llama", sourceSha },
+			variants: [{ manifest, directory }],
+			siblings: [],
+		});
+		assert.ok(outcome.ok);
+	}
+});
+
+after(async () => {
+	await hub.close();
+	await rm(work, { recursive: true, force: true });
+});
+
+function repoOf(recipe: TinyRecipe): string {
+	return {
+		"gguf:q4_0": "bot/tiny-llama-YAQA-GGUF",
+		"onnx:q4": "bot/tiny-llama-YAQA-ONNX",
+		w4a16: "bot/tiny-llama-YAQA-W4A16",
+	}[recipe];
+}
+
+/** The code under this runtime's name on the published card. */
+async function snippet(recipe: TinyRecipe, runtime: string): Promise<string> {
+	const card = await (await fetch(`${hub.url}/${repoOf(recipe)}/resolve/main/README.md`)).text();
+	const code = card.split(`**${runtime}**`)[1]?.match(/```\w+\n([\s\S]*?)\n```/)?.[1];
+	assert.ok(code, `the card of ${recipe} has code for ${runtime}`);
+	return code;
+}
+
+async function runPython(code: string): Promise<string> {
+	const { stdout } = await run(PYTHON, ["-c", code], {
+		timeout: 180_000,
+		env: {
+			PATH: process.env["PATH"],
+			HF_ENDPOINT: hub.url,
+			HF_HOME: join(work, "hf-home"),
+			HF_HUB_DISABLE_TELEMETRY: "1",
+			OMP_NUM_THREADS: "1",
+		},
+	});
+	return stdout;
+}
+
+/** In a folder of its own that has the project's packages; `huggingface.co` is this test's Hub there. */
+async function runNode(name: string, code: string, prelude = ""): Promise<string> {
+	const directory = join(work, name);
+	await mkdir(directory);
+	await symlink(join(ROOT, "node_modules"), join(directory, "node_modules"));
+	await writeFile(join(directory, "package.json"), '{"type":"module"}');
+	await writeFile(join(directory, "snippet.js"), code);
+	await writeFile(
+		join(directory, "here.js"),
+		`const send = globalThis.fetch;
+globalThis.fetch = (input, init) => {
+	const url = String(input instanceof Request ? input.url : input).replace("https://huggingface.co", ${JSON.stringify(hub.url)});
+	return send(input instanceof Request ? new Request(url, input) : url, init);
+};
+${prelude}`,
+	);
+	const { stdout } = await run(process.execPath, ["--import", "./here.js", "snippet.js"], {
+		cwd: directory,
+		timeout: 120_000,
+		env: { PATH: process.env["PATH"] },
+	});
+	return stdout;
+}
+
+const withoutPython = existsSync(PYTHON) ? false : "skipped: gpu-runner/.venv is not set up";
+
+test("transformers loads the GGUF file and the compressed-tensors repo as the cards say", {
+	skip: withoutPython,
+}, async () => {
+	// One process for both: importing torch takes longer than the rest.
+	const code = [await snippet("gguf:q4_0", "transformers"), await snippet("w4a16", "transformers")].join("\n");
+	assert.equal((await runPython(code)).split("The sea was").length, 3);
+});
+
+test("transformers.js loads the ONNX repo as the card says", async () => {
+	// Its cache lies in node_modules, where a later run would find this one's files.
+	const prelude = 'const { env } = await import("@huggingface/transformers");\nenv.useFSCache = false;\n';
+	assert.match(await runNode("transformers-js", await snippet("onnx:q4", "transformers.js"), prelude), /The sea was/);
+});
+
+test("onnxruntime-node loads the ONNX file as the card says", async () => {
+	assert.match(await runNode("onnxruntime", await snippet("onnx:q4", "onnxruntime-node")), /\[ 1, 3, \d+ \]/);
+	const saved = await readFile(join(work, "onnxruntime", "model_q4.onnx"));
+	assert.deepEqual(saved, await readFile(join(tinyDirectory("onnx:q4"), "onnx/model_q4.onnx")));
+});
