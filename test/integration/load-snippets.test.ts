@@ -119,7 +119,7 @@ test("transformers loads the GGUF file and the compressed-tensors repo as the ca
 
 test("transformers.js loads the ONNX repo as the card says", async () => {
 	// Its cache lies in node_modules, where a later run would find this one's files.
-	const prelude = 'const { env } = await import("@huggingface/transformers");\nenv.useFSCache = false;\n';
+	const prelude = 'const { env } = await import("@huggingface/transformers");\nenv.cacheDir = "./cache/";\n';
 	assert.match(await runNode("transformers-js", await snippet("onnx:q4", "transformers.js"), prelude), /The sea was/);
 });
 
