@@ -151,13 +151,18 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 	});
 
 	test("leaves no staging repo behind", async () => {
-		const response = await fetch(`${accounts.hubUrl}/api/models?author=${accounts.bot.name}`, {
-			headers: { authorization: `Bearer ${accounts.bot.token}` },
-		});
-		const models = z.array(z.object({ id: z.string() })).parse(await response.json());
-		assert.deepEqual(
-			models.map((model) => model.id).sort(),
-			[...new Set(result.variants.map((variant) => variant.repo))].sort(),
+		const published = [...new Set(result.variants.map((variant) => variant.repo))].sort();
+		await waitFor(
+			"The removal of the staging repo",
+			async () => {
+				const response = await fetch(`${accounts.hubUrl}/api/models?author=${accounts.bot.name}`, {
+					headers: { authorization: `Bearer ${accounts.bot.token}` },
+				});
+				const models = z.array(z.object({ id: z.string() })).parse(await response.json());
+				const names = models.map((model) => model.id).sort();
+				return names.join() === published.join() ? true : null;
+			},
+			{ seconds: 60 },
 		);
 	});
 

@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, openAsBlob, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, openAsBlob, rmSync, symlinkSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { createRepo, listFiles, uploadFiles } from "@huggingface/hub";
 import { z } from "zod";
+import { waitFor } from "../../demo/follow-job.ts";
 import { DEMO_QUANTIZATION, root, type Stack, type StackOptions, startStack, venvPython } from "../../demo/stack.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import { type CommentEvent, commentsOf } from "../../src/hub/discussion.ts";
@@ -24,7 +25,7 @@ export type TinyStack = {
 	push(repo: string, files: readonly TinyFile[], message?: string): Promise<string>;
 	/** The tiny model's own files. */
 	modelFiles(): Promise<readonly TinyFile[]>;
-	/** Every model of the bot's account, private ones too. */
+	/** Every model of the bot's account, private ones too, once no job's staging repo is among them. */
 	botRepos(): Promise<readonly string[]>;
 	filesOf(repo: string): Promise<readonly string[]>;
 	commitsOf(repo: string): Promise<readonly string[]>;
@@ -49,6 +50,11 @@ export async function startTinyStack(options: Partial<StackOptions> = {}): Promi
 	const dataDirectory = options.dataDirectory ?? mkdtempSync(join(tmpdir(), "yaqa-faults-"));
 	const model = join(dataDirectory, "tiny-model");
 	await run(venvPython, [join(root, "test", "faults", "make_tiny_model.py"), join(root, "demo", "model"), model]);
+	// Compiling the kernels takes longer than a tiny job: every test's runner shares them.
+	const kernels = join(root, ".cache", "test-kernels");
+	mkdirSync(kernels, { recursive: true });
+	mkdirSync(join(dataDirectory, "bot"), { recursive: true });
+	symlinkSync(kernels, join(dataDirectory, "bot", "cache"));
 	const stack = await startStack({
 		...options,
 		dataDirectory,
@@ -78,10 +84,15 @@ export async function startTinyStack(options: Partial<StackOptions> = {}): Promi
 			);
 		},
 		async botRepos() {
-			const response = await fetch(`${hub.url}/api/models?author=${people.bot.name}&limit=1000`, { headers: asBot });
-			return Models.parse(await response.json())
-				.map((entry) => entry.id)
-				.sort();
+			return await waitFor(
+				"The removal of the staging repos",
+				async () => {
+					const url = `${hub.url}/api/models?author=${people.bot.name}&limit=1000`;
+					const names = Models.parse(await (await fetch(url, { headers: asBot })).json()).map((entry) => entry.id);
+					return names.some((name) => name.includes("/staging-")) ? null : names.sort();
+				},
+				{ seconds: 60 },
+			);
 		},
 		async filesOf(repo) {
 			const paths: string[] = [];
