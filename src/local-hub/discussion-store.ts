@@ -1,4 +1,4 @@
-import { readdir, rm } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
@@ -81,17 +81,21 @@ export function createDiscussionStore(): DiscussionStore {
 			of.last = Math.max(of.last, discussion.num);
 		},
 		async delete(repo, num) {
+			// the empty mark keeps the number from being given out again
+			await writeFile(join(repo.directory, "discussions", `${num}.deleted`), "");
 			await rm(path(repo, num), { force: true });
 			entry(repo).discussions.delete(num);
 		},
 		async load(repo) {
 			const of = entry(repo);
 			for (const name of await readdir(join(repo.directory, "discussions"))) {
-				if (!/^[0-9]+\.json$/.test(name)) continue;
+				const num = /^([0-9]+)\.(json|deleted)$/.exec(name);
+				if (num === null) continue;
+				of.last = Math.max(of.last, Number(num[1]));
+				if (num[2] === "deleted") continue;
 				const discussion = await readJson(join(repo.directory, "discussions", name), discussionSchema);
 				if (discussion === null) continue;
 				of.discussions.set(discussion.num, discussion);
-				of.last = Math.max(of.last, discussion.num);
 			}
 		},
 		forget: (repo) => {

@@ -20,6 +20,7 @@ import { escapeHtml } from "./markdown.ts";
 import { pageLayout } from "./pages/page-layout.ts";
 import { pageRoutes } from "./pages/page-routes.ts";
 import { openReadMarks } from "./read-marks.ts";
+import { reconcilePullRequests } from "./reconcile-pull-requests.ts";
 import { createFactsReader } from "./repo-facts.ts";
 import { openRepoStore } from "./repo-store.ts";
 import { accountRoutes } from "./routes/account-routes.ts";
@@ -132,14 +133,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		const blobs = await openBlobStore(dataDirectory);
 		const repos = await openRepoStore(dataDirectory, clock);
 		const discussions = createDiscussionStore();
-		for (const repo of repos.all()) {
-			await discussions.load(repo);
-			// A kill between a pull request's ref and its discussion leaves a ref that nobody was told of: take it back.
-			const known = new Set(discussions.of(repo).map((discussion) => String(discussion.num)));
-			const pulls = Object.entries(repo.refs.pulls).filter(([num]) => known.has(num));
-			if (pulls.length < Object.keys(repo.refs.pulls).length)
-				await repos.setRefs(repo, { pulls: Object.fromEntries(pulls) });
-		}
+		for (const repo of repos.all()) await discussions.load(repo);
+		await reconcilePullRequests(repos, discussions, clock);
 		const collections = await openCollectionStore(dataDirectory);
 		const readMarks = await openReadMarks(dataDirectory);
 		const webhooks = await openWebhookStore(dataDirectory);
@@ -191,6 +186,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			next();
 		});
 		app.use(adminRoutes({ adminToken, faults }));
+		app.use(crossOriginReads);
 		app.use((request, response, next) => faults.middleware(request, response, next));
 		for (const routes of [
 			accountRoutes,
@@ -266,6 +262,24 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		await release();
 		throw error;
 	}
+}
+
+/**
+ * Lets pages of other origins read what is public, as transformers.js in a browser does. No more: a token cannot be
+ * sent from there, so that a page which knows the demo's tokens can do nothing with them.
+ */
+function crossOriginReads(request: Request, response: Response, next: NextFunction): void {
+	response.set("Access-Control-Allow-Origin", "*");
+	response.set(
+		"Access-Control-Expose-Headers",
+		"Accept-Ranges, Content-Length, Content-Range, ETag, Link, X-Error-Code, X-Error-Message, X-Linked-ETag, X-Linked-Size, X-Repo-Commit",
+	);
+	if (request.method !== "OPTIONS") {
+		next();
+		return;
+	}
+	response.set({ "Access-Control-Allow-Methods": "GET, HEAD", "Access-Control-Allow-Headers": "Range" });
+	response.status(204).end();
 }
 
 /** body-parser and the router throw errors that carry a status below 500 for what the client did wrong. */

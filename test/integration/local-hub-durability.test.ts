@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
@@ -149,6 +149,54 @@ test("SIGKILL in the middle of commits leaves whole commits only, and all that w
 		}
 	const leftovers = (await readdir(join(dataDirectory, "repos"))).filter((name) => !/^[0-9a-f]{24}$/.test(name));
 	assert.deepEqual(leftovers, []);
+});
+
+test("a pull request whose ref and discussion a kill has parted is put right", async (context) => {
+	const dataDirectory = await temporaryFolder(context);
+	const first = await startLocalHub({ dataDirectory, users });
+	await createRepo(first, "lab/model");
+	for (const name of ["a", "b", "c"])
+		await commit(first, "lab/model", [file(name, name)], { token: BOT, query: "?create_pr=1", summary: name });
+	const folder = join(dataDirectory, "repos", String((await readdir(join(dataDirectory, "repos")))[0]), "discussions");
+	const second = await readFile(join(folder, "2.json"), "utf8");
+	const third = await readFile(join(folder, "3.json"), "utf8");
+	await commit(first, "lab/model", [file("b2", "b")], { revision: "refs/pr/2", summary: "more of b" });
+	await call(`${first.url}/api/models/lab/model/discussions/3/merge`, { token: OWNER, body: {} });
+	await first.close();
+	// as if the kill had come after the refs and before the discussions
+	await rm(join(folder, "1.json"));
+	await writeFile(join(folder, "2.json"), second);
+	await writeFile(join(folder, "3.json"), third);
+	const hub = await testHub(context, { dataDirectory });
+	const refs = await call(`${hub.url}/api/models/lab/model/refs?include_prs=1`);
+	assert.deepEqual(
+		[0, 1, 2].map((index) => at(refs.json, `pullRequests.${index}.name`)),
+		["2", "3", undefined],
+	);
+	const details = async (num: number): Promise<unknown> =>
+		(await call(`${hub.url}/api/models/lab/model/discussions/${num}`)).json;
+	assert.equal(at(await details(2), "events.2.data.subject"), "more of b");
+	assert.equal(at(await details(3), "status"), "merged");
+});
+
+test("the number of a deleted discussion is not given out again", async (context) => {
+	const dataDirectory = await temporaryFolder(context);
+	const first = await startLocalHub({ dataDirectory, users });
+	await createRepo(first, "lab/model");
+	const open = (url: string): ReturnType<typeof call> =>
+		call(`${url}/api/models/lab/model/discussions`, {
+			token: OWNER,
+			body: { title: "Hello", description: "", pullRequest: true },
+		});
+	await open(first.url);
+	await open(first.url);
+	const base = `${first.url}/api/models/lab/model`;
+	assert.equal((await call(`${base}/discussions/2`, { method: "DELETE", token: OWNER })).status, 200);
+	assert.equal(at((await call(`${base}/refs?include_prs=1`)).json, "pullRequests.1"), undefined);
+	await first.close();
+	const hub = await testHub(context, { dataDirectory });
+	assert.equal((await call(`${hub.url}/api/models/lab/model/discussions/2`)).status, 404);
+	assert.equal(at((await open(hub.url)).json, "num"), 3);
 });
 
 test("a torn record of an upload does not stop the start", async (context) => {

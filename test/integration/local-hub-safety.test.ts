@@ -375,6 +375,22 @@ test("fault switches fail, delay and cut as told, and then stop", async (context
 	);
 });
 
+test("pages of other origins may read what is public and send no token", async (context) => {
+	const hub = await testHub(context);
+	await createRepo(hub, "lab/model");
+	const read = await call(`${hub.url}/lab/model/resolve/main/.gitattributes`, {
+		headers: { Origin: "http://elsewhere" },
+	});
+	assert.equal(read.headers.get("access-control-allow-origin"), "*");
+	const preflight = await call(`${hub.url}/api/repos/create`, {
+		method: "OPTIONS",
+		headers: { Origin: "http://elsewhere" },
+	});
+	assert.equal(preflight.status, 204);
+	assert.equal(preflight.headers.get("access-control-allow-methods"), "GET, HEAD");
+	assert.doesNotMatch(preflight.headers.get("access-control-allow-headers") ?? "", /authorization/i);
+});
+
 test("of concurrent commits on one parent exactly one wins", async (context) => {
 	const hub = await testHub(context);
 	await createRepo(hub, "lab/model");

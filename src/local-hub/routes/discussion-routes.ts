@@ -166,7 +166,11 @@ export function discussionRoutes(context: HubContext): Router {
 			const { repo, identity } = openRepo(context, request, type, "read");
 			writerOf(repo, identity);
 			const discussion = find(repo, parameter(request, "num"));
-			await context.repos.locked(repo, () => context.discussions.delete(repo, discussion.num));
+			await context.repos.locked(repo, async () => {
+				const pulls = Object.entries(repo.refs.pulls).filter(([num]) => num !== String(discussion.num));
+				if (discussion.pull !== null) await context.repos.setRefs(repo, { pulls: Object.fromEntries(pulls) });
+				await context.discussions.delete(repo, discussion.num);
+			});
 			await publishDiscussion(context, repo, { action: "delete", scope: "discussion" }, discussion, null);
 			response.json({});
 		});

@@ -57,7 +57,6 @@ export function resolveRoutes(context: HubContext): Router {
 			"Accept-Ranges": "bytes",
 			"Content-Security-Policy": "default-src 'none'; sandbox",
 			"X-Content-Type-Options": "nosniff",
-			"Cross-Origin-Resource-Policy": "same-origin",
 			"Content-Disposition": `inline; filename*=UTF-8''${encodeURIComponent(basename(path)).replaceAll("'", "%27")}`,
 			"Content-Type": contentType(path),
 		});
