@@ -92,6 +92,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 						discussions: publisher,
 						namespace: configuration.hub.namespace,
 						publicUrl,
+						mention: configuration.hub.mention,
 					}),
 					listHeads: (of) => listHeads({ ...reader, of }),
 					...createCommentAnswers({

@@ -19,12 +19,14 @@ export async function announce(request: {
 	readonly hub: Access;
 	/** Where the job pages are; `null` when they have no public address. */
 	readonly publicUrl: string | null;
+	/** The name people address the bot by; `null`: its account's. */
+	readonly mention: string | null;
 	readonly status: SourceStatusView & { readonly discussion: number | null };
 }): Promise<{ readonly discussion: number | null }> {
-	const { hub, publicUrl, status } = request;
+	const { hub, publicUrl, mention, status } = request;
 	const repo = status.sourceRepo;
 	const bot = await whoAmI(hub);
-	const text = renderStatus(status, { hubUrl: hub.hubUrl, publicUrl, botName: bot.name });
+	const text = renderStatus(status, { hubUrl: hub.hubUrl, publicUrl, botName: mention ?? bot.name });
 	try {
 		const own = await findOwn(hub, repo, status.discussion, { id: bot.id, name: bot.name });
 		if (own === null) {

@@ -16,11 +16,13 @@ export type PublishSettings = {
 	readonly namespace: string;
 	/** Where the job pages are for people outside; `null` when they have no public address. */
 	readonly publicUrl: string | null;
+	/** The name people address the bot by; its account's name when not given. */
+	readonly mention?: string;
 };
 
 /** This folder's functions with their settings filled in, in the form that the job engine takes. */
 export function createPublishPorts(settings: PublishSettings) {
-	const { publisher: hub, reader, discussions, namespace, publicUrl } = settings;
+	const { publisher: hub, reader, discussions, namespace, publicUrl, mention = null } = settings;
 	return {
 		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe }) =>
 			targetRepo({ ...request, namespace }),
@@ -31,6 +33,6 @@ export function createPublishPorts(settings: PublishSettings) {
 			removeStaging({ ...request, hub, namespace }),
 		publish: (request: Omit<Parameters<typeof publish>[0], "hub" | "reader">) => publish({ ...request, hub, reader }),
 		announce: (status: SourceStatusView & { readonly discussion: number | null }) =>
-			announce({ hub: discussions, publicUrl, status }),
+			announce({ hub: discussions, publicUrl, mention, status }),
 	};
 }
