@@ -65,7 +65,7 @@ def sample_sequences(
 def _first(model: nn.Module, uniform: torch.Tensor, first_token: int | None) -> torch.Tensor:
     if first_token is not None:
         return torch.full(uniform.shape, first_token, dtype=torch.int64)
-    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     return (uniform * size).long().clamp(max=size - 1)
 
 

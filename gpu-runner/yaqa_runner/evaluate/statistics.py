@@ -36,7 +36,7 @@ def token_kl(original: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     flat_p, flat_q = original.reshape(-1, vocabulary), quantized.reshape(-1, vocabulary)
     parts = [
         (p.exp() * (p - q)).sum(dim=-1)
-        for p, q in zip(flat_p.split(CHUNK_TOKENS), flat_q.split(CHUNK_TOKENS), strict=True)
+        for p, q in zip(torch.split(flat_p, CHUNK_TOKENS), torch.split(flat_q, CHUNK_TOKENS), strict=True)
     ]
     return torch.cat(parts).reshape(original.shape[:-1])
 

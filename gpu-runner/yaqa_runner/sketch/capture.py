@@ -54,7 +54,7 @@ def visit_gradients(
     def hook_for(layer: LinearLayer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
             values = inputs[0].detach()
-            output.register_hook(lambda gradient: visit(layer, values, gradient.detach()))
+            output.register_hook(lambda gradient: visit(layer, values, gradient.detach()))  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -11,28 +11,50 @@ from typing import Literal
 import torch
 
 # Rows of a temporary [rows, n] in the token-wise products: bounds memory, wide enough for full BLAS speed.
-CHUNK_TOKENS = 8192
+CHUNK_TOKENS = 2048
+# Blocks in which symmetry is used: of n / 192 blocks a side (1 + 192 / n) / 2 are multiplied. Measured best of 64 to 384.
+SYMMETRY_BLOCK = 192
 
 Order = Literal["direct", "gram"]
 
 
 def input_moment(x: torch.Tensor) -> torch.Tensor:
     """``Σ_t x xᵀ`` ``[in, in]``."""
-    return x.T @ x
+    return weighted_moment(x, torch.ones(len(x), dtype=torch.float32, device=x.device))
 
 
 def quadratic_forms(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """``x_tᵀ factor x_t`` of every token, ``[tokens]``."""
-    return torch.cat([((part @ factor) * part).sum(dim=1) for part in x.split(CHUNK_TOKENS)])
+    """``x_tᵀ factor x_t`` of every token, ``[tokens]``, for a symmetric ``factor`` ``[n, n]``.
+
+    Only the blocks on and above the diagonal are multiplied, those above counting twice.
+    """
+    size = x.shape[1]
+    starts = range(0, size, SYMMETRY_BLOCK)
+    doubled = [factor[start : start + SYMMETRY_BLOCK, start:].clone() for start in starts]
+    for block in doubled:
+        block[:, SYMMETRY_BLOCK:] *= 2
+    forms = []
+    for part in torch.split(x, CHUNK_TOKENS):
+        form = torch.zeros(len(part), dtype=torch.float32, device=x.device)
+        for start, block in zip(starts, doubled, strict=True):
+            weighed = part[:, start : start + SYMMETRY_BLOCK] @ block
+            form += weighed.mul_(part[:, start:]).sum(dim=1)
+        forms.append(form)
+    return torch.cat(forms)
 
 
 def weighted_moment(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """``Σ_t weights_t values_t values_tᵀ`` ``[n, n]``."""
+    """``Σ_t weights_t values_t values_tᵀ`` ``[n, n]``; the blocks below the diagonal are mirrored, not multiplied."""
     size = values.shape[1]
     total = torch.zeros(size, size, dtype=torch.float32, device=values.device)
-    for part, share in zip(values.split(CHUNK_TOKENS), weights.split(CHUNK_TOKENS), strict=True):
-        total.addmm_((part * share[:, None]).T, part)
-    return total
+    for part, share in zip(torch.split(values, CHUNK_TOKENS), torch.split(weights, CHUNK_TOKENS), strict=True):
+        weighed = part * share[:, None]
+        for start in range(0, size, SYMMETRY_BLOCK):
+            total[start : start + SYMMETRY_BLOCK, start:].addmm_(
+                weighed[:, start : start + SYMMETRY_BLOCK].T, part[:, start:]
+            )
+    upper = total.triu()
+    return upper + upper.triu(1).T
 
 
 def cheapest_order(tokens: int, rows: int, columns: int) -> Order:

@@ -1,0 +1,343 @@
+"""Sketches agree with the literal reference, whatever order, batch or memory plan computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoints import save_checkpoint
+
+from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.model.load import SourceModel, load_source_model
+from yaqa_runner.model.snapshot import inspect_snapshot
+from yaqa_runner.protocol.failures import Interrupted
+from yaqa_runner.sketch import compute as compute_module
+from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
+from yaqa_runner.sketch.compute import compute_sketch, find_input_groups
+from yaqa_runner.sketch.contraction import (
+    cheapest_order,
+    quadratic_forms,
+    sequence_moments,
+    sequence_moments_through,
+    weighted_moment,
+)
+from yaqa_runner.sketch.evidence import effective_rank, estimate_cosine
+from yaqa_runner.sketch.iteration import IterationA, IterationB
+from yaqa_runner.sketch.labels import sampled_label_gradient
+from yaqa_runner.sketch.memory import plan_memory
+from yaqa_runner.sketch.reference import cosine_similarity, sketch_a, sketch_b
+from yaqa_runner.sketch.regularize import regularize
+from yaqa_runner.sketch.settings import SketchSettings, sketch_key
+from yaqa_runner.sketch.store import LayerFactors, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketch.triangle import pack_triangle, unpack_triangle
+
+CPU = torch.device("cpu")
+PLENTY = 1 << 40
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SourceModel:
+    directory = save_checkpoint(tmp_path_factory.mktemp("models") / request.param, request.param)
+    return load_source_model(inspect_snapshot(directory), CPU)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> TokenSet:
+    return TokenSet(torch.randint(2, 300, (6, 12), generator=torch.Generator().manual_seed(1)))
+
+
+def take(
+    source: SourceModel,
+    tokens: TokenSet,
+    settings: SketchSettings,
+    directory: Path,
+    budget: int = PLENTY,
+    check: Callable[[], None] = lambda: None,
+    warn: Callable[[str, str], None] = lambda code, message: None,
+) -> Sketch:
+    return compute_sketch(source, "0" * 64, tokens, settings, directory, budget, lambda a, b: None, check, warn)
+
+
+def captured(source: SourceModel, tokens: TokenSet, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and gradients of every linear, ``[S, T, n]``, by autograd through retained outputs."""
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    outputs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    handles = [
+        layer.module.register_forward_hook(
+            lambda module, inputs, output, name=layer.name: outputs.__setitem__(name, (inputs[0], output))
+        )
+        for layer in source.linears
+    ]
+    source.model.requires_grad_(True)
+    try:
+        logits = source.model(input_ids=tokens.tokens, use_cache=False).logits
+        labels_gradient = sampled_label_gradient(logits.detach(), seed, 0, 0)
+        labels = (torch.softmax(logits.detach(), -1) - labels_gradient).argmax(-1)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        names = list(outputs)
+        gradients = torch.autograd.grad(loss, [outputs[name][1] for name in names])
+        for name, gradient in zip(names, gradients, strict=True):
+            found[name] = (outputs[name][0].detach(), gradient.detach())
+    finally:
+        for handle in handles:
+            handle.remove()
+        source.model.requires_grad_(False)
+    return found
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(actual.double(), expected.double(), rtol=2e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_hooks_capture_inputs_and_gradients_of_the_summed_loss(source: SourceModel, tokens: TokenSet) -> None:
+    expected = captured(source, tokens, 3)
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    visit_gradients(
+        source.model, source.linears, tokens.tokens, 3, 0, 1, lambda layer, x, g: seen.__setitem__(layer.name, (x, g))
+    )
+    assert set(seen) == {layer.name for layer in source.linears}
+    for name, (x, g) in seen.items():
+        assert close(x, expected[name][0]), name
+        assert close(g, expected[name][1]), name
+    assert all(parameter.grad is None for parameter in source.model.parameters())
+
+
+def test_sketch_a_is_the_literal_power_iteration(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
+    data = captured(source, tokens, 3)
+    sketch = take(source, tokens, SketchSettings("a", 4, 3), tmp_path / "a")
+    for layer in source.linears[:5]:
+        x, g = (part.flatten(0, 1) for part in data[layer.name])
+        expected_input, expected_output = sketch_a(x, g, 4)
+        factors = sketch.factors(layer.name)
+        assert close(factors.input, expected_input), layer.name
+        assert close(factors.output, expected_output), layer.name
+        assert close(factors.second_moment, x.double().T @ x.double() / len(x)), layer.name
+
+
+def test_the_first_half_step_is_the_second_moment(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
+    sketch = take(source, tokens, SketchSettings("a", 1, 3), tmp_path / "a")
+    for layer in source.linears:
+        factors = sketch.factors(layer.name)
+        assert torch.equal(factors.input, factors.second_moment)
+        assert torch.equal(factors.output, torch.eye(layer.rows))
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_sketch_b_is_the_literal_sum_over_sequences(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, rounds: int
+) -> None:
+    data = captured(source, tokens, 3)
+    sketch = take(source, tokens, SketchSettings("b", rounds, 3), tmp_path / "b")
+    for layer in source.linears[:4]:
+        x, g = data[layer.name]
+        expected_input, expected_output = sketch_b(x, g, rounds)
+        factors = sketch.factors(layer.name)
+        assert close(factors.input / factors.input.trace(), expected_input / expected_input.trace()), layer.name
+        assert close(factors.output / factors.output.trace(), expected_output / expected_output.trace()), layer.name
+        gradients = g.double().transpose(1, 2) @ x.double()
+        trace = float(gradients.square().sum()) / tokens.count
+        assert float(factors.input.trace() * factors.output.trace()) == pytest.approx(trace, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_streaming_gives_what_caching_gives(source: SourceModel, tokens: TokenSet, tmp_path: Path, kind: str) -> None:
+    settings = SketchSettings(kind, 3, 3, label_samples=2)  # type: ignore[arg-type]
+    cached = take(source, tokens, settings, tmp_path / "cached")
+    assert plan_memory(source.linears, 6, 12, settings, 1, CPU).mode == "streaming"
+    streaming = take(source, tokens, settings, tmp_path / "streaming", budget=1)
+    for layer in source.linears:
+        one, other = cached.factors(layer.name), streaming.factors(layer.name)
+        assert close(one.input, other.input), layer.name
+        assert close(one.output, other.output), layer.name
+        assert close(one.second_moment, other.second_moment), layer.name
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SketchSettings("a", 3, 3)
+    expected = take(source, tokens, settings, tmp_path / "plenty")
+
+    def scarce(model: object, layers: list[LinearLayer], batch: torch.Tensor, *rest: object) -> None:
+        if len(batch) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        visit_gradients(model, layers, batch, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compute_module, "visit_gradients", scarce)
+    warnings: list[str] = []
+    scarcely = take(source, tokens, settings, tmp_path / "scarce", warn=lambda code, _: warnings.append(code))
+    assert warnings and set(warnings) == {"batch-halved"}
+    for layer in source.linears:
+        assert close(scarcely.factors(layer.name).output, expected.factors(layer.name).output)
+
+
+def test_a_batch_of_one_that_does_not_fit_fails(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*rest: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(compute_module, "visit_gradients", never)
+    with pytest.raises(MemoryError):
+        take(source, tokens, SketchSettings("a", 2, 3), tmp_path / "never")
+
+
+@pytest.mark.parametrize("budget", [PLENTY, 1])
+def test_an_interrupted_sketch_goes_on_where_it_was(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, budget: int
+) -> None:
+    settings = SketchSettings("a", 4, 3)
+    expected = take(source, tokens, settings, tmp_path / "whole", budget)
+    calls = [0]
+
+    def count() -> None:
+        calls[0] += 1
+
+    take(source, tokens, settings, tmp_path / "counted", budget, count)
+    stop_at = int(calls[0] * 0.7)
+    calls[0] = 0
+
+    def interrupt() -> None:
+        calls[0] += 1
+        if calls[0] == stop_at:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        take(source, tokens, settings, tmp_path / "resumed", budget, interrupt)
+    assert not (tmp_path / "resumed").exists()
+    calls[0] = 0
+    resumed = take(source, tokens, settings, tmp_path / "resumed", budget, count)
+    if budget == 1:
+        assert calls[0] < stop_at
+    assert {name: file.sha256 for name, file in resumed.record.files.items()} == {
+        name: file.sha256 for name, file in expected.record.files.items()
+    }
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
+    calls = [0]
+
+    def interrupt() -> None:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        take(source, tokens, SketchSettings("a", 4, 3), tmp_path / "sketch", 1, interrupt)
+    other = take(source, tokens, SketchSettings("a", 4, 99), tmp_path / "sketch", 1)
+    clean = take(source, tokens, SketchSettings("a", 4, 99), tmp_path / "clean", 1)
+    assert other.record.files == clean.record.files
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_equal_inputs_are_stored_once(source: SourceModel, tokens: TokenSet) -> None:
+    leaders = find_input_groups(source, tokens.tokens[:1])
+    if any("q_proj" in name for name in leaders):
+        assert leaders["model.layers.1.self_attn.v_proj"] == "model.layers.1.self_attn.q_proj"
+        assert leaders["model.layers.1.mlp.up_proj"] == "model.layers.1.mlp.gate_proj"
+        assert leaders["model.layers.1.mlp.down_proj"] == "model.layers.1.mlp.down_proj"
+    seen: list[str] = []
+    visit_inputs(source.model, source.linears, tokens.tokens, lambda layer, x: seen.append(layer.name))
+    assert set(seen) == set(leaders)
+
+
+def test_symmetric_products_and_both_contraction_orders_agree() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = torch.randn(3, 20, 300, generator=generator), torch.randn(3, 20, 210, generator=generator)
+    direct, gram = sequence_moments(x, g, "direct"), sequence_moments(x, g, "gram")
+    through = sequence_moments_through(x, g, torch.eye(300), torch.eye(210))
+    for one, two, three in zip(direct, gram, through, strict=True):
+        assert close(one, two) and close(one, three)
+    flat = x.flatten(0, 1)
+    factor = flat.T @ flat
+    assert close(
+        quadratic_forms(flat, factor), torch.einsum("ti,ij,tj->t", flat.double(), factor.double(), flat.double())
+    )
+    weights = torch.rand(60, generator=generator)
+    assert close(weighted_moment(flat, weights), flat.double().T @ (flat.double() * weights.double()[:, None]))
+
+
+def test_the_cheaper_order_is_chosen_by_shape() -> None:
+    assert cheapest_order(2048, 8192, 8192) == "gram"
+    assert cheapest_order(8192, 256, 256) == "direct"
+
+
+def test_labels_are_drawn_from_the_model_whatever_the_batch() -> None:
+    logits = torch.randn(4, 50, 7, generator=torch.Generator().manual_seed(0))
+    whole = sampled_label_gradient(logits, 1, 10, 0)
+    assert torch.equal(whole[2:], sampled_label_gradient(logits[2:], 1, 12, 0))
+    assert not torch.equal(whole, sampled_label_gradient(logits, 1, 10, 1))
+    assert torch.allclose(whole.sum(-1), torch.zeros(4, 50), atol=1e-5)
+    many = torch.stack([sampled_label_gradient(logits, seed, 0, 0) for seed in range(400)])
+    assert float(many.mean(0).abs().max()) < 0.12
+
+
+def test_the_cosine_estimate_is_near_the_brute_force_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(6, 6, generator=generator) / 2 + torch.eye(6)
+    gradients = mixing @ torch.randn(2000, 6, 5, generator=generator)
+    factor_output = mixing @ mixing.T
+    estimate = estimate_cosine(gradients, torch.eye(5), factor_output)
+    assert estimate is not None
+    assert estimate == pytest.approx(cosine_similarity(gradients, torch.eye(5), factor_output), abs=0.03)
+    poor = estimate_cosine(gradients, torch.eye(5), torch.diag(torch.tensor([1.0, 0, 0, 0, 0, 0])))
+    assert poor is not None and poor < estimate - 0.1
+    assert estimate_cosine(torch.zeros(8, 3, 3), torch.eye(3), torch.eye(3)) is None
+
+
+def test_effective_ranks() -> None:
+    assert effective_rank(torch.eye(9)) == pytest.approx(9)
+    assert effective_rank(torch.ones(9, 9)) == pytest.approx(1)
+    assert effective_rank(torch.zeros(9, 9)) == 0
+
+
+def test_triangles_come_back() -> None:
+    matrix = torch.randn(7, 7)
+    matrix = matrix + matrix.T
+    packed = pack_triangle(matrix)
+    assert packed.tolist()[:3] == [matrix[0, 0].item(), matrix[1, 0].item(), matrix[1, 1].item()]
+    assert torch.equal(unpack_triangle(packed), matrix)
+    with pytest.raises(ValueError):
+        unpack_triangle(torch.zeros(5))
+
+
+def test_damaged_and_foreign_sketches_are_told_apart(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
+    settings = SketchSettings("a", 2, 3)
+    sketch = take(source, tokens, settings, tmp_path / "sketch")
+    assert sketch.key == sketch_key("0" * 64, tokens.sha256, settings)
+    assert open_sketch(tmp_path / "sketch", sketch.key).layers.keys() == sketch.layers.keys()
+    linked = link_sketch(sketch, tmp_path / "linked")
+    assert linked.record == sketch.record
+    with pytest.raises(SketchUnreadable, match="another source"):
+        open_sketch(tmp_path / "sketch", "f" * 64)
+    with pytest.raises(SketchUnreadable):
+        open_sketch(tmp_path / "nowhere")
+    path = tmp_path / "linked" / "block-0000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(SketchUnreadable, match="damaged"):
+        open_sketch(tmp_path / "linked")
+
+
+def test_factors_that_say_nothing_fall_back_to_one_sided() -> None:
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    moment = x.T @ x
+    dead = regularize(LayerFactors(moment, torch.zeros(3, 3), moment), 0.01, 0.1)
+    assert dead.output is None and dead.reason is not None
+    nan = regularize(LayerFactors(torch.full((4, 4), float("nan")), torch.eye(3), moment), 0.01, 0.1)
+    assert nan.input is nan.moment and nan.output is not None
+    sound = regularize(LayerFactors(moment, torch.eye(3) * 5, moment), 0.01, 0.1)
+    assert sound.reason is None
+    assert sound.scale == pytest.approx(float(moment.diagonal().mean()) * 5, rel=1e-4)
+
+
+def test_linears_that_saw_no_tokens_keep_the_identity() -> None:
+    for iteration in (IterationA(3, 4, CPU), IterationB(3, 4, CPU)):
+        iteration.begin(1)
+        iteration.finish()
+        assert torch.equal(iteration.scaled_factors()[1], torch.eye(3))
