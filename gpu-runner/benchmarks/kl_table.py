@@ -10,6 +10,7 @@ a model, at equal grids and calibration. Published figures come from finished fi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.calibration.overlap import HeldOut
 from yaqa_runner.calibration.text import calibration_from_text, evaluation_from_text
@@ -28,9 +30,11 @@ from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales
 from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
-from yaqa_runner.sketch.settings import SketchSettings
+from yaqa_runner.sketch.settings import SketchSettings, sketch_key
+from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
 
 QUANTIZERS = ("rtn", "gptq", "gptq+refine", "two-sided", "two-sided+refine")
 
@@ -83,6 +87,31 @@ def round_model(
     return {layer.name: layer.codes for layer in round_layers(tasks)}
 
 
+def open_kept(directory: Path, key: str) -> Sketch | None:
+    """The sketch that an earlier run kept, if it is the same one."""
+    try:
+        return open_sketch(directory, key)
+    except SketchUnreadable:
+        return None
+
+
+def tune_model(
+    source: SourceModel,
+    grids: dict[str, FixedGrid],
+    codes: dict[str, torch.Tensor],
+    tokens: torch.Tensor,
+    steps: int,
+    learning_rate: float,
+) -> dict[str, FixedGrid]:
+    """Grids with tuned scales."""
+    tasks = [
+        TuningTask(f"{linear.name}.weight", codes[linear.name], grids[linear.name], isinstance(linear.module, Conv1D))
+        for linear in source.linears
+    ]
+    tuned = tune_scales(source.model, tasks, tokens, steps=steps, learning_rate=learning_rate).grids
+    return {name.removesuffix(".weight"): grid for name, grid in tuned.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
@@ -98,6 +127,9 @@ def main() -> None:
     parser.add_argument("--sigma-input", type=float, default=0.01)
     parser.add_argument("--sigma-output", type=float, default=0.1)
     parser.add_argument("--sweeps", type=int, default=3)
+    parser.add_argument("--tune", type=int, default=0, metavar="STEPS", help="tune the refined result's scales too")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--keep", type=Path, help="folder that keeps the sketch for the next run")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
 
@@ -116,13 +148,16 @@ def main() -> None:
         arguments.calibration, source.tokenizer, arguments.sequences, arguments.length, 0, held_out, warn
     )
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        sketch = compute_sketch(
+    with contextlib.ExitStack() as stack:
+        folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settings = SketchSettings(arguments.sketch, arguments.iterations, 0)
+        key = sketch_key(fingerprint_files(snapshot), calibration.sha256, settings)
+        sketch = open_kept(folder / key[:16], key) or compute_sketch(
             source,
             fingerprint_files(snapshot),
             calibration,
-            SketchSettings(arguments.sketch, arguments.iterations, 0),
-            Path(folder) / "sketch",
+            settings,
+            folder / key[:16],
             8 << 30,
             lambda done, total: None,
             lambda: None,
@@ -141,13 +176,16 @@ def main() -> None:
         grids = {
             linear.name: grid.fit(linear.weight(), layers[linear.name].input.diagonal) for linear in source.linears
         }
-        for quantizer in arguments.quantizers:
+        names = [*arguments.quantizers, *(["two-sided+refine+tune"] if arguments.tune else [])]
+        for quantizer in names:
             started = time.perf_counter()
-            codes = round_model(source, layers, grids, quantizer, arguments.sweeps)
+            codes = round_model(source, layers, grids, quantizer.removesuffix("+tune"), arguments.sweeps)
+            if quantizer.endswith("+tune"):
+                grids = tune_model(source, grids, codes, calibration.tokens, arguments.tune, arguments.learning_rate)
             seconds = time.perf_counter() - started
             for linear in source.linears:
                 decoded = grids[linear.name].decode(codes[linear.name])
-                if linear.module.weight.shape != decoded.shape:
+                if isinstance(linear.module, Conv1D):
                     decoded = decoded.T
                 linear.module.weight = torch.nn.Parameter(decoded.contiguous(), requires_grad=False)
             kl = kl_by_sequence(source, report, reference)
@@ -165,7 +203,7 @@ def main() -> None:
                     "seconds": seconds,
                 }
             )
-            print(f"{text:>8} {quantizer:<18} {mean:.5f} ± {error:.5f}   {seconds:6.2f} s", flush=True)
+            print(f"{text:>8} {quantizer:<22} {mean:.5f} ± {error:.5f}   {seconds:6.2f} s", flush=True)
     if arguments.json:
         print(json.dumps({"rows": rows}))
 

@@ -194,7 +194,8 @@ def _kl(
         like = model.get_parameter(task.parameter)
         weights[task.parameter] = (weight.T if task.transposed else weight).to(like.dtype)
     quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
-    return (original.exp() * (original - quantized)).sum(-1).mean()
+    divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
+    return divergence.mean()
 
 
 def _continuous_keys(grid: FixedGrid) -> list[str]:
