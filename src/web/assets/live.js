@@ -7,7 +7,7 @@ if (root !== null) {
 		const parts = JSON.parse(message.data);
 		for (const [id, markup] of Object.entries(parts)) {
 			const element = document.getElementById(id);
-			// A part that holds the focus or an open fold is left alone until the reader is done with it.
+			// A part that holds the focus is left alone until the reader is done with it.
 			if (element !== null && !element.contains(document.activeElement) && element.innerHTML !== markup) {
 				element.innerHTML = markup;
 			}

@@ -57,8 +57,9 @@ ${
 		? empty
 		: variantTable({
 				variants: page.items,
-				caption: filtered ? "Published variants that fit" : "Published variants",
+				caption: `${filtered ? "Published variants that fit" : "Published variants"}. Bars, from the top: this variant, GPTQ, round to nearest.`,
 				withSource: true,
+				withJob: true,
 				newestSha: null,
 				now: context.now,
 			})

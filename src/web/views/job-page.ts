@@ -4,7 +4,7 @@ import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/recor
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import type { StageName } from "../../protocol/events.ts";
 import type { Quantizer } from "../../protocol/manifest.ts";
-import { formatEstimate, formatPercent } from "../../publish/figures.ts";
+import { formatEstimate } from "../../publish/figures.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";
@@ -35,6 +35,8 @@ const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
 	"one-sided": "GPTQ",
 	rtn: "Round to nearest",
 };
+
+const METRIC_COLUMNS = [QUANTIZER_NAMES["two-sided"], QUANTIZER_NAMES["one-sided"], QUANTIZER_NAMES.rtn] as const;
 
 /** The happy path, as a person follows it. */
 const STEPS: readonly JobState[] = [
@@ -82,7 +84,7 @@ function timelinePart({ progress, job, now }: JobView): Html {
 		const next = progress.states[index + 1];
 		const current = next === undefined;
 		const until = next?.at ?? (isTerminal(job.state) ? null : now);
-		return html`<li${current && html` aria-current="step"`}>${state === null ? entry.state : jobBadge(state)}<small class="quiet">${
+		return html`<li${current && html` aria-current="step"`}>${current && state !== null ? jobBadge(state) : html`<span class="past">${state === null ? entry.state : jobStateWord(state).text}</span>`}<small class="quiet">${
 			until === null ? timeElement(entry.at, now) : formatSeconds((until.getTime() - entry.at.getTime()) / 1000)
 		}</small></li>`;
 	})}</ol>`;
@@ -131,27 +133,26 @@ function stagesPart({ progress, job }: JobView): Html {
 	return html`<ol class="stages">${progress.stages.map((stage) => {
 		const name = STAGE_NAMES[stage.stage];
 		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage)}</span></li>`;
-	})}</ol>
-${progress.layerCount > 0 && layersFold(progress)}`;
+	})}</ol>`;
 }
 
-function layersFold(progress: JobProgress): Html {
-	const cell = (value: number | null): string => (value === null ? "–" : formatPercent(value));
-	return html`<h3>Layers: ${formatCount(progress.layerCount)} rounded</h3>
-<div class="scroll"><table><caption>The last ones; error of the rounding as a share of round to nearest's, lower is better</caption>
+function layersPart({ progress }: JobView): Html {
+	if (progress.layerCount === 0) return html`<p class="quiet">None is rounded yet.</p>`;
+	const cell = (value: number | null): string => (value === null ? "–" : `${(value * 100).toFixed(0)} %`);
+	return html`<div class="scroll"><table class="cards"><caption>The last of ${formatCount(progress.layerCount)}: error of the rounding as a share of round to nearest's, lower is better</caption>
 <thead><tr><th scope="col">Layer</th><th scope="col">Recipe</th><th scope="col" class="number">YAQA</th><th scope="col" class="number">GPTQ</th></tr></thead>
-<tbody>${[...progress.layers]
-		.reverse()
+<tbody>${progress.layers
+		.toReversed()
 		.map(
 			(layer) =>
-				html`<tr><td><code>${layer.name}</code></td><td><span class="tag">${layer.recipe}</span></td><td class="number">${cell(layer.twoSided)}</td><td class="number">${cell(layer.oneSided)}</td></tr>`,
+				html`<tr><th scope="row"><code>${layer.name}</code></th><td data-label="Recipe"><span class="tag">${layer.recipe}</span></td><td data-label="YAQA" class="number">${cell(layer.twoSided)}</td><td data-label="GPTQ" class="number">${cell(layer.oneSided)}</td></tr>`,
 		)}</tbody></table></div>`;
 }
 
 function metricsPart({ progress }: JobView): Html {
 	if (progress.metrics.length === 0) return html`<p class="quiet">No file is measured yet.</p>`;
 	const recipes = [...new Set(progress.metrics.map((row) => row.recipe))];
-	return html`<div class="scroll"><table><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
+	return html`<div class="scroll"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
 <thead><tr><th scope="col">Recipe</th><th scope="col">${QUANTIZER_NAMES["two-sided"]}</th><th scope="col">${QUANTIZER_NAMES["one-sided"]}</th><th scope="col">${QUANTIZER_NAMES.rtn}</th><th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
 ${recipes.map((recipe) => {
 	const of = (quantizer: Quantizer) =>
@@ -159,15 +160,23 @@ ${recipes.map((recipe) => {
 	const [ours, gptq, rtn] = [of("two-sided"), of("one-sided"), of("rtn")];
 	const change = ours === undefined ? null : formatChange(ours.mean, gptq?.mean ?? null);
 	return html`<tr><th scope="row"><span class="tag">${recipe}</span></th>${[ours, gptq, rtn].map(
-		(estimate) => html`<td>${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`,
-	)}<td class="number">${change ?? "–"}</td></tr>`;
+		(estimate, column) =>
+			html`<td data-label="${METRIC_COLUMNS[column] ?? ""}" class="estimate">${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`,
+	)}<td data-label="YAQA against GPTQ" class="number">${change ?? "–"}</td></tr>`;
 })}
 </tbody></table></div>`;
 }
 
 function variantsPart({ variants, now }: JobView): Html {
 	if (variants.length === 0) return html`<p class="quiet">None.</p>`;
-	return variantTable({ variants, caption: "What this job makes", withSource: false, newestSha: null, now });
+	return variantTable({
+		variants,
+		caption: "What this job makes",
+		withSource: false,
+		withJob: false,
+		newestSha: null,
+		now,
+	});
 }
 
 function warningsPart({ progress }: JobView): Html | null {
@@ -196,6 +205,7 @@ export function jobParts(view: JobView): Readonly<Record<string, string>> {
 		"part-refusal": (refusalPart(view) ?? none).markup,
 		"part-timeline": timelinePart(view).markup,
 		"part-stages": stagesPart(view).markup,
+		"part-layers": layersPart(view).markup,
 		"part-metrics": metricsPart(view).markup,
 		"part-variants": variantsPart(view).markup,
 		"part-warnings": (warningsPart(view) ?? none).markup,
@@ -217,7 +227,8 @@ export function jobPage(context: PageContext, view: JobView): string {
 <h2>States</h2>
 <div id="part-timeline">${part("part-timeline")}</div>
 <section class="panel"><h2>Progress</h2>
-<div id="part-stages">${part("part-stages")}</div></section>
+<div id="part-stages">${part("part-stages")}</div>
+<details><summary>Layers</summary><div id="part-layers">${part("part-layers")}</div></details></section>
 <h2>Measured so far</h2>
 <div id="part-metrics">${part("part-metrics")}</div>
 <h2>Variants</h2>

@@ -32,6 +32,7 @@ ${
 				variants: source.variants,
 				caption: `Variants of ${source.repo}`,
 				withSource: false,
+				withJob: true,
 				newestSha: source.newestSha,
 				now: context.now,
 			})

@@ -31,6 +31,8 @@ export function variantTable(options: {
 	readonly variants: readonly VariantSummary[];
 	readonly caption: string;
 	readonly withSource: boolean;
+	/** Unfinished variants link to their job, except on its own page. */
+	readonly withJob: boolean;
 	readonly newestSha: string | null;
 	readonly now: Date;
 }): Html {
@@ -57,14 +59,16 @@ ${variants.map((variant) => {
 		html`<small class="quiet">${timeElement(new Date(variant.publishedAt), now)} from commit <code>${shortSha(variant.source.sha)}</code></small>`
 	}</th>
 <td data-label="Size" class="number">${figure(variant.bytes === null ? null : formatBytes(variant.bytes))}</td>
-<td data-label="KL, nats a token"><span>${figure(variant.klNats === null ? null : formatEstimate(variant.klNats))}</span>${comparison(variant)}</td>
+<td data-label="KL, nats a token"><span class="estimate">${figure(variant.klNats === null ? null : formatEstimate(variant.klNats))}</span>${comparison(variant)}</td>
 <td data-label="Against GPTQ" class="number">${figure(change)}</td>
 <td data-label="Same top token" class="number">${figure(variant.topOneAgreement === null ? null : formatPercent(variant.topOneAgreement))}</td>
 <td data-label="State"><span>${variantBadge(variant.state)}${outdated && html`<small class="quiet">of an older commit</small>`}</span></td>
 <td data-label="On the Hub">${
 		variant.state === "published"
-			? html`<a href="${variant.url}">${variant.repo.split("/").at(-1) ?? variant.repo}</a>`
-			: html`<a href="/jobs/${variant.jobId}">its job</a>`
+			? html`<a href="${variant.url}" title="${variant.repo}" aria-label="${variant.repo} on the Hub">Open</a>`
+			: options.withJob
+				? html`<a href="/jobs/${variant.jobId}">See its job</a>`
+				: "–"
 	}</td>
 </tr>
 `;
