@@ -9,6 +9,7 @@ from tiny_checkpoints import linear_weights, load_original, save_checkpoint
 
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.protocol.recipes import RECIPE_NAMES, RecipeName
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ def test_a_model_that_cannot_be_written_is_known_before_rounding(recipe: Recipe,
     names = set(linear_weights(load_original(source)))
     with pytest.raises(ExportError):
         container_for(recipe).untouched(source, names)
+
+
+@pytest.mark.parametrize("known", RECIPE_NAMES, ids=lambda known: known.name)
+def test_every_recipe_has_a_container_that_stores_the_bits_it_says(known: RecipeName) -> None:
+    container = container_for(Recipe(known.container, known.name, known.bits, known.default_group))
+    assert container.name == known.container
+    assert container.grid().bits_per_weight == known.bits_per_weight
+    assert container.grid().supports(256, 256)
 
 
 def test_recipes_without_a_container_are_refused() -> None:

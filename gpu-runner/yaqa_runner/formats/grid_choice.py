@@ -10,14 +10,23 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 
 
 class ContainerGrid:
-    """``grid`` where ``accepts(rows, columns)`` says so; ``fallback`` (or nothing) elsewhere."""
+    """``grid`` where ``accepts(rows, columns)`` says so; ``fallback`` (or nothing) elsewhere.
 
-    def __init__(self, grid: Grid, accepts: Callable[[int, int], bool], fallback: Grid | None = None) -> None:
+    ``bits_per_weight`` is told where the container stores scales wider than the grid needs.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        accepts: Callable[[int, int], bool],
+        fallback: Grid | None = None,
+        bits_per_weight: float | None = None,
+    ) -> None:
         self.grid = grid
         self.accepts = accepts
         self.fallback = fallback
         self.name = grid.name
-        self.bits_per_weight = grid.bits_per_weight
+        self.bits_per_weight = grid.bits_per_weight if bits_per_weight is None else bits_per_weight
 
     def _choice(self, rows: int, columns: int) -> Grid | None:
         if self.accepts(rows, columns) and self.grid.supports(rows, columns):

@@ -56,8 +56,10 @@ class OnnxContainer:
         return f"model_{SUFFIXES[self.dtype]}.onnx"
 
     def grid(self) -> Grid:
-        """Symmetric; the last block of a row may be short."""
-        return ContainerGrid(SymmetricGrid(self.settings.bits, self.settings.block), lambda rows, columns: rows > 0)
+        """Symmetric; the last block of a row may be short. Scales have the activations' width."""
+        bits, block = self.settings.bits, self.settings.block
+        stored = bits + (16 if self.settings.half else 32) / block
+        return ContainerGrid(SymmetricGrid(bits, block), lambda rows, _: rows > 0, bits_per_weight=stored)
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the activations' type."""
