@@ -88,7 +88,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 			accounts = Accounts.parse(JSON.parse(readFileSync(join(dataDirectory, "accounts.json"), "utf8")));
 			sourceRepo = result.source.repo;
 		},
-		{ timeout: 600_000 },
+		{ timeout: 850_000 },
 	);
 
 	after(async () => {
@@ -209,7 +209,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 					const answers = comments.slice(place + 1).filter((comment) => comment.author?.name === accounts.bot.name);
 					return answers.map((answer) => answer.data.latest.raw ?? "").find((raw) => fits.test(raw)) ?? null;
 				},
-				{ seconds: 30 },
+				{ seconds: 90 },
 			);
 		}
 
@@ -255,7 +255,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 					const jobs = await jobsOf(accounts.botUrl, sourceRepo);
 					return jobs.length > 1 ? (jobs[0] ?? null) : null;
 				},
-				{ seconds: 30 },
+				{ seconds: 90 },
 			);
 			const sketch: string[] = [];
 			const end = await followJob({
@@ -284,7 +284,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 					const texts = comments.map((comment) => comment.data.latest.raw ?? "");
 					return texts.find((raw) => raw.includes(variant.repo) && raw.includes("gguf:q8_0")) ?? null;
 				},
-				{ seconds: 30 },
+				{ seconds: 90 },
 			);
 			assert.match(answer, /gguf:q8_0/);
 			for (const file of gguf?.files ?? []) {

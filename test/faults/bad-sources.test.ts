@@ -107,7 +107,7 @@ async function runBot(args: readonly string[], hubUrl: string): Promise<{ code: 
 	return { code, output };
 }
 
-describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => {
+describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => {
 	let tiny: TinyStack;
 	before(async () => {
 		tiny = await startTinyStack();
@@ -127,7 +127,7 @@ describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => 
 					const raw = discussion?.at(0)?.data.latest.raw ?? "";
 					return says.test(raw) ? raw : null;
 				},
-				{ seconds: 30 },
+				{ seconds: 90 },
 			);
 			assert.doesNotMatch(text, /undefined|\[object/);
 			assert.equal((await tiny.discussionsOf(repo)).length, 1);
@@ -165,7 +165,7 @@ describe("a source that cannot be quantized", { skip, timeout: 240_000 }, () => 
 		await waitFor(
 			"The job of a good push",
 			async () => ((await jobsOf(tiny.stack.botUrl, "demo/good")).at(0)?.state === "done" ? true : null),
-			{ seconds: 120 },
+			{ seconds: 300 },
 		);
 	});
 });

@@ -8,7 +8,7 @@ import { startTinyStack, type TinyStack } from "./tiny-stack.ts";
 
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
 
-describe("deliveries", { skip, timeout: 240_000 }, () => {
+describe("deliveries", { skip, timeout: 800_000 }, () => {
 	let tiny: TinyStack;
 	before(async () => {
 		tiny = await startTinyStack({ configuration: { sweep: { cron: "*/3 * * * * *" } } });
@@ -26,7 +26,7 @@ describe("deliveries", { skip, timeout: 240_000 }, () => {
 			botUrl: tiny.stack.botUrl,
 			id: job.id,
 			onEvent: () => {},
-			patienceSeconds: 120,
+			patienceSeconds: 300,
 		});
 		assert.equal(end.job.state, "done", JSON.stringify(end.job.refusal));
 		await sleep(4000);

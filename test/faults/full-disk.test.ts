@@ -21,7 +21,7 @@ async function mountSmallDisk(path: string, size: string): Promise<boolean> {
 	}
 }
 
-describe("a full disk", { timeout: 180_000 }, () => {
+describe("a full disk", { timeout: 800_000 }, () => {
 	const dataDirectory = mkdtempSync(join(tmpdir(), "yaqa-disk-"));
 	const runs = join(dataDirectory, "bot", "runs");
 	let tiny: TinyStack | null = null;
@@ -49,8 +49,8 @@ describe("a full disk", { timeout: 180_000 }, () => {
 		const { stack } = tiny;
 		const repo = "demo/full";
 		await tiny.push(repo, await tiny.modelFiles());
-		const job = await waitFor("A job", async () => (await jobsOf(stack.botUrl, repo)).at(0) ?? null, { seconds: 60 });
-		const failed = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 90 });
+		const job = await waitFor("A job", async () => (await jobsOf(stack.botUrl, repo)).at(0) ?? null, { seconds: 90 });
+		const failed = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 300 });
 		assert.equal(failed.job.state, "failed");
 		assert.equal(failed.job.refusal?.code, "disk-full", JSON.stringify(failed.job.refusal));
 		assert.deepEqual(await tiny.botRepos(), []);
@@ -66,7 +66,7 @@ describe("a full disk", { timeout: 180_000 }, () => {
 		const done = await waitFor(
 			"The job's second try",
 			async () => (await jobsOf(stack.botUrl, repo)).find((candidate) => candidate.state === "done") ?? null,
-			{ seconds: 120 },
+			{ seconds: 300 },
 		);
 		assert.ok(done);
 		assert.deepEqual(await tiny.botRepos(), ["yaqa-bot/full-YAQA-GGUF", "yaqa-bot/full-YAQA-W4A16"]);

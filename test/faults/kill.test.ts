@@ -32,7 +32,7 @@ function hasReached(state: string, wanted: string): boolean {
 	return ORDER.indexOf(state) >= ORDER.indexOf(wanted);
 }
 
-describe("SIGKILL", { skip, timeout: 600_000 }, () => {
+describe("SIGKILL", { skip, timeout: 800_000 }, () => {
 	let tiny: TinyStack;
 	before(async () => {
 		tiny = await startTinyStack({ configuration: { sweep: { cron: "*/3 * * * * *" } } });
@@ -88,7 +88,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 					assert.ok(ORDER.includes(state), `the job is ${state}`);
 					return hasReached(state, moment.state) ? state : null;
 				},
-				{ seconds: 120 },
+				{ seconds: 300 },
 			);
 			await sleep(moment.waitMs);
 			const before = seen === "done" ? seen : (await getJobPage(stack.botUrl, id)).job.state;
@@ -102,7 +102,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 		}
 		context.diagnostic(`killed while the job was ${hit.join(", ")}; ${pushes} pushes`);
 		assert.ok(job);
-		const end = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 120 });
+		const end = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 300 });
 		assert.equal(end.job.state, "done", JSON.stringify(end.job.refusal));
 
 		const jobs = await jobsOf(stack.botUrl, REPO);
@@ -124,7 +124,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 		const { stack } = tiny;
 		const repo = "demo/shot";
 		await tiny.push(repo, await tiny.modelFiles());
-		const job = await waitFor("A job", async () => (await jobsOf(stack.botUrl, repo)).at(0) ?? null, { seconds: 60 });
+		const job = await waitFor("A job", async () => (await jobsOf(stack.botUrl, repo)).at(0) ?? null, { seconds: 90 });
 		const pids = await waitFor(
 			"The run's process",
 			async () => {
@@ -135,7 +135,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 			{ seconds: 60 },
 		);
 		for (const pid of pids) process.kill(pid, "SIGKILL");
-		const end = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 120 });
+		const end = await followJob({ botUrl: stack.botUrl, id: job.id, onEvent: () => {}, patienceSeconds: 300 });
 		assert.equal(end.job.state, "done", JSON.stringify(end.job.refusal));
 		assert.ok(end.job.fence > 1, `attempt ${end.job.fence}`);
 		assert.deepEqual(
@@ -148,7 +148,7 @@ describe("SIGKILL", { skip, timeout: 600_000 }, () => {
 		await waitFor(
 			"The end of every run",
 			async () => ((await processesBelow(join(tiny.stack.dataDirectory, "bot", "runs"))).length === 0 ? true : null),
-			{ seconds: 30 },
+			{ seconds: 90 },
 		);
 	});
 });
