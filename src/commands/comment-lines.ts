@@ -2,9 +2,7 @@ import type { Nodes } from "mdast";
 import { fromMarkdown } from "mdast-util-from-markdown";
 import { gfmFromMarkdown } from "mdast-util-gfm";
 import { gfm } from "micromark-extension-gfm";
-
-/** The Hub's own limit of a comment. */
-export const MAXIMUM_COMMENT_CHARACTERS = 65_536;
+import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 
 /** Stands where code, a link or HTML was, so that a command around it is seen to be incomplete instead of being run. */
 export const REMOVED = "\uFFFC";

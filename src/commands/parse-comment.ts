@@ -1,6 +1,7 @@
+import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import { type Container, nearestWord, parseRecipe, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { COMMANDS, type CommandName } from "./command-table.ts";
-import { commentLines, MAXIMUM_COMMENT_CHARACTERS, REMOVED } from "./comment-lines.ts";
+import { commentLines, REMOVED } from "./comment-lines.ts";
 
 export type ParsedCommand =
 	/** `recipes` are canonical; empty means the operator's defaults. */

@@ -68,7 +68,12 @@ export function renderRequest(
 		readonly variants: readonly VariantRecord[];
 	},
 ): string {
-	const { request, job, variants } = state;
+	const { request, job } = state;
+	// The job may make more than this person asked for.
+	const variants =
+		request.recipes.length === 0
+			? state.variants
+			: state.variants.filter((variant) => request.recipes.includes(variant.recipe));
 	if (request.refusal !== null) return `**I cannot do that.** ${refusalText(request.refusal)}`;
 	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants)}`;
 	if (job === null) return `**All of this is published already.**${table}`;

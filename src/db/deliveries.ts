@@ -43,6 +43,18 @@ export async function insertDelivery(
 	return { stored: false, id: found.id };
 }
 
+/** A delivery that failed and is sent again, by hand or by the Hub, is worked on anew: `true` when it was one. */
+export async function reviveDelivery(handle: Handle, id: string, now: Date): Promise<boolean> {
+	const row = await handle
+		.updateTable("deliveries")
+		.set({ outcome: "pending", attempts: 0, next_attempt_at: now, lease_owner: null, lease_until: null })
+		.where("id", "=", id)
+		.where("outcome", "=", "failed")
+		.returning("id")
+		.executeTakeFirst();
+	return row !== undefined;
+}
+
 /** Takes a pending delivery for `owner` until `until`; `null` when it is settled or somebody else works on it. */
 export async function leaseDelivery(
 	handle: Handle,

@@ -4,7 +4,7 @@ import { schedule } from "node-cron";
 import type { Clock } from "../clock.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
-import { insertDelivery } from "../db/deliveries.ts";
+import { insertDelivery, reviveDelivery } from "../db/deliveries.ts";
 import type { JobsContext, Work } from "../jobs/context.ts";
 import type { Ports, RecordRequest } from "../jobs/ports.ts";
 import type { DeliveryRecord } from "../jobs/records.ts";
@@ -178,7 +178,8 @@ export function createEngine(options: EngineOptions): Engine {
 		},
 		async storeDelivery(delivery) {
 			const { id, stored } = await insertDelivery(database.handle, { ...delivery, id: newId() });
-			if (stored) await context.wake({ kind: "delivery", deliveryId: id }, clock.now());
+			const isDue = stored || (await reviveDelivery(database.handle, id, clock.now()));
+			if (isDue) await context.wake({ kind: "delivery", deliveryId: id }, clock.now());
 			return { id, duplicate: !stored };
 		},
 		sweepNow: () => sweep(context),

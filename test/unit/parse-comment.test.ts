@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { COMMANDS } from "../../src/commands/command-table.ts";
-import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/commands/comment-lines.ts";
 import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
+import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/hub/discussion.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 
 const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: ["gguf:q4_0", "onnx:q4", "w4a16"] };

@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { after, describe, test } from "node:test";
+import type { Database } from "../../src/db/database.ts";
+import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
+import { insertJob } from "../../src/db/jobs.ts";
+import { insertVariant, publishVariantRow, stageVariant } from "../../src/db/variants.ts";
+import { parseRecipe } from "../../src/protocol/recipe.ts";
+import { databaseData } from "../../src/web/database-data.ts";
+import { onEveryDatabase } from "../support/databases.ts";
+import { makeManifest, NOW, SECRET, startSite, type TestSite } from "../unit/web-fixtures.ts";
+
+const SHA = "a".repeat(40);
+const VARIANTS = 30;
+
+await onEveryDatabase((databases, name) => {
+	describe(`pages on ${name}`, { concurrency: false }, () => {
+		let database: Database;
+		let site: TestSite;
+		after(async () => {
+			await site.close();
+			await database.close();
+		});
+
+		test("published variants fill pages that lead to one another without a gap or a repeat", async () => {
+			database = await (await databases()).open();
+			const data = databaseData({
+				database,
+				clock: { now: () => NOW },
+				storeDelivery: async (delivery) => {
+					const { id, stored } = await insertDelivery(database.handle, { ...delivery, id: randomUUID() });
+					return { id, duplicate: !stored };
+				},
+			});
+			site = await startSite(data);
+			const jobId = randomUUID();
+			await insertJob(database.handle, {
+				id: jobId,
+				sourceRepo: "demo/model-0",
+				sourceSha: SHA,
+				state: "planned",
+				statusText: "Planned.",
+				refusal: null,
+				facts: null,
+				now: NOW,
+			});
+			const parsed = parseRecipe("gguf:q4_0");
+			assert.ok(parsed.ok);
+			for (let index = 0; index < VARIANTS; index++) {
+				const sourceRepo = `demo/model-${index}`;
+				const variant = await insertVariant(database.handle, {
+					id: randomUUID(),
+					sourceRepo,
+					sourceSha: SHA,
+					recipe: parsed.recipe,
+					jobId,
+					targetRepo: `yaqa-bot/model-${index}-YAQA-GGUF`,
+					now: NOW,
+				});
+				const manifest = makeManifest({
+					recipe: "gguf:q4_0",
+					repo: sourceRepo,
+					sha: SHA,
+					kl: 0.01 + ((index * 7) % VARIANTS) / 1000,
+					bytes: 1_000_000 + index,
+				});
+				await stageVariant(database.handle, { id: variant.id, manifest });
+				await publishVariantRow(database.handle, { variant, targetSha: SHA, now: NOW });
+			}
+			for (const sort of ["newest", "kl", "size"]) {
+				const seen: { source: { repo: string }; klNats: { mean: number } }[] = [];
+				for (let address: string | null = `/?sort=${sort}`; address !== null; ) {
+					const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
+					const page = (await response.json()) as { variants: typeof seen; nextCursor: string | null };
+					seen.push(...page.variants);
+					assert.ok(page.variants.length > 0);
+					address = page.nextCursor === null ? null : `/?sort=${sort}&cursor=${page.nextCursor}`;
+				}
+				assert.equal(seen.length, VARIANTS);
+				assert.equal(new Set(seen.map((row) => row.source.repo)).size, VARIANTS);
+				if (sort === "kl") {
+					const means = seen.map((row) => row.klNats.mean);
+					assert.deepEqual(
+						means,
+						means.toSorted((one, other) => one - other),
+					);
+				}
+			}
+		});
+
+		test("search takes its characters as they are, filters narrow, the page links onwards", async () => {
+			const count = async (query: string): Promise<number> => {
+				const response = await fetch(`${site.url}/?${query}`, { headers: { Accept: "application/json" } });
+				return ((await response.json()) as { variants: unknown[] }).variants.length;
+			};
+			assert.equal(await count("q=model-29"), 1);
+			assert.equal(await count("q=%25"), 0);
+			assert.equal(await count("q=model_29"), 0);
+			assert.equal(await count(`q=${encodeURIComponent("'; drop table variants; --")}`), 0);
+			assert.equal(await count("container=onnx"), 0);
+			assert.equal(await count("container=gguf&bits=4"), 25);
+			const page = await (await fetch(`${site.url}/?bits=4`)).text();
+			assert.match(page, /<a rel="next" href="\/\?bits=4&amp;cursor=/);
+		});
+
+		test("ten senders of one delivery leave one row", async () => {
+			const send = (): Promise<Response> =>
+				fetch(`${site.url}/webhooks/hub`, {
+					method: "POST",
+					headers: { "X-Webhook-Secret": SECRET, "Webhook-Id": "the-same" },
+					body: JSON.stringify({
+						event: { action: "update", scope: "repo.content" },
+						repo: { type: "model", name: "demo/model-0" },
+					}),
+				});
+			const statuses = (await Promise.all(Array.from({ length: 10 }, send))).map((response) => response.status);
+			assert.equal(statuses.filter((status) => status === 202).length, 1);
+			assert.equal(statuses.filter((status) => status === 200).length, 9);
+		});
+
+		test("a delivery that failed is worked on again when it is sent again, one that succeeded is not", async () => {
+			const owner = "test";
+			for (const [outcome, revived] of [
+				["failed", true],
+				["accepted", false],
+			] as const) {
+				const { id } = await insertDelivery(database.handle, {
+					id: randomUUID(),
+					source: "hub",
+					dedupeKey: outcome,
+					receivedAt: NOW,
+					body: {},
+				});
+				const until = new Date(NOW.getTime() + 1000);
+				assert.ok((await leaseDelivery(database.handle, { id, owner, now: NOW, until })) !== null);
+				await settleDelivery(database.handle, { id, owner, outcome, detail: "x", nextAttemptAt: NOW });
+
+				assert.equal(await reviveDelivery(database.handle, id, NOW), revived);
+
+				const again = await leaseDelivery(database.handle, { id, owner, now: NOW, until });
+				assert.equal(again !== null, revived);
+			}
+		});
+
+		test("metrics count what the tables hold", async () => {
+			const text = await (await fetch(`${site.url}/metrics`)).text();
+			assert.match(text, new RegExp(`yaqa_bot_variants\\{state="published"\\} ${VARIANTS}`));
+			assert.match(text, /yaqa_bot_deliveries\{outcome="accepted"\} 1/);
+		});
+	});
+});
