@@ -13,7 +13,7 @@ import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../
 import { renderStatus } from "../../../src/publish/status-text.ts";
 import { readTinyManifest } from "../verify/tiny-variants.ts";
 
-const SNAPSHOT = join(import.meta.dirname, "card-snapshot.md");
+const SNAPSHOT = join(import.meta.dirname, "card-snapshot.txt");
 
 async function request(edit: (manifest: Manifest) => void = () => {}): Promise<CardRequest> {
 	const manifest = await readTinyManifest("gguf:q4_0");
