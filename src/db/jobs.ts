@@ -269,6 +269,11 @@ export async function renewLease(
 	return row === undefined ? { held: false, stopAs: null } : { held: true, stopAs: row.stop_as as StopAs | null };
 }
 
+/** Somebody who asked for a job's end while a step ran does not wait for that step's delay. */
+function unlessStopping(at: Date) {
+	return sql<Date>`case when stop_as is null then ${at}::timestamptz else least(next_step_at, ${at}::timestamptz) end`;
+}
+
 /** Ends the lease without a change of state: the same step comes again at `nextStepAt`. */
 export async function releaseLease(
 	handle: Handle,
@@ -285,7 +290,7 @@ export async function releaseLease(
 		.set({
 			lease_owner: null,
 			lease_until: null,
-			next_step_at: request.nextStepAt,
+			next_step_at: unlessStopping(request.nextStepAt),
 			step_failures: request.stepFailures,
 			...(request.statusText === null ? {} : { status_text: storableText(request.statusText) }),
 		})
@@ -352,7 +357,7 @@ export async function moveJob(tx: Handle, move: JobMove): Promise<JobRecord | nu
 			status_text: storableText(move.statusText),
 			updated_at: move.now,
 			finished_at: finished ? move.now : null,
-			next_step_at: move.nextStepAt ?? move.now,
+			next_step_at: unlessStopping(move.nextStepAt ?? move.now),
 			step_failures: 0,
 			event_count: eb("event_count", "+", 1),
 			...(move.announce === false ? {} : { announce_version: eb("announce_version", "+", 1) }),

@@ -259,8 +259,8 @@ async function follow(context: JobsContext, before: JobRecord, after: JobRecord)
 		await context.wake({ kind: "step", step: next, jobId: after.id, runner: after.runner }, now);
 	}
 	await context.wake({ kind: "side", jobId: after.id }, now);
-	const leftRunner = after.state !== "running" && after.state !== "dispatching" && before.state !== after.state;
-	if (leftRunner) {
+	const heldRunner = before.state === "running" || before.state === "dispatching";
+	if ((heldRunner || isFinished(after.state)) && after.state !== "running") {
 		for (const id of await wakeWaitingJobs(database.handle, now)) {
 			await context.wake({ kind: "step", step: "dispatch", jobId: id, runner: "" }, now);
 		}
