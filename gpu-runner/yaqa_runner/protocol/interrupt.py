@@ -30,7 +30,7 @@ class InterruptFlag:
 
 
 def install_signal_handlers(flag: InterruptFlag) -> None:
-    """SIGTERM and SIGINT set ``flag``; a second one ends the process at once, with the same exit code."""
+    """SIGTERM and SIGINT set ``flag``; a second one ends the process at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.sketch.settings import SketchSettings
 
 # Of the machine's memory (not of what is free now: a plan must come out the same twice on one machine).
-BUDGET_SHARE = 0.3
+BUDGET_SHARE = 0.15
 GIB = 1024**3
 # Tokens of a batch: past this a CPU gains nothing and logits [tokens, vocabulary] grow.
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
