@@ -13,6 +13,8 @@ export async function requestJson<Schema extends z.ZodType>(
 		readonly schema: Schema;
 		/** Whether a POST may be sent again after an unclear failure. */
 		readonly repeatable?: boolean;
+		/** Refusals whose body `schema` describes too; they are answers, not failures. */
+		readonly answerStatuses?: readonly number[];
 		readonly signal?: AbortSignal;
 	},
 ): Promise<z.infer<Schema>> {
@@ -30,7 +32,7 @@ export async function requestJson<Schema extends z.ZodType>(
 		...(params.signal === undefined ? {} : { signal: params.signal }),
 	});
 	const text = await response.text();
-	if (!response.ok) {
+	if (!response.ok && !(params.answerStatuses ?? []).includes(response.status)) {
 		const said = response.headers.get("x-error-message") ?? errorField(text) ?? response.statusText;
 		throw new HubRequestError(`The Hub answered ${response.status} to ${method} ${path}: ${said.slice(0, 500)}`, {
 			status: response.status,

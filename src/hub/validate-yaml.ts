@@ -16,6 +16,8 @@ export async function validateYaml(
 		body: { content, repoType: "model" },
 		schema: z.object({ errors: Messages, warnings: Messages }),
 		repeatable: true,
+		// A card that is not accepted: the errors come with a 400.
+		answerStatuses: [400],
 	});
 	return {
 		errors: answer.errors.map((entry) => entry.message),
