@@ -61,7 +61,7 @@ def test_the_recipe_table_is_the_control_planes() -> None:
             "defaultGroup": name.default_group,
             "groups": list(name.groups),
             "bitsPerWeight": name.bits_per_weight,
-            "available": name.available,
+            "zeroPoints": name.zero_points,
         }
         for name in RECIPE_NAMES
     }
@@ -76,6 +76,8 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         ("w4a16,group=128", "w4a16", "w4a16"),
         ("w4a16, block=32 ,refine=0", "w4a16,group=32,refine=0", "w4a16-group-32-refine-0"),
         ("onnx:q4,refine=2,tune=off", "onnx:q4", "onnx-q4"),
+        ("w4a16,refine=0,zero=on", "w4a16,zero=on,refine=0", "w4a16-zero-on-refine-0"),
+        ("gptq:3", "gptq:3", "gptq-3"),
         ("onnx:q4,tune=on", "onnx:q4,tune=on", "onnx-q4-tune-on"),
     ],
 )
@@ -100,6 +102,9 @@ def test_recipes_have_one_canonical_form(written: str, canonical: str, directory
         ("w4a16,refine=11", "Known recipes"),
         ("w4a16,refine=²", "Known recipes"),
         ("w4a16,tune=perhaps", "Known recipes"),
+        ("gptq:4,zero=on", "Known recipes"),
+        ("w4a16,zero=perhaps", "Known recipes"),
+        ("gguf:q5_k_m", "gguf:q5_k"),
         ("x" * 201, "Known recipes"),
     ],
 )

@@ -18,6 +18,7 @@ class Recipe:
     name: str
     bits: int
     group: int | None
+    zero: bool = False
 
 
 def shared(bits: int) -> list[Recipe]:

@@ -54,7 +54,7 @@ const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 const KNOWN_WORDS: readonly string[] = [
 	...COMMAND_WORDS.keys(),
 	...CONTAINER_WORDS.keys(),
-	...RECIPE_NAMES.filter((recipe) => recipe.available).map((recipe) => recipe.name),
+	...RECIPE_NAMES.map((recipe) => recipe.name),
 	"4bit",
 	"8bit",
 ];
@@ -123,11 +123,9 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 				continue;
 			}
 			for (const wanted of bits ?? [4]) {
-				const name = RECIPE_NAMES.find(
-					(candidate) => candidate.container === container && candidate.bits === wanted && candidate.available,
-				);
+				const name = RECIPE_NAMES.find((candidate) => candidate.container === container && candidate.bits === wanted);
 				if (name === undefined) {
-					const known = RECIPE_NAMES.filter((candidate) => candidate.container === container && candidate.available);
+					const known = RECIPE_NAMES.filter((candidate) => candidate.container === container);
 					const what = known.length === 0 ? "none yet" : known.map((candidate) => candidate.name).join(", ");
 					return {
 						message: `There is no ${wanted}-bit ${container} recipe in this version. For ${container}: ${what}.`,

@@ -107,7 +107,7 @@ export function renderHelp(context: ReplyContext): string {
 	const rows = COMMANDS.flatMap((command) =>
 		command.examples.map((example) => `| \`@${context.botName} ${example.text}\` | ${example.meaning} |`),
 	);
-	const recipes = RECIPE_NAMES.filter((recipe) => recipe.available).map((recipe) => markdownCode(recipe.name));
+	const recipes = RECIPE_NAMES.map((recipe) => markdownCode(recipe.name));
 	const more = context.siteUrl === null ? "" : ` [More on the help page](${context.siteUrl}/help).`;
 	return [
 		"**What I understand**, on a line of its own:",

@@ -14,14 +14,22 @@ export type RecipeName = {
 	readonly groups: readonly number[];
 	/** Stored bits per quantized weight at the default group, scales counted. */
 	readonly bitsPerWeight: number;
-	/** Whether this version of the runner can write it. */
-	readonly available: boolean;
+	/** Whether `zero=on` gives every group a zero point. */
+	readonly zeroPoints: boolean;
 };
 
 const GROUPS = [32, 64, 128] as const;
 
-function gguf(name: string, bits: number, bitsPerWeight: number, available: boolean): RecipeName {
-	return { name: `gguf:${name}`, container: "gguf", bits, defaultGroup: null, groups: [], bitsPerWeight, available };
+function gguf(name: string, bits: number, bitsPerWeight: number): RecipeName {
+	return {
+		name: `gguf:${name}`,
+		container: "gguf",
+		bits,
+		defaultGroup: null,
+		groups: [],
+		bitsPerWeight,
+		zeroPoints: false,
+	};
 }
 
 function grouped(
@@ -30,7 +38,6 @@ function grouped(
 	bits: number,
 	defaultGroup: number,
 	scaleBits: number,
-	available: boolean,
 ): RecipeName {
 	return {
 		name,
@@ -39,32 +46,35 @@ function grouped(
 		defaultGroup,
 		groups: GROUPS,
 		bitsPerWeight: bits + scaleBits / defaultGroup,
-		available,
+		zeroPoints: container === "compressed-tensors",
 	};
 }
 
 export const RECIPE_NAMES: readonly RecipeName[] = [
-	gguf("q4_0", 4, 4.5, true),
-	gguf("q8_0", 8, 8.5, true),
-	gguf("q4_1", 4, 5, false),
-	gguf("q5_0", 5, 5.5, false),
-	gguf("q2_k", 2, 2.625, false),
-	gguf("q3_k", 3, 3.4375, false),
-	gguf("q4_k", 4, 4.5, false),
-	gguf("q5_k", 5, 5.5, false),
-	gguf("q6_k", 6, 6.5625, false),
-	grouped("onnx:q4", "onnx", 4, 32, 32, true),
-	grouped("onnx:q8", "onnx", 8, 32, 32, true),
-	grouped("onnx:q4f16", "onnx", 4, 32, 16, false),
-	grouped("onnx:q2", "onnx", 2, 32, 32, false),
-	grouped("w4a16", "compressed-tensors", 4, 128, 16, true),
-	grouped("w8a16", "compressed-tensors", 8, 128, 16, true),
-	grouped("w3a16", "compressed-tensors", 3, 128, 16, false),
-	grouped("w2a16", "compressed-tensors", 2, 128, 16, false),
-	grouped("gptq:4", "gptq", 4, 128, 16, false),
-	grouped("gptq:8", "gptq", 8, 128, 16, false),
-	grouped("gptq:3", "gptq", 3, 128, 16, false),
-	grouped("gptq:2", "gptq", 2, 128, 16, false),
+	gguf("q4_0", 4, 4.5),
+	gguf("q8_0", 8, 8.5),
+	gguf("q4_1", 4, 5),
+	gguf("q5_0", 5, 5.5),
+	gguf("q2_k", 2, 2.625),
+	gguf("q3_k", 3, 3.4375),
+	gguf("q4_k", 4, 4.5),
+	gguf("q5_k", 5, 5.5),
+	gguf("q6_k", 6, 6.5625),
+	grouped("onnx:q4", "onnx", 4, 32, 32),
+	grouped("onnx:q8", "onnx", 8, 32, 32),
+	grouped("onnx:q4f16", "onnx", 4, 32, 16),
+	grouped("onnx:q2", "onnx", 2, 32, 32),
+	grouped("w4a16", "compressed-tensors", 4, 128, 16),
+	grouped("w8a16", "compressed-tensors", 8, 128, 16),
+	grouped("w2a16", "compressed-tensors", 2, 128, 16),
+	grouped("w3a16", "compressed-tensors", 3, 128, 16),
+	grouped("w5a16", "compressed-tensors", 5, 128, 16),
+	grouped("w6a16", "compressed-tensors", 6, 128, 16),
+	grouped("w7a16", "compressed-tensors", 7, 128, 16),
+	grouped("gptq:4", "gptq", 4, 128, 16),
+	grouped("gptq:8", "gptq", 8, 128, 16),
+	grouped("gptq:3", "gptq", 3, 128, 16),
+	grouped("gptq:2", "gptq", 2, 128, 16),
 ];
 
 /** One variant's description. `canonical` is its identity: equal recipes have equal canonical strings. */
@@ -77,6 +87,8 @@ export type Recipe = {
 	readonly refineSweeps: number;
 	/** Whether scales are tuned under the true KL. */
 	readonly tune: boolean;
+	/** Whether every group has a zero point beside its scale. */
+	readonly zero: boolean;
 };
 
 export type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
@@ -140,12 +152,10 @@ export function parseRecipe(text: string): RecipeResult {
 		);
 		return refuse(`There is no recipe named "${head}".`, suggestion);
 	}
-	if (!name.available) {
-		return refuse(`"${name.name}" is not written by this version yet.`);
-	}
 	let group = name.defaultGroup;
 	let refineSweeps = DEFAULT_REFINE_SWEEPS;
 	let tune = false;
+	let zero = false;
 	const seen = new Set<string>();
 	for (const option of options) {
 		const separator = option.indexOf("=");
@@ -177,18 +187,25 @@ export function parseRecipe(text: string): RecipeResult {
 				tune = value === "on";
 				break;
 			}
+			case "zero": {
+				if (!name.zeroPoints) return refuse(`The zero points of "${name.name}" are fixed by its container.`);
+				if (value !== "on" && value !== "off") return refuse(`zero takes "on" or "off"; not "${value}".`);
+				zero = value === "on";
+				break;
+			}
 			default:
 				return refuse(
 					`There is no recipe option "${writtenKey}".`,
-					nearestWord(writtenKey, ["group", "block", "refine", "tune"]),
+					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero"]),
 				);
 		}
 	}
 	const written: string[] = [name.name];
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
+	if (zero) written.push("zero=on");
 	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
 	if (tune) written.push("tune=on");
-	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune } };
+	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune, zero } };
 }
 
 /** The identity of a recipe in the database and in file names: 16 hex digits of its canonical string's sha256. */

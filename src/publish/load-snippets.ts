@@ -30,16 +30,36 @@ export function loadSnippets(request: {
 		case "onnx":
 			return onnxSnippets(repo, manifest);
 		case "compressed-tensors":
-			return [
-				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` },
-				{ runtime: "transformers", language: "python", code: transformersCode(`"${repo}"`) },
-			];
+			return compressedTensorsSnippets(repo, manifest);
 		case "gptq":
 			return [
 				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` },
-				{ runtime: "SGLang", language: "sh", code: `python -m sglang.launch_server --model-path ${repo}` },
+				{ runtime: "SGLang", language: "sh", code: sglangCode(repo) },
+				{
+					runtime: "transformers",
+					language: "python",
+					code: `# needs: pip install gptqmodel optimum\n${transformersCode(`"${repo}"`)}`,
+				},
 			];
 	}
+}
+
+/** Servers have kernels of their own for 4 and 8 bits; vLLM takes other widths through another package, without zero points. */
+function compressedTensorsSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
+	const bits = Number(/^w(\d)a16/.exec(manifest.recipe)?.[1] ?? 4);
+	const zero = /,zero=on\b/.test(manifest.recipe);
+	const usual = bits === 4 || bits === 8;
+	const snippets: LoadSnippet[] = [];
+	if (usual) snippets.push({ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` });
+	else if (!zero)
+		snippets.push({ runtime: "vLLM", language: "sh", code: `# needs: pip install humming\nvllm serve ${repo}` });
+	if (usual && !zero) snippets.push({ runtime: "SGLang", language: "sh", code: sglangCode(repo) });
+	snippets.push({ runtime: "transformers", language: "python", code: transformersCode(`"${repo}"`) });
+	return snippets;
+}
+
+function sglangCode(repo: string): string {
+	return `python -m sglang.launch_server --model-path ${repo}`;
 }
 
 function ggufSnippets(repo: string, manifest: Manifest): LoadSnippet[] {

@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
-import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
+import { allFinite, openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
 import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
 
 const QuantizationConfig = z.looseObject({
@@ -19,7 +19,7 @@ const QuantizationConfig = z.looseObject({
 			weights: z.looseObject({
 				num_bits: z.int(),
 				type: z.literal("int"),
-				symmetric: z.literal(true),
+				symmetric: z.boolean(),
 				strategy: z.literal("group"),
 				group_size: z.int().min(1),
 			}),
@@ -42,6 +42,10 @@ export async function checkCompressedTensors(directory: string, manifest: Manife
 			scheme.weights.num_bits === bits && scheme.weights.group_size === group,
 			`config.json says ${scheme.weights.num_bits} bits and groups of ${scheme.weights.group_size} in ${name}, the recipe ${bits} and ${group}`,
 		);
+		assertCheck(
+			scheme.weights.symmetric === !recipe.zero,
+			`config.json says that ${name} is ${scheme.weights.symmetric ? "symmetric" : "asymmetric"}, the recipe says the opposite`,
+		);
 	}
 	const layers = new Set(manifest.layers.map((layer) => layer.name));
 	const names = new Set<string>();
@@ -59,7 +63,7 @@ export async function checkCompressedTensors(directory: string, manifest: Manife
 				if (!tensor.name.endsWith(PACKED)) continue;
 				const layer = tensor.name.slice(0, -PACKED.length);
 				assertCheck(layers.has(layer), `${layer} is packed, but the manifest does not describe it`);
-				await checkLinear(file, tensor, layer, bits, group);
+				await checkLinear(file, tensor, layer, { bits, group, zero: recipe.zero });
 				packed++;
 			}
 		} finally {
@@ -87,9 +91,9 @@ async function checkLinear(
 	file: SafetensorsFile,
 	packed: TensorInfo,
 	layer: string,
-	bits: number,
-	group: number,
+	wanted: { readonly bits: number; readonly group: number; readonly zero: boolean },
 ): Promise<void> {
+	const { bits, group, zero } = wanted;
 	const scale = file.header.tensors.get(`${layer}.weight_scale`);
 	const shape = file.header.tensors.get(`${layer}.weight_shape`);
 	assertCheck(scale !== undefined && shape !== undefined, `${layer} lacks its scale or its shape`);
@@ -107,22 +111,14 @@ async function checkLinear(
 		scale.shape.length === 2 && scale.shape[0] === rows && scale.shape[1] === Math.ceil(columns / group),
 		`${scale.name} has the shape ${scale.shape.join(" × ")}, which groups of ${group} do not give`,
 	);
+	const points = file.header.tensors.get(`${layer}.weight_zero_point`);
+	if (zero) {
+		assertCheck(points !== undefined && points.dtype === "I32", `${layer} lacks its zero points`);
+		assertCheck(
+			points.shape.join() === `${Math.ceil((rows * bits) / 32)},${Math.ceil(columns / group)}`,
+			`${points.name} has the shape ${points.shape.join(" × ")}, which ${rows} rows in groups of ${group} do not give`,
+		);
+	} else assertCheck(points === undefined, `${layer} has zero points, the recipe has none`);
 	assertCheck(["F16", "BF16", "F32"].includes(scale.dtype), `${scale.name} is stored as ${scale.dtype}`);
 	assertCheck(allFinite(await file.read(scale), scale.dtype), `${scale.name} holds a value that is not finite`);
-}
-
-/** An exponent of all ones is infinity or NaN in every one of these types. */
-function allFinite(bytes: Uint8Array, dtype: string): boolean {
-	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-	const step = dtype === "F32" ? 4 : 2;
-	for (let offset = 0; offset < view.byteLength; offset += step) {
-		const finite =
-			dtype === "F32"
-				? (view.getUint32(offset, true) & 0x7f800000) !== 0x7f800000
-				: dtype === "BF16"
-					? (view.getUint16(offset, true) & 0x7f80) !== 0x7f80
-					: (view.getUint16(offset, true) & 0x7c00) !== 0x7c00;
-		if (!finite) return false;
-	}
-	return true;
 }

@@ -34,10 +34,21 @@ const RECIPE_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map([
 	["gguf:q6_k", GGMLQuantizationType.Q6_K],
 ]);
 
-/** Names llama.cpp gives the architectures this program takes. */
-const ARCHITECTURES: ReadonlySet<string> = new Set(["llama", "mistral", "qwen2", "qwen3"]);
+/** What stands in for a type where a row is no whole number of its blocks. */
+const FALLBACKS: ReadonlyMap<GGMLQuantizationType, GGMLQuantizationType> = new Map([
+	[GGMLQuantizationType.Q2_K, GGMLQuantizationType.Q4_0],
+	[GGMLQuantizationType.Q3_K, GGMLQuantizationType.Q4_0],
+	[GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_0],
+	[GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q5_0],
+	[GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q8_0],
+]);
+
+/** Names llama.cpp gives the architectures that the runner writes. */
+const ARCHITECTURES: ReadonlySet<string> = new Set(
+	"llama qwen2 qwen3 gemma gemma2 gemma3 phi2 phi3 olmo2 starcoder2 gptneox gpt2".split(" "),
+);
 const DEFAULT_ALIGNMENT = 32;
-const LINEAR = /^blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight$/;
+const LINEAR = /^blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight$/;
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
@@ -69,7 +80,7 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 	}
 	assertCheck(
 		quantized === manifest.layers.length,
-		`${first} holds ${quantized} linears of the recipe's type, the manifest describes ${manifest.layers.length}`,
+		`${first} holds ${quantized} linears of the recipe's type or its fallback, the manifest describes ${manifest.layers.length}`,
 	);
 	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${quantized} linears are ${GGMLQuantizationType[wanted]}`;
 }
@@ -106,7 +117,9 @@ async function checkFile(
 		assertCheck(offset >= end, `${tensor.name} overlaps another tensor`);
 		end = offset + (elements / block[0]) * block[1];
 		assertCheck(dataStart + end <= fileSize, `${tensor.name} points outside the file`);
-		if (LINEAR.test(tensor.name) && tensor.dtype === wanted) linears++;
+		const asked = BLOCKS.get(wanted);
+		const expected = asked !== undefined && row % asked[0] !== 0 ? FALLBACKS.get(wanted) : wanted;
+		if (LINEAR.test(tensor.name) && tensor.dtype === expected) linears++;
 	}
 	assertCheck(dataStart + end + alignment > fileSize, `${label} holds more than its tensors`);
 	return { fields, linears };

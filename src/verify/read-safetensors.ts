@@ -43,3 +43,19 @@ async function readRange(handle: FileHandle, start: number, end: number): Promis
 	}
 	return buffer;
 }
+
+/** An exponent of all ones is infinity or NaN in every one of these types. */
+export function allFinite(bytes: Uint8Array, dtype: string): boolean {
+	const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+	const step = dtype === "F32" ? 4 : 2;
+	for (let offset = 0; offset < view.byteLength; offset += step) {
+		const finite =
+			dtype === "F32"
+				? (view.getUint32(offset, true) & 0x7f800000) !== 0x7f800000
+				: dtype === "BF16"
+					? (view.getUint16(offset, true) & 0x7f80) !== 0x7f80
+					: (view.getUint16(offset, true) & 0x7c00) !== 0x7c00;
+		if (!finite) return false;
+	}
+	return true;
+}

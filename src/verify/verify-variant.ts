@@ -4,6 +4,7 @@ import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { checkCompressedTensors } from "./compressed-tensors-checks.ts";
 import { checkGguf } from "./gguf-checks.ts";
+import { checkGptq } from "./gptq-checks.ts";
 import {
 	assertCheck,
 	CheckFailure,
@@ -61,7 +62,8 @@ export async function verifyVariant(request: {
 				);
 				break;
 			case "gptq":
-				throw new CheckFailure("this version does not verify GPTQ checkpoints");
+				checks.push(await checkGptq(directory, manifest, recipe));
+				break;
 		}
 		return { ok: true, checks };
 	} catch (error) {

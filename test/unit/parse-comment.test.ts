@@ -59,7 +59,7 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["a typo in a container", "@yaqa-bot quantize 8bit guf", ["invalid → quantize 8bit gguf"]],
 	["a typo in a command", "@yaqa-bot stauts", ["invalid → status"]],
 	["a typo in a recipe", "@yaqa-bot gguf:q8_1", ["invalid → gguf:q8_0"]],
-	["a recipe of a later version", "@yaqa-bot quantize 3bit gguf", ["invalid"]],
+	["a width that no recipe has", "@yaqa-bot quantize 9bit gguf", ["invalid"]],
 	["a group that does not exist", "@yaqa-bot quantize w4a16,group=31", ["invalid"]],
 	["a question", "@yaqa-bot why did it fail?", ["invalid"]],
 	["copied with invisible joiners", "@\u2060yaqa-bot status", ["status"]],

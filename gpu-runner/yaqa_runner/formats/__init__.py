@@ -23,6 +23,9 @@ class ContainerRecipe(Protocol):
     @property
     def group(self) -> int | None: ...
 
+    @property
+    def zero(self) -> bool: ...
+
 
 def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Container:
     """The container that ``recipe`` asks for.
@@ -48,7 +51,7 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
     if recipe.container == "compressed-tensors":
         from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
 
-        return CompressedTensorsContainer(recipe.bits, group)
+        return CompressedTensorsContainer(recipe.bits, group, recipe.zero)
     if recipe.container == "gptq":
         from yaqa_runner.formats.gptq import GptqContainer
 

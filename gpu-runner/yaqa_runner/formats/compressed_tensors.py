@@ -31,24 +31,27 @@ from yaqa_runner.formats.plain_weights import (
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
-from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 
 class CompressedTensorsContainer:
-    """Integer weights of ``bits`` (2 to 8) in groups of ``group`` inputs, activations in 16 bits."""
+    """Integer weights of ``bits`` (2 to 8) in groups of ``group`` inputs, activations in 16 bits.
+
+    With ``zero`` every group has a zero point beside its scale.
+    """
 
     name = "compressed-tensors"
 
-    def __init__(self, bits: int, group: int) -> None:
+    def __init__(self, bits: int, group: int, zero: bool = False) -> None:
         self.bits = bits
         self.group = group
+        self.zero = zero
 
-    def grid(self) -> Grid:
-        """Symmetric; rows must be whole groups (the library refuses others)."""
-        return ContainerGrid(
-            SymmetricGrid(self.bits, self.group), lambda rows, columns: rows > 0 and columns % self.group == 0
-        )
+    def grid(self) -> ContainerGrid:
+        """Rows must be whole groups (the library refuses others)."""
+        grid = (AsymmetricGrid if self.zero else SymmetricGrid)(self.bits, self.group)
+        return ContainerGrid(grid, lambda rows, columns: rows > 0 and columns % self.group == 0)
 
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the checkpoint's own type."""
@@ -64,7 +67,8 @@ class CompressedTensorsContainer:
         """
         snapshot = SourceSnapshot(source)
         require_all(snapshot, linears)
-        symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
+        # A grid with zero points keeps them even where all of them are the middle: sizes and settings are the recipe's.
+        symmetric = not self.zero and all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
         tensors = []
         for linear in linears.values():
             tensors.extend(self._tensors(linear, snapshot.dtype, symmetric))

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import torch
 
-from yaqa_runner.grids.grid import FixedGrid, Grid
+from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.grids.grid import FixedGrid
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Container(Protocol):
 
     name: str
 
-    def grid(self) -> Grid:
+    def grid(self) -> ContainerGrid:
         """The grid of the linears under this recipe."""
         ...
 

@@ -29,7 +29,6 @@ from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import LICENSE_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
-from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 SPLIT_BYTES = 45_000_000_000
@@ -74,7 +73,7 @@ class GgufContainer:
         self.type = type_name
         self.model_name = model_name
 
-    def grid(self) -> Grid:
+    def grid(self) -> ContainerGrid:
         """The type's own grid; rows that its block does not divide take the fallback type's."""
         bits = _SHARED_BITS.get(self.type)
         if bits is not None:

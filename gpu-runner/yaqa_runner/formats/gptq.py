@@ -36,7 +36,6 @@ from yaqa_runner.formats.plain_weights import (
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
-from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 BITS = (2, 3, 4, 8)
@@ -53,7 +52,7 @@ class GptqContainer:
         self.bits = bits
         self.group = group
 
-    def grid(self) -> Grid:
+    def grid(self) -> ContainerGrid:
         """Symmetric; kernels take multiples of 32 on both sides and whole groups."""
         return ContainerGrid(
             SymmetricGrid(self.bits, self.group),

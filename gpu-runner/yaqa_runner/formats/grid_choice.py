@@ -39,6 +39,11 @@ class ContainerGrid:
         """Whether the container can store a weight ``[rows, columns]`` at low precision at all."""
         return self._choice(rows, columns) is not None
 
+    def type_of(self, rows: int, columns: int) -> str:
+        """The name of the grid that a weight ``[rows, columns]`` takes: the fallback's where its shape asks for it."""
+        choice = self._choice(rows, columns)
+        return self.name if choice is None else choice.name
+
     def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
         """Scales for ``weight`` ``[out, in]`` on the grid that its shape allows.
 

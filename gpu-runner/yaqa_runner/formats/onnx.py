@@ -26,7 +26,6 @@ from yaqa_runner.formats.onnx_model import EXTERNAL_BYTES, IR_VERSION
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.plain_weights import require_all, untouched_weights
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
-from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 BITS = (2, 4, 8)
@@ -55,7 +54,7 @@ class OnnxContainer:
         """``model_q4.onnx``, as transformers.js looks for it."""
         return f"model_{SUFFIXES[self.dtype]}.onnx"
 
-    def grid(self) -> Grid:
+    def grid(self) -> ContainerGrid:
         """Symmetric; the last block of a row may be short. Scales have the activations' width."""
         bits, block = self.settings.bits, self.settings.block
         stored = bits + (16 if self.settings.half else 32) / block

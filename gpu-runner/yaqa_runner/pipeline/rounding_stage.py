@@ -159,7 +159,7 @@ def _collect(
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan, fixed in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(
-                job.layer.name, chosen, fixed, plan.container.grid().name
+                job.layer.name, chosen, fixed, plan.container.grid().type_of(job.layer.rows, job.layer.columns)
             )
     return ProxyError(two_sided=errors["two-sided"], one_sided=errors["one-sided"], rtn=errors["rtn"])
 
@@ -170,7 +170,7 @@ def _record(job: _Job, plan: PlannedRecipe, errors: ProxyError, sketch: Sketch, 
         LayerEvidence(
             name=job.layer.name,
             shape=(job.layer.rows, job.layer.columns),
-            type=plan.container.grid().name,
+            type=plan.container.grid().type_of(job.layer.rows, job.layer.columns),
             proxy_error=errors,
             effective_rank_output=known.effective_rank_output,
             effective_rank_input=known.effective_rank_input,

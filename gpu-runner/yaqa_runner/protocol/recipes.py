@@ -25,7 +25,7 @@ class RecipeName:
         bits: Bits of one stored code, scales not counted.
         default_group: Weights that share one scale; ``None`` where the container fixes it.
         bits_per_weight: Stored bits a quantized weight at the default group, scales counted.
-        available: Whether this version writes it.
+        zero_points: Whether ``zero=on`` gives every group a zero point.
     """
 
     name: str
@@ -34,41 +34,43 @@ class RecipeName:
     default_group: int | None
     groups: tuple[int, ...]
     bits_per_weight: float
-    available: bool
+    zero_points: bool
 
 
-def _gguf(name: str, bits: int, bits_per_weight: float, available: bool) -> RecipeName:
-    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, available)
+def _gguf(name: str, bits: int, bits_per_weight: float) -> RecipeName:
+    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, False)
 
 
-def _grouped(
-    name: str, container: ContainerName, bits: int, default_group: int, scale_bits: int, available: bool
-) -> RecipeName:
-    return RecipeName(name, container, bits, default_group, GROUPS, bits + scale_bits / default_group, available)
+def _grouped(name: str, container: ContainerName, bits: int, default_group: int, scale_bits: int) -> RecipeName:
+    stored = bits + scale_bits / default_group
+    return RecipeName(name, container, bits, default_group, GROUPS, stored, container == "compressed-tensors")
 
 
 RECIPE_NAMES: tuple[RecipeName, ...] = (
-    _gguf("q4_0", 4, 4.5, True),
-    _gguf("q8_0", 8, 8.5, True),
-    _gguf("q4_1", 4, 5, False),
-    _gguf("q5_0", 5, 5.5, False),
-    _gguf("q2_k", 2, 2.625, False),
-    _gguf("q3_k", 3, 3.4375, False),
-    _gguf("q4_k", 4, 4.5, False),
-    _gguf("q5_k", 5, 5.5, False),
-    _gguf("q6_k", 6, 6.5625, False),
-    _grouped("onnx:q4", "onnx", 4, 32, 32, True),
-    _grouped("onnx:q8", "onnx", 8, 32, 32, True),
-    _grouped("onnx:q4f16", "onnx", 4, 32, 16, False),
-    _grouped("onnx:q2", "onnx", 2, 32, 32, False),
-    _grouped("w4a16", "compressed-tensors", 4, 128, 16, True),
-    _grouped("w8a16", "compressed-tensors", 8, 128, 16, True),
-    _grouped("w3a16", "compressed-tensors", 3, 128, 16, False),
-    _grouped("w2a16", "compressed-tensors", 2, 128, 16, False),
-    _grouped("gptq:4", "gptq", 4, 128, 16, False),
-    _grouped("gptq:8", "gptq", 8, 128, 16, False),
-    _grouped("gptq:3", "gptq", 3, 128, 16, False),
-    _grouped("gptq:2", "gptq", 2, 128, 16, False),
+    _gguf("q4_0", 4, 4.5),
+    _gguf("q8_0", 8, 8.5),
+    _gguf("q4_1", 4, 5),
+    _gguf("q5_0", 5, 5.5),
+    _gguf("q2_k", 2, 2.625),
+    _gguf("q3_k", 3, 3.4375),
+    _gguf("q4_k", 4, 4.5),
+    _gguf("q5_k", 5, 5.5),
+    _gguf("q6_k", 6, 6.5625),
+    _grouped("onnx:q4", "onnx", 4, 32, 32),
+    _grouped("onnx:q8", "onnx", 8, 32, 32),
+    _grouped("onnx:q4f16", "onnx", 4, 32, 16),
+    _grouped("onnx:q2", "onnx", 2, 32, 32),
+    _grouped("w4a16", "compressed-tensors", 4, 128, 16),
+    _grouped("w8a16", "compressed-tensors", 8, 128, 16),
+    _grouped("w2a16", "compressed-tensors", 2, 128, 16),
+    _grouped("w3a16", "compressed-tensors", 3, 128, 16),
+    _grouped("w5a16", "compressed-tensors", 5, 128, 16),
+    _grouped("w6a16", "compressed-tensors", 6, 128, 16),
+    _grouped("w7a16", "compressed-tensors", 7, 128, 16),
+    _grouped("gptq:4", "gptq", 4, 128, 16),
+    _grouped("gptq:8", "gptq", 8, 128, 16),
+    _grouped("gptq:3", "gptq", 3, 128, 16),
+    _grouped("gptq:2", "gptq", 2, 128, 16),
 )
 
 
@@ -81,6 +83,7 @@ class Recipe:
         group: Weights that share one scale; ``None`` where the container fixes it.
         refine_sweeps: Coordinate-descent sweeps after rounding.
         tune: Whether scales are tuned under the true KL.
+        zero: Whether every group has a zero point beside its scale.
     """
 
     canonical: str
@@ -90,6 +93,7 @@ class Recipe:
     group: int | None
     refine_sweeps: int
     tune: bool
+    zero: bool = False
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -119,7 +123,7 @@ def _refuse(message: str, suggestion: str | None = None) -> InvalidSpec:
     remedy = (
         f'Did you mean "{suggestion}"?'
         if suggestion is not None
-        else "Known recipes: " + ", ".join(name.name for name in RECIPE_NAMES if name.available) + "."
+        else "Known recipes: " + ", ".join(name.name for name in RECIPE_NAMES) + "."
     )
     return InvalidSpec(message, remedy)
 
@@ -141,11 +145,10 @@ def parse_recipe(text: str) -> Recipe:
         raise _refuse(
             f'There is no recipe named "{head}".', nearest_word(head, [candidate.name for candidate in RECIPE_NAMES])
         )
-    if not name.available:
-        raise _refuse(f'"{name.name}" is not written by this version yet.')
     group = name.default_group
     refine_sweeps = DEFAULT_REFINE_SWEEPS
     tune = False
+    zero = False
     seen: set[str] = set()
     for option in options:
         written_key, _, value = option.partition("=")
@@ -169,19 +172,27 @@ def parse_recipe(text: str) -> Recipe:
                 if value not in ("on", "off"):
                     raise _refuse(f'tune takes "on" or "off"; not "{value}".')
                 tune = value == "on"
+            case "zero":
+                if not name.zero_points:
+                    raise _refuse(f'The zero points of "{name.name}" are fixed by its container.')
+                if value not in ("on", "off"):
+                    raise _refuse(f'zero takes "on" or "off"; not "{value}".')
+                zero = value == "on"
             case _:
                 raise _refuse(
                     f'There is no recipe option "{written_key}".',
-                    nearest_word(written_key, ["group", "block", "refine", "tune"]),
+                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero"]),
                 )
     written = [name.name]
     if group != name.default_group:
         written.append(f"group={group}")
+    if zero:
+        written.append("zero=on")
     if refine_sweeps != DEFAULT_REFINE_SWEEPS:
         written.append(f"refine={refine_sweeps}")
     if tune:
         written.append("tune=on")
-    return Recipe(",".join(written), name.name, name.container, name.bits, group, refine_sweeps, tune)
+    return Recipe(",".join(written), name.name, name.container, name.bits, group, refine_sweeps, tune, zero)
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ ${command.examples.map((example) => html`<tr><td><code>@${context.botName} ${exa
 <h2 id="recipes">Recipes</h2>
 <div class="scroll"><table><caption>A recipe is a name, with options after commas: w4a16,group=32</caption>
 <thead><tr><th scope="col">Recipe</th><th scope="col">Container</th><th scope="col" class="number">Bits</th><th scope="col" class="number">Stored bits a weight</th><th scope="col">Group</th></tr></thead><tbody>
-${RECIPE_NAMES.filter((recipe) => recipe.available).map(
+${RECIPE_NAMES.map(
 	(recipe) =>
 		html`<tr><th scope="row"><span class="tag">${recipe.name}</span></th><td>${recipe.container}</td><td class="number">${recipe.bits}</td><td class="number">${recipe.bitsPerWeight.toFixed(2)}</td><td>${recipe.defaultGroup === null ? "fixed" : `${recipe.groups.join(", ")}; usually ${recipe.defaultGroup}`}</td></tr>`,
 )}

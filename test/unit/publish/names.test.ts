@@ -15,16 +15,18 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("w4a16"), "yaqa/Model-7B-YAQA-W4A16");
 	assert.equal(name("w4a16,group=32"), "yaqa/Model-7B-YAQA-W4A16-g32");
 	assert.equal(name("w8a16,group=64,refine=0"), "yaqa/Model-7B-YAQA-W8A16-g64-r0");
+	assert.equal(name("gguf:q4_k"), "yaqa/Model-7B-YAQA-GGUF");
+	assert.equal(name("w3a16,group=32,zero=on"), "yaqa/Model-7B-YAQA-W3A16-g32-asym");
+	assert.equal(name("gptq:3"), "yaqa/Model-7B-YAQA-GPTQ-3bit");
 	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");
 });
 
 test("recipes whose files have the same names never share a repo", () => {
-	const available = RECIPE_NAMES.filter((entry) => entry.available);
 	const seen = new Map<string, string>();
-	for (const entry of available) {
+	for (const entry of RECIPE_NAMES) {
 		for (const group of entry.groups.length === 0 ? [""] : entry.groups.map((size) => `,group=${size}`)) {
-			for (const refine of ["", ",refine=0"]) {
-				const recipe = `${entry.name}${group}${refine}`;
+			for (const option of ["", ",refine=0", ...(entry.zeroPoints ? [",zero=on"] : [])]) {
+				const recipe = `${entry.name}${group}${option}`;
 				// One GGUF or ONNX file a type: the type is in the file's name.
 				const files = `${name(recipe)} ${["gguf", "onnx"].includes(entry.container) ? entry.name : ""}`;
 				const canonical = recipeOf(recipe).canonical;

@@ -1,0 +1,75 @@
+"""Every recipe from spec to finished folder, on a model whose widths are uneven on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_pipeline import document, run
+from tiny_checkpoints import save_checkpoint
+
+from yaqa_runner.formats import container_for
+from yaqa_runner.pipeline.run_job import JobOutcome
+from yaqa_runner.protocol.recipes import RECIPE_NAMES, parse_recipe, recipe_directory
+
+RECIPES = [
+    *(name.name if name.default_group is None else f"{name.name},group=32" for name in RECIPE_NAMES),
+    *(f"w{bits}a16,group=32,zero=on" for bits in (2, 3, 4, 8)),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JobOutcome]:
+    folder = tmp_path_factory.mktemp("every")
+    model = save_checkpoint(
+        folder / "llama", "llama", hidden_size=256, intermediate_size=288, num_hidden_layers=1, head_dim=64
+    )
+    outcome, _ = run(document(model, folder / "out", *(f"{recipe},refine=1" for recipe in RECIPES)), folder / "out")
+    return folder / "out", outcome
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
+    made: tuple[Path, JobOutcome], recipe: str
+) -> None:
+    output, outcome = made
+    parsed = parse_recipe(f"{recipe},refine=1")
+    manifest = next(manifest for manifest in outcome.manifests if manifest.recipe == parsed.canonical)
+    folder = output / recipe_directory(parsed.canonical)
+    assert {layer.name for layer in manifest.layers} | {
+        weight.name.removesuffix(".weight") for weight in manifest.untouched
+    } == {
+        *(f"model.layers.0.self_attn.{part}_proj" for part in "qkvo"),
+        *(f"model.layers.0.mlp.{part}_proj" for part in ("gate", "up", "down")),
+        "model.embed_tokens",
+        "lm_head",
+    }
+    assert len(manifest.layers) == 7
+    container = container_for(parsed, "llama")
+    for layer in manifest.layers:
+        weight = container.decode(folder, layer.name)
+        assert weight.shape == layer.shape and bool(torch.isfinite(weight).all())
+    measured = {row.quantizer: row.report.kl_nats.mean for row in manifest.evaluation.measured}
+    assert all(0 <= value < 20 for value in measured.values())
+    assert len({row.bytes for row in manifest.evaluation.measured}) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "own", "fallback"),
+    [
+        ("gguf:q2_k", "q2_k", "q4_0"),
+        ("gguf:q3_k", "q3_k", "q4_0"),
+        ("gguf:q4_k", "q4_k", "q5_0"),
+        ("gguf:q5_k", "q5_k", "q5_0"),
+        ("gguf:q6_k", "q6_k", "q8_0"),
+    ],
+)
+def test_widths_that_are_no_256s_take_the_type_that_llama_cpp_would_step_up_to(
+    made: tuple[Path, JobOutcome], recipe: str, own: str, fallback: str
+) -> None:
+    manifest = next(manifest for manifest in made[1].manifests if manifest.recipe == f"{recipe},refine=1")
+    assert {layer.name.rsplit(".", 1)[1]: layer.type for layer in manifest.layers} == {
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), own),
+        "down_proj": fallback,
+    }
