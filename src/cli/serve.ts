@@ -4,19 +4,16 @@ import { availableParallelism, totalmem } from "node:os";
 import { whoAmI } from "@huggingface/hub";
 import { systemClock } from "../clock.ts";
 import { createCommentAnswers } from "../commands/answer-comments.ts";
+import { hubForum } from "../commands/hub-forum.ts";
 import { loadConfiguration } from "../config/load.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration, ConfigurationInput } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
 import { DirectoryLockedError } from "../db/directory-lock.ts";
-import { listJobs } from "../db/jobs.ts";
 import { openDatabase } from "../db/open-database.ts";
-import { setReplyComment } from "../db/requests.ts";
-import { listVariantsOfSource } from "../db/variants.ts";
 import { RetryableError } from "../errors.ts";
 import { listHeads } from "../hub/list-heads.ts";
-import { recipesOfRules } from "../jobs/watch-rules.ts";
 import { localRunnerFolders } from "../jobs/work-folders.ts";
 import { createLog, type Log } from "../log.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
@@ -26,6 +23,7 @@ import { createVerifyPorts } from "../verify/verify-ports.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
 import { createMetrics, type Metrics } from "../web/metrics.ts";
+import { answerRecords, commentSettings } from "./comment-records.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
@@ -74,7 +72,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 		runner,
 		clock: systemClock,
 		log,
-		ports: ({ recordRequest }) =>
+		ports: (requests) =>
 			timedPorts(
 				{
 					...createVerifyPorts({
@@ -96,22 +94,18 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 					}),
 					listHeads: (of) => listHeads({ ...reader, of }),
 					...createCommentAnswers({
-						hub: publisher,
-						context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
-						botUserId: async () => {
-							// An account's id never changes; asking once is enough.
-							botUserId ??= (await whoAmI(publisher)).id;
-							return botUserId;
-						},
-						defaultRecipes: (repo) => recipesOfRules(configuration.watch, repo).map((recipe) => recipe.canonical),
-						allow: configuration.requests.allow,
-						anyone: configuration.requests.anyone,
-						recordRequest,
-						rememberReply: (request, id) => setReplyComment(database.handle, request, id),
-						statusOf: async (sourceRepo) => ({
-							jobs: (await listJobs(database.handle, { sourceRepo, limit: 1 })).items,
-							variants: await listVariantsOfSource(database.handle, sourceRepo),
+						forum: hubForum({
+							hub: publisher,
+							botUserId: async () => {
+								// An account's id never changes; asking once is enough.
+								botUserId ??= (await whoAmI(publisher)).id;
+								return botUserId;
+							},
 						}),
+						context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
+						...commentSettings(configuration),
+						...answerRecords({ database, clock: systemClock, log }),
+						...requests,
 						log,
 					}),
 				},

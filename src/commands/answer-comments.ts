@@ -1,85 +1,108 @@
-import { createHash } from "node:crypto";
-import { commentOnDiscussion } from "../hub/comment-on-discussion.ts";
-import { type CommentEvent, commentsOf, type Discussion, type DiscussionAuthor } from "../hub/discussion.ts";
-import { editComment } from "../hub/edit-comment.ts";
-import { getDiscussion } from "../hub/get-discussion.ts";
-import type { HubAccess } from "../hub/hub-access.ts";
-import { hubStatus } from "../hub/hub-request-error.ts";
+import { assertNever } from "../errors.ts";
 import type { CommentHandler, RecordRequest, Replier, RequestOutcome } from "../jobs/ports.ts";
+import type { PreviewRequest } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
+import type { JobChange } from "../jobs/service.ts";
+import { isFinished, transition } from "../jobs/transitions.ts";
 import type { Log } from "../log.ts";
 import { parseRecipe, type Recipe } from "../protocol/recipe.ts";
-import { createKeyedLock } from "./keyed-lock.ts";
+import { readAnswer, type Section, writeAnswer } from "./answer-text.ts";
+import type { Author, Comment, Forum, Place, Thread } from "./forum.ts";
+import { createKeyedLock, type KeyedLock } from "./keyed-lock.ts";
 import { type ParsedCommand, parseComment } from "./parse-comment.ts";
 import {
 	type ReplyContext,
+	renderApproved,
+	renderChanges,
+	renderExplanation,
 	renderHelp,
 	renderInvalid,
+	renderMayNot,
+	renderNoJob,
 	renderNotPermitted,
+	renderPing,
+	renderPlan,
+	renderQuota,
+	renderRefusal,
 	renderRequest,
 	renderStatus,
+	renderWaiting,
+	renderWhichJob,
 } from "./render-reply.ts";
-import { readTrailer, writeTrailer } from "./reply-trailer.ts";
+import { type ReplyTrailer, readTrailer } from "./reply-trailer.ts";
+
+/** What becomes of requests by people without rights in the repo. */
+export type StrangerPolicy = "refuse" | "approval" | "public";
 
 export type AnswerOptions = {
-	/** With the publisher's token: answers are written in the bot's name. */
-	readonly hub: HubAccess;
+	readonly forum: Forum;
 	readonly context: ReplyContext;
-	/** The bot's account, by id: names can change hands. */
-	readonly botUserId: () => Promise<string>;
 	/** What a push to the repo gives, for "quantize" without a recipe. */
 	readonly defaultRecipes: (repo: string) => readonly string[];
+	/** Names what the bot calibrates on, as people may write it. */
+	readonly calibration: string;
+	/** People who may ask everywhere. */
 	readonly allow: readonly string[];
-	readonly anyone: boolean;
+	/** Accounts that are never answered: other bots. */
+	readonly ignore: readonly string[];
+	readonly strangers: StrangerPolicy;
+	/** For the public queue, in any 24 hours. */
+	readonly quota: { readonly perPersonPerDay: number; readonly perDay: number };
+	/** Requests by comment in the last 24 hours; `requester`: of one person, `null`: of all. */
+	readonly countRequests: (requester: string | null) => Promise<number>;
 	readonly recordRequest: RecordRequest;
+	readonly previewRequest: PreviewRequest;
+	readonly cancelJob: (id: string) => Promise<JobChange>;
+	readonly retryJob: (id: string) => Promise<JobChange>;
+	/** Who asked for a job: `null` for pushes and sweeps. */
+	readonly requestersOf: (jobId: string) => Promise<readonly (string | null)[]>;
 	readonly rememberReply: (request: RequestRecord, replyCommentId: string) => Promise<void>;
+	/** Jobs newest first. */
 	readonly statusOf: (
 		repo: string,
 	) => Promise<{ readonly jobs: readonly JobRecord[]; readonly variants: readonly VariantRecord[] }>;
+	/** Keeps answers to one thread apart across processes; the default does within this one. */
+	readonly alone?: KeyedLock;
 	readonly log: Log;
 };
 
-const ANSWER_BEGIN = "<!-- yaqa-bot request -->";
-const ANSWER_END = "<!-- /yaqa-bot request -->";
+/** Strangers are answered this often in a thread; after that the bot is silent, whatever they write. */
+const MAXIMUM_ANSWERS_TO_STRANGERS = 10;
+const MAXIMUM_INVALID = 5;
+const MAXIMUM_KEYS = 60;
 
-type Answer = { readonly id: string; readonly text: string; readonly request: string | null };
+type Answer = { readonly id: string; readonly sections: readonly Section[]; readonly trailer: ReplyTrailer };
 
-/** The bot's own answer to a comment, found by its trailer. */
-function findAnswer(discussion: Discussion, botUserId: string, commentId: string): Answer | null {
-	for (const comment of commentsOf(discussion)) {
-		if (comment.author?._id !== botUserId) continue;
-		const text = comment.data.latest.raw ?? "";
-		const trailer = readTrailer(text);
-		if (trailer?.comment === commentId) return { id: comment.id, text, request: trailer.request };
-	}
-	return null;
+/** The bot's own answers in a thread. */
+function answersOf(thread: Thread, botId: string): readonly Answer[] {
+	return thread.comments.flatMap((comment) => {
+		if (comment.author?.id !== botId) return [];
+		const answer = readAnswer(comment.text);
+		return answer === null ? [] : [{ id: comment.id, ...answer }];
+	});
 }
 
-function mayAsk(author: DiscussionAuthor, options: AnswerOptions): boolean {
+function sameName(one: string, other: string): boolean {
+	return one.toLowerCase() === other.toLowerCase();
+}
+
+function isTrusted(author: Author, options: AnswerOptions): boolean {
+	return author.trusted || options.allow.some((name) => sameName(name, author.name));
+}
+
+/** Accounts that are programs by their host's word, by their name's usual ending, or by the operator's list. */
+function isRobot(author: Author, options: AnswerOptions): boolean {
+	if (options.allow.some((name) => sameName(name, author.name))) return false;
 	return (
-		author.isOwner === true ||
-		author.isOrgMember === true ||
-		options.anyone ||
-		options.allow.some((name) => name.toLowerCase() === author.name.toLowerCase())
+		author.robot || /[-_.[]bots?\]?$/i.test(author.name) || options.ignore.some((name) => sameName(name, author.name))
 	);
 }
 
-/** All that a comment asks for, as one request. `null`: it asks for no variant. */
-function wantedRecipes(
-	commands: readonly ParsedCommand[],
-	defaults: readonly string[],
-): { readonly recipes: readonly Recipe[] } | null {
-	const quantize = commands.filter((command) => command.kind === "quantize");
-	if (quantize.length === 0) return null;
-	// "quantize" alone stays empty: the watch rule at the time of the run decides.
-	if (quantize.every((command) => command.recipes.length === 0)) return { recipes: [] };
-	const texts = quantize.flatMap((command) => (command.recipes.length === 0 ? defaults : command.recipes));
-	const recipes = new Map<string, Recipe>();
-	for (const text of texts) {
+function parsedRecipes(texts: readonly string[]): readonly Recipe[] {
+	return texts.flatMap((text) => {
 		const parsed = parseRecipe(text);
-		if (parsed.ok) recipes.set(parsed.recipe.canonical, parsed.recipe);
-	}
-	return { recipes: [...recipes.values()] };
+		return parsed.ok ? [parsed.recipe] : [];
+	});
 }
 
 function requestStateOf(outcome: RequestOutcome): {
@@ -102,169 +125,423 @@ function stateWord(state: { readonly request: RequestRecord; readonly job: JobRe
 	return state.job?.state ?? "published";
 }
 
+/** What one command came to. */
+type Effect = {
+	readonly section: Section;
+	/** For the operator's page. */
+	readonly told: string;
+	readonly request: RequestRecord | null;
+	/** For the trailer; `null` leaves it as it is. */
+	readonly state: string | null;
+	readonly waits: boolean;
+};
+
+type Situation = {
+	readonly place: Place;
+	readonly thread: Thread;
+	readonly comment: Comment;
+	readonly author: Author;
+	readonly botId: string;
+	readonly trusted: boolean;
+	/** Whether somebody with rights lets this run for the author. */
+	readonly approved: boolean;
+	readonly replyCommentId: string | null;
+};
+
 /**
  * Answers what people write to the bot.
  *
- * `handleComment` reads the discussion again (the webhook's text is a hint), judges the author's rights by the Hub's own
- * flags at this moment, records one request for all that the comment asks, and writes one answer. `reply` brings that
- * answer up to date when the job goes on. Both find the answer by its trailer, so that running again edits it.
+ * `handleComment` reads the thread again (the webhook's text is a hint), judges the author's rights by the host's own
+ * flags at this moment, runs what is new in the comment and writes one answer. `reply` brings that answer up to date
+ * when a job goes on. Both find the answer by its trailer, so that running again edits it.
  */
 export function createCommentAnswers(options: AnswerOptions): {
 	readonly handleComment: CommentHandler;
 	readonly reply: Replier;
 } {
-	const { hub, context, log } = options;
-	/** Within one process `reply` and `handleComment` must not both find no answer and post two. */
-	const alone = createKeyedLock();
+	const { forum, context, log } = options;
+	const alone = options.alone ?? createKeyedLock();
 
-	async function readDiscussion(repo: string, num: number): Promise<Discussion | null> {
-		try {
-			return await getDiscussion({ ...hub, repo, num });
-		} catch (error) {
-			const status = hubStatus(error);
-			if (status === 404 || status === 403 || status === 401 || status === 410) return null;
-			throw error;
-		}
-	}
-
-	/** Posts or edits; `null` when the discussion is locked or writing there is not allowed. */
 	async function write(
-		place: { readonly repo: string; readonly discussion: number },
+		place: Place,
 		before: Answer | null,
 		text: string,
+		beforeText: string | null,
 	): Promise<string | null> {
-		try {
-			if (before === null) {
-				const posted = await commentOnDiscussion({ ...hub, repo: place.repo, num: place.discussion, comment: text });
-				return posted.id;
+		if (before !== null && beforeText === text) return before.id;
+		const written = before === null ? await forum.post(place, text) : await forum.edit(place, before.id, text);
+		if (written === null) log.warn("An answer could not be written", { ...place });
+		return written?.id ?? null;
+	}
+
+	async function quantize(command: ParsedCommand & { kind: "quantize" }, at: Situation): Promise<Effect> {
+		const effect = (text: string, told: string, more: Partial<Effect> = {}): Effect => ({
+			section: { key: command.key, request: null, lasting: false, text },
+			told: `quantize: ${told}`,
+			request: null,
+			state: null,
+			waits: false,
+			...more,
+		});
+		const refused = optionRefusal(command, options.calibration);
+		if (refused !== null) return effect(renderRefusal(refused), "refused: an option", { state: "refused" });
+		if (!at.trusted && !at.approved) {
+			switch (options.strangers) {
+				case "refuse":
+					return effect(renderNotPermitted(context, at.author.name), "refused: no rights in the repo", {
+						state: "refused",
+					});
+				case "approval":
+					return effect(renderWaiting(context, at.author.name, command.recipes), "waits for approval", {
+						state: "waiting",
+						waits: true,
+					});
+				case "public": {
+					const own = await options.countRequests(at.author.name);
+					const all = await options.countRequests(null);
+					const { perPersonPerDay, perDay } = options.quota;
+					if (own >= perPersonPerDay || all >= perDay) {
+						const over =
+							own >= perPersonPerDay ? { asked: own, limit: perPersonPerDay } : { asked: all, limit: perDay };
+						return effect(renderQuota(context, over), "refused: quota", { state: "refused" });
+					}
+					break;
+				}
+				default:
+					return assertNever(options.strangers);
 			}
-			if (before.text !== text) {
-				await editComment({ ...hub, repo: place.repo, num: place.discussion, commentId: before.id, content: text });
-			}
-			return before.id;
-		} catch (error) {
-			const status = hubStatus(error);
-			if (status !== 403 && status !== 404 && status !== 410) throw error;
-			log.warn("An answer could not be written", { repo: place.repo, discussion: place.discussion, status });
-			return null;
+		}
+		const outcome = await options.recordRequest({
+			kind: "comment",
+			sourceRepo: at.place.repo,
+			...(command.revision === null ? {} : { revision: command.revision }),
+			recipes: parsedRecipes(command.recipes),
+			requester: at.author.name,
+			replyTo: { discussion: at.place.thread, commentId: at.comment.id, replyCommentId: at.replyCommentId },
+			// An edited comment that asks for something else is another request; the same wish again is not.
+			dedupeKey: `comment:${at.place.repo}:${at.place.thread}:${at.comment.id}:${command.key}`,
+		});
+		const state = requestStateOf(outcome);
+		return effect(renderRequest(context, state), stateWord(state), {
+			section: {
+				key: command.key,
+				request: state.request.id,
+				lasting: true,
+				text: renderRequest(context, state),
+			},
+			request: state.request,
+			state: stateWord(state),
+		});
+	}
+
+	async function plan(command: ParsedCommand & { kind: "plan" }, at: Situation): Promise<string> {
+		const refused = optionRefusal(command, options.calibration);
+		if (refused !== null) return renderRefusal(refused);
+		const preview = await options.previewRequest({
+			sourceRepo: at.place.repo,
+			...(command.revision === null ? {} : { revision: command.revision }),
+			recipes: parsedRecipes(command.recipes),
+		});
+		if (!preview.ok) return renderRefusal(preview.refusal);
+		const asked = [
+			"quantize",
+			...command.recipes,
+			...(command.revision === null ? [] : [`revision=${command.revision}`]),
+		];
+		return renderPlan(context, preview, asked.join(" "));
+	}
+
+	async function mayCancel(job: JobRecord, at: Situation): Promise<boolean> {
+		if (at.trusted) return true;
+		const requesters = await options.requestersOf(job.id);
+		return requesters.length > 0 && requesters.every((name) => name !== null && sameName(name, at.author.name));
+	}
+
+	async function cancel(command: ParsedCommand & { kind: "cancel" }, at: Situation): Promise<string> {
+		const { jobs } = await options.statusOf(at.place.repo);
+		const going = jobs.filter((job) => !isFinished(job.state));
+		const { target } = command;
+		const meant = target === null || target === "all" ? going : jobs.filter((job) => job.id.startsWith(target));
+		if (meant.length === 0) {
+			const what =
+				target === null || target === "all" ? "Nothing of this repo is going on." : "I know no such job of this repo.";
+			return renderNoJob(context, what);
+		}
+		const allowed: JobRecord[] = [];
+		for (const job of meant) if (await mayCancel(job, at)) allowed.push(job);
+		if (allowed.length === 0) return renderMayNot(context, "cancel", at.author.name);
+		if (allowed.length > 1 && target !== "all") return renderWhichJob(context, "cancel", allowed);
+		const changes = [];
+		for (const job of allowed) {
+			const change = await options.cancelJob(job.id);
+			changes.push({ job, problem: change.ok ? null : change.reason });
+		}
+		return renderChanges(context, "Cancelling", changes);
+	}
+
+	async function retry(command: ParsedCommand & { kind: "retry" }, at: Situation): Promise<string> {
+		if (!at.trusted) return renderMayNot(context, "retry", at.author.name);
+		const { jobs } = await options.statusOf(at.place.repo);
+		const { target } = command;
+		const [job, ...others] =
+			target === null
+				? jobs.filter((one) => transition(one.state, "retry") !== null).slice(0, 1)
+				: jobs.filter((one) => one.id.startsWith(target));
+		if (job === undefined) {
+			return renderNoJob(
+				context,
+				target === null ? "No job of this repo failed or was cancelled." : "I know no such job of this repo.",
+			);
+		}
+		if (others.length > 0) return renderWhichJob(context, "retry", [job, ...others]);
+		const change = await options.retryJob(job.id);
+		return renderChanges(context, "Trying again:", [{ job, problem: change.ok ? null : change.reason }]);
+	}
+
+	async function explain(command: ParsedCommand & { kind: "explain" }, at: Situation): Promise<string> {
+		const { jobs, variants } = await options.statusOf(at.place.repo);
+		const { target } = command;
+		const variant = target === null ? null : (variants.find((one) => one.recipe === target) ?? null);
+		const job =
+			variant !== null
+				? jobs.find((one) => one.id === variant.jobId)
+				: target === null
+					? jobs[0]
+					: jobs.find((one) => one.id.startsWith(target));
+		if (job === undefined) {
+			return renderNoJob(
+				context,
+				target === null ? "Nothing was made of this repo yet." : "I know no such job or variant of this repo.",
+			);
+		}
+		const shown = variant === null ? variants.filter((one) => one.jobId === job.id) : [variant];
+		return renderExplanation(context, job, shown);
+	}
+
+	/** Runs what waits in other answers of this thread, in the name of those who asked. */
+	async function approve(at: Situation): Promise<string> {
+		if (!at.trusted) return renderMayNot(context, "approve", at.author.name);
+		let approved = 0;
+		for (const answer of answersOf(at.thread, at.botId)) {
+			if (answer.trailer.waiting.length === 0) continue;
+			const comment = at.thread.comments.find((one) => one.id === answer.trailer.comment);
+			if (comment?.author === undefined || comment.author === null) continue;
+			// What was shown as waiting is what runs: a line that was changed since has another key.
+			const waiting = commandsOf(comment, at.place).filter((command) => answer.trailer.waiting.includes(command.key));
+			if (waiting.length === 0) continue;
+			const { author } = comment;
+			await runAndWrite(waiting, answer, { ...at, comment, author, trusted: false, approved: true });
+			approved += waiting.length;
+		}
+		return renderApproved(context, approved);
+	}
+
+	async function run(command: ParsedCommand, at: Situation): Promise<Effect> {
+		const passing = (text: string, told: string): Effect => ({
+			section: { key: command.key, request: null, lasting: false, text },
+			told,
+			request: null,
+			state: null,
+			waits: false,
+		});
+		const lasting = (text: string): Effect => ({
+			...passing(text, command.kind),
+			section: { key: command.key, request: null, lasting: true, text },
+		});
+		switch (command.kind) {
+			case "quantize":
+				return await quantize(command, at);
+			case "plan":
+				return passing(await plan(command, at), "plan");
+			case "status":
+				return passing(
+					renderStatus(context, { repo: at.place.repo, ...(await options.statusOf(at.place.repo)) }),
+					"status",
+				);
+			case "explain":
+				return passing(await explain(command, at), "explain");
+			case "cancel":
+				return lasting(await cancel(command, at));
+			case "retry":
+				return lasting(await retry(command, at));
+			case "approve":
+				return lasting(await approve(at));
+			case "help":
+				return passing(renderHelp(context), "help");
+			case "ping":
+				return passing(renderPing(context), "ping");
+			case "invalid":
+				return passing(renderInvalid(context, command), "not understood");
+			default:
+				return assertNever(command);
 		}
 	}
 
-	async function answer(
-		place: { readonly repo: string; readonly discussion: number },
-		discussion: Discussion,
-		comment: CommentEvent,
-		author: DiscussionAuthor,
-		botUserId: string,
-		deliveryId: string,
-	): Promise<string> {
-		const defaults = options.defaultRecipes(place.repo);
-		const commands = parseComment(comment.data.latest.raw ?? "", {
+	function commandsOf(comment: Comment, place: Place): readonly ParsedCommand[] {
+		const commands = parseComment(comment.text, {
 			botName: context.botName,
-			defaultRecipes: defaults,
+			defaultRecipes: options.defaultRecipes(place.repo),
 		});
-		if (commands.length === 0) return "";
-		const before = findAnswer(discussion, botUserId, comment.id);
-		const wanted = wantedRecipes(commands, defaults);
-		const sections: string[] = [];
-		const told: string[] = [];
-		let state: ReturnType<typeof requestStateOf> | null = null;
-		if (wanted !== null && !mayAsk(author, options)) {
-			sections.push(renderNotPermitted(context, author.name));
-			told.push("refused: no rights in the repo");
-		} else if (wanted !== null) {
-			const recipes = wanted.recipes.map((recipe) => recipe.canonical).sort();
-			const hash = createHash("sha256").update(recipes.join(" ")).digest("hex").slice(0, 16);
-			const outcome = await options.recordRequest({
-				kind: "comment",
-				sourceRepo: place.repo,
-				recipes: wanted.recipes,
-				requester: author.name,
-				replyTo: { discussion: place.discussion, commentId: comment.id, replyCommentId: before?.id ?? null },
-				// An edited comment that asks for something else is another request; the same wish again is not.
-				dedupeKey: `comment:${place.repo}:${place.discussion}:${comment.id}:${hash}`,
-			});
-			state = requestStateOf(outcome);
-			sections.push(`${ANSWER_BEGIN}\n${renderRequest(context, state)}\n${ANSWER_END}`);
-			told.push(`quantize: ${stateWord(state)}`);
+		// The same line twice is one wish.
+		const unique = [...new Map(commands.map((command) => [command.key, command])).values()];
+		let misread = 0;
+		return unique.filter((command) => command.kind !== "invalid" || ++misread <= MAXIMUM_INVALID);
+	}
+
+	/** Runs `commands` one after the other and writes the answer, with what stood in it and still counts. */
+	async function runAndWrite(
+		commands: readonly ParsedCommand[],
+		before: Answer | null,
+		at: Situation,
+	): Promise<{ readonly told: string; readonly written: boolean; readonly refused: boolean }> {
+		const effects: Effect[] = [];
+		for (const command of commands) effects.push(await run(command, at));
+		const present = new Set(commandsOf(at.comment, at.place).map((command) => command.key));
+		const ranNow = new Set(commands.map((command) => command.key));
+		const kept = (before?.sections ?? []).filter(
+			(section) => !ranNow.has(section.key) && (section.lasting || present.has(section.key)),
+		);
+		const sections = [...kept, ...effects.map((effect) => effect.section)];
+		const misread = commands.some((command) => command.kind === "invalid");
+		if (misread && !sections.some((section) => section.key === HELP_BESIDE)) {
+			sections.push({ key: HELP_BESIDE, request: null, lasting: false, text: renderHelp(context) });
 		}
-		if (commands.some((command) => command.kind === "status")) {
-			sections.push(renderStatus(context, { repo: place.repo, ...(await options.statusOf(place.repo)) }));
-			told.push("status");
-		}
-		const invalid = commands.filter((command) => command.kind === "invalid");
-		for (const command of invalid.slice(0, 5)) sections.push(renderInvalid(context, command));
-		if (invalid.length > 0) told.push("not understood");
-		if (invalid.length > 0 || commands.some((command) => command.kind === "help")) {
-			sections.push(renderHelp(context));
-			told.push("help");
-		}
-		const trailer = writeTrailer({
+		const request = effects.findLast((effect) => effect.request !== null)?.request ?? null;
+		const waiting = [
+			...(before?.trailer.waiting ?? []).filter((key) => !ranNow.has(key) && present.has(key)),
+			...effects.filter((effect) => effect.waits).map((effect) => effect.section.key),
+		];
+		const trailer: ReplyTrailer = {
 			v: 1,
-			comment: comment.id,
-			request: state?.request.id ?? null,
-			state: state === null ? "answered" : stateWord(state),
-		});
-		const id = await write(place, before, `${sections.join("\n\n")}\n\n${trailer}`);
-		if (id !== null && state !== null && state.request.replyTo?.replyCommentId !== id) {
-			await options.rememberReply(state.request, id);
+			comment: at.comment.id,
+			request: request?.id ?? before?.trailer.request ?? null,
+			state: effects.findLast((effect) => effect.state !== null)?.state ?? before?.trailer.state ?? "answered",
+			ran: [...new Set([...(before?.trailer.ran ?? []), ...ranNow])].slice(-MAXIMUM_KEYS),
+			waiting: waiting.slice(-MAXIMUM_KEYS),
+		};
+		const id = await write(at.place, before, writeAnswer({ sections, trailer }), null);
+		if (id !== null) {
+			for (const effect of effects) {
+				if (effect.request !== null && effect.request.replyTo?.replyCommentId !== id) {
+					await options.rememberReply(effect.request, id);
+				}
+			}
 		}
-		log.info("A comment was answered", { repo: place.repo, discussion: place.discussion, delivery: deliveryId, told });
-		return id === null ? `${told.join(", ")}; the answer could not be written` : told.join(", ");
+		return {
+			told: effects.map((effect) => effect.told).join(", "),
+			written: id !== null,
+			refused: effects.some((effect) => effect.state === "refused"),
+		};
 	}
 
 	return {
 		handleComment: (hint) =>
 			alone(`${hint.repo}#${hint.discussion}`, async () => {
-				const botUserId = await options.botUserId();
-				const discussion = await readDiscussion(hint.repo, hint.discussion);
-				if (discussion === null) return { outcome: "ignored", detail: "the discussion cannot be read" };
-				const comments = commentsOf(discussion);
+				const ignored = (detail: string) => ({ outcome: "ignored" as const, detail });
+				const place: Place = { repo: hint.repo, thread: hint.discussion };
+				const botId = await forum.botId();
+				if (hint.authorId === botId) return ignored("the bot's own comment");
+				const thread = await forum.read(place);
+				if (thread === null) return ignored("the discussion cannot be read");
 				const wanted = hint.commentId?.toLowerCase() ?? null;
 				const comment =
-					wanted === null ? comments[0] : comments.find((candidate) => candidate.id.toLowerCase() === wanted);
-				if (comment === undefined) return { outcome: "ignored", detail: "the comment is hidden or gone" };
-				const author = comment.author;
-				if (author === undefined) return { outcome: "ignored", detail: "the comment's author is gone" };
-				if (author._id === botUserId) return { outcome: "ignored", detail: "the bot's own comment" };
-				const told = await answer(hint, discussion, comment, author, botUserId, hint.deliveryId);
-				return told === ""
-					? { outcome: "ignored", detail: "not addressed to the bot" }
-					: { outcome: "accepted", detail: told };
+					wanted === null
+						? thread.comments[0]
+						: thread.comments.find((candidate) => candidate.id.toLowerCase() === wanted);
+				if (comment === undefined) return ignored("the comment is hidden or gone");
+				const { author } = comment;
+				if (author === null) return ignored("the comment's author is gone");
+				if (author.id === botId) return ignored("the bot's own comment");
+				if (isRobot(author, options)) return ignored("another bot's comment");
+				if (readTrailer(comment.text) !== null) return ignored("a copy of an answer");
+				const commands = commandsOf(comment, place);
+				if (commands.length === 0) return ignored("not addressed to the bot");
+				const answers = answersOf(thread, botId);
+				const before = answers.find((answer) => answer.trailer.comment === comment.id) ?? null;
+				const ran = new Set(before?.trailer.ran);
+				const fresh = commands.filter((command) => !ran.has(command.key));
+				if (fresh.length === 0) return ignored("answered already");
+				// Nothing is done that nobody could be told of.
+				if (thread.locked) return ignored("the discussion is locked");
+				const trusted = isTrusted(author, options);
+				if (!trusted && before === null) {
+					const own = new Set(thread.comments.filter((one) => one.author?.id === author.id).map((one) => one.id));
+					const given = answers.filter((answer) => own.has(answer.trailer.comment)).length;
+					if (given >= MAXIMUM_ANSWERS_TO_STRANGERS) return ignored("enough answers to one person here");
+				}
+				await forum.acknowledge(place, comment.id, "seen");
+				const { told, written, refused } = await runAndWrite(fresh, before, {
+					place,
+					thread,
+					comment,
+					author,
+					botId,
+					trusted,
+					approved: false,
+					replyCommentId: before?.id ?? null,
+				});
+				if (refused) await forum.acknowledge(place, comment.id, "refused");
+				log.info("A comment was answered", { ...place, delivery: hint.deliveryId, told });
+				return { outcome: "accepted", detail: written ? told : `${told}; the answer could not be written` };
 			}),
 
 		reply: ({ request, job, variants }) => {
 			const replyTo = request.replyTo;
 			if (replyTo === null || replyTo.commentId === null) return Promise.resolve({ replyCommentId: null });
 			const commentId = replyTo.commentId;
-			const place = { repo: request.sourceRepo, discussion: replyTo.discussion };
-			return alone(`${place.repo}#${place.discussion}`, async () => {
-				const discussion = await readDiscussion(place.repo, place.discussion);
-				if (discussion === null) return { replyCommentId: replyTo.replyCommentId };
-				const before = findAnswer(discussion, await options.botUserId(), commentId);
-				// The comment was edited since and led to another request: that one's answer stands.
-				if (before !== null && before.request !== null && before.request !== request.id) {
-					return { replyCommentId: before.id };
-				}
+			const place: Place = { repo: request.sourceRepo, thread: replyTo.discussion };
+			return alone(`${place.repo}#${place.thread}`, async () => {
+				const thread = await forum.read(place);
+				if (thread === null) return { replyCommentId: replyTo.replyCommentId };
+				const answer = answersOf(thread, await forum.botId()).find((one) => one.trailer.comment === commentId) ?? null;
 				const state = { request, job, variants };
-				const section = `${ANSWER_BEGIN}\n${renderRequest(context, state)}\n${ANSWER_END}`;
-				const trailer = writeTrailer({ v: 1, comment: commentId, request: request.id, state: stateWord(state) });
-				const id = await write(place, before, `${withSection(before?.text ?? null, section)}\n\n${trailer}`);
+				const text = renderRequest(context, state);
+				const own = answer?.sections.find((section) => section.request === request.id);
+				const section: Section = {
+					// An answer that was lost is written anew; the request's own number stands for the command's key.
+					key: own?.key ?? request.id.replaceAll("-", "").slice(0, 12),
+					request: request.id,
+					lasting: true,
+					text,
+				};
+				const others = answer?.sections ?? [];
+				const sections = own === undefined ? [...others, section] : others.map((one) => (one === own ? section : one));
+				const trailer: ReplyTrailer = {
+					v: 1,
+					comment: commentId,
+					request: answer?.trailer.request ?? request.id,
+					state: answer === null || answer.trailer.request === request.id ? stateWord(state) : answer.trailer.state,
+					ran: answer?.trailer.ran ?? [],
+					waiting: answer?.trailer.waiting ?? [],
+				};
+				const before = thread.comments.find((comment) => comment.id === answer?.id)?.text ?? null;
+				const id = await write(place, answer, writeAnswer({ sections, trailer }), before);
+				if (id !== null && job?.state === "done") await forum.acknowledge(place, commentId, "done");
 				return { replyCommentId: id ?? replyTo.replyCommentId };
 			});
 		},
 	};
 }
 
-/** The earlier answer with its request's part replaced; help and status that stood beside it are kept. */
-function withSection(before: string | null, section: string): string {
-	if (before === null) return section;
-	const begin = before.indexOf(ANSWER_BEGIN);
-	const end = before.indexOf(ANSWER_END);
-	if (begin < 0 || end < begin) return section;
-	const rest = before
-		.slice(end + ANSWER_END.length)
-		.replace(/<!-- yaqa-bot: [^\n]*-->\s*$/, "")
-		.trimEnd();
-	return `${before.slice(0, begin)}${section}${rest}`;
+/** The help that stands beside what was not understood. */
+const HELP_BESIDE = "help0beside";
+
+/** Options that the bot understands and does not grant, with who decides. */
+function optionRefusal(
+	command: ParsedCommand & { kind: "quantize" | "plan" },
+	calibration: string,
+): { readonly message: string; readonly remedy: string } | null {
+	if (command.private) {
+		return {
+			message: "Variants are as public as the model they are made of: of a public model I make public ones only.",
+			remedy: "Leave out the word private. Variants of a private repo are private without it.",
+		};
+	}
+	if (command.calibration !== null && command.calibration !== "default" && command.calibration !== calibration) {
+		return {
+			message: `This bot calibrates on ${calibration === "self" ? "texts sampled from the model itself" : "texts that its operator chose"}, and no other choice is open to comments.`,
+			remedy: `Leave out calibration=… or write calibration=default; the operator of this bot decides with quantization.calibration.`,
+		};
+	}
+	return null;
 }

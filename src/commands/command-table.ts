@@ -1,5 +1,5 @@
-/** What the bot understands in comments. This table feeds the parser, the help reply and the help page. */
-export type CommandName = "quantize" | "status" | "help";
+/** What the bot understands in comments. This table feeds the parser, the help reply, the help page and the README. */
+export type CommandName = "quantize" | "plan" | "status" | "explain" | "cancel" | "retry" | "approve" | "help" | "ping";
 
 export type CommandDescription = {
 	readonly name: CommandName;
@@ -13,14 +13,16 @@ export type CommandDescription = {
 	readonly examples: readonly { readonly text: string; readonly meaning: string }[];
 };
 
-const THOSE_WITH_RIGHTS = "The owner of the repo, members of its organisation, and people on the operator's list.";
+const THOSE_WITH_RIGHTS =
+	"The owner of the repo, members of its organisation, and people on the operator's list. Whether others may ask, wait for approval or are refused is the operator's setting.";
+const TRUSTED = "The owner of the repo, members of its organisation, and people on the operator's list.";
 const EVERYBODY = "Everybody.";
 
 export const COMMANDS: readonly CommandDescription[] = [
 	{
 		name: "quantize",
 		aliases: ["quantise", "quant", "make", "convert"],
-		usage: "quantize [recipe …] [bits] [container]",
+		usage: "quantize [recipe …] [bits] [container] [revision=…]",
 		summary:
 			"Makes the variants you name of the newest commit of this repo, and answers here with the links and the measured KL.",
 		whoCanUse: THOSE_WITH_RIGHTS,
@@ -29,8 +31,19 @@ export const COMMANDS: readonly CommandDescription[] = [
 			{ text: "4bit gguf please", meaning: "The word quantize may be left out." },
 			{ text: "quantize recipe=gguf:q8_0", meaning: "A variant by its exact recipe." },
 			{ text: "quantize w4a16,group=32 onnx:q4", meaning: "Two recipes, one of them with an option." },
+			{ text: "quantize bits=4,8 format=onnx", meaning: "Two bit-widths in one container." },
+			{ text: "quantize 8bit gguf revision=main", meaning: "Of a branch, tag or commit." },
 			{ text: "quantize", meaning: "The variants that this bot makes of every push." },
 		],
+	},
+	{
+		name: "plan",
+		aliases: ["estimate", "dry-run"],
+		usage: "plan [as for quantize]",
+		summary:
+			"Says what quantize would do: the commit, the variants, where they would go and their size. Nothing is made.",
+		whoCanUse: EVERYBODY,
+		examples: [{ text: "plan 8bit gguf", meaning: "What an 8-bit GGUF would be." }],
 	},
 	{
 		name: "status",
@@ -41,11 +54,78 @@ export const COMMANDS: readonly CommandDescription[] = [
 		examples: [{ text: "status", meaning: "The state of every variant of this repo." }],
 	},
 	{
+		name: "explain",
+		aliases: ["why"],
+		usage: "explain [job | recipe]",
+		summary:
+			"Says what became of a job and why: what failed and what helps, or what was chosen and what it was compared with.",
+		whoCanUse: EVERYBODY,
+		examples: [
+			{ text: "explain", meaning: "The newest job of this repo." },
+			{ text: "explain gguf:q8_0", meaning: "The job that made this variant." },
+		],
+	},
+	{
+		name: "cancel",
+		aliases: ["stop", "abort"],
+		usage: "cancel [job | all]",
+		summary: "Ends a job of this repo that is not public yet; nothing of it is left behind.",
+		whoCanUse: `${TRUSTED} Others may cancel what they alone asked for.`,
+		examples: [
+			{ text: "cancel", meaning: "The one job of this repo that is going on." },
+			{ text: "cancel 3f2a91bc", meaning: "A job by the beginning of its number." },
+			{ text: "cancel all", meaning: "All that is going on for this repo." },
+		],
+	},
+	{
+		name: "retry",
+		aliases: ["again", "rerun"],
+		usage: "retry [job]",
+		summary: "Gives a job that failed or was cancelled another try, at the same commit.",
+		whoCanUse: TRUSTED,
+		examples: [{ text: "retry", meaning: "The newest job of this repo that came to nothing." }],
+	},
+	{
+		name: "approve",
+		aliases: ["ok-to-quantize"],
+		usage: "approve",
+		summary: "Lets the requests in this discussion run that wait for approval.",
+		whoCanUse: TRUSTED,
+		examples: [{ text: "approve", meaning: "All that waits in this discussion." }],
+	},
+	{
 		name: "help",
 		aliases: ["usage", "commands"],
 		usage: "help",
 		summary: "Lists what the bot understands.",
 		whoCanUse: EVERYBODY,
 		examples: [{ text: "help", meaning: "This list." }],
+	},
+	{
+		name: "ping",
+		aliases: [],
+		usage: "ping",
+		summary: "Tells that the bot is there and reads this discussion.",
+		whoCanUse: EVERYBODY,
+		examples: [{ text: "ping", meaning: "A sign of life." }],
+	},
+];
+
+/** What may follow quantize and plan as `key=value`, besides recipes. */
+export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: string; readonly meaning: string }[] = [
+	{ key: "bits", value: "4,8", meaning: "Bits of a weight; several with commas." },
+	{ key: "bpw", value: "3.5", meaning: "Bits a weight on average, types mixed by what each layer can bear." },
+	{ key: "format", value: "gguf", meaning: "The container: gguf, onnx, compressed-tensors, gptq." },
+	{ key: "recipe", value: "gguf:q4_0", meaning: "An exact recipe; several with commas." },
+	{ key: "revision", value: "main", meaning: "A branch, a tag or a commit; otherwise the newest commit of main." },
+	{
+		key: "calibration",
+		value: "default",
+		meaning: "The texts to calibrate on. The operator chooses them: only the bot's own choice can be named.",
+	},
+	{
+		key: "private",
+		value: "",
+		meaning: "Variants of private repos are private by themselves; of public ones this bot makes public variants only.",
 	},
 ];

@@ -1,15 +1,38 @@
+import { createHash } from "node:crypto";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import { type Container, nearestWord, parseRecipe, RECIPE_NAMES } from "../protocol/recipe.ts";
-import { COMMANDS, type CommandName } from "./command-table.ts";
+import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "./command-table.ts";
 import { commentLines, REMOVED } from "./comment-lines.ts";
 
+/** What `quantize` and `plan` are about. */
+export type Wanted = {
+	/** Canonical; empty means the operator's defaults. */
+	readonly recipes: readonly string[];
+	/** A branch, tag or commit as written; `null`: the newest commit of main. */
+	readonly revision: string | null;
+	readonly calibration: string | null;
+	readonly private: boolean;
+};
+
+type Common = {
+	readonly line: string;
+	/** The same for lines that ask the same: an edited comment runs only keys that are new. */
+	readonly key: string;
+};
+
 export type ParsedCommand =
-	/** `recipes` are canonical; empty means the operator's defaults. */
-	| { readonly kind: "quantize"; readonly recipes: readonly string[]; readonly line: string }
-	| { readonly kind: "status"; readonly line: string }
-	| { readonly kind: "help"; readonly line: string }
+	| (Common & Wanted & { readonly kind: "quantize" })
+	| (Common & Wanted & { readonly kind: "plan" })
+	| (Common & { readonly kind: "status" })
+	| (Common & { readonly kind: "approve" })
+	| (Common & { readonly kind: "help" })
+	| (Common & { readonly kind: "ping" })
+	/** `target`: the beginning of a job's number, a canonical recipe, or `all`. */
+	| (Common & { readonly kind: "cancel"; readonly target: string | null })
+	| (Common & { readonly kind: "retry"; readonly target: string | null })
+	| (Common & { readonly kind: "explain"; readonly target: string | null })
 	/** Addressed to the bot, but not understood. `suggestion` is what follows the mention; it is safe to show as code. */
-	| { readonly kind: "invalid"; readonly line: string; readonly message: string; readonly suggestion: string | null };
+	| (Common & { readonly kind: "invalid"; readonly message: string; readonly suggestion: string | null });
 
 export type CommandGrammar = {
 	/** The bot's account name, without `@`. */
@@ -43,7 +66,7 @@ const POLITE_WORDS: ReadonlySet<string> = new Set(
 	(
 		"a an the this that it in into to of for from as at on and also with me us i we you my our your model repo please pls " +
 		"thanks thank hi hello hey dear want need like would could can give have get a variant variants version versions file " +
-		"files format quantized quantised quantization weights bit bits"
+		"files format quantized quantised quantization weights bit bits did do does is was it's fail failed happen happened job jobs"
 	).split(" "),
 );
 
@@ -55,9 +78,13 @@ const KNOWN_WORDS: readonly string[] = [
 	...COMMAND_WORDS.keys(),
 	...CONTAINER_WORDS.keys(),
 	...RECIPE_NAMES.map((recipe) => recipe.name),
+	...QUANTIZE_OPTIONS.map((option) => option.key),
+	"all",
 	"4bit",
 	"8bit",
 ];
+const JOB_NUMBER = /^(?=.*\d)[0-9a-f]{6,8}(?:-[0-9a-f-]{0,27})?$/;
+const REVISION = /^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$/;
 
 /** What follows the mention when `line` is addressed to the bot, else `null`. */
 function addressed(written: string, botName: string): string | null {
@@ -104,7 +131,13 @@ function tokensOf(rest: string): readonly string[] {
 	);
 }
 
-type Wish = { explicit: string[]; bits: number[]; containers: Container[]; options: string[] };
+type Wish = {
+	explicit: string[];
+	bits: number[];
+	bitsPerWeight: string[];
+	containers: Container[];
+	options: string[];
+};
 
 function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[] } | { message: string } {
 	const recipes = [...wish.explicit];
@@ -112,7 +145,19 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 		const parsed = parseRecipe(text);
 		return parsed.ok ? [parsed.recipe] : [];
 	});
-	if (wish.bits.length > 0 || wish.containers.length > 0) {
+	if (wish.bitsPerWeight.length > 0) {
+		if (wish.bits.length > 0) return { message: "bits and bpw exclude each other: say one of them." };
+		for (const container of wish.containers.length > 0 ? wish.containers : (["gguf"] as const)) {
+			for (const average of wish.bitsPerWeight) {
+				const text = `${container},bpw=${average}`;
+				const parsed = parseRecipe(text);
+				if (!parsed.ok) {
+					return { message: `Mixed types with bpw=${average} for ${container} are not written by this version.` };
+				}
+				recipes.push(parsed.recipe.canonical);
+			}
+		}
+	} else if (wish.bits.length > 0 || wish.containers.length > 0) {
 		const containers =
 			wish.containers.length > 0 ? wish.containers : [...new Set(defaults.map((recipe) => recipe.name.container))];
 		for (const container of containers) {
@@ -143,21 +188,77 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 	return { recipes };
 }
 
-function parseLine(line: string, rest: string, grammar: CommandGrammar): ParsedCommand {
+type Problem = { readonly word: string; readonly message: string; readonly near: string | null };
+
+/** `key=value` pairs whose value keeps its capitals, taken out of the line. */
+function takeOptions(rest: string): {
+	readonly rest: string;
+	readonly values: ReadonlyMap<string, string>;
+	readonly twice: string | null;
+} {
+	const values = new Map<string, string>();
+	let twice: string | null = null;
+	const left = rest.replaceAll(
+		/(^|\s)(revision|calibration)=(\S*)/gi,
+		(_all, space: string, key: string, value: string) => {
+			const name = key.toLowerCase();
+			if (values.has(name)) twice = name;
+			values.set(name, value.replaceAll(/^["']|["'.,;]+$/g, ""));
+			return space;
+		},
+	);
+	return { rest: left, values, twice };
+}
+
+function keyOf(...parts: readonly unknown[]): string {
+	return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 12);
+}
+
+const MAXIMUM_PROBLEMS = 5;
+
+/** One message for everything in a line that is not known, with the line as it was probably meant. */
+function describeProblems(
+	problems: readonly Problem[],
+	rest: string,
+): { readonly message: string; readonly suggestion: string | null } {
+	const told = problems.slice(0, MAXIMUM_PROBLEMS).map((problem) => problem.message);
+	const more = problems.length - told.length;
+	if (more > 0) told.push(`And ${more} more.`);
+	let corrected = rest;
+	for (const { word, near } of problems) {
+		if (near !== null) corrected = corrected.replace(new RegExp(escapeForPattern(word), "i"), () => near);
+	}
+	const [only] = problems;
+	const near = problems.every((problem) => problem.near !== null);
+	const suggestion = near && SUGGESTIBLE.test(corrected) ? corrected : (only?.near ?? null);
+	return { message: told.join(" "), suggestion: problems.length === 1 || near ? suggestion : null };
+}
+
+function parseLine(line: string, written: string, grammar: CommandGrammar): ParsedCommand {
+	const common = (key: string) => ({ line: shown(line), key });
 	const invalid = (message: string, suggestion: string | null = null): ParsedCommand => ({
 		kind: "invalid",
-		line: shown(line),
 		message,
 		suggestion,
+		...common(keyOf("invalid", written)),
 	});
-	if (rest.includes(REMOVED)) {
+	if (written.includes(REMOVED)) {
 		return invalid("I do not read code, links or HTML inside a command. Write it as plain text.");
 	}
+	const { rest, values, twice } = takeOptions(written);
 	const tokens = tokensOf(rest);
-	if (tokens.length === 0) return { kind: "help", line: shown(line) };
+	if (tokens.length === 0 && values.size === 0) return { kind: "help", ...common(keyOf("help")) };
 	if (tokens.length > MAXIMUM_LINE_TOKENS) return invalid(`A command has at most ${MAXIMUM_LINE_TOKENS} words.`);
+	if (twice !== null) return invalid(`The option "${twice}" is given twice.`);
+	const revision = values.get("revision") ?? null;
+	if (revision !== null && (!REVISION.test(revision) || revision.includes(".."))) {
+		return invalid(`"${shown(revision)}" cannot be the name of a branch, a tag or a commit.`);
+	}
 
-	const wish: Wish = { explicit: [], bits: [], containers: [], options: [] };
+	const wish: Wish = { explicit: [], bits: [], bitsPerWeight: [], containers: [], options: [] };
+	const problems: Problem[] = [];
+	const targets: string[] = [];
+	let wantsPrivate = false;
 	let command: CommandName | null = null;
 	for (const token of tokens) {
 		const word = COMMAND_WORDS.get(token);
@@ -165,10 +266,23 @@ function parseLine(line: string, rest: string, grammar: CommandGrammar): ParsedC
 			command ??= word;
 			continue;
 		}
+		if (token === "all" || JOB_NUMBER.test(token)) {
+			targets.push(token);
+			continue;
+		}
 		if (POLITE_WORDS.has(token)) continue;
+		if (/^private(?:=(?:yes|true|on))?$/.test(token)) {
+			wantsPrivate = true;
+			continue;
+		}
 		const container = CONTAINER_WORDS.get(token.replace(/^(?:format|container)=/, ""));
 		if (container !== undefined) {
 			wish.containers.push(container);
+			continue;
+		}
+		const average = /^bpw=(\d{1,2}(?:\.\d{1,3})?)$/.exec(token)?.[1];
+		if (average !== undefined) {
+			wish.bitsPerWeight.push(average);
 			continue;
 		}
 		const list = /^bits=(\d{1,2}(?:,\d{1,2})+)$/.exec(token)?.[1];
@@ -195,24 +309,45 @@ function parseLine(line: string, rest: string, grammar: CommandGrammar): ParsedC
 				suggested !== null && isAvailable(suggested)
 					? suggested
 					: nearestWord(bareGguf ? `gguf:${text}` : text, KNOWN_WORDS);
-			const corrected = near === null ? null : rest.replace(new RegExp(escapeForPattern(text), "i"), () => near);
-			return invalid(
-				looksLikeRecipe ? parsed.refusal.message : `I do not know the word "${shown(text)}".`,
-				corrected !== null && SUGGESTIBLE.test(corrected) ? corrected : near,
-			);
+			problems.push({
+				word: text,
+				message: looksLikeRecipe ? parsed.refusal.message : `I do not know the word "${shown(text)}".`,
+				near,
+			});
 		}
+	}
+	if (problems.length > 0) {
+		const { message, suggestion } = describeProblems(problems, written);
+		return invalid(message, suggestion);
 	}
 	switch (command) {
 		case "status":
 		case "help":
-			return { kind: command, line: shown(line) };
+		case "ping":
+		case "approve":
+			return { kind: command, ...common(keyOf(command)) };
+		case "cancel":
+		case "retry":
+		case "explain": {
+			const named = command === "cancel" ? targets : targets.filter((target) => target !== "all");
+			const all = command === "explain" ? [...named, ...wish.explicit] : named;
+			if (all.length > 1) return invalid(`Say one job to ${command}, each on a line of its own.`);
+			const target = all[0] ?? null;
+			return { kind: command, target, ...common(keyOf(command, target)) };
+		}
 		case "quantize":
+		case "plan":
 		case null:
 			break;
 	}
+	if (targets.length > 0) {
+		return invalid(`I do not know what to do with "${shown(targets.join(" "))}" here.`, `status`);
+	}
 	const wished = recipesOfWish(wish, grammar);
 	if ("message" in wished) return invalid(wished.message);
-	if (command === null && wished.recipes.length === 0) return { kind: "help", line: shown(line) };
+	if (command === null && wished.recipes.length === 0 && values.size === 0) {
+		return { kind: "help", ...common(keyOf("help")) };
+	}
 	const canonical = new Set<string>();
 	for (const text of wished.recipes) {
 		const parsed = parseRecipe(text);
@@ -220,7 +355,17 @@ function parseLine(line: string, rest: string, grammar: CommandGrammar): ParsedC
 		canonical.add(parsed.recipe.canonical);
 	}
 	if (canonical.size > MAXIMUM_RECIPES) return invalid(`A command names at most ${MAXIMUM_RECIPES} recipes.`);
-	return { kind: "quantize", recipes: [...canonical], line: shown(line) };
+	const recipes = [...canonical];
+	const calibration = values.get("calibration")?.toLowerCase() ?? null;
+	const kind = command ?? "quantize";
+	return {
+		kind,
+		recipes,
+		revision,
+		calibration,
+		private: wantsPrivate,
+		...common(keyOf(kind, recipes.toSorted(), revision, calibration, wantsPrivate)),
+	};
 }
 
 function isAvailable(recipe: string): boolean {
@@ -244,6 +389,7 @@ export function parseComment(markdown: string, grammar: CommandGrammar): readonl
 			commands.push({
 				kind: "invalid",
 				line: shown(line),
+				key: keyOf("too many"),
 				message: `I read at most ${MAXIMUM_COMMANDS} commands a comment; the rest was left out.`,
 				suggestion: null,
 			});

@@ -1,10 +1,11 @@
 import { assertNever, type Refusal } from "../errors.ts";
-import { formatChange, shortSha } from "../jobs/figures.ts";
+import { formatChange, formatCount, shortSha } from "../jobs/figures.ts";
+import type { RequestPreview } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
 import { RECIPE_NAMES } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../publish/escape.ts";
-import { formatBytes, formatEstimate } from "../publish/figures.ts";
+import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "../publish/figures.ts";
 import { COMMANDS } from "./command-table.ts";
 import type { ParsedCommand } from "./parse-comment.ts";
 
@@ -59,15 +60,22 @@ function refusalText(refusal: Refusal): string {
 	return `${markdownText(refusal.message, MAXIMUM_SENTENCE)}\n\n**What to do:** ${markdownText(refusal.remedy, MAXIMUM_SENTENCE)}`;
 }
 
+function nextStep(context: ReplyContext, text: string, meaning: string): string {
+	return `${meaning}: \`@${context.botName} ${text}\`.`;
+}
+
+function shortNumber(job: JobRecord): string {
+	return job.id.slice(0, 8);
+}
+
+export type RequestState = {
+	readonly request: RequestRecord;
+	readonly job: JobRecord | null;
+	readonly variants: readonly VariantRecord[];
+};
+
 /** The part of an answer that follows a request: planned, under way, published, failed. */
-export function renderRequest(
-	context: ReplyContext,
-	state: {
-		readonly request: RequestRecord;
-		readonly job: JobRecord | null;
-		readonly variants: readonly VariantRecord[];
-	},
-): string {
+export function renderRequest(context: ReplyContext, state: RequestState): string {
 	const { request, job } = state;
 	// The job may make more than this person asked for.
 	const variants =
@@ -76,8 +84,10 @@ export function renderRequest(
 			: state.variants.filter((variant) => request.recipes.includes(variant.recipe));
 	if (request.refusal !== null) return `**I cannot do that.** ${refusalText(request.refusal)}`;
 	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants)}`;
-	if (job === null) return `**All of this is published already.**${table}`;
+	const more = nextStep(context, "explain", "How these came about, and what they were compared with");
+	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
 	const commit = markdownCode(shortSha(job.sourceSha));
+	const retry = nextStep(context, `retry ${shortNumber(job)}`, "To try again");
 	switch (job.state) {
 		case "planned":
 		case "waiting":
@@ -87,17 +97,18 @@ export function renderRequest(
 		case "verifying":
 		case "publishing":
 		case "announcing": {
-			const verb = job.state === "planned" ? "Planned" : "Under way";
-			return `**${verb}** for commit ${commit}: ${markdownText(job.statusText, MAXIMUM_SENTENCE)} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date when it has ended.${table}`;
+			const verb = job.state === "planned" ? "Planned" : job.state === "waiting" ? "Waiting" : "Under way";
+			const cancel = nextStep(context, `cancel ${shortNumber(job)}`, "To end it");
+			return `**${verb}** for commit ${commit}: ${markdownText(job.statusText, MAXIMUM_SENTENCE)} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${table}\n\n${cancel}`;
 		}
 		case "done":
-			return `**Done** for commit ${commit}. Every figure was measured on the published files. ${jobLink(context, job, "How it was made")}.${table}`;
+			return `**Done** for commit ${commit}. Every figure was measured on the published files. ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
 		case "failed":
-			return `**This failed** for commit ${commit}. ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${table}`;
+			return `**This failed** for commit ${commit}. ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
 		case "cancelled":
-			return `**Cancelled** for commit ${commit}. ${jobLink(context, job, "The job")}.${table}`;
+			return `**Cancelled** for commit ${commit}. ${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
 		case "superseded":
-			return `**Superseded**: a newer commit came before this one was finished. ${jobLink(context, job, "The job")}.${table}`;
+			return `**Superseded**: a newer commit came before this one was finished. ${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
 		default:
 			return assertNever(job.state);
 	}
@@ -144,7 +155,105 @@ export function renderInvalid(context: ReplyContext, command: ParsedCommand & { 
 	return `**I did not understand** ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message, MAXIMUM_SENTENCE)}${meant}`;
 }
 
+export function renderRefusal(refusal: Pick<Refusal, "message" | "remedy">): string {
+	return `**I cannot do that.** ${markdownText(refusal.message, MAXIMUM_SENTENCE)}\n\n**What to do:** ${markdownText(refusal.remedy, MAXIMUM_SENTENCE)}`;
+}
+
 export function renderNotPermitted(context: ReplyContext, author: string): string {
 	const site = context.siteUrl === null ? "" : ` What is published already is [in the catalogue](${context.siteUrl}/).`;
-	return `**Each variant costs a run, so I take requests from the owner of this repo and members of its organisation.** ${markdownCode(author)} is neither as far as the Hub says. One of them may write the same line here, or the operator of this bot may add you to the list.${site}`;
+	return `**Each variant costs a run, so I take requests from the owner of this repo and members of its organisation.** ${markdownCode(author)} is neither as far as I can see. One of them may write the same line here, or the operator of this bot may add you to the list.${site}`;
+}
+
+export function renderMayNot(context: ReplyContext, command: "cancel" | "retry" | "approve", author: string): string {
+	return `**${markdownCode(command)} is for the owner of this repo, members of its organisation and people on the operator's list.** ${markdownCode(author)} is none of them as far as I can see. ${nextStep(context, "status", "How things stand")}`;
+}
+
+export function renderWaiting(context: ReplyContext, author: string, recipes: readonly string[]): string {
+	const what = recipes.length === 0 ? "the usual variants" : recipes.map((recipe) => markdownCode(recipe)).join(", ");
+	return `**This waits for approval:** ${what}, asked for by ${markdownCode(author)}. The owner of this repo or a member of its organisation lets it run with \`@${context.botName} approve\` in this discussion.`;
+}
+
+export function renderQuota(context: ReplyContext, limit: { readonly asked: number; readonly limit: number }): string {
+	return `**That is enough for a day.** ${limit.asked} requests were taken in the last 24 hours, and the limit is ${limit.limit}. Ask again tomorrow, or the owner of this repo may write the same line here; the operator of this bot sets the limit. ${nextStep(context, "status", "What is there already")}`;
+}
+
+export function renderApproved(context: ReplyContext, count: number): string {
+	if (count === 0)
+		return `**Nothing in this discussion waits for approval.** ${nextStep(context, "status", "How things stand")}`;
+	return `**Approved:** ${count} ${count === 1 ? "request" : "requests"}. The answers above go on from here.`;
+}
+
+export function renderPing(context: ReplyContext): string {
+	return `I am here and read this discussion. ${nextStep(context, "help", "What I understand")}`;
+}
+
+/** `asked`: the command that would carry it out. */
+export function renderPlan(context: ReplyContext, plan: RequestPreview & { readonly ok: true }, asked: string): string {
+	const rows = plan.variants.map((variant) => {
+		const state = variant.existing === null ? "new" : stateOfVariant(variant.existing);
+		const size = `about ${formatBytes(variant.bytes)}`;
+		return `| ${markdownCode(variant.recipe)} | ${markdownCode(variant.targetRepo)} | ${size} | ${state} |`;
+	});
+	return [
+		`**Plan** for commit ${markdownCode(shortSha(plan.sha))}: ${markdownText(plan.architecture)}, ${formatCount(plan.parameters)} parameters. Nothing was started.`,
+		["| Variant | Would go to | Size | State |", "|---|---|---:|---|", ...rows].join("\n"),
+		nextStep(context, asked, "To make it"),
+	].join("\n\n");
+}
+
+const MAXIMUM_JOBS_SHOWN = 5;
+
+export function renderWhichJob(context: ReplyContext, command: string, jobs: readonly JobRecord[]): string {
+	const lines = jobs
+		.slice(0, MAXIMUM_JOBS_SHOWN)
+		.map(
+			(job) =>
+				`- \`@${context.botName} ${command} ${shortNumber(job)}\`: commit ${markdownCode(shortSha(job.sourceSha))}, ${job.state}`,
+		);
+	const more = jobs.length > MAXIMUM_JOBS_SHOWN ? [`- and ${jobs.length - MAXIMUM_JOBS_SHOWN} more`] : [];
+	return ["**Which job?** Several are possible:", [...lines, ...more].join("\n")].join("\n\n");
+}
+
+export function renderNoJob(context: ReplyContext, what: string): string {
+	return `**${what}** ${nextStep(context, "status", "How things stand")}`;
+}
+
+/** What came of `cancel` or `retry`, one line a job. */
+export function renderChanges(
+	context: ReplyContext,
+	done: string,
+	changes: readonly { readonly job: JobRecord; readonly problem: string | null }[],
+): string {
+	return changes
+		.map(({ job, problem }) =>
+			problem === null
+				? `**${done}** ${jobLink(context, job, `job ${shortNumber(job)}`)}.`
+				: `**Not possible** for ${jobLink(context, job, `job ${shortNumber(job)}`)}: ${markdownText(problem, MAXIMUM_SENTENCE)}`,
+		)
+		.join("\n\n");
+}
+
+/** A job in words: what it was for, how it ended, and for every variant what was chosen against what. */
+export function renderExplanation(context: ReplyContext, job: JobRecord, variants: readonly VariantRecord[]): string {
+	const parts = [
+		`${jobLink(context, job, `Job ${shortNumber(job)}`)} for commit ${markdownCode(shortSha(job.sourceSha))} is **${job.state}**: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`,
+	];
+	if (job.refusal !== null) parts.push(refusalText(job.refusal));
+	for (const variant of variants.slice(0, 12)) parts.push(explainVariant(context, variant));
+	if (variants.length > 12) parts.push(`And ${variants.length - 12} more variants.`);
+	return parts.join("\n\n");
+}
+
+function explainVariant(context: ReplyContext, variant: VariantRecord): string {
+	const name = markdownCode(variant.recipe);
+	if (variant.refusal !== null) return `${name} failed. ${refusalText(variant.refusal)}`;
+	const summary = summarizeVariant(variant, context.hubUrl);
+	if (summary.klNats === null || summary.quantizer === null) return `${name} is ${stateOfVariant(variant)}.`;
+	const { gptq, rtn } = summary.baselines;
+	const others = [
+		...(gptq === null ? [] : [`GPTQ ${formatEstimate(gptq)}`]),
+		...(rtn === null ? [] : [`round-to-nearest ${formatEstimate(rtn)}`]),
+	];
+	const against = others.length === 0 ? "" : ` At the same size: ${others.join(", ")}.`;
+	return `${name} is ${stateOfVariant(variant)}: the gate chose ${markdownText(QUANTIZER_NAMES[summary.quantizer])} on held-out text, with a KL of ${formatEstimate(summary.klNats)} nats a token.${against}`;
 }

@@ -115,7 +115,30 @@ const Requests = z.strictObject({
 		.max(10_000)
 		.default([])
 		.describe("People who may ask on any watched repo, beside its owners and organisation members."),
-	anyone: z.boolean().default(false).describe("Whether everybody may ask. Each request costs a run."),
+	ignore: z
+		.array(namespaceName)
+		.max(10_000)
+		.default(["SFconvertbot", "parquet-converter", "librarian-bots"])
+		.describe("Accounts that are never answered. Names that end in -bot never are."),
+	strangers: z
+		.enum(["refuse", "approval", "public"])
+		.default("refuse")
+		.describe(
+			"What becomes of requests by others: refused with the reason, kept until one with rights approves, or run within the quota. Each request costs a run.",
+		),
+	quota: z
+		.strictObject({
+			perPersonPerDay: z.int().min(0).max(10_000).default(3).describe("Requests of one person in any 24 hours."),
+			perDay: z.int().min(0).max(100_000).default(50).describe("Requests by comment in any 24 hours, of all people."),
+		})
+		.prefault({})
+		.describe("Limits of the public queue; those with rights are not counted out."),
+	pollSeconds: z
+		.int()
+		.min(0)
+		.max(86_400)
+		.default(60)
+		.describe("Without a public address: how often the bot's notifications are read for mentions. 0: never."),
 });
 
 const TextFile = z.strictObject({

@@ -69,3 +69,21 @@ export async function setReplyComment(handle: Handle, request: RequestRecord, re
 		.where("id", "=", request.id)
 		.execute();
 }
+
+/** Requests by comment since a time; `requester`: of one person, whatever the capitals, `null`: of all. */
+export async function countCommentRequests(
+	handle: Handle,
+	query: { readonly requester: string | null; readonly since: Date },
+): Promise<number> {
+	let counted = handle
+		.selectFrom("requests")
+		.select(({ fn }) => fn.countAll<string>().as("count"))
+		.where("kind", "=", "comment")
+		.where("created_at", ">=", query.since);
+	if (query.requester !== null) {
+		const name = storableText(query.requester.toLowerCase());
+		counted = counted.where(({ eb, fn, val }) => eb(fn<string>("lower", ["requester"]), "=", val(name)));
+	}
+	const row = await counted.executeTakeFirstOrThrow();
+	return Number(row.count);
+}

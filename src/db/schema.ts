@@ -120,6 +120,9 @@ export type StatusDiscussionsTable = {
 	updated_at: Time;
 };
 
+/** Who alone may do something, for a while. */
+export type LeasesTable = { name: string; owner: string; held_until: Time };
+
 export type SweepSlotsTable = { slot: string; claimed_at: Time };
 export type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
@@ -131,6 +134,7 @@ export type Schema = {
 	job_events: JobEventsTable;
 	sketches: SketchesTable;
 	status_discussions: StatusDiscussionsTable;
+	leases: LeasesTable;
 	sweep_slots: SweepSlotsTable;
 	known_heads: KnownHeadsTable;
 };

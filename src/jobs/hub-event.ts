@@ -10,12 +10,27 @@ const HubDelivery = z.object({
 		.max(10_000)
 		.optional(),
 	discussion: z.object({ num: z.int().min(1) }).optional(),
-	comment: z.object({ id: z.string().max(100), hidden: z.boolean().optional() }).optional(),
+	comment: z
+		.object({
+			id: z.string().max(100),
+			hidden: z.boolean().optional(),
+			author: z.object({ id: z.string().max(100) }).optional(),
+		})
+		.optional(),
 });
 
 export type HubEvent =
 	| { readonly kind: "push"; readonly repo: string }
-	| { readonly kind: "comment"; readonly repo: string; readonly discussion: number; readonly commentId: string }
+	| {
+			readonly kind: "comment";
+			readonly repo: string;
+			readonly discussion: number;
+			readonly commentId: string;
+			/** The author's number, by which the bot's own comments are passed over without asking the Hub. */
+			readonly authorId: string | null;
+	  }
+	/** A discussion was closed, reopened or renamed. */
+	| { readonly kind: "discussion"; readonly repo: string; readonly discussion: number }
 	| { readonly kind: "ignored"; readonly reason: string };
 
 function ignored(reason: string): HubEvent {
@@ -38,10 +53,22 @@ export function readHubEvent(body: unknown, ref: string): HubEvent {
 		return { kind: "push", repo: name.data };
 	}
 	if (scope === "discussion" || scope.startsWith("discussion.comment")) {
-		if (event.action !== "create") return ignored("Only new comments are read, not edits.");
-		if (discussion === undefined || comment === undefined) return ignored("It carries no comment.");
+		// An edited comment is read again: what is new in it is run.
+		if (event.action !== "create" && event.action !== "update") return ignored("It was taken away.");
+		if (discussion === undefined) return ignored("It carries no discussion.");
+		if (comment === undefined) {
+			return scope === "discussion" && event.action === "update"
+				? { kind: "discussion", repo: name.data, discussion: discussion.num }
+				: ignored("It carries no comment.");
+		}
 		if (comment.hidden === true) return ignored("The comment is hidden.");
-		return { kind: "comment", repo: name.data, discussion: discussion.num, commentId: comment.id };
+		return {
+			kind: "comment",
+			repo: name.data,
+			discussion: discussion.num,
+			commentId: comment.id,
+			authorId: comment.author?.id ?? null,
+		};
 	}
 	return ignored(`Nothing is done for ${scope.slice(0, 60)} ${event.action.slice(0, 20)}.`);
 }

@@ -132,6 +132,8 @@ export type CommentHint = {
 	readonly repo: string;
 	readonly discussion: number;
 	readonly commentId: string | null;
+	/** The author's number as the delivery has it; `null`: not told. */
+	readonly authorId?: string | null;
 };
 
 /** `accepted`: something was asked of the bot and answered. `detail` says what or why not, for the operator. */

@@ -63,8 +63,11 @@ async function handle(context: JobsContext, delivery: DeliveryRecord): Promise<S
 				repo: event.repo,
 				discussion: event.discussion,
 				commentId: event.commentId,
+				authorId: event.authorId,
 			});
 		}
+		case "discussion":
+			return { outcome: "ignored", detail: "Nothing is done for a changed discussion." };
 		default:
 			return assertNever(event);
 	}

@@ -7,6 +7,7 @@ import type { Database } from "../db/database.ts";
 import { insertDelivery, reviveDelivery } from "../db/deliveries.ts";
 import type { JobsContext, Work } from "../jobs/context.ts";
 import type { Ports, RecordRequest } from "../jobs/ports.ts";
+import { type PreviewRequest, previewRequest } from "../jobs/preview.ts";
 import type { DeliveryRecord } from "../jobs/records.ts";
 import { cancelJob, type JobChange, recordRequest, retryJob } from "../jobs/service.ts";
 import { type SweepReport, sweep } from "../jobs/sweep.ts";
@@ -29,13 +30,16 @@ export type EngineOptions = {
 	readonly database: Database;
 	readonly configuration: Configuration;
 	/** `handleComment` and others may call `recordRequest`, which exists only then: so they are made from it. */
-	readonly ports: (engine: Pick<Engine, "recordRequest" | "cancelJob" | "retryJob">) => Ports;
+	readonly ports: (engine: EngineRequests) => Ports;
 	readonly runner: Runner;
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly newId?: () => string;
 	readonly superviseIntervalMs?: number;
 };
+
+/** What the ports may ask of the engine. */
+export type EngineRequests = Pick<Engine, "recordRequest" | "previewRequest" | "cancelJob" | "retryJob">;
 
 export type Engine = {
 	/** Takes up whatever an earlier process left and goes on with it. */
@@ -53,6 +57,7 @@ export type Engine = {
 		readonly body: unknown;
 	}): Promise<{ readonly id: string; readonly duplicate: boolean }>;
 	readonly recordRequest: RecordRequest;
+	readonly previewRequest: PreviewRequest;
 	cancelJob(id: string): Promise<JobChange>;
 	retryJob(id: string): Promise<JobChange>;
 	/** Looks over the watched repos now, whatever the schedule says. */
@@ -89,9 +94,10 @@ export function createEngine(options: EngineOptions): Engine {
 
 	const requests = {
 		recordRequest: (input) => recordRequest(context, input),
+		previewRequest: (input) => previewRequest(context, input),
 		cancelJob: (id) => cancelJob(context, id),
 		retryJob: (id) => retryJob(context, id),
-	} satisfies Pick<Engine, "recordRequest" | "cancelJob" | "retryJob">;
+	} satisfies EngineRequests;
 
 	const context: JobsContext = {
 		database,

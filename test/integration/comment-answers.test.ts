@@ -6,6 +6,7 @@ import { after, before, beforeEach, test } from "node:test";
 import { createRepo, uploadFiles, whoAmI } from "@huggingface/hub";
 import { systemClock } from "../../src/clock.ts";
 import { createCommentAnswers } from "../../src/commands/answer-comments.ts";
+import { hubForum } from "../../src/commands/hub-forum.ts";
 import { readTrailer } from "../../src/commands/reply-trailer.ts";
 import { commentOnDiscussion } from "../../src/hub/comment-on-discussion.ts";
 import { createDiscussion } from "../../src/hub/create-discussion.ts";
@@ -87,13 +88,20 @@ const recordRequest: RecordRequest = async (input) => {
 
 function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = {}) {
 	return createCommentAnswers({
-		hub: access(BOT),
+		forum: hubForum({ hub: access(BOT), botUserId: async () => (await whoAmI(access(BOT))).id }),
 		context: { hubUrl: hub.url, siteUrl: "http://bot.example", botName: "yaqa-bot" },
-		botUserId: async () => (await whoAmI(access(BOT))).id,
 		defaultRecipes: () => ["gguf:q4_0", "onnx:q4"],
+		calibration: "self",
 		allow: options.allow ?? [],
-		anyone: false,
+		ignore: [],
+		strangers: "refuse",
+		quota: { perPersonPerDay: 3, perDay: 50 },
+		countRequests: async () => 0,
 		recordRequest: options.recordRequest ?? recordRequest,
+		previewRequest: () => Promise.reject(new Error("not asked for here")),
+		cancelJob: () => Promise.reject(new Error("not asked for here")),
+		retryJob: () => Promise.reject(new Error("not asked for here")),
+		requestersOf: async () => [],
 		rememberReply: async (_request, id) => void remembered.push(id),
 		statusOf: async () => ({ jobs: [job], variants: [makeVariant({ sourceRepo: REPO })] }),
 		log: silentLog,

@@ -10,7 +10,13 @@ const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: ["gguf:q4_0", "onnx:q4", 
 /** What a comment comes to, in brief: `quantize a b`, `status`, `help`, `invalid: … → suggestion`. */
 function brief(markdown: string): string[] {
 	return parseComment(markdown, GRAMMAR).map((command) => {
-		if (command.kind === "quantize") return ["quantize", ...command.recipes].join(" ");
+		if (command.kind === "quantize" || command.kind === "plan") {
+			const at = command.revision === null ? [] : [`@${command.revision}`];
+			return [command.kind, ...command.recipes, ...at].join(" ");
+		}
+		if (command.kind === "cancel" || command.kind === "retry" || command.kind === "explain") {
+			return command.target === null ? command.kind : `${command.kind} ${command.target}`;
+		}
 		if (command.kind !== "invalid") return command.kind;
 		return command.suggestion === null ? "invalid" : `invalid → ${command.suggestion}`;
 	});
@@ -59,9 +65,30 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["a typo in a container", "@yaqa-bot quantize 8bit guf", ["invalid → quantize 8bit gguf"]],
 	["a typo in a command", "@yaqa-bot stauts", ["invalid → status"]],
 	["a typo in a recipe", "@yaqa-bot gguf:q8_1", ["invalid → gguf:q8_0"]],
-	["a width that no recipe has", "@yaqa-bot quantize 9bit gguf", ["invalid"]],
+	["bits that no container has", "@yaqa-bot quantize 7bit gguf", ["invalid"]],
 	["a group that does not exist", "@yaqa-bot quantize w4a16,group=31", ["invalid"]],
-	["a question", "@yaqa-bot why did it fail?", ["invalid"]],
+	["a question", "@yaqa-bot why did it fail?", ["explain"]],
+	[
+		"every unknown word is named and the whole line mended",
+		"@yaqa-bot quantise 8bit guf onxx",
+		["invalid → quantise 8bit gguf onnx"],
+	],
+	["a plan", "@yaqa-bot plan 8bit gguf", ["plan gguf:q8_0"]],
+	["format and bits as options", "@yaqa-bot quantize bits=4,8 format=onnx", ["quantize onnx:q4 onnx:q8"]],
+	[
+		"a revision keeps its capitals",
+		"@yaqa-bot quantize 8bit gguf revision=Release/V1",
+		["quantize gguf:q8_0 @Release/V1"],
+	],
+	["a revision that is none", "@yaqa-bot quantize 8bit gguf revision=../../etc", ["invalid"]],
+	["an option twice", "@yaqa-bot quantize 8bit gguf revision=a revision=b", ["invalid"]],
+	["cancel", "@yaqa-bot cancel", ["cancel"]],
+	["cancel a job", "@yaqa-bot please cancel job 3f2a91bc", ["cancel 3f2a91bc"]],
+	["cancel all", "@yaqa-bot stop all", ["cancel all"]],
+	["explain a variant", "@yaqa-bot explain q8_0", ["explain gguf:q8_0"]],
+	["retry, approve, ping", "@yaqa-bot retry\n@yaqa-bot approve\n@yaqa-bot ping", ["retry", "approve", "ping"]],
+	["a job's number makes no quantization", "@yaqa-bot quantize 3f2a91bc", ["invalid → status"]],
+	["right-to-left marks around a command", "\u202E@yaqa-bot quantize 8bit gguf", []],
 	["copied with invisible joiners", "@\u2060yaqa-bot status", ["status"]],
 	["Windows line ends", "@yaqa-bot status\r\n@yaqa-bot help\r\n", ["status", "help"]],
 ];

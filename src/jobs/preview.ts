@@ -1,0 +1,57 @@
+import { listVariantsOfSourceCommit } from "../db/variants.ts";
+import type { Refusal } from "../errors.ts";
+import { type Recipe, recipeHash } from "../protocol/recipe.ts";
+import type { JobsContext } from "./context.ts";
+import type { VariantRecord } from "./records.ts";
+import { recipesOfRules } from "./watch-rules.ts";
+
+export type PreviewedVariant = {
+	readonly recipe: string;
+	readonly targetRepo: string;
+	/** Of the weights at the recipe's stored bits, before anything was measured. */
+	readonly bytes: number;
+	readonly existing: VariantRecord | null;
+};
+
+/** What a request would come to, without making it. */
+export type RequestPreview =
+	| {
+			readonly ok: true;
+			readonly sha: string;
+			readonly architecture: string;
+			readonly parameters: number;
+			readonly variants: readonly PreviewedVariant[];
+	  }
+	| { readonly ok: false; readonly refusal: Refusal };
+
+export type PreviewRequest = (input: {
+	readonly sourceRepo: string;
+	readonly revision?: string;
+	/** Empty: what a push gives. */
+	readonly recipes: readonly Recipe[];
+}) => Promise<RequestPreview>;
+
+export async function previewRequest(
+	context: JobsContext,
+	input: Parameters<PreviewRequest>[0],
+): Promise<RequestPreview> {
+	const { ports, configuration, database } = context;
+	const { sourceRepo: repo } = input;
+	const inspection = await ports.inspectSource({ repo, revision: input.revision ?? "main" });
+	if (!inspection.ok) return { ok: false, refusal: inspection.refusal };
+	const { sha, architecture, parameters } = inspection.facts;
+	const recipes = input.recipes.length > 0 ? input.recipes : recipesOfRules(configuration.watch, repo);
+	const known = await listVariantsOfSourceCommit(database.handle, { repo, sha });
+	return {
+		ok: true,
+		sha,
+		architecture,
+		parameters,
+		variants: recipes.map((recipe) => ({
+			recipe: recipe.canonical,
+			targetRepo: ports.nameTarget({ sourceRepo: repo, recipe }),
+			bytes: Math.round((parameters * recipe.name.bitsPerWeight) / 8),
+			existing: known.find((variant) => variant.recipeHash === recipeHash(recipe)) ?? null,
+		})),
+	};
+}
