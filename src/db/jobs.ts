@@ -254,6 +254,12 @@ export async function leaseJob(
 	return row === undefined ? null : workOfRow(row);
 }
 
+/** Who works on a job at present, as far as the rows know. */
+export async function leaseHolder(handle: Handle, id: string): Promise<string | null> {
+	const row = await handle.selectFrom("jobs").select("lease_owner").where("id", "=", id).executeTakeFirst();
+	return row?.lease_owner ?? null;
+}
+
 /** `held: false` when the lease went to somebody else: whatever the caller does now must not be recorded. */
 export async function renewLease(
 	handle: Handle,
@@ -535,6 +541,18 @@ export async function leaseSideWork(
 	return row === undefined ? null : workOfRow(row);
 }
 
+export async function renewSideLease(
+	handle: Handle,
+	request: { readonly id: string; readonly owner: string; readonly until: Date },
+): Promise<void> {
+	await handle
+		.updateTable("jobs")
+		.set({ side_lease_until: request.until })
+		.where("id", "=", request.id)
+		.where("side_lease_owner", "=", request.owner)
+		.execute();
+}
+
 export async function settleSideWork(
 	handle: Handle,
 	request: {
@@ -560,6 +578,18 @@ export async function settleSideWork(
 		.where("id", "=", request.id)
 		.where("side_lease_owner", "=", request.owner)
 		.execute();
+}
+
+/** A step that came too late may have left something behind after the finished job was cleaned up. */
+export async function cleanUpAgain(handle: Handle, id: string, now: Date): Promise<boolean> {
+	const row = await handle
+		.updateTable("jobs")
+		.set({ cleanup_due: true, side_next_at: now })
+		.where("id", "=", id)
+		.where("state", "in", FINISHED)
+		.returning("id")
+		.executeTakeFirst();
+	return row !== undefined;
 }
 
 /** Jobs whose discussion or left-overs need attention. */

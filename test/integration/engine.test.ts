@@ -323,11 +323,13 @@ await onEveryDatabase((databases, name) => {
 		});
 
 		for (const [state, prepare] of [
+			["planned", "lose"],
 			["waiting", "hold"],
 			["dispatching", "fetchSource"],
 			["running", "hang"],
 			["ingesting", "stage"],
 			["verifying", "verify"],
+			["publishing", "refuse"],
 		] as const) {
 			test(`a job that is ${state} can be cancelled, leaving nothing`, async () => {
 				const repo = `acme/cancel-${state}`;
@@ -348,6 +350,9 @@ await onEveryDatabase((databases, name) => {
 					blocker = held.job.id;
 					await untilState(database, blocker, ["running"]);
 				} else if (prepare === "hang") world.setBehaviour(repo, { hang: true, ignoreTerm: true });
+				// A run that was lost is planned again after a pause.
+				else if (prepare === "lose") world.setBehaviour(repo, { killItself: true });
+				else if (prepare === "refuse") world.setFailures("publish", 1000);
 				else world.setDelay(prepare, 3000);
 				const outcome = await bot.engine.recordRequest({
 					kind: "api",
@@ -358,12 +363,14 @@ await onEveryDatabase((databases, name) => {
 					dedupeKey: `cancel:${state}`,
 				});
 				assert.ok(outcome.kind === "planned");
+				if (prepare === "lose") await untilState(database, outcome.job.id, ["running"]);
 				await untilState(database, outcome.job.id, [state]);
 				const change = await bot.engine.cancelJob(outcome.job.id);
 				assert.ok(change.ok);
-				if (prepare !== "hold" && prepare !== "hang") world.setDelay(prepare, 0);
+				if (prepare === "fetchSource" || prepare === "stage" || prepare === "verify") world.setDelay(prepare, 0);
 				const job = await untilState(database, outcome.job.id, ["cancelled"]);
 				assert.equal(job.refusal?.code, "cancelled");
+				world.setFailures("publish", 0);
 				if (blocker !== null) {
 					await bot.engine.cancelJob(blocker);
 					await untilState(database, blocker, ["cancelled"]);

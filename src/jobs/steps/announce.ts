@@ -9,10 +9,10 @@ import {
 import { listVariantsOfJob, listVariantsOfSource } from "../../db/variants.ts";
 import { PermanentError, RetryableError } from "../../errors.ts";
 import { type JobsContext, later } from "../context.ts";
+import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import type { JobRecord, VariantRecord } from "../records.ts";
 import { advance, type Step } from "./step-context.ts";
 
-const DISCUSSION_LEASE_SECONDS = 120;
 /** Published variants are public whether or not the discussion says so: after this many failures the job goes on. */
 const MAXIMUM_FAILURES = 8;
 
@@ -23,19 +23,18 @@ function asShown(job: JobRecord): JobRecord {
 
 /** Brings the source's status discussion, and the answers to this job's requests, up to date. */
 export async function announceJob(context: JobsContext, jobId: string): Promise<void> {
-	const { database, ports, clock, owner, log } = context;
+	const { database, ports, clock, log } = context;
 	const { handle } = database;
 	const job = await getJob(handle, jobId);
 	if (job === null) return;
 	const { sourceRepo } = job;
-	const now = clock.now();
-	const leased = await leaseStatusDiscussion(handle, {
-		sourceRepo,
-		owner: `${owner}:${jobId}`,
-		now,
-		until: later(now, DISCUSSION_LEASE_SECONDS),
-	});
-	if (!leased) throw new RetryableError("Somebody else edits the discussion.", { retryAfterSeconds: 1 });
+	const owner = `${context.owner}:${jobId}`;
+	const lease = (): Promise<boolean> => {
+		const now = clock.now();
+		return leaseStatusDiscussion(handle, { sourceRepo, owner, now, until: later(now, LEASE_SECONDS) });
+	};
+	if (!(await lease())) throw new RetryableError("Somebody else edits the discussion.", { retryAfterSeconds: 1 });
+	const release = keepLease(async () => void (await lease()), log);
 	try {
 		const stored = await getStatusDiscussion(handle, sourceRepo);
 		const { items: jobs } = await listJobs(handle, { sourceRepo, limit: 20 });
@@ -70,7 +69,8 @@ export async function announceJob(context: JobsContext, jobId: string): Promise<
 			}
 		}
 	} finally {
-		await releaseStatusDiscussion(handle, sourceRepo, `${owner}:${jobId}`);
+		await release();
+		await releaseStatusDiscussion(handle, sourceRepo, owner);
 	}
 }
 

@@ -1,5 +1,6 @@
 import {
 	appendNotes,
+	cleanUpAgain,
 	getJob,
 	type JobWork,
 	leaseJob,
@@ -12,6 +13,7 @@ import {
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
 import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
 import { type JobsContext, later } from "../context.ts";
+import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import type { JobRecord, JobState } from "../records.ts";
 import { isFinished, type StepName, stepOf } from "../transitions.ts";
 import { announceStep } from "./announce.ts";
@@ -23,9 +25,6 @@ import { publishStep } from "./publish.ts";
 import { advance, advanceIn, StaleJobError, type Step, type StepContext, type StepResult } from "./step-context.ts";
 import { verifyStep } from "./verify.ts";
 
-/** A step that is alive renews its lease every third of this; one that died is taken over after it. */
-const LEASE_SECONDS = 15;
-const RENEW_MS = 2000;
 const MAXIMUM_RETRIES = 15;
 /** Bugs seldom pass by themselves. */
 const MAXIMUM_BUG_RETRIES = 3;
@@ -165,17 +164,12 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 	const controller = new AbortController();
 	let stopAs = work.stopAs;
 	let isHeld = true;
-	let renewing: Promise<void> = Promise.resolve();
-	const heartbeat = setInterval(() => {
-		renewing = renewing
-			.then(async () => {
-				const renewed = await renewLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) });
-				isHeld = renewed.held;
-				stopAs = renewed.stopAs;
-				if (!isHeld || (stopAs !== null && job.state !== "publishing")) controller.abort();
-			})
-			.catch((error: unknown) => log.warn("A lease could not be renewed", { job: jobId, error }));
-	}, RENEW_MS);
+	const release = keepLease(async () => {
+		const renewed = await renewLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) });
+		isHeld = renewed.held;
+		stopAs = renewed.stopAs;
+		if (!isHeld || (stopAs !== null && job.state !== "publishing")) controller.abort();
+	}, log);
 	const stepContext: StepContext = { ...context, owner, signal: controller.signal };
 
 	let result: StepResult | null = null;
@@ -188,15 +182,14 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 		result ??= await STEPS[step].step(stepContext, work);
 	} catch (error) {
 		if (error instanceof StaleJobError || !isHeld) {
-			log.warn("A step's outcome came too late and was dropped", { job: jobId, step, fence: job.fence });
+			await dropLate(context, work, step);
 		} else if (controller.signal.aborted && stopAs !== null) {
 			result = await endStopped(stepContext, jobId, stopAs);
 		} else {
 			result = judgeError(context, work, error);
 		}
 	} finally {
-		clearInterval(heartbeat);
-		await renewing;
+		await release();
 	}
 	if (result !== null) await settle(stepContext, work, step, result);
 }
@@ -210,7 +203,7 @@ async function endStopped(context: StepContext, jobId: string, stopAs: StopAs): 
 }
 
 async function settle(context: StepContext, work: JobWork, step: StepName, result: StepResult): Promise<void> {
-	const { database, clock, log, owner } = context;
+	const { database, clock, owner } = context;
 	const { handle } = database;
 	try {
 		switch (result.kind) {
@@ -246,8 +239,17 @@ async function settle(context: StepContext, work: JobWork, step: StepName, resul
 		}
 	} catch (error) {
 		if (!(error instanceof StaleJobError)) throw error;
-		log.warn("A step's outcome came too late and was dropped", { job: work.job.id, step, fence: work.job.fence });
+		await dropLate(context, work, step);
 	}
+}
+
+/** Nothing of a step that stalled is recorded; what it left outside goes with the next clean-up. */
+async function dropLate(context: JobsContext, work: JobWork, step: StepName): Promise<void> {
+	const { database, clock, log } = context;
+	const { id, fence } = work.job;
+	log.warn("A step's outcome came too late and was dropped", { job: id, step, fence });
+	const now = clock.now();
+	if (await cleanUpAgain(database.handle, id, now)) await context.wake({ kind: "side", jobId: id }, now);
 }
 
 /** Tells the queue what a move made due. */

@@ -1,22 +1,27 @@
-import { leaseSideWork, settleSideWork } from "../../db/jobs.ts";
+import { leaseSideWork, renewSideLease, settleSideWork } from "../../db/jobs.ts";
 import { RetryableError } from "../../errors.ts";
 import { type JobsContext, later } from "../context.ts";
+import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import { isFinished } from "../transitions.ts";
 import { announceJob } from "./announce.ts";
 import { cleanUpJob } from "./clean-up-job.ts";
 
-const LEASE_SECONDS = 180;
 const MAXIMUM_DELAY_SECONDS = 300;
 /** A discussion that cannot be written to for this long is given up until the job changes again. */
 const MAXIMUM_FAILURES = 12;
 
 /** Announcements and clean-up of one job: both may be late, neither holds up a step. */
 export async function runSideWork(context: JobsContext, jobId: string): Promise<void> {
-	const { database, clock, log, owner } = context;
+	const { database, clock, log } = context;
+	const owner = `${context.owner}:${context.newId()}`;
 	const { handle } = database;
 	const now = clock.now();
 	const work = await leaseSideWork(handle, { id: jobId, owner, now, until: later(now, LEASE_SECONDS) });
 	if (work === null) return;
+	const release = keepLease(
+		() => renewSideLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) }),
+		log,
+	);
 	let announced: number | null = null;
 	let cleaned = false;
 	let delay: number | null = null;
@@ -45,6 +50,7 @@ export async function runSideWork(context: JobsContext, jobId: string): Promise<
 			} else problem(error);
 		}
 	}
+	await release();
 	const nextAt = later(clock.now(), delay ?? 0);
 	await settleSideWork(handle, {
 		id: jobId,
