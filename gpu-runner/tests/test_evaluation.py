@@ -150,5 +150,7 @@ def test_the_gate_picks_the_least_kl_and_the_simpler_of_equals() -> None:
     assert gate.winner == "two-sided" and "50 % less" in gate.reason
     assert choose({"rtn": estimate(0.3), "one-sided": estimate(0.1), "two-sided": estimate(0.2)}).winner == "one-sided"
     assert choose({"rtn": estimate(0.1), "one-sided": estimate(0.1), "two-sided": estimate(0.1)}).winner == "rtn"
+    tuned = choose({"one-sided": estimate(0.3), "two-sided": estimate(0.2), "two-sided-tuned": estimate(0.1)})
+    assert tuned.winner == "two-sided-tuned" and "tuned scales" in tuned.reason
     with pytest.raises(ValueError):
         choose({})

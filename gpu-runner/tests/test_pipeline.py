@@ -123,6 +123,54 @@ def test_a_second_run_gives_the_same_bytes_and_reuses_the_sketch(
     assert any(event.get("stage") == "sketch" and event.get("status") == "skipped" for event in events)
 
 
+def test_tuned_scales_are_a_contender_of_their_own(
+    finished: tuple[Path, JobOutcome, list[dict[str, Any]]], model: Path, tmp_path: Path
+) -> None:
+    output, untuned, _ = finished
+    spec = document(model, tmp_path / "out", "gguf:q4_0,tune=on", "w4a16,group=32,tune=on", "gguf:q8_0,tune=off")
+    spec["sketch"]["reuse"] = str(output / "sketch")
+    outcome, events = run(spec, tmp_path / "out")
+    validator = jsonschema.Draft202012Validator(schema("manifest.schema.json"))
+    events_validator = jsonschema.Draft202012Validator(schema("events.schema.json"))
+    for event in events:
+        events_validator.validate(event)
+    for manifest, before in zip(outcome.manifests[:2], (untuned.manifests[0], untuned.manifests[2]), strict=True):
+        validator.validate(manifest.to_wire())
+        selection = {row.quantizer: row.kl_nats.mean for row in manifest.gate.selection}
+        assert list(selection) == ["rtn", "one-sided", "two-sided", "two-sided-tuned"]
+        assert selection[manifest.gate.winner] == min(selection.values())
+        measured = {row.quantizer: row for row in manifest.evaluation.measured}
+        assert len({row.bytes for row in measured.values()}) == 1
+        assert measured["two-sided"].report == before.evaluation.measured[0].report
+        assert measured["two-sided-tuned"].report != measured["two-sided"].report
+        assert manifest.seeds["tuning"] == spec["calibration"]["seed"] and manifest.seconds["tune"] > 0
+    assert {row.quantizer for row in outcome.manifests[2].gate.selection} == {"rtn", "one-sided", "two-sided"}
+    # Equal codes on equal scales are tuned once, for all containers that store them.
+    steps = [event for event in events if event["event"] == "progress" and event["stage"] == "tune"]
+    assert steps[-1]["done"] == steps[-1]["total"] == 4
+    again, _ = run(spec | {"fence": 2}, tmp_path / "again")
+    assert hashes(again) == hashes(outcome)
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), FloatingPointError("the KL became nan")])
+def test_a_tuning_that_fails_leaves_the_other_contenders(
+    finished: tuple[Path, JobOutcome, list[dict[str, Any]]],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+) -> None:
+    def fail(*rest: object, **named: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("yaqa_runner.pipeline.tuning_stage.tune_scales", fail)
+    spec = document(model, tmp_path / "out", "gguf:q4_0,tune=on")
+    spec["sketch"]["reuse"] = str(finished[0] / "sketch")
+    outcome, events = run(spec, tmp_path / "out")
+    assert len(outcome.manifests[0].gate.selection) == 3
+    assert any(event.get("code") == "not-tuned" for event in events)
+
+
 def test_a_sketch_of_something_else_is_told_of_and_taken_anew(
     finished: tuple[Path, JobOutcome, list[dict[str, Any]]], model: Path, tmp_path: Path
 ) -> None:
@@ -167,7 +215,6 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(
     [
         (("gguf:q4_0", "gguf:q4_0,refine=2"), InvalidSpec),
         (("nonsense",), InvalidSpec),
-        (("w4a16,tune=on",), InvalidSpec),
     ],
 )
 def test_bad_recipes_are_refused_before_anything_is_computed(

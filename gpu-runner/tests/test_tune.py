@@ -12,7 +12,7 @@ from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
-from yaqa_runner.rounding.tune import TuningTask, precision_of, tune_scales
+from yaqa_runner.rounding.tune import TuningTask, precision_of, tune_scales, tuning_plan
 
 VOCABULARY = 40
 GRIDS: list[Grid] = [SymmetricGrid(2, 32), AsymmetricGrid(2, 32), *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k"))]
@@ -116,6 +116,53 @@ def test_loss_that_is_not_finite_stops_the_tuning() -> None:
     model.embedding[0] = torch.nan
     with pytest.raises(FloatingPointError, match="step 1"):
         tune_scales(model, tasks, torch.zeros(2, 4, dtype=torch.int64), steps=2)
+
+
+def test_batches_that_do_not_fit_in_memory_are_halved_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TinyModel()
+    tokens = torch.randint(0, VOCABULARY, (16, 8), generator=torch.Generator().manual_seed(1))
+    forward = TinyModel.forward
+    told: list[tuple[str, str]] = []
+    limit = 3
+
+    def scarce(self: TinyModel, input_ids: torch.Tensor) -> SimpleNamespace:
+        if len(input_ids) > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, input_ids)
+
+    monkeypatch.setattr(TinyModel, "forward", scarce)
+    tuned = tune_scales(
+        model,
+        tasks_of(model, SymmetricGrid(3, 32)),
+        tokens,
+        steps=6,
+        batch=8,
+        warn=lambda code, text: told.append((code, text)),
+    )
+    assert len(tuned.losses) == 6
+    assert [code for code, _ in told] == ["tune-batch-halved"] * 2 and "2 sequences" in told[-1][1]
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        tune_scales(model, tasks_of(model, SymmetricGrid(3, 32)), tokens, steps=1, batch=2)
+
+
+def test_a_group_that_the_row_does_not_fill_is_tuned_too() -> None:
+    model = TinyModel()
+    tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
+    tasks = tasks_of(model, AsymmetricGrid(2, 96))
+    tuned = tune_scales(model, tasks, tokens, steps=20)
+    assert tuned.grids["first.weight"].scale.shape == (256, 3)
+    weights = {task.parameter: tuned.grids[task.parameter].decode(task.codes) for task in tasks}
+    assert kl(model, tokens, weights) < kl(
+        model, tokens, {task.parameter: task.grid.decode(task.codes) for task in tasks}
+    )
+
+
+def test_the_plan_follows_the_text_alone() -> None:
+    assert tuning_plan(128, 256) == (128, 4)
+    assert tuning_plan(4, 16) == (4, 4)
+    assert tuning_plan(1, 8192) == (4, 1)
+    assert tuning_plan(4096, 2048) == (400, 1)
 
 
 def test_a_check_that_raises_stops_the_tuning() -> None:

@@ -7,6 +7,7 @@ const STAGES: Readonly<Record<StageName, string>> = {
 	calibrate: "calibration text",
 	sketch: "sketch the curvature",
 	round: "round the weights",
+	tune: "tune the scales",
 	export: "write the files",
 	evaluate: "measure the files",
 	gate: "choose the best",

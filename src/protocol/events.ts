@@ -1,7 +1,17 @@
 import { z } from "zod";
 import { Estimate, Quantizer } from "./manifest.ts";
 
-export const StageName = z.enum(["load", "calibrate", "sketch", "round", "export", "evaluate", "gate", "finish"]);
+export const StageName = z.enum([
+	"load",
+	"calibrate",
+	"sketch",
+	"round",
+	"tune",
+	"export",
+	"evaluate",
+	"gate",
+	"finish",
+]);
 export type StageName = z.infer<typeof StageName>;
 
 const envelope = { job: z.uuid(), fence: z.int().min(1), at: z.iso.datetime() };

@@ -26,7 +26,8 @@ export const Metrics = z.object({
 });
 export type Metrics = z.infer<typeof Metrics>;
 
-export const Quantizer = z.enum(["two-sided", "one-sided", "rtn"]);
+/** `two-sided-tuned`: the codes of `two-sided`, with scales tuned under the true KL. */
+export const Quantizer = z.enum(["two-sided-tuned", "two-sided", "one-sided", "rtn"]);
 export type Quantizer = z.infer<typeof Quantizer>;
 
 /** One quantizer's file, measured on the report split. `byDomain` is keyed by the texts' domains. */

@@ -82,7 +82,7 @@ function body(request: CardRequest): string {
 		...howToLoad(repo, container, manifests),
 		...(elsewhere.length === 0 ? [] : ["## Other formats of the same model", elsewhereTable(hubUrl, elsewhere)]),
 		"## How it was made",
-		METHOD,
+		manifests.some(isTuned) ? `${METHOD} ${TUNING}` : METHOD,
 		...manifests.map((manifest) => provenance(manifest, hubUrl)),
 		terms(source),
 	];
@@ -91,6 +91,13 @@ function body(request: CardRequest): string {
 
 const METHOD =
 	"YAQA (arXiv 2505.22988) rounds every linear layer under a Kronecker-factored sketch of the curvature of the end-to-end KL divergence, instead of under that layer's own output error as GPTQ does. Beside it, plain rounding and one-sided GPTQ are computed for the *same container and the same bytes*; all are measured on a held-out selection split, and the best is published, whichever it is. The figures above come from a second, separate report split.";
+
+const TUNING =
+	"*Scales tuned* means: with the integer codes fixed, the scales that the container stores anyway were tuned on the calibration text against the original's own predictions.";
+
+function isTuned(manifest: Manifest): boolean {
+	return manifest.evaluation.measured.some((measured) => measured.quantizer === "two-sided-tuned");
+}
 
 function summaryTable(manifests: readonly Manifest[]): string {
 	const rows = manifests.map((manifest) => {
@@ -141,7 +148,9 @@ export function gateSentence(manifest: Manifest): string {
 		.map((text) => text.replace("the same within half a percent than", "the same within half a percent as"))
 		.join(", ");
 	const honest =
-		winner === "two-sided" ? "" : " The two-sided result did not win here, so it is not what you download.";
+		winner === "two-sided" || winner === "two-sided-tuned"
+			? ""
+			: " The two-sided result did not win here, so it is not what you download.";
 	return `**Gate:** on the selection split ${QUANTIZER_NAMES[winner]} measured ${formatEstimate(own.klNats)} nats a token${against === "" ? "" : `: ${against}`}. It is what is published.${honest}`;
 }
 

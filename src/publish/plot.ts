@@ -20,8 +20,9 @@ const INK = "#1f2328";
 const FAINT = "#d8dee4";
 /** Told apart by colour-blind readers and in grey print: colour, shape and fill all differ. */
 const STYLES: Readonly<
-	Record<Quantizer, { readonly color: string; readonly shape: "circle" | "triangle" | "square" }>
+	Record<Quantizer, { readonly color: string; readonly shape: "diamond" | "circle" | "triangle" | "square" }>
 > = {
+	"two-sided-tuned": { color: "#009e73", shape: "diamond" },
 	"two-sided": { color: "#0072b2", shape: "circle" },
 	"one-sided": { color: "#d55e00", shape: "triangle" },
 	rtn: { color: "#6e7781", shape: "square" },
@@ -196,6 +197,8 @@ function niceStep(raw: number): number {
 function marker(x: number, y: number, quantizer: Quantizer): string {
 	const { color, shape } = STYLES[quantizer];
 	switch (shape) {
+		case "diamond":
+			return `<path d="M${x} ${round(y - 8)}L${round(x + 8)} ${y}L${x} ${round(y + 8)}L${round(x - 8)} ${y}Z" fill="${color}"/>`;
 		case "circle":
 			return `<circle cx="${x}" cy="${y}" r="6" fill="${color}"/>`;
 		case "triangle":

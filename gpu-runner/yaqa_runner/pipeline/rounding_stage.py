@@ -20,7 +20,8 @@ from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
 from yaqa_runner.sketch.store import Sketch
 
-QUANTIZERS: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
+ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
+QUANTIZERS: tuple[QuantizerName, ...] = (*ROUNDED, "two-sided-tuned")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class PlannedRecipe:
 
 @dataclass
 class RoundedRecipe:
-    """All three quantizers' codes of one recipe, and what is known of each linear."""
+    """Every quantizer's codes and grids of one recipe, and what is known of each linear."""
 
     linears: dict[QuantizerName, dict[str, QuantizedLinear]] = field(
-        default_factory=lambda: {quantizer: {} for quantizer in QUANTIZERS}
+        default_factory=lambda: {quantizer: {} for quantizer in ROUNDED}
     )
     evidence: list[LayerEvidence] = field(default_factory=list)
+
+    @property
+    def quantizers(self) -> tuple[QuantizerName, ...]:
+        """What there is of this recipe, the simplest first."""
+        return tuple(quantizer for quantizer in QUANTIZERS if quantizer in self.linears)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, round_recipes
+from yaqa_runner.pipeline.tuning_stage import tune_recipes
 from yaqa_runner.pipeline.variant_stage import VariantContext, make_variant
 from yaqa_runner.protocol.events import ResultSketch, ResultVariant
 from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
@@ -105,6 +106,18 @@ def run_job(
                 )
             except SketchUnreadable as error:
                 raise InvalidSpec(f"The sketch does not fit the model: {error}", "Run without sketch.reuse.") from error
+    if any(plan.recipe.tune for _, plan in todo):
+        with reporter.stage("tune"):
+            tune_recipes(
+                source,
+                [plan for _, plan in todo],
+                rounded,
+                splits.calibration.tokens,
+                spec.calibration.seed,
+                lambda done, total: reporter.progress("tune", done, total, "steps"),
+                interrupt.check,
+                reporter.warn,
+            )
     reference = OriginalReference(source, work / "reference")
     with reporter.stage("evaluate", "original"):
         reference.prepare(
@@ -157,11 +170,6 @@ def parse_recipes(spec: JobSpec) -> list[Recipe]:
         if directory in directories[:index]:
             raise InvalidSpec(
                 f'The recipe "{recipes[index].canonical}" is asked for twice.', "Ask for every recipe once."
-            )
-        if recipes[index].tune:
-            raise InvalidSpec(
-                f'"{recipes[index].canonical}" asks for tuned scales, which this version does not have yet.',
-                "Leave tune=on out.",
             )
     return recipes
 

@@ -1,4 +1,4 @@
-"""One variant: all three quantizers written, loaded back and measured; the winner gets its manifest and its place."""
+"""One variant: every quantizer written, loaded back and measured; the winner gets its manifest and its place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.pipeline.provenance import describe_device, library_versions
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, hash_files, published_bytes
-from yaqa_runner.pipeline.rounding_stage import QUANTIZERS, PlannedRecipe, RoundedRecipe
+from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe
 from yaqa_runner.protocol.events import timestamp
 from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.interrupt import InterruptFlag
@@ -78,13 +78,14 @@ def make_variant(
     work.mkdir(parents=True)
     canonical = planned.recipe.canonical
     reporter = context.reporter
+    quantizers = rounded.quantizers
     with reporter.stage("export", canonical):
-        for number, quantizer in enumerate(QUANTIZERS):
+        for number, quantizer in enumerate(quantizers):
             context.interrupt.check()
             planned.container.write(context.linked, rounded.linears[quantizer], work / quantizer)
-            reporter.progress("export", number + 1, len(QUANTIZERS), "files")
+            reporter.progress("export", number + 1, len(quantizers), "files")
     export_seconds = time.monotonic() - started
-    bytes_of = {quantizer: published_bytes(work / quantizer) for quantizer in QUANTIZERS}
+    bytes_of = {quantizer: published_bytes(work / quantizer) for quantizer in quantizers}
     if len(set(bytes_of.values())) != 1:
         raise RunnerFailure(
             "internal", f"The quantizers' files differ in size: {bytes_of}.", "This is a bug in the container."
@@ -93,7 +94,7 @@ def make_variant(
     checks: dict[QuantizerName, float] = {}
     with reporter.stage("evaluate", canonical):
         sets = context.splits.selection + context.splits.report
-        total = len(QUANTIZERS) * sum(item.tokens.sequences for item in sets)
+        total = len(quantizers) * sum(item.tokens.sequences for item in sets)
         done = 0
 
         def advance(count: int) -> None:
@@ -101,7 +102,7 @@ def make_variant(
             done += count
             reporter.progress("evaluate", done, total, "sequences")
 
-        for quantizer in QUANTIZERS:
+        for quantizer in quantizers:
             model = planned.container.load(work / quantizer, context.source.device.type)
             comparisons[quantizer] = {
                 split: [
@@ -120,12 +121,14 @@ def make_variant(
     with reporter.stage("gate", canonical):
         gate = choose({name: _estimate(summarize(found["selection"])) for name, found in comparisons.items()})
     winner = gate.winner
-    for quantizer in QUANTIZERS:
+    for quantizer in quantizers:
         if quantizer != winner:
             shutil.rmtree(work / quantizer)
-    seconds = {stage: context.reporter.seconds.get(stage, 0.0) for stage in ("load", "calibrate", "sketch", "round")}
+    stages = ("load", "calibrate", "sketch", "round") + (("tune",) if planned.recipe.tune else ())
+    seconds = {stage: context.reporter.seconds.get(stage, 0.0) for stage in stages}
     seconds["export"] = export_seconds
     seconds["evaluate"] = time.monotonic() - started - export_seconds
+    seeded = ("calibration", "labels") + (("tuning",) if planned.recipe.tune else ())
     manifest = Manifest(
         job=context.spec.job,
         fence=context.spec.fence,
@@ -141,7 +144,7 @@ def make_variant(
         generator=Generator(version=__version__),
         versions=library_versions(),
         device=describe_device(context.source.device),
-        seeds={"calibration": context.spec.calibration.seed, "labels": context.spec.calibration.seed},
+        seeds={name: context.spec.calibration.seed for name in seeded},
         calibration=ManifestCalibration(
             kind=context.spec.calibration.kind,
             sha256=context.splits.calibration.sha256,
@@ -163,7 +166,7 @@ def make_variant(
             texts=[_text_record(item) for item in sets],
             measured=[
                 _measured(quantizer, bytes_of[quantizer], context.splits.report, comparisons[quantizer]["report"])
-                for quantizer in reversed(QUANTIZERS)
+                for quantizer in reversed(quantizers)
             ],
         ),
         verification=ManifestVerification(

@@ -15,7 +15,7 @@ Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublishedPath = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 ]
-QuantizerName = Literal["two-sided", "one-sided", "rtn"]
+QuantizerName = Literal["two-sided-tuned", "two-sided", "one-sided", "rtn"]
 SplitName = Literal["selection", "report"]
 
 

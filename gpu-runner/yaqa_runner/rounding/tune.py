@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +13,23 @@ from torch.func import functional_call
 
 from yaqa_runner.grids.affine_search import ScalePrecision, round_scale
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.protocol.failures import is_out_of_memory
 
 LEARNING_RATE = 4e-3
 """Of the scales relative to their start, so that it means the same for every layer and model."""
+TOKENS_A_STEP = 1024
+"""Tokens an optimizer step sees, where a sequence is no longer than that."""
+_PASSES = 4
+_MAXIMUM_STEPS = 400
+
+
+def tuning_plan(sequences: int, length: int) -> tuple[int, int]:
+    """Steps and sequences a step for ``sequences`` of ``length`` tokens: four passes over the text, at most 400 steps.
+
+    A function of the text alone, never of the clock, so that equal jobs give equal files.
+    """
+    batch = max(1, min(sequences, TOKENS_A_STEP // max(1, length)))
+    return max(1, min(_MAXIMUM_STEPS, _PASSES * sequences // batch)), batch
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,35 @@ class TunedScales:
 
     grids: dict[str, FixedGrid]
     losses: list[float]
+
+
+class _Decode(torch.autograd.Function):
+    """``scale * code + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
+    ) -> torch.Tensor:
+        ctx.save_for_backward(codes)
+        ctx.group = group
+        rows, columns = codes.shape
+        blocks = _in_groups(codes, group)
+        return (blocks * scale[..., None] + offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+        (codes,) = ctx.saved_tensors
+        blocks = _in_groups(gradients[0].float(), ctx.group)
+        return (blocks * _in_groups(codes, ctx.group)).sum(-1), blocks.sum(-1), None, None, None
+
+
+def _in_groups(matrix: torch.Tensor, group: int) -> torch.Tensor:
+    """``[out, in]`` as ``[out, groups, group]``, a shorter last group filled with zeros."""
+    rows, columns = matrix.shape
+    missing = -columns % group
+    if missing:
+        matrix = nn.functional.pad(matrix, (0, missing))
+    return matrix.reshape(rows, -1, group)
 
 
 class _TunableGrid(nn.Module):
@@ -88,10 +133,11 @@ class _TunableGrid(nn.Module):
             return scale, -scale * fixed["zero"].to(scale.device, torch.float32)
         return scale, torch.zeros_like(scale)
 
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+    def decode(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Weight ``[out, in]``, differentiable in the changes."""
         scale, offset = self.scale_and_offset()
-        return replace(self.grid, scale=scale, offset=offset).decode(codes)
+        weight: torch.Tensor = _Decode.apply(scale, offset, codes, self.grid.group, dtype)  # type: ignore[no-untyped-call]
+        return weight
 
     @torch.no_grad()
     def finished(self) -> FixedGrid:
@@ -126,6 +172,7 @@ def tune_scales(
     seed: int = 0,
     progress: Callable[[int, int, float], None] | None = None,
     check: Callable[[], None] | None = None,
+    warn: Callable[[str, str], None] | None = None,
 ) -> TunedScales:
     """Minimise the mean KL(original ‖ quantized) a token on ``tokens`` over the scales alone.
 
@@ -142,6 +189,7 @@ def tune_scales(
         seed: Order of the sequences.
         progress: Called with steps done, steps in all and the last loss.
         check: Called before every step; may raise to stop.
+        warn: Told, with a code, when memory runs out and the batch is halved; the steps stay as many.
 
     Raises:
         ValueError: there are no tasks or sequences, ``steps`` or ``batch`` is less than 1, or a grid stores no scale.
@@ -161,16 +209,29 @@ def tune_scales(
         for step in range(steps):
             if check is not None:
                 check()
-            if len(order) == 0:
-                order = torch.randperm(len(tokens), generator=generator)
-            chosen, order = order[:batch], order[batch:]
-            loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device))
-            value = float(loss.detach())
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the KL became {value} in step {step + 1} of the scale tuning")
+            while True:
+                if len(order) == 0:
+                    order = torch.randperm(len(tokens), generator=generator)
+                chosen = order[:batch]
+                optimizer.zero_grad(set_to_none=True)
+                try:
+                    loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device))
+                    value = float(loss.detach())
+                    if not math.isfinite(value):
+                        raise FloatingPointError(f"the KL became {value} in step {step + 1} of the scale tuning")
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    break
+                except Exception as error:
+                    if not is_out_of_memory(error) or batch == 1:
+                        raise
+                # Outside the handler: the error's traceback holds the tensors that did not fit.
+                batch = max(1, batch // 2)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if warn is not None:
+                    warn("tune-batch-halved", f"Memory ran out; scales are tuned on {batch} sequences a step.")
+            order = order[len(chosen) :]
             losses.append(value)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             if progress is not None:
@@ -190,9 +251,9 @@ def _kl(
         original = model(input_ids=tokens).logits.float().log_softmax(-1)
     weights = {}
     for task in tasks:
-        weight = grids[task.parameter].decode(codes[task.parameter])
-        like = model.get_parameter(task.parameter)
-        weights[task.parameter] = (weight.T if task.transposed else weight).to(like.dtype)
+        dtype = model.get_parameter(task.parameter).dtype
+        weight = grids[task.parameter].decode(codes[task.parameter], dtype)
+        weights[task.parameter] = weight.T if task.transposed else weight
     quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
     divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
     return divergence.mean()

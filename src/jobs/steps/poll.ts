@@ -14,6 +14,7 @@ const STAGE_TEXT: Readonly<Record<StageName, string>> = {
 	calibrate: "Preparing calibration text",
 	sketch: "Sketching",
 	round: "Rounding",
+	tune: "Tuning the scales",
 	export: "Writing files",
 	evaluate: "Measuring",
 	gate: "Choosing",

@@ -24,6 +24,7 @@ const STAGE_NAMES: Readonly<Record<StageName, string>> = {
 	calibrate: "Calibration text",
 	sketch: "Sketch the curvature",
 	round: "Round the weights",
+	tune: "Tune the scales",
 	export: "Write the files",
 	evaluate: "Measure the files",
 	gate: "Choose the best",
@@ -31,12 +32,14 @@ const STAGE_NAMES: Readonly<Record<StageName, string>> = {
 };
 
 const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
+	"two-sided-tuned": "YAQA, tuned",
 	"two-sided": "YAQA",
 	"one-sided": "GPTQ",
 	rtn: "Round to nearest",
 };
 
-const METRIC_COLUMNS = [QUANTIZER_NAMES["two-sided"], QUANTIZER_NAMES["one-sided"], QUANTIZER_NAMES.rtn] as const;
+/** From the best to the simplest. */
+const METRIC_COLUMNS: readonly Quantizer[] = ["two-sided-tuned", "two-sided", "one-sided", "rtn"];
 
 /** The happy path, as a person follows it. */
 const STEPS: readonly JobState[] = [
@@ -152,17 +155,19 @@ function layersPart({ progress }: JobView): Html {
 function metricsPart({ progress }: JobView): Html {
 	if (progress.metrics.length === 0) return html`<p class="quiet">No file is measured yet.</p>`;
 	const recipes = [...new Set(progress.metrics.map((row) => row.recipe))];
+	const tuned = progress.metrics.some((row) => row.quantizer === "two-sided-tuned");
+	const columns = METRIC_COLUMNS.filter((quantizer) => tuned || quantizer !== "two-sided-tuned");
 	return html`<div class="scroll"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
-<thead><tr><th scope="col">Recipe</th><th scope="col">${QUANTIZER_NAMES["two-sided"]}</th><th scope="col">${QUANTIZER_NAMES["one-sided"]}</th><th scope="col">${QUANTIZER_NAMES.rtn}</th><th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
+<thead><tr><th scope="col">Recipe</th>${columns.map((quantizer) => html`<th scope="col">${QUANTIZER_NAMES[quantizer]}</th>`)}<th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
 ${recipes.map((recipe) => {
 	const of = (quantizer: Quantizer) =>
 		progress.metrics.find((row) => row.recipe === recipe && row.quantizer === quantizer)?.klNats;
-	const [ours, gptq, rtn] = [of("two-sided"), of("one-sided"), of("rtn")];
-	const change = ours === undefined ? null : formatChange(ours.mean, gptq?.mean ?? null);
-	return html`<tr><th scope="row"><span class="tag">${recipe}</span></th>${[ours, gptq, rtn].map(
-		(estimate, column) =>
-			html`<td data-label="${METRIC_COLUMNS[column] ?? ""}" class="estimate">${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`,
-	)}<td data-label="YAQA against GPTQ" class="number">${change ?? "–"}</td></tr>`;
+	const ours = of("two-sided-tuned") ?? of("two-sided");
+	const change = ours === undefined ? null : formatChange(ours.mean, of("one-sided")?.mean ?? null);
+	return html`<tr><th scope="row"><span class="tag">${recipe}</span></th>${columns.map((quantizer) => {
+		const estimate = of(quantizer);
+		return html`<td data-label="${QUANTIZER_NAMES[quantizer]}" class="estimate">${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`;
+	})}<td data-label="YAQA against GPTQ" class="number">${change ?? "–"}</td></tr>`;
 })}
 </tbody></table></div>`;
 }
