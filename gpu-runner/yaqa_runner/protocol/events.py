@@ -11,8 +11,8 @@ from yaqa_runner.protocol.failures import FailureCode, RunnerFailure
 from yaqa_runner.protocol.manifest import Estimate, ProxyError, QuantizerName, SplitName
 from yaqa_runner.protocol.wire import WireModel
 
-StageName = Literal["load", "calibrate", "sketch", "round", "export", "evaluate", "gate", "finish"]
-STAGES: tuple[StageName, ...] = ("load", "calibrate", "sketch", "round", "export", "evaluate", "gate", "finish")
+StageName = Literal["load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish"]
+STAGES: tuple[StageName, ...] = ("load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish")
 
 
 class _Event(WireModel):
