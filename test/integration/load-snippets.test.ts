@@ -11,7 +11,14 @@ import { createRepo, uploadFiles } from "@huggingface/hub";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { publish } from "../../src/publish/publish.ts";
-import { readTinyManifest, TINY_SOURCE, type TinyRecipe, tinyDirectory } from "../unit/verify/tiny-variants.ts";
+import {
+	MORE_TINY_RECIPES,
+	readTinyManifest,
+	TINY_RECIPES,
+	TINY_SOURCE,
+	type TinyRecipe,
+	tinyDirectory,
+} from "../unit/verify/tiny-variants.ts";
 
 /** The code on the cards is taken from the published README.md and run against the Hub that serves it. */
 
@@ -30,7 +37,7 @@ before(async () => {
 	await createRepo({ ...access, repo: "bot/tiny-llama", visibility: "public" });
 	const done = await uploadFiles({ ...access, repo: "bot/tiny-llama", files: [pathToFileURL(`${TINY_SOURCE}/`)] });
 	const sourceSha = done?.commit.oid ?? "";
-	for (const recipe of ["gguf:q4_0", "onnx:q4", "w4a16"] as const) {
+	for (const recipe of [...TINY_RECIPES, ...MORE_TINY_RECIPES]) {
 		const directory = join(work, recipe.replaceAll(/\W/g, "-"));
 		await cp(tinyDirectory(recipe), directory, { recursive: true });
 		const manifest = await readTinyManifest(recipe);
@@ -53,12 +60,9 @@ after(async () => {
 	await rm(work, { recursive: true, force: true });
 });
 
+/** A repo for each, so that each has a card of its own. */
 function repoOf(recipe: TinyRecipe): string {
-	return {
-		"gguf:q4_0": "bot/tiny-llama-YAQA-GGUF",
-		"onnx:q4": "bot/tiny-llama-YAQA-ONNX",
-		w4a16: "bot/tiny-llama-YAQA-W4A16",
-	}[recipe];
+	return `bot/tiny-llama-${recipe.replaceAll(/\W/g, "-")}`;
 }
 
 /** The code under this runtime's name on the published card. */
@@ -109,22 +113,34 @@ ${prelude}`,
 
 const withoutPython = existsSync(PYTHON) ? false : "skipped: gpu-runner/.venv is not set up";
 
-test("transformers loads the GGUF file and the compressed-tensors repo as the cards say", {
+test("transformers loads GGUF files and compressed-tensors repos as the cards say", {
 	skip: withoutPython,
 }, async () => {
-	// One process for both: importing torch takes longer than the rest.
-	const code = [await snippet("gguf:q4_0", "transformers"), await snippet("w4a16", "transformers")].join("\n");
-	assert.equal((await runPython(code)).split("The sea was").length, 3);
+	// One process for all: importing torch takes longer than the rest.
+	const recipes = ["gguf:q4_0", "gguf:q4_k", "w4a16", "w3a16,zero=on"] as const;
+	const code = await Promise.all(recipes.map((recipe) => snippet(recipe, "transformers")));
+	assert.equal((await runPython(code.join("\n"))).split("The sea was").length, 5);
 });
 
-test("transformers.js loads the ONNX repo as the card says", async () => {
+test("transformers.js loads ONNX repos as the cards say", async () => {
 	// Its cache lies in node_modules, where a later run would find this one's files.
 	const prelude = 'const { env } = await import("@huggingface/transformers");\nenv.cacheDir = "./cache/";\n';
-	assert.match(await runNode("transformers-js", await snippet("onnx:q4", "transformers.js"), prelude), /The sea was/);
+	for (const recipe of ["onnx:q4", "onnx:q4f16", "onnx:q2"] as const) {
+		const code = await snippet(recipe, "transformers.js");
+		assert.match(await runNode(`transformers-js-${recipe.slice(5)}`, code, prelude), /The sea was/, recipe);
+	}
 });
 
 test("onnxruntime-node loads the ONNX file as the card says", async () => {
 	assert.match(await runNode("onnxruntime", await snippet("onnx:q4", "onnxruntime-node")), /\[ 1, 3, \d+ \]/);
 	const saved = await readFile(join(work, "onnxruntime", "model_q4.onnx"));
 	assert.deepEqual(saved, await readFile(join(tinyDirectory("onnx:q4"), "onnx/model_q4.onnx")));
+});
+
+test("cards name the servers that have kernels for their width, and what else is needed", async () => {
+	assert.equal(await snippet("gptq:3", "vLLM"), `vllm serve ${repoOf("gptq:3")}`);
+	assert.match(await snippet("gptq:3", "SGLang"), /^python -m sglang\.launch_server --model-path bot\//);
+	assert.match(await snippet("gptq:3", "transformers"), /^# needs: pip install gptqmodel/);
+	await snippet("w4a16", "SGLang");
+	for (const runtime of ["vLLM", "SGLang"]) await assert.rejects(snippet("w3a16,zero=on", runtime));
 });

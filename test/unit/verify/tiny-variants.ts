@@ -9,7 +9,9 @@ export const TINY = join(import.meta.dirname, "../../fixtures/tiny");
 export const TINY_SOURCE = join(TINY, "source");
 export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensors");
 export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
-export type TinyRecipe = (typeof TINY_RECIPES)[number];
+/** Containers and widths besides, for the checks of their structure. */
+export const MORE_TINY_RECIPES = ["gguf:q4_k", "onnx:q4f16", "onnx:q2", "w3a16,zero=on", "gptq:3"] as const;
+export type TinyRecipe = (typeof TINY_RECIPES)[number] | (typeof MORE_TINY_RECIPES)[number];
 
 export function recipeOf(text: string): Recipe {
 	const parsed = parseRecipe(text);

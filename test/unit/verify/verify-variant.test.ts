@@ -7,6 +7,7 @@ import { Manifest } from "../../../src/protocol/manifest.ts";
 import { type ChildLimits, onnxKl } from "../../../src/verify/onnx-kl.ts";
 import { type VariantVerification, verifyVariant } from "../../../src/verify/verify-variant.ts";
 import {
+	MORE_TINY_RECIPES,
 	readTinyManifest,
 	recipeOf,
 	TINY_RECIPES,
@@ -55,7 +56,7 @@ function assertRefused(result: VariantVerification, pattern: RegExp): void {
 }
 
 describe("what the runner's containers write", () => {
-	for (const recipe of TINY_RECIPES) {
+	for (const recipe of [...TINY_RECIPES, ...MORE_TINY_RECIPES]) {
 		test(`${recipe} passes`, async () => {
 			const result = await verifyVariant({
 				directory: tinyDirectory(recipe),
@@ -66,7 +67,7 @@ describe("what the runner's containers write", () => {
 			});
 			assert.deepEqual(result.ok ? [] : result.refusal, []);
 			assert.match(result.checks.join("\n"), /7 (linears|MatMulNBits)/);
-			if (recipe === "onnx:q4")
+			if (recipe.startsWith("onnx:"))
 				assert.match(result.checks.join("\n"), /KL: .* nats a token in onnxruntime over 32 positions/);
 		});
 	}
@@ -229,6 +230,59 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		const result = await verifyBroken("w4a16", replaceIn('"num_bits": 4', '"num_bits": 8'), { rehash: true });
 		assertRefused(result, /config\.json says 8 bits/);
 	});
+	test("zero points that the recipe does not have, and the other way round", async () => {
+		const none = await verifyBroken("w3a16,zero=on", replaceIn('"symmetric": false', '"symmetric": true '), {
+			rehash: true,
+		});
+		assertRefused(none, /is symmetric, the recipe says the opposite/);
+		const renamed = await verifyBroken(
+			"w3a16,zero=on",
+			replaceIn("mlp.up_proj.weight_zero_point", "mlp.up_proj.weight_zero_poinx"),
+			{ rehash: true },
+		);
+		assertRefused(renamed, /up_proj lacks its zero points/);
+	});
+	for (const [name, from, to, pattern] of [
+		["other bits in config.json", '"bits": 3', '"bits": 4', /config\.json says 4 bits/],
+		["the second version of the format", '"checkpoint_format": "gptq"', '"checkpoint_format": "gptx"', /invalid at/],
+		["reordered inputs", '"desc_act": false', '"desc_act": true ', /invalid at .*desc_act/],
+		["a linear without scales", "mlp.up_proj.scales", "mlp.up_proj.scalex", /up_proj lacks .* its scales/],
+		["a linear that no manifest describes", "mlp.up_proj.qweight", "mlp.uq_proj.qweight", /uq_proj is packed, but/],
+		["packed words of another type", '"dtype":"I32"', '"dtype":"U32"', /U32|I32/],
+	] as const) {
+		test(`GPTQ: ${name}`, async () => {
+			assertRefused(await verifyBroken("gptq:3", replaceIn(from, to), { rehash: true }), pattern);
+		});
+	}
+	for (const [kind, value, pattern] of [
+		["scales", 0x7c00, /scales holds a value that is not finite/],
+		["g_idx", 9, /g_idx is not the plain order/],
+		["qzeros", 0, /qzeros holds a zero point that is not in the middle/],
+	] as const) {
+		test(`GPTQ: a wrong word in ${kind}`, async () => {
+			const result = await verifyBroken(
+				"gptq:3",
+				async (directory) => {
+					const path = join(directory, "model.safetensors");
+					const bytes = await readFile(path);
+					const length = Number(bytes.readBigUInt64LE(0));
+					const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
+					const name = Object.keys(header).find((key) => key.endsWith(`.${kind}`)) ?? "";
+					bytes.writeUInt16LE(value, 8 + length + header[name].data_offsets[0]);
+					await writeFile(path, bytes);
+					return undefined;
+				},
+				{ rehash: true },
+			);
+			assertRefused(result, pattern);
+		});
+	}
+	test("a K-type where the row would ask for its fallback", async () => {
+		const result = await verifyBroken("gguf:q4_k", replaceIn("blk.0.ffn_up.weight", "blk.0.ffn_uq.weight"), {
+			rehash: true,
+		});
+		assertRefused(result, /6 linears of the recipe's type or its fallback/);
+	});
 	test("a config that asks for code", async () => {
 		const result = await verifyBroken(
 			"w4a16",
@@ -340,11 +394,14 @@ describe("the KL that onnxruntime computes again", () => {
 				limits: LIMITS,
 			});
 			let environment: string | null = null;
-			for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
-				const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-				const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-				if (!command.includes("onnx-kl-child") || !status.includes(`PPid:\t${process.pid}\n`)) continue;
-				environment = await readFile(`/proc/${pid}/environ`, "utf8");
+			// On a busy machine the child may not have begun, or may end between two of these reads.
+			for (let look = 0; environment === null && look < 200; look++) {
+				for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+					const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+					const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+					if (!command.includes("onnx-kl-child") || !status.includes(`PPid:\t${process.pid}\n`)) continue;
+					environment = await readFile(`/proc/${pid}/environ`, "utf8").catch(() => null);
+				}
 			}
 			assert.equal(environment, "");
 			assert.equal((await running).ok, true);
