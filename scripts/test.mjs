@@ -9,14 +9,16 @@ import { nodeBinary, python, reportFailure, root, setUp } from "./setup.mjs";
 
 const usage = `Usage: npm test [-- LEG… | FILE… | FOLDER…] [-t PATTERN]
 
-LEG       typecheck, lint, ruff, mypy, python, unit, contract, integration, e2e, faults (default: all)
+LEG       typecheck, lint, ruff, mypy, python, unit, contract, integration, conversation, runners, e2e, faults (default: all)
 FILE      a test file, for example test/unit/architecture.test.ts or gpu-runner/tests/test_gguf.py
 -t TEXT   only tests whose name matches
 
 The last line is "N passed, N failed, N skipped"; a check without tests of its own counts as one.
 Exit status: 0 when nothing failed, 1 when something did, 2 for an argument that is not understood.`;
 
-const NODE_SUITES = ["unit", "contract", "integration", "e2e", "faults"];
+const NODE_SUITES = ["unit", "contract", "integration", "conversation", "runners", "e2e", "faults"];
+/** They measure time, or kill processes at chosen moments. */
+const ALONE = ["runners", "e2e", "faults"];
 /** A leg that takes longer hangs: the whole project's suite stays under twelve minutes on two cores. */
 const LEG_LIMIT_MS = 15 * 60 * 1000;
 
@@ -150,7 +152,7 @@ function parseArguments(args) {
 		if (arg === "-t") {
 			pattern = args[++index] ?? null;
 			if (pattern === null) return { problem: "-t needs a text." };
-		} else if (/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|e2e|faults)$/.test(arg)) {
+		} else if (/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|conversation|runners|e2e|faults)$/.test(arg)) {
 			legs.add(arg);
 		} else if (existsSync(join(root, arg))) {
 			files.push(arg);
@@ -184,9 +186,9 @@ function legsFor({ legs, files, pattern }, scratch) {
 		wants("python") || pythonFiles.length > 0
 			? [pythonSuite(pythonFiles.length > 0 ? pythonFiles : ["gpu-runner/tests"], pattern, scratch)]
 			: [];
-	const alone = suites.filter((leg) => leg.name === "e2e" || leg.name === "faults");
+	const alone = suites.filter((leg) => ALONE.includes(leg.name));
 	const beside = suites.filter((leg) => !alone.includes(leg));
-	// Two lanes for two cores; what measures time or kills processes at chosen moments runs afterwards, alone.
+	// Two lanes for two cores; the others run afterwards, one by one.
 	return { lanes: [[...checks, ...pythonLegs], beside], alone };
 }
 

@@ -27,6 +27,8 @@ export type RefusalCode =
 	| "disk-full"
 	| "interrupted"
 	| "runner-lost"
+	/** The engine that runs go to does not take this one: no credits, no rights, no machine. */
+	| "runner-unavailable"
 	| "timed-out"
 	| "cancelled"
 	| "internal";

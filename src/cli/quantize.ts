@@ -119,6 +119,7 @@ function exitOf(refusal: Refusal): ExitCode {
 		case "out-of-memory":
 		case "disk-full":
 		case "runner-lost":
+		case "runner-unavailable":
 		case "timed-out":
 		case "internal":
 		case "target-taken":

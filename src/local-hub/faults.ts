@@ -4,13 +4,14 @@ import { z } from "zod";
 /**
  * What goes wrong on a matching route.
  * `status` answers it instead of the handler; `status-after` lets the handler do its work and then answers it;
- * `disconnect` and `disconnect-after` cut the connection before or after the work; `slow` only waits.
+ * `disconnect` and `disconnect-after` cut the connection before or after the work; `silent-after` does the work and
+ * never answers; `slow` only waits.
  */
 export const routeFaultSchema = z.object({
 	method: z.string().max(10).optional(),
 	/** A regular expression over the request's path and query. */
 	path: z.string().max(500),
-	kind: z.enum(["status", "status-after", "disconnect", "disconnect-after", "slow"]).default("status"),
+	kind: z.enum(["status", "status-after", "disconnect", "disconnect-after", "silent-after", "slow"]).default("status"),
 	status: z.number().int().min(400).max(599).default(503),
 	delayMilliseconds: z.number().int().min(0).max(600_000).default(0),
 	retryAfterSeconds: z.number().int().min(0).optional(),
@@ -19,6 +20,14 @@ export const routeFaultSchema = z.object({
 export const faultsSchema = z.object({
 	dropWebhooks: z.number().int().min(0).optional(),
 	duplicateWebhooks: z.number().int().min(0).optional(),
+	/** So many of the next jobs are gone, record and process, as soon as they started. */
+	vanishingJobs: z.number().int().min(0).optional(),
+	/** So many of the next jobs do nothing and succeed. */
+	emptyJobs: z.number().int().min(0).optional(),
+	/** So many of the next jobs are cancelled for want of credits. */
+	unpaidJobs: z.number().int().min(0).optional(),
+	/** Streams of job logs that end early, and after how many lines. */
+	shortJobLogs: z.object({ times: z.number().int().min(0), lines: z.number().int().min(1) }).optional(),
 	routes: z.array(routeFaultSchema).optional(),
 });
 export type FaultPlan = z.input<typeof faultsSchema>;
@@ -30,6 +39,11 @@ export type Faults = {
 	state(): Readonly<Record<string, unknown>>;
 	takeDroppedDelivery(): boolean;
 	takeDuplicatedDelivery(): boolean;
+	takeVanishingJob(): boolean;
+	takeEmptyJob(): boolean;
+	takeUnpaidJob(): boolean;
+	/** How many lines the next log stream gives, when it is to end early. */
+	takeShortJobLog(): number | null;
 	middleware(request: Request, response: Response, next: NextFunction): void;
 };
 
@@ -38,7 +52,15 @@ type ArmedRoute = z.infer<typeof routeFaultSchema> & { pattern: RegExp; left: nu
 export function createFaults(initial: FaultPlan = {}): Faults {
 	let drop = 0;
 	let duplicate = 0;
+	const jobs = { vanishing: 0, empty: 0, unpaid: 0 };
+	let shortLogs = { times: 0, lines: 1 };
 	let routes: ArmedRoute[] = [];
+
+	function takeJob(kind: keyof typeof jobs): boolean {
+		if (jobs[kind] === 0) return false;
+		jobs[kind]--;
+		return true;
+	}
 
 	const faults: Faults = {
 		set(plan) {
@@ -46,16 +68,26 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			const armed = parsed.routes?.map((route) => ({ ...route, pattern: new RegExp(route.path), left: route.times }));
 			drop = parsed.dropWebhooks ?? drop;
 			duplicate = parsed.duplicateWebhooks ?? duplicate;
+			jobs.vanishing = parsed.vanishingJobs ?? jobs.vanishing;
+			jobs.empty = parsed.emptyJobs ?? jobs.empty;
+			jobs.unpaid = parsed.unpaidJobs ?? jobs.unpaid;
+			shortLogs = parsed.shortJobLogs ?? shortLogs;
 			routes = armed ?? routes;
 		},
 		clear() {
 			drop = 0;
 			duplicate = 0;
+			Object.assign(jobs, { vanishing: 0, empty: 0, unpaid: 0 });
+			shortLogs = { times: 0, lines: 1 };
 			routes = [];
 		},
 		state: () => ({
 			dropWebhooks: drop,
 			duplicateWebhooks: duplicate,
+			vanishingJobs: jobs.vanishing,
+			emptyJobs: jobs.empty,
+			unpaidJobs: jobs.unpaid,
+			shortJobLogs: shortLogs,
 			routes: routes.map(({ pattern: _pattern, ...route }) => route),
 		}),
 		takeDroppedDelivery() {
@@ -67,6 +99,14 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			if (duplicate === 0) return false;
 			duplicate--;
 			return true;
+		},
+		takeVanishingJob: () => takeJob("vanishing"),
+		takeEmptyJob: () => takeJob("empty"),
+		takeUnpaidJob: () => takeJob("unpaid"),
+		takeShortJobLog() {
+			if (shortLogs.times === 0) return null;
+			shortLogs = { ...shortLogs, times: shortLogs.times - 1 };
+			return shortLogs.lines;
 		},
 		middleware(request, response, next) {
 			const fault = routes.find(
@@ -107,6 +147,10 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 							answer();
 							return response;
 						};
+						next();
+						return;
+					case "silent-after":
+						response.json = () => response;
 						next();
 						return;
 					case "disconnect-after":

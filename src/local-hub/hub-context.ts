@@ -6,7 +6,9 @@ import { type Accounts, type Identity, isMemberOf, mayWriteNamespace } from "./a
 import type { BlobStore } from "./blob-store.ts";
 import type { CollectionStore } from "./collection-store.ts";
 import type { DiscussionStore } from "./discussion-store.ts";
+import type { Faults } from "./faults.ts";
 import { HubError } from "./hub-error.ts";
+import type { JobStore } from "./job-store.ts";
 import type { ReadMarks } from "./read-marks.ts";
 import type { RepoFacts } from "./repo-facts.ts";
 import { type Commit, fullName, type RefUpdate, type Repo, type RepoStore, type RepoType } from "./repo-store.ts";
@@ -29,6 +31,8 @@ export type HubContext = {
 	readonly readMarks: ReadMarks;
 	readonly webhooks: WebhookStore;
 	readonly dispatcher: WebhookDispatcher;
+	readonly jobs: JobStore;
+	readonly faults: Faults;
 	readonly facts: (commit: Commit) => Promise<RepoFacts>;
 	readonly signer: UrlSigner;
 	readonly multipartThreshold: number;

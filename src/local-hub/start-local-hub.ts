@@ -16,6 +16,7 @@ import { createFaults, type Faults } from "./faults.ts";
 import type { HubContext } from "./hub-context.ts";
 import { HubError } from "./hub-error.ts";
 import { newId } from "./identifiers.ts";
+import { type JobOptions, openJobStore } from "./job-store.ts";
 import { escapeHtml } from "./markdown.ts";
 import { pageLayout } from "./pages/page-layout.ts";
 import { pageRoutes } from "./pages/page-routes.ts";
@@ -28,6 +29,7 @@ import { adminRoutes } from "./routes/admin-routes.ts";
 import { collectionRoutes } from "./routes/collection-routes.ts";
 import { discussionRoutes } from "./routes/discussion-routes.ts";
 import { gateRoutes } from "./routes/gate-routes.ts";
+import { jobRoutes } from "./routes/job-routes.ts";
 import { notificationRoutes } from "./routes/notification-routes.ts";
 import { refRoutes } from "./routes/ref-routes.ts";
 import { repoAdminRoutes } from "./routes/repo-admin-routes.ts";
@@ -58,6 +60,8 @@ export type LocalHubOptions = {
 	/** LFS objects above it go in parts. */
 	readonly multipartThresholdBytes?: number;
 	readonly multipartChunkBytes?: number;
+	/** Lets people who may write run jobs, as processes of this machine with its rights. Absent: this Hub runs none. */
+	readonly jobs?: JobOptions;
 	/** Called once for each answered request. */
 	readonly onRequest?: (request: { method: string; path: string; status: number }) => void;
 };
@@ -139,6 +143,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		const readMarks = await openReadMarks(dataDirectory);
 		const webhooks = await openWebhookStore(dataDirectory);
 		const faults = createFaults();
+		const jobs = await openJobStore({ dataDirectory, clock, log, faults, options: options.jobs ?? null });
 		const dispatcher = createWebhookDispatcher({
 			store: webhooks,
 			clock,
@@ -167,6 +172,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			readMarks,
 			webhooks,
 			dispatcher,
+			jobs,
+			faults,
 			facts: createFactsReader(blobs),
 			signer: createUrlSigner(Buffer.from(instance.key, "base64"), () => clock.now().getTime()),
 			multipartThreshold: options.multipartThresholdBytes ?? 64 * MEBIBYTE,
@@ -193,6 +200,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			repoAdminRoutes,
 			webhookRoutes,
 			notificationRoutes,
+			jobRoutes,
 			collectionRoutes,
 			uploadRoutes,
 			xetRoutes,
@@ -251,6 +259,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			faults,
 			webhooksIdle: () => dispatcher.idle(),
 			async close() {
+				await jobs.close();
 				await dispatcher.close();
 				const closed = new Promise<void>((resolve) => server.close(() => resolve()));
 				server.closeAllConnections();

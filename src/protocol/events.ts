@@ -14,7 +14,13 @@ export const StageName = z.enum([
 ]);
 export type StageName = z.infer<typeof StageName>;
 
-const envelope = { job: z.uuid(), fence: z.int().min(1), at: z.iso.datetime() };
+const envelope = {
+	job: z.uuid(),
+	fence: z.int().min(1),
+	at: z.iso.datetime(),
+	/** Counts a run's events from 1 where they travel by a log that may lose or repeat lines. */
+	number: z.int().min(1).optional(),
+};
 
 export const StageEvent = z.object({
 	event: z.literal("stage"),

@@ -2,6 +2,7 @@ import { z } from "zod";
 
 export const PROTOCOL_VERSION = 1;
 
+/** Absolute; with a staging repo, the path of a file or folder in it that begins with `inputs/`. */
 const absolutePath = z.string().min(1).max(4096);
 export const repoName = z
 	.string()
@@ -58,7 +59,14 @@ export const Sketch = z.strictObject({
 });
 export type Sketch = z.infer<typeof Sketch>;
 
-export const Staging = z.strictObject({ kind: z.literal("directory"), path: absolutePath });
+/**
+ * Where finished folders go. `hub`: a private repo that also holds this spec as `job.json` and, below `inputs/`, every
+ * file that the spec names; `yaqa-runner remote` fetches them and uploads what the run made, in one commit.
+ */
+export const Staging = z.discriminatedUnion("kind", [
+	z.strictObject({ kind: z.literal("directory"), path: absolutePath }),
+	z.strictObject({ kind: z.literal("hub"), repo: repoName }),
+]);
 export type Staging = z.infer<typeof Staging>;
 
 /** What the control plane hands to a runner, as `job.json`. */

@@ -54,7 +54,7 @@ test("answers fit the Hub's own API description", { skip }, async (context) => {
 	ajv.removeKeyword("id");
 	const components = relaxed(at(document, "components") ?? {}, false);
 
-	const hub = await testHub(context);
+	const hub = await testHub(context, { jobs: { programFolders: [] } });
 	const checked = new Set<string>();
 	const problems: string[] = [];
 
@@ -182,6 +182,32 @@ test("answers fit the Hub's own API description", { skip }, async (context) => {
 	await check("post", "/api/notifications/mark-as-read", "/api/notifications/mark-as-read?applyToAll=true", {
 		body: { read: true },
 	});
+
+	const J = "/api/jobs/{namespace}";
+	const started = await check("post", J, "/api/jobs/lab", {
+		body: {
+			dockerImage: "alpine",
+			command: ["sh", "-c"],
+			arguments: ["echo hello"],
+			flavor: "cpu-basic",
+			secrets: { KEY: "value" },
+			labels: { "yaqa-job": "one.1" },
+		},
+	});
+	const job = textAt(started.json, "id");
+	await check("get", "/api/jobs/hardware", "/api/jobs/hardware", { token: null });
+	for (let stage = ""; stage !== "COMPLETED"; ) {
+		const seen = await check("get", `${J}/{jobId}`, `/api/jobs/lab/${job}`);
+		stage = textAt(seen.json, "status.stage");
+		assert.notEqual(stage, "ERROR", seen.text);
+		assert.ok(!seen.text.includes("value"));
+	}
+	const listed = await check("get", J, "/api/jobs/lab?label=yaqa-job%3Done.1");
+	assert.equal((listed.json as unknown[]).length, 1);
+	assert.deepEqual((await check("get", J, "/api/jobs/lab?label=yaqa-job%3Dother")).json, []);
+	await check("put", `${J}/{jobId}/labels`, `/api/jobs/lab/${job}/labels`, { body: { labels: { a: "b" } } });
+	await check("post", `${J}/{jobId}/cancel`, `/api/jobs/lab/${job}/cancel`);
+	assert.equal((await call(`${hub.url}/api/jobs/lab/${job}`, { token: STRANGER })).status, 403);
 
 	const hook = await receiver(context);
 	const W = "/api/settings/webhooks";

@@ -1,5 +1,6 @@
 // A program that keeps to the runner's protocol without computing anything: `run job.json --out DIR`.
-// What it does besides is said by `behaviour.json` in the source folder.
+// What it does besides is said by `behaviour.json` in the source folder; by `generation_config.json` where the source
+// comes from a Hub, since runs fetch none but a model's own files.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,8 +8,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const [, specPath, , out] = process.argv.slice(2);
 const spec = JSON.parse(readFileSync(specPath, "utf8"));
-const behaviourPath = join(spec.source.path, "behaviour.json");
-const behaviour = existsSync(behaviourPath) ? JSON.parse(readFileSync(behaviourPath, "utf8")) : {};
+const behaviourPath = ["behaviour.json", "generation_config.json"]
+	.map((name) => join(spec.source.path, name))
+	.find((path) => existsSync(path));
+const behaviour = behaviourPath === undefined ? {} : JSON.parse(readFileSync(behaviourPath, "utf8"));
 const { steps = 5, delayMs = 20 } = behaviour;
 const onlyFence = behaviour.onlyFence ?? null;
 const applies = onlyFence === null || onlyFence === spec.fence;

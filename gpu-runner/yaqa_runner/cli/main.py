@@ -12,11 +12,15 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yaqa_runner import __version__
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag, install_signal_handlers
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
+
+if TYPE_CHECKING:
+    from yaqa_runner.protocol.job_spec import JobSpec
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,21 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("spec", type=Path, help="job.json, protocol 1")
     run.add_argument("--out", type=Path, help="where finished folders go; the spec's staging folder when left out")
     run.set_defaults(command=_run)
+
+    remote = commands.add_parser(
+        "remote", help="run a job whose spec lies in a private staging repo, and upload what it makes there"
+    )
+    remote.add_argument("--staging", required=True, metavar="REPO", help="namespace/name of the staging repo")
+    remote.add_argument("--job", required=True, metavar="ID", help="the job that the spec has to be of")
+    remote.add_argument("--fence", required=True, type=int, metavar="N", help="the attempt that it has to be of")
+    remote.add_argument(
+        "--push-events",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="upload the events so far this often, where nobody sees the output as it comes (0: never)",
+    )
+    remote.set_defaults(command=_remote)
 
     quantize = commands.add_parser("quantize", help="quantize a model folder or Hub repo")
     _add_source_options(quantize)
@@ -109,7 +128,7 @@ def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
         reporter = Reporter(json_line_sink(events), spec.job, spec.fence)
         from yaqa_runner.pipeline.run_job import run_job
 
-        run_job(spec, options.out if options.out is not None else Path(spec.staging.path), reporter, flag)
+        run_job(spec, _output_folder(spec, options.out), reporter, flag)
     except BaseException as error:
         if isinstance(error, (SystemExit, GeneratorExit)):
             raise
@@ -117,6 +136,21 @@ def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
         reporter.fail(failure)
         return failure.exit_code
     return 0
+
+
+def _output_folder(spec: JobSpec, out: Path | None) -> Path:
+    if out is not None:
+        return out
+    if spec.staging.kind == "directory":
+        return Path(spec.staging.path)
+    raise InvalidSpec("A job that is staged on the Hub needs a folder to work in.", "Use yaqa-runner remote, or --out.")
+
+
+def _remote(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.remote.launch import RemoteRun, launch
+
+    run = RemoteRun(options.staging, options.job, options.fence, options.push_events)
+    return launch(run, [sys.executable, "-m", "yaqa_runner"], flag)
 
 
 def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:

@@ -11,9 +11,12 @@ from yaqa_runner.protocol.failures import RunnerFailure, SourceRefused, as_failu
 logger = logging.getLogger(__name__)
 
 
-def fetch_snapshot(repo: str, revision: str | None, path: str | None) -> tuple[Path, str | None]:
+def fetch_snapshot(
+    repo: str, revision: str | None, path: str | None, token: str | bool | None = None
+) -> tuple[Path, str | None]:
     """The snapshot's folder, and the commit it is of where the Hub said so.
 
+    ``token`` is the one to read with: ``None`` for the surroundings' own, ``False`` for none at all.
     Only configs, safetensors, tokenizer, card and licence files are downloaded.
 
     Raises:
@@ -27,7 +30,7 @@ def fetch_snapshot(repo: str, revision: str | None, path: str | None) -> tuple[P
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(ALLOWED_PATTERNS)))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(ALLOWED_PATTERNS), token=token))
     except GatedRepoError as error:
         raise SourceRefused(
             f"{repo} is gated and this token has no access.", "Accept its terms with the token's account."

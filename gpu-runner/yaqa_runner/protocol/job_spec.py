@@ -96,11 +96,21 @@ class VariantRequest(StrictWireModel):
     recipe: Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class Staging(StrictWireModel):
-    """Where finished folders go."""
+class DirectoryStaging(StrictWireModel):
+    """Finished folders stay on this machine."""
 
     kind: Literal["directory"]
     path: AbsolutePath
+
+
+class HubStaging(StrictWireModel):
+    """Finished folders go to a private repo, which also holds the spec and, below ``inputs/``, every file it names."""
+
+    kind: Literal["hub"]
+    repo: RepoName
+
+
+Staging = Annotated[DirectoryStaging | HubStaging, Field(discriminator="kind")]
 
 
 class Limits(StrictWireModel):

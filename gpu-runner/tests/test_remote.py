@@ -1,0 +1,115 @@
+"""Remote runs: what the child gets to see, and what becomes of its events."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_protocol import JOB, spec_document
+
+from yaqa_runner.cli.main import main
+from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure
+from yaqa_runner.protocol.job_spec import JobSpec, parse_job_spec
+from yaqa_runner.remote.launch import EventRelay, RemoteRun, child_environment, place_spec, shut_memory
+
+
+def hub_spec(**changes: Any) -> JobSpec:
+    return parse_job_spec(json.dumps(spec_document(staging={"kind": "hub", "repo": "bot/run-1"}, **changes)))
+
+
+def test_paths_of_the_repo_become_paths_of_this_machine(tmp_path: Path) -> None:
+    inputs = tmp_path / "staging" / "inputs"
+    (inputs / "sketch").mkdir(parents=True)
+    (inputs / "prose.txt").write_text("text")
+    spec = hub_spec(
+        calibration={"kind": "text", "files": ["inputs/prose.txt"], "sequences": 1, "length": 8, "seed": 0},
+        sketch={"kind": "a", "iterations": 2, "sigmaInput": 0, "sigmaOutput": 0, "reuse": "inputs/sketch"},
+    )
+    placed = place_spec(spec, tmp_path / "staging", tmp_path / "source", tmp_path / "out")
+    parse_job_spec(json.dumps(placed))
+    assert placed["calibration"]["files"] == [str(inputs / "prose.txt")]
+    assert placed["sketch"]["reuse"] == str(inputs / "sketch")
+    assert placed["source"]["path"] == str(tmp_path / "source")
+    assert placed["staging"] == {"kind": "directory", "path": str(tmp_path / "out")}
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "inputs/../job.json", "inputs/absent.txt", "job.json", "inputs/link"])
+def test_a_spec_cannot_name_files_outside_its_inputs(tmp_path: Path, path: str) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (tmp_path / "job.json").write_text("{}")
+    (inputs / "link").symlink_to("/etc/passwd")
+    spec = hub_spec(calibration={"kind": "text", "files": [path], "sequences": 1, "length": 8, "seed": 0})
+    with pytest.raises(InvalidSpec):
+        place_spec(spec, tmp_path, tmp_path, tmp_path / "out")
+
+
+def test_the_child_sees_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "YAQA_STAGING_TOKEN", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "canary")
+    environment = child_environment(tmp_path)
+    assert "canary" not in environment.values()
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["HOME"].startswith(str(tmp_path))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() == 0, reason="skipped: root reads every process's environment"
+)
+def test_the_child_cannot_read_its_parents_environment() -> None:
+    code = "import os; open(f'/proc/{os.getppid()}/environ', 'rb').read()"
+    program = (
+        "import subprocess, sys\n"
+        "from yaqa_runner.remote.launch import shut_memory\n"
+        "shut_memory()\n"
+        f"sys.exit(subprocess.call([sys.executable, '-c', {code!r}], stderr=subprocess.DEVNULL))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
+
+
+def test_events_are_numbered_and_the_result_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+    relay = EventRelay()
+    relay.take('{"event":"warning","code":"a"}\n')
+    relay.take("a stray print\n")
+    relay.take('{"no":"event"}\n')
+    relay.take('{"event":"result","ok":true}\n')
+    printed = capsys.readouterr()
+    assert [json.loads(line) for line in printed.out.splitlines()] == [{"event": "warning", "code": "a", "number": 1}]
+    assert "a stray print" in printed.err
+    assert relay.result == {"event": "result", "ok": True, "number": 2}
+    relay.fail(RunnerFailure("internal", "The upload failed.", "Retry."), RemoteRun("bot/run-1", JOB, 1))
+    events = [json.loads(line) for line in relay.bytes().splitlines()]
+    assert [event["number"] for event in events] == [1, 2]
+    assert events[-1]["ok"] is False
+
+
+def test_without_a_token_the_run_says_which_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("YAQA_STAGING_TOKEN", raising=False)
+    code = main(["remote", "--staging", "bot/run-1", "--job", JOB, "--fence", "1"])
+    result = json.loads(capsys.readouterr().out)
+    assert code == 2
+    assert result["error"]["code"] == "invalid-spec"
+    assert "YAQA_STAGING_TOKEN" in result["error"]["message"]
+
+
+def test_a_hub_spec_needs_the_remote_command(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(spec_document(staging={"kind": "hub", "repo": "bot/run-1"})))
+    done = subprocess.run(
+        [sys.executable, "-m", "yaqa_runner", "run", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "yaqa-runner remote" in done.stdout
+
+
+def test_memory_can_be_shut_twice() -> None:
+    code = "from yaqa_runner.remote.launch import shut_memory; shut_memory(); shut_memory()"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert callable(shut_memory)
