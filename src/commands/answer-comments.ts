@@ -11,11 +11,13 @@ import type { Author, Comment, Forum, Place, Thread } from "./forum.ts";
 import { createKeyedLock, type KeyedLock } from "./keyed-lock.ts";
 import { type ParsedCommand, parseComment } from "./parse-comment.ts";
 import {
+	MISREAD,
 	type ReplyContext,
 	renderApproved,
 	renderChanges,
 	renderExplanation,
 	renderHelp,
+	renderHelpHint,
 	renderInvalid,
 	renderMayNot,
 	renderNoJob,
@@ -402,9 +404,9 @@ export function createCommentAnswers(options: AnswerOptions): {
 			(section) => !ranNow.has(section.key) && (section.lasting || present.has(section.key)),
 		);
 		const sections = [...kept, ...effects.map((effect) => effect.section)];
-		const misread = commands.some((command) => command.kind === "invalid");
-		if (misread && !sections.some((section) => section.key === HELP_BESIDE)) {
-			sections.push({ key: HELP_BESIDE, request: null, lasting: false, text: renderHelp(context) });
+		const misread = sections.some((section) => section.text.startsWith(MISREAD));
+		if (misread && !sections.some((section) => section.key === HINT)) {
+			sections.push({ key: HINT, request: null, lasting: false, text: renderHelpHint(context) });
 		}
 		const request = effects.findLast((effect) => effect.request !== null)?.request ?? null;
 		const waiting = [
@@ -523,8 +525,8 @@ export function createCommentAnswers(options: AnswerOptions): {
 	};
 }
 
-/** The help that stands beside what was not understood. */
-const HELP_BESIDE = "help0beside";
+/** The line that stands after what was not understood. */
+const HINT = "hint0help";
 
 /** Options that the bot understands and does not grant, with who decides. */
 function optionRefusal(

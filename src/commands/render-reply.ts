@@ -2,6 +2,7 @@ import { assertNever, type Refusal } from "../errors.ts";
 import { formatChange, formatCount, shortSha } from "../jobs/figures.ts";
 import type { RequestPreview } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
+import { isFinished } from "../jobs/transitions.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
 import { RECIPE_NAMES } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../publish/escape.ts";
@@ -41,14 +42,20 @@ function stateOfVariant(variant: VariantRecord): string {
 	}
 }
 
-/** One row a variant: what it is, where it is, and the figures of its manifest. */
-export function variantRows(context: ReplyContext, variants: readonly VariantRecord[]): string {
+/** One row a variant: what it is, where it is, and the figures of its manifest. `ended`: nobody works on them any more. */
+export function variantRows(context: ReplyContext, variants: readonly VariantRecord[], ended = false): string {
 	const rows = variants.map((variant) => {
 		const summary = summarizeVariant(variant, context.hubUrl);
 		const kl = summary.klNats === null ? "–" : formatEstimate(summary.klNats);
 		const change =
 			summary.klNats === null ? null : formatChange(summary.klNats.mean, summary.baselines.gptq?.mean ?? null);
-		const where = variant.state === "published" ? `[${summary.repo}](${summary.url})` : stateOfVariant(variant);
+		const unmade = ended && variant.state !== "failed";
+		const where =
+			variant.state === "published"
+				? `[${summary.repo}](${summary.url})`
+				: unmade
+					? "not made"
+					: stateOfVariant(variant);
 		return `| ${markdownCode(variant.recipe)} | ${where} | ${summary.bytes === null ? "–" : formatBytes(summary.bytes)} | ${kl} | ${change ?? "–"} |`;
 	});
 	return ["| Variant | Where | Size | KL, nats a token | Against GPTQ |", "|---|---|---:|---:|---:|", ...rows].join(
@@ -83,7 +90,8 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 			? state.variants
 			: state.variants.filter((variant) => request.recipes.includes(variant.recipe));
 	if (request.refusal !== null) return `**I cannot do that.** ${refusalText(request.refusal)}`;
-	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants)}`;
+	const ended = job !== null && isFinished(job.state);
+	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants, ended)}`;
 	const more = nextStep(context, "explain", "How these came about, and what they were compared with");
 	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
 	const commit = markdownCode(shortSha(job.sourceSha));
@@ -99,7 +107,9 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 		case "announcing": {
 			const verb = job.state === "planned" ? "Planned" : job.state === "waiting" ? "Waiting" : "Under way";
 			const cancel = nextStep(context, `cancel ${shortNumber(job)}`, "To end it");
-			return `**${verb}** for commit ${commit}: ${markdownText(job.statusText, MAXIMUM_SENTENCE)} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${table}\n\n${cancel}`;
+			const doing = job.statusText === "Planned." ? "" : `: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`;
+			const begun = `**${verb}** for commit ${commit}${doing}`;
+			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${table}\n\n${cancel}`;
 		}
 		case "done":
 			return `**Done** for commit ${commit}. Every figure was measured on the published files. ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
@@ -150,9 +160,17 @@ export function renderStatus(
 	return parts.join("\n\n");
 }
 
+/** How every answer to something that was not understood begins. */
+export const MISREAD = "**I did not understand**";
+
+export function renderHelpHint(context: ReplyContext): string {
+	const page = context.siteUrl === null ? "" : ` All of it is on the [help page](${context.siteUrl}/help).`;
+	return `${nextStep(context, "help", "What I understand")}${page}`;
+}
+
 export function renderInvalid(context: ReplyContext, command: ParsedCommand & { readonly kind: "invalid" }): string {
 	const meant = command.suggestion === null ? "" : ` Did you mean \`@${context.botName} ${command.suggestion}\`?`;
-	return `**I did not understand** ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message, MAXIMUM_SENTENCE)}${meant}`;
+	return `${MISREAD} ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message, MAXIMUM_SENTENCE)}${meant}`;
 }
 
 export function renderRefusal(refusal: Pick<Refusal, "message" | "remedy">): string {
@@ -239,16 +257,18 @@ export function renderExplanation(context: ReplyContext, job: JobRecord, variant
 		`${jobLink(context, job, `Job ${shortNumber(job)}`)} for commit ${markdownCode(shortSha(job.sourceSha))} is **${job.state}**: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`,
 	];
 	if (job.refusal !== null) parts.push(refusalText(job.refusal));
-	for (const variant of variants.slice(0, 12)) parts.push(explainVariant(context, variant));
+	for (const variant of variants.slice(0, 12)) parts.push(explainVariant(context, variant, isFinished(job.state)));
 	if (variants.length > 12) parts.push(`And ${variants.length - 12} more variants.`);
 	return parts.join("\n\n");
 }
 
-function explainVariant(context: ReplyContext, variant: VariantRecord): string {
+function explainVariant(context: ReplyContext, variant: VariantRecord, ended: boolean): string {
 	const name = markdownCode(variant.recipe);
 	if (variant.refusal !== null) return `${name} failed. ${refusalText(variant.refusal)}`;
 	const summary = summarizeVariant(variant, context.hubUrl);
-	if (summary.klNats === null || summary.quantizer === null) return `${name} is ${stateOfVariant(variant)}.`;
+	if (summary.klNats === null || summary.quantizer === null) {
+		return ended ? `${name} was not made.` : `${name} is ${stateOfVariant(variant)}.`;
+	}
 	const { gptq, rtn } = summary.baselines;
 	const others = [
 		...(gptq === null ? [] : [`GPTQ ${formatEstimate(gptq)}`]),
