@@ -152,7 +152,9 @@ function parseArguments(args) {
 		if (arg === "-t") {
 			pattern = args[++index] ?? null;
 			if (pattern === null) return { problem: "-t needs a text." };
-		} else if (/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|conversation|runners|e2e|faults)$/.test(arg)) {
+		} else if (
+			/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|conversation|runners|e2e|faults)$/.test(arg)
+		) {
 			legs.add(arg);
 		} else if (existsSync(join(root, arg))) {
 			files.push(arg);
