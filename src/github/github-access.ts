@@ -1,0 +1,131 @@
+import { App, Octokit } from "octokit";
+import { z } from "zod";
+import { RetryableError } from "../errors.ts";
+
+export type GitHubOptions = {
+	/** `https://api.github.com`, or a GitHub Enterprise Server's. */
+	readonly apiUrl: string;
+	/** `owner/name` of the repo that holds the workflow. */
+	readonly repository: string;
+	readonly appId: string;
+	/** The App's private key, PEM. */
+	readonly privateKey: string;
+	readonly timeoutMilliseconds?: number;
+	readonly fetch?: typeof fetch;
+};
+
+/** One call of GitHub's API as the App's installation on the repo; the body of the answer. */
+export type GitHubAccess = {
+	readonly apiUrl: string;
+	readonly repository: string;
+	request(
+		route: string,
+		parameters: Readonly<Record<string, unknown>>,
+		options: { readonly repeatable: boolean },
+	): Promise<{ readonly status: number; readonly data: unknown }>;
+};
+
+/** GitHub said no, in a way that asking again does not change. */
+export class GitHubRequestError extends Error {
+	override readonly name = "GitHubRequestError";
+	readonly status: number;
+	/** Whether it was the App's own sign-in that was refused, not what it asked for. */
+	readonly signIn: boolean;
+	constructor(message: string, details: { status: number; signIn: boolean; cause: unknown }) {
+		super(message, { cause: details.cause });
+		this.status = details.status;
+		this.signIn = details.signIn;
+	}
+}
+
+/** Sent with every call, so that a later default cannot change what answers look like. */
+const API_VERSION = "2022-11-28";
+const RETRIES = 3;
+
+const Failure = z.object({
+	status: z.number(),
+	message: z.string(),
+	request: z.object({ url: z.string() }).optional(),
+	response: z.object({ headers: z.record(z.string(), z.unknown()) }).optional(),
+});
+const Installation = z.object({ id: z.int() });
+
+/** What an exception of octokit means: a plain refusal, or something that another try may get past. */
+function judge(error: unknown): Error {
+	const parsed = Failure.safeParse(error);
+	if (!parsed.success) {
+		return new RetryableError("GitHub could not be reached.", { cause: error });
+	}
+	const { status, message, request, response } = parsed.data;
+	const headers = response?.headers ?? {};
+	const retryAfter = Number(headers["retry-after"]);
+	const isLimited = status === 429 || (status === 403 && headers["x-ratelimit-remaining"] === "0");
+	const said = message.slice(0, 300);
+	if (isLimited || status >= 500 || status === 408) {
+		return new RetryableError(`GitHub answered ${status}: ${said}`, {
+			cause: error,
+			retryAfterSeconds: Number.isFinite(retryAfter) && retryAfter >= 0 ? retryAfter : null,
+		});
+	}
+	const path = request === undefined ? "" : new URL(request.url).pathname;
+	return new GitHubRequestError(`GitHub answered ${status}: ${said}`, {
+		status,
+		signIn: status === 401 || path.startsWith("/app") || path.endsWith("/installation"),
+		cause: error,
+	});
+}
+
+/** The App's installation on the repo. Tokens are made when needed, last an hour, and stay in octokit. */
+export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
+	const { apiUrl, repository, timeoutMilliseconds = 30_000 } = options;
+	const [owner = "", repo = ""] = repository.split("/");
+	const send = options.fetch ?? fetch;
+	const timedFetch: typeof fetch = (input, init) =>
+		send(input, { ...init, signal: AbortSignal.timeout(timeoutMilliseconds) });
+	const app = new App({
+		appId: options.appId,
+		privateKey: options.privateKey,
+		Octokit: Octokit.defaults({
+			baseUrl: apiUrl,
+			request: { fetch: timedFetch },
+			// Its own waits are for one process; here the job's step waits, and other jobs go on.
+			throttle: { enabled: false },
+			log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
+		}),
+	});
+	let installation: Promise<Octokit> | null = null;
+
+	async function signedIn(): Promise<Octokit> {
+		installation ??= app.octokit
+			.request("GET /repos/{owner}/{repo}/installation", { owner, repo })
+			.then((answer) => app.getInstallationOctokit(Installation.parse(answer.data).id));
+		try {
+			return await installation;
+		} catch (error) {
+			// The App may be installed, or the key mended, before the next call.
+			installation = null;
+			throw error;
+		}
+	}
+
+	return {
+		apiUrl,
+		repository,
+		async request(route, parameters, { repeatable }) {
+			try {
+				const octokit = await signedIn();
+				const answer = await octokit.request(route, {
+					...parameters,
+					owner,
+					repo,
+					headers: { "x-github-api-version": API_VERSION },
+					// The client would send a call again whose answer was lost, and start a second run.
+					request: { fetch: timedFetch, retries: repeatable ? RETRIES : 0 },
+				});
+				return { status: answer.status, data: answer.data };
+			} catch (error) {
+				throw judge(error);
+			}
+		},
+	};
+}
