@@ -127,6 +127,28 @@ describe("the card", () => {
 		assert.match(gateSentence(manifest), /GPTQ \(one-sided\) measured .* The two-sided result did not win here/);
 	});
 
+	test("tells of tuned scales where they were a contender, and only there", async () => {
+		const given = await request();
+		assert.doesNotMatch(renderCard(given), /tuned/);
+		for (const manifest of given.manifests) {
+			const [best] = manifest.evaluation.measured;
+			assert.ok(best !== undefined);
+			manifest.evaluation.measured.push({ ...best, quantizer: "two-sided-tuned" });
+			manifest.gate.selection.push({ quantizer: "two-sided-tuned", klNats: { mean: 0.001, standardError: 0.0001 } });
+			manifest.gate.winner = "two-sided-tuned";
+			manifest.quantizer = "two-sided-tuned";
+		}
+		const card = renderCard(given);
+		for (const text of [
+			"**YAQA (two-sided, scales tuned)** (these files)",
+			"*Scales tuned* means",
+			"It is what is published.",
+		]) {
+			assert.ok(card.includes(text), text);
+		}
+		assert.doesNotMatch(card, /did not win/);
+	});
+
 	test("lists every file size and both quantizers it was compared with", async () => {
 		const { body } = split(renderCard(await request()));
 		for (const text of [

@@ -5,6 +5,7 @@ import { type PlotPoint, plotPng, plotSvg } from "../../../src/publish/plot.ts";
 
 function points(labels: readonly string[]): PlotPoint[] {
 	const factors: readonly [Quantizer, number][] = [
+		["two-sided-tuned", 0.9],
 		["two-sided", 1],
 		["one-sided", 1.3],
 		["rtn", 2],
