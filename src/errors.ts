@@ -16,6 +16,8 @@ export type RefusalCode =
 	| "already-quantized"
 	| "too-large"
 	| "licence-forbids"
+	| "opted-out"
+	| "bad-settings"
 	| "unknown-recipe"
 	| "not-permitted"
 	| "target-taken"

@@ -137,6 +137,8 @@ function exitOf(refusal: Refusal): ExitCode {
 		case "already-quantized":
 		case "too-large":
 		case "licence-forbids":
+		case "opted-out":
+		case "bad-settings":
 		case "not-permitted":
 		case "source-refused":
 		case "unsupported-model":

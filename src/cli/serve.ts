@@ -14,6 +14,7 @@ import { DirectoryLockedError } from "../db/directory-lock.ts";
 import { openDatabase } from "../db/open-database.ts";
 import { RetryableError } from "../errors.ts";
 import { listHeads } from "../hub/list-heads.ts";
+import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
 import { localRunnerFolders } from "../jobs/work-folders.ts";
 import { createLog, type Log } from "../log.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
@@ -93,6 +94,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 						mention: configuration.hub.mention,
 					}),
 					listHeads: (of) => listHeads({ ...reader, of }),
+					readWishes: (of) => readOwnerWishes({ ...reader, ...of }),
 					...createCommentAnswers({
 						forum: hubForum({
 							hub: publisher,

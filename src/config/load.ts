@@ -172,7 +172,7 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 	const { watch, quantization, database } = configuration;
 	const problems = recipeProblems("watch.recipes", watch.recipes);
 	for (const [index, rule] of watch.rules.entries()) {
-		problems.push(...recipeProblems(`watch.rules.${index}.recipes`, rule.recipes));
+		problems.push(...recipeProblems(`watch.rules.${index}.recipes`, rule.recipes ?? []));
 	}
 	if (quantization.calibration.kind === "text" && quantization.calibration.files.length === 0) {
 		problems.push({

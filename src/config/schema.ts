@@ -85,12 +85,25 @@ const Watch = z.strictObject({
 		.array(
 			z.strictObject({
 				match: repoGlob.describe("The repos that this rule is for; the first rule that matches counts."),
-				recipes: z.array(recipeText).min(1).max(16),
+				recipes: z.array(recipeText).min(1).max(16).optional().describe("Instead of watch.recipes."),
+				maxParameters: z.int().min(1).optional().describe("A lower limit than watch.maxParameters."),
+				tags: z
+					.strictObject({
+						any: z.array(z.string().min(1).max(100)).max(50).default([]).describe("One of these has to be there."),
+						none: z.array(z.string().min(1).max(100)).max(50).default([]).describe("None of these may be there."),
+					})
+					.optional()
+					.describe("Which of these models are quantized, by the Hub's tags."),
+				hours: z
+					.string()
+					.regex(/^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$/, "hours look like 22:00-06:00 (UTC)")
+					.optional()
+					.describe("Pushes at other hours (UTC) are taken up by the sweep when these begin."),
 			}),
 		)
 		.max(200)
 		.default([])
-		.describe("Other recipes for some repos."),
+		.describe("Other recipes, limits, tags and hours for some repos."),
 	maxParameters: z
 		.int()
 		.min(1)

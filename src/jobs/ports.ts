@@ -141,6 +141,20 @@ export type CommentHandler = (
 	hint: CommentHint,
 ) => Promise<{ readonly outcome: "accepted" | "ignored"; readonly detail: string }>;
 
+/** What the owner of a source says about it, in the repo itself. */
+export type OwnerWishes = {
+	/** The text of `.yaqa-bot.yaml` at the commit; `null`: there is none. */
+	readonly settings: string | null;
+	/** Whether the bot's status discussion was closed: "no, thank you". */
+	readonly closed: boolean;
+};
+export type WishReader = (request: {
+	readonly repo: string;
+	readonly sha: string;
+	/** The bot's status discussion, where there is one. */
+	readonly discussion: number | null;
+}) => Promise<OwnerWishes>;
+
 export type WatchedHead = { readonly repo: string; readonly sha: string };
 
 /** The models of a namespace, or one repo, with the commit their main branch points at. */
@@ -164,6 +178,7 @@ export type Ports = {
 	readonly reply: Replier;
 	readonly handleComment: CommentHandler;
 	readonly listHeads: HeadLister;
+	readonly readWishes: WishReader;
 };
 
 /** What somebody wants: the input of `recordRequest`. */

@@ -1,11 +1,12 @@
 import { leaseDelivery, settleDelivery } from "../db/deliveries.ts";
+import { getStatusDiscussion } from "../db/status-discussions.ts";
 import { isTargetRepo } from "../db/variants.ts";
 import { assertNever, PermanentError, RetryableError } from "../errors.ts";
 import { type JobsContext, later } from "./context.ts";
 import { readHubEvent } from "./hub-event.ts";
 import type { DeliveryOutcome, DeliveryRecord } from "./records.ts";
 import { recordRequest } from "./service.ts";
-import { judgeRepo } from "./watch-rules.ts";
+import { judgeHours, judgeRepo } from "./watch-rules.ts";
 
 const LEASE_SECONDS = 300;
 const MAXIMUM_ATTEMPTS = 12;
@@ -17,6 +18,8 @@ type Settlement = { readonly outcome: Exclude<DeliveryOutcome, "pending">; reado
 async function handlePush(context: JobsContext, delivery: DeliveryRecord, repo: string): Promise<Settlement> {
 	const verdict = judgeRepo(context.configuration.watch, repo);
 	if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
+	const hours = judgeHours(context.configuration.watch, repo, context.clock.now());
+	if (!hours.watched) return { outcome: "ignored", detail: hours.reason };
 	if (await isTargetRepo(context.database.handle, repo)) {
 		return { outcome: "ignored", detail: "It is one of our own quantized repos." };
 	}
@@ -66,8 +69,12 @@ async function handle(context: JobsContext, delivery: DeliveryRecord): Promise<S
 				authorId: event.authorId,
 			});
 		}
-		case "discussion":
-			return { outcome: "ignored", detail: "Nothing is done for a changed discussion." };
+		case "discussion": {
+			// Whoever opens the closed status discussion again wants the bot back: the head is looked at like a push.
+			const { discussion } = await getStatusDiscussion(context.database.handle, event.repo);
+			if (discussion !== event.discussion) return { outcome: "ignored", detail: "It is not the bot's discussion." };
+			return await handlePush(context, delivery, event.repo);
+		}
 		default:
 			return assertNever(event);
 	}

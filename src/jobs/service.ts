@@ -10,7 +10,7 @@ import {
 	requestStop,
 } from "../db/jobs.ts";
 import { findRequestByKey, insertRequest } from "../db/requests.ts";
-import { setSourceRefusal } from "../db/status-discussions.ts";
+import { getStatusDiscussion, setSourceRefusal } from "../db/status-discussions.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import {
 	insertVariant,
@@ -22,11 +22,12 @@ import {
 import type { Refusal } from "../errors.ts";
 import { parseRecipe, type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobsContext } from "./context.ts";
+import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
 import type { Inspection, RequestInput, RequestOutcome, SourceFacts } from "./ports.ts";
 import type { JobRecord, RequestKind, RequestRecord, VariantRecord } from "./records.ts";
 import { cleanUpJob } from "./steps/clean-up-job.ts";
 import { stepOf, transition } from "./transitions.ts";
-import { recipesOfRules } from "./watch-rules.ts";
+import { judgeTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
 
 /** Requests that nobody made: they never try again what failed before, else every sweep would. */
 function isAutomatic(kind: RequestKind): boolean {
@@ -79,7 +80,8 @@ async function recordRefusal(
 	const { sha, refusal } = refused;
 	const now = context.clock.now();
 	// Somebody else's quantized upload in a watched namespace is nothing to complain of.
-	const isSilent = isAutomatic(input.kind) && refusal.code === "already-quantized";
+	// An owner who said no wants no discussion about it.
+	const isSilent = isAutomatic(input.kind) && (refusal.code === "already-quantized" || refusal.code === "opted-out");
 	let job: JobRecord | null = null;
 	let created = false;
 	if (sha !== null && !isSilent) {
@@ -131,13 +133,17 @@ type Planned = {
 	readonly wakeJobs: readonly JobRecord[];
 };
 
-async function plan(context: JobsContext, tx: Handle, input: RequestInput, facts: SourceFacts): Promise<Planned> {
+async function plan(
+	context: JobsContext,
+	tx: Handle,
+	input: RequestInput,
+	facts: SourceFacts,
+	usual: readonly Recipe[],
+): Promise<Planned> {
 	const { configuration, ports, clock, newId } = context;
 	const now = clock.now();
 	const source = { repo: input.sourceRepo, sha: facts.sha };
-	const recipes = uniqueRecipes(
-		input.recipes.length > 0 ? input.recipes : recipesOfRules(configuration.watch, input.sourceRepo),
-	);
+	const recipes = uniqueRecipes(input.recipes.length > 0 ? input.recipes : usual);
 	const known = new Map((await listVariantsOfSourceCommit(tx, source)).map((variant) => [variant.recipeHash, variant]));
 	const jobs = await listJobsOfCommit(tx, source);
 	const jobById = new Map(jobs.map((job) => [job.id, job]));
@@ -220,6 +226,21 @@ async function plan(context: JobsContext, tx: Handle, input: RequestInput, facts
 	return { outcome, wakeJobs };
 }
 
+/** What the owner and the operator's tags say about work that nobody named recipes for. */
+async function wishesFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<WishVerdict> {
+	const automatic = isAutomatic(input.kind);
+	if (!automatic && input.recipes.length > 0) return { ok: true, recipes: null };
+	const tags = judgeTags(context.configuration.watch, facts);
+	if (automatic && !tags.watched) {
+		return {
+			ok: false,
+			refusal: { code: "opted-out", message: tags.reason, remedy: "The operator sets the tags in watch.rules." },
+		};
+	}
+	const { discussion } = await getStatusDiscussion(context.database.handle, input.sourceRepo);
+	return judgeWishes(await context.ports.readWishes({ repo: input.sourceRepo, sha: facts.sha, discussion }), automatic);
+}
+
 export async function wakeJob(context: JobsContext, job: JobRecord): Promise<void> {
 	const step = stepOf(job.state);
 	const now = context.clock.now();
@@ -240,9 +261,14 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 		repo: input.sourceRepo,
 		revision: input.revision ?? "main",
 	});
+	const wishes: WishVerdict = inspection.ok
+		? await wishesFor(context, input, inspection.facts)
+		: { ok: true, recipes: null };
+	const limit = maximumParameters(configuration.watch, input.sourceRepo);
 	const refused = inspection.ok
-		? { sha: inspection.facts.sha, refusal: tooLarge(inspection.facts, configuration.watch.maxParameters) }
+		? { sha: inspection.facts.sha, refusal: wishes.ok ? tooLarge(inspection.facts, limit) : wishes.refusal }
 		: inspection;
+	const usual = (wishes.ok ? wishes.recipes : null) ?? recipesOfRules(configuration.watch, input.sourceRepo);
 
 	const settled = await database.transaction(async (tx) => {
 		await lockSource(tx, input.sourceRepo);
@@ -259,7 +285,7 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 			const recorded = await recordRefusal(context, tx, input, { sha: refused.sha, refusal });
 			return { ...recorded, wakeJobs: [] as readonly JobRecord[] };
 		}
-		return { ...(await plan(context, tx, input, inspection.facts)), wakeSide: null };
+		return { ...(await plan(context, tx, input, inspection.facts, usual)), wakeSide: null };
 	});
 	for (const job of settled.wakeJobs) await wakeJob(context, job);
 	if (settled.wakeSide !== null) await context.wake({ kind: "side", jobId: settled.wakeSide }, context.clock.now());

@@ -10,7 +10,7 @@ import { isTargetRepo } from "../db/variants.ts";
 import { type JobsContext, later } from "./context.ts";
 import type { WatchedHead } from "./ports.ts";
 import { recordRequest } from "./service.ts";
-import { judgeRepo } from "./watch-rules.ts";
+import { judgeHours, judgeRepo } from "./watch-rules.ts";
 
 const BASELINE = "baseline:";
 const KEEP_SLOTS_SECONDS = 7 * 86_400;
@@ -26,6 +26,8 @@ export type SweepReport = {
 async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"known" | "found"> {
 	const { database, configuration } = context;
 	if (!judgeRepo(configuration.watch, head.repo).watched) return "known";
+	// Outside its hours a head stays unknown, and is found when they begin.
+	if (!judgeHours(configuration.watch, head.repo, context.clock.now()).watched) return "known";
 	if ((await getKnownHead(database.handle, head.repo)) === head.sha) return "known";
 	if (await isTargetRepo(database.handle, head.repo)) return "known";
 	await recordRequest(context, {

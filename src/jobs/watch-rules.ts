@@ -1,5 +1,6 @@
 import type { Configuration } from "../config/schema.ts";
 import { parseRecipe, type Recipe } from "../protocol/recipe.ts";
+import type { SourceFacts } from "./ports.ts";
 
 type Watch = Configuration["watch"];
 
@@ -29,11 +30,49 @@ export function judgeRepo(watch: Watch, repo: string): WatchVerdict {
 	return { watched: false, reason: "It is not watched." };
 }
 
-/** What is made of a push to a repo. The configuration was checked, so that every text parses. */
-export function recipesOfRules(watch: Watch, repo: string): readonly Recipe[] {
-	const rule = watch.rules.find((candidate) => matchesGlob(candidate.match, repo));
-	return (rule?.recipes ?? watch.recipes).flatMap((text) => {
+function ruleOf(watch: Watch, repo: string): Watch["rules"][number] | undefined {
+	return watch.rules.find((candidate) => matchesGlob(candidate.match, repo));
+}
+
+export function parsedRecipes(texts: readonly string[]): readonly Recipe[] {
+	return texts.flatMap((text) => {
 		const parsed = parseRecipe(text);
 		return parsed.ok ? [parsed.recipe] : [];
 	});
+}
+
+/** What is made of a push to a repo. The configuration was checked, so that every text parses. */
+export function recipesOfRules(watch: Watch, repo: string): readonly Recipe[] {
+	return parsedRecipes(ruleOf(watch, repo)?.recipes ?? watch.recipes);
+}
+
+export function maximumParameters(watch: Watch, repo: string): number {
+	return Math.min(watch.maxParameters, ruleOf(watch, repo)?.maxParameters ?? watch.maxParameters);
+}
+
+function minutesOf(time: string): number {
+	const [hours = "0", minutes = "0"] = time.split(":");
+	return Number(hours) * 60 + Number(minutes);
+}
+
+/** Whether pushes to a repo are taken up at this time of the day (UTC). */
+export function judgeHours(watch: Watch, repo: string, now: Date): WatchVerdict {
+	const hours = ruleOf(watch, repo)?.hours;
+	if (hours === undefined) return { watched: true };
+	const [from = 0, to = 0] = hours.split("-").map(minutesOf);
+	const minute = now.getUTCHours() * 60 + now.getUTCMinutes();
+	const within = from <= to ? minute >= from && minute < to : minute >= from || minute < to;
+	return within ? { watched: true } : { watched: false, reason: `It waits for its hours, ${hours} UTC.` };
+}
+
+/** Whether a rule's tags let pushes to the model be quantized. */
+export function judgeTags(watch: Watch, facts: Pick<SourceFacts, "repo" | "tags">): WatchVerdict {
+	const tags = ruleOf(watch, facts.repo)?.tags;
+	if (tags === undefined) return { watched: true };
+	const unwanted = tags.none.find((tag) => facts.tags.includes(tag));
+	if (unwanted !== undefined) return { watched: false, reason: `It has the tag "${unwanted}".` };
+	if (tags.any.length > 0 && !tags.any.some((tag) => facts.tags.includes(tag))) {
+		return { watched: false, reason: `It has none of the tags ${tags.any.join(", ")}.` };
+	}
+	return { watched: true };
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { listJobs } from "../../src/db/jobs.ts";
+import { listVariantsOfJob } from "../../src/db/variants.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
@@ -62,6 +63,32 @@ await onEveryDatabase((databases, name) => {
 			const report = await bot.engine.sweepNow();
 			assert.equal(report.found, 0);
 			assert.equal((await listJobs(database.handle, { sourceRepo: "acme/bad" })).items.length, 1);
+		});
+
+		test("the owner's word in the repo: no, other recipes, or a file that cannot be read", async () => {
+			const [bot] = bots;
+			assert.ok(bot !== undefined);
+			world.setWishes("acme/no", { settings: "enabled: false", closed: false });
+			world.setWishes("acme/closed", { settings: null, closed: true });
+			world.setWishes("acme/chosen", { settings: "recipes: [gguf:q8_0]", closed: false });
+			world.setWishes("acme/wrong", { settings: "recipes: [gguf:q9_9]", closed: false });
+			for (const name of ["no", "closed", "chosen", "wrong"]) world.setHead(`acme/${name}`, shaOf(name));
+			await bot.engine.sweepNow();
+			const jobsOf = async (name: string) => (await listJobs(database.handle, { sourceRepo: `acme/${name}` })).items;
+			assert.deepEqual([await jobsOf("no"), await jobsOf("closed")], [[], []]);
+			const [chosen] = await jobsOf("chosen");
+			assert.deepEqual(
+				(await listVariantsOfJob(database.handle, chosen?.id ?? "")).map((variant) => variant.recipe),
+				["gguf:q8_0"],
+			);
+			const [wrong] = await jobsOf("wrong");
+			assert.equal(wrong?.refusal?.code, "bad-settings");
+			await until("the status discussion to say so", async () =>
+				world.calls().some((one) => one.call === "announce" && one.detail === "acme/wrong failed bad-settings")
+					? true
+					: null,
+			);
+			assert.equal((await bot.engine.sweepNow()).found, 0);
 			for (const one of bots) await one.engine.stop();
 			await database.close();
 		});

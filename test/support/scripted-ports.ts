@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, r
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Refusal } from "../../src/errors.ts";
-import type { Ports } from "../../src/jobs/ports.ts";
+import type { OwnerWishes, Ports } from "../../src/jobs/ports.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
 
 /**
@@ -14,6 +14,8 @@ export type ScriptedWorld = {
 	readonly directory: string;
 	setHead(repo: string, sha: string): void;
 	setRefusal(repo: string, refusal: Refusal): void;
+	/** What the owner says in the repo itself. */
+	setWishes(repo: string, wishes: OwnerWishes): void;
 	/** What the runner does with the repo's model; see scripted-runner.mjs. */
 	setBehaviour(repo: string, behaviour: Readonly<Record<string, unknown>>): void;
 	setDelay(call: string, milliseconds: number): void;
@@ -33,13 +35,14 @@ function readJson<T>(path: string, fallback: T): T {
 }
 
 export function scriptedWorld(directory: string): ScriptedWorld {
-	for (const folder of ["heads", "refusals", "behaviours", "published", "staging", "delays", "failures"]) {
+	for (const folder of ["heads", "refusals", "wishes", "behaviours", "published", "staging", "delays", "failures"]) {
 		mkdirSync(join(directory, folder), { recursive: true });
 	}
 	return {
 		directory,
 		setHead: (repo, sha) => writeFileSync(join(directory, "heads", safeName(repo)), sha),
 		setRefusal: (repo, refusal) => writeFileSync(join(directory, "refusals", safeName(repo)), JSON.stringify(refusal)),
+		setWishes: (repo, wishes) => writeFileSync(join(directory, "wishes", safeName(repo)), JSON.stringify(wishes)),
 		setBehaviour: (repo, behaviour) =>
 			writeFileSync(join(directory, "behaviours", safeName(repo)), JSON.stringify(behaviour)),
 		setDelay: (call, milliseconds) => writeFileSync(join(directory, "delays", call), String(milliseconds)),
@@ -185,6 +188,10 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			await enter("handleComment");
 			record("comment", String(discussion));
 			return { outcome: "accepted", detail: "answered" };
+		},
+		async readWishes({ repo }) {
+			await enter("readWishes");
+			return readJson(join(directory, "wishes", safeName(repo)), { settings: null, closed: false });
 		},
 		async *listHeads(request) {
 			await enter("listHeads");
