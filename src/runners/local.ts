@@ -340,12 +340,13 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		async cancel(handle) {
 			const files = filesOf(handle);
 			try {
-				await stat(files.folder);
-			} catch {
-				return;
+				// A supervisor that only just starts sees this and ends before it runs anything.
+				writeWhole(files.cancel, "");
+			} catch (error) {
+				// The folder is gone, perhaps this moment: a run is discarded only after it was ended.
+				if (error instanceof Error && "code" in error && error.code === "ENOENT") return;
+				throw error;
 			}
-			// A supervisor that only just starts sees this and ends before it runs anything.
-			writeWhole(files.cancel, "");
 			const started = readRunProcess(files);
 			if (started === null) return;
 			const leader = readProcess(started.pid);
