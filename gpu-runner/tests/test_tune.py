@@ -12,7 +12,8 @@ from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
-from yaqa_runner.rounding.tune import TuningTask, precision_of, tune_scales, tuning_plan
+from yaqa_runner.grids.tunable import precision_of
+from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
 
 VOCABULARY = 40
 GRIDS: list[Grid] = [SymmetricGrid(2, 32), AsymmetricGrid(2, 32), *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k"))]

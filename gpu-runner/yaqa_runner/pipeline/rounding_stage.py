@@ -21,6 +21,8 @@ from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
 from yaqa_runner.sketch.store import Sketch
 
 ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
+RESCALING_TURNS = 2
+"""Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
 QUANTIZERS: tuple[QuantizerName, ...] = (*ROUNDED, "two-sided-tuned")
 
 
@@ -54,7 +56,7 @@ class _Job:
 
     layer: LinearLayer
     grid: FixedGrid
-    recipes: list[tuple[PlannedRecipe, FixedGrid]]
+    recipes: list[PlannedRecipe]
     weight: torch.Tensor
     factors: RegularizedLayer
 
@@ -91,10 +93,16 @@ def round_recipes(
             for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn):
                 number = str(next(numbers))
                 jobs[number] = job
-                sweeps = job.recipes[0][0].recipe.refine_sweeps
+                sweeps = job.recipes[0].recipe.refine_sweeps
                 yield RoundingTask(f"{number}/one-sided", job.weight, job.grid, job.factors.moment, None)
                 yield RoundingTask(
-                    f"{number}/two-sided", job.weight, job.grid, job.factors.input, job.factors.output, sweeps
+                    f"{number}/two-sided",
+                    job.weight,
+                    job.grid,
+                    job.factors.input,
+                    job.factors.output,
+                    sweeps,
+                    RESCALING_TURNS if sweeps > 0 else 0,
                 )
 
     one_sided: RoundedLayer | None = None
@@ -106,8 +114,8 @@ def round_recipes(
             continue
         assert one_sided is not None
         job = jobs.pop(number)
-        errors = _collect(job, one_sided.codes, rounded.codes, results)
-        for plan, _ in job.recipes:
+        errors = _collect(job, one_sided, rounded, results)
+        for plan in job.recipes:
             _record(job, plan, errors, sketch, results[plan.recipe.canonical])
             on_layer(job.layer.name, plan.recipe.canonical, errors)
             done += 1
@@ -136,36 +144,39 @@ def _jobs_of(
         fixed = grid.fit(weight, factors.input.diagonal)
         place = (_digest(fixed), plan.recipe.refine_sweeps)
         if place in shared:
-            shared[place].recipes.append((plan, fixed))
+            shared[place].recipes.append(plan)
         else:
-            shared[place] = _Job(layer, fixed, [(plan, fixed)], weight, factors)
+            shared[place] = _Job(layer, fixed, [plan], weight, factors)
     return list(shared.values())
 
 
 def _digest(grid: FixedGrid) -> str:
-    """Equal where the grids' values are; what a container stores besides does not change the codes."""
+    """Equal where the grids' values are, and what the container stores of them."""
     digest = hashlib.sha256(f"{grid.group} {grid.minimum} {grid.maximum} {list(grid.scale.shape)}".encode())
     digest.update(grid.scale.contiguous().numpy().tobytes())
     digest.update(grid.offset.contiguous().numpy().tobytes())
+    for key, value in sorted(grid.stored.items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _collect(
-    job: _Job, one_sided: torch.Tensor, two_sided: torch.Tensor, results: dict[str, RoundedRecipe]
+    job: _Job, one_sided: RoundedLayer, two_sided: RoundedLayer, results: dict[str, RoundedRecipe]
 ) -> ProxyError:
-    codes: dict[QuantizerName, torch.Tensor] = {
-        "rtn": round_nearest(job.weight, job.grid),
-        "one-sided": one_sided,
-        "two-sided": two_sided,
+    rounded: dict[QuantizerName, tuple[torch.Tensor, FixedGrid]] = {
+        "rtn": (round_nearest(job.weight, job.grid), job.grid),
+        "one-sided": (one_sided.codes, one_sided.grid),
+        "two-sided": (two_sided.codes, two_sided.grid),
     }
     errors: dict[QuantizerName, float] = {}
     output = None if job.factors.output is None else job.factors.output.hessian
-    for quantizer, chosen in codes.items():
-        value = proxy_error(job.weight, job.grid.decode(chosen), job.factors.input.hessian, output)
+    for quantizer, (codes, grid) in rounded.items():
+        value = proxy_error(job.weight, grid.decode(codes), job.factors.input.hessian, output)
         errors[quantizer] = max(0.0, value * job.factors.scale)
-        for plan, fixed in job.recipes:
+        for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(
-                job.layer.name, chosen, fixed, plan.container.grid().type_of(job.layer.rows, job.layer.columns)
+                job.layer.name, codes, grid, plan.container.grid().type_of(job.layer.rows, job.layer.columns)
             )
     return ProxyError(two_sided=errors["two-sided"], one_sided=errors["one-sided"], rtn=errors["rtn"])
 

@@ -14,6 +14,7 @@ from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
 from yaqa_runner.rounding.factor import PreparedFactor
 from yaqa_runner.rounding.refine import refine
+from yaqa_runner.rounding.rescale import rescale
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
 
 
@@ -28,6 +29,7 @@ class RoundingTask:
         factor_input: ``H_I``, ready.
         factor_output: ``H_O``, ready; ``None`` rounds one-sided.
         sweeps: Most sweeps of refinement; 0 for none.
+        turns: After refinement, times that the scales are fitted to the codes and the codes swept again.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RoundingTask:
     factor_input: PreparedFactor
     factor_output: PreparedFactor | None
     sweeps: int = 0
+    turns: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class RoundedLayer:
     Attributes:
         name: The task's.
         codes: ``[out, in]`` int16.
+        grid: What the codes index: the task's grid, or the one that ``turns`` made of it.
         proxy: ``tr(H_O E H_I Eᵀ)`` under the prepared factors (mean diagonal 1, ``sigma`` included).
         seconds: Wall-clock of this layer.
     """
 
     name: str
     codes: torch.Tensor
+    grid: FixedGrid
     proxy: float
     seconds: float
 
@@ -96,7 +101,15 @@ def _round(task: RoundingTask, threads: int | None) -> RoundedLayer:
     codes = round_adaptive(
         task.weight, task.grid, task.factor_input.lower, None if output is None else output.lower, threads=threads
     )
+    metric_input = task.factor_input.hessian
     metric_output = None if output is None else output.hessian
-    codes = refine(task.weight, task.grid, codes, task.factor_input.hessian, metric_output, task.sweeps)
-    proxy = proxy_error(task.weight, task.grid.decode(codes), task.factor_input.hessian, metric_output)
-    return RoundedLayer(task.name, codes, proxy, time.perf_counter() - started)
+    grid = task.grid
+    codes = refine(task.weight, grid, codes, metric_input, metric_output, task.sweeps)
+    for _ in range(task.turns):
+        fitted = rescale(task.weight, grid, codes, metric_input, metric_output)
+        if fitted is grid:
+            break
+        grid = fitted
+        codes = refine(task.weight, grid, codes, metric_input, metric_output, 1)
+    proxy = proxy_error(task.weight, grid.decode(codes), metric_input, metric_output)
+    return RoundedLayer(task.name, codes, grid, proxy, time.perf_counter() - started)

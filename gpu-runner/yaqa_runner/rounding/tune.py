@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from yaqa_runner.grids.affine_search import ScalePrecision, round_scale
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.protocol.failures import is_out_of_memory
 
 LEARNING_RATE = 4e-3
@@ -62,105 +61,6 @@ class TunedScales:
     losses: list[float]
 
 
-class _Decode(torch.autograd.Function):
-    """``scale * code + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
-    ) -> torch.Tensor:
-        ctx.save_for_backward(codes)
-        ctx.group = group
-        rows, columns = codes.shape
-        blocks = _in_groups(codes, group)
-        return (blocks * scale[..., None] + offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
-        (codes,) = ctx.saved_tensors
-        blocks = _in_groups(gradients[0].float(), ctx.group)
-        return (blocks * _in_groups(codes, ctx.group)).sum(-1), blocks.sum(-1), None, None, None
-
-
-def _in_groups(matrix: torch.Tensor, group: int) -> torch.Tensor:
-    """``[out, in]`` as ``[out, groups, group]``, a shorter last group filled with zeros."""
-    rows, columns = matrix.shape
-    missing = -columns % group
-    if missing:
-        matrix = nn.functional.pad(matrix, (0, missing))
-    return matrix.reshape(rows, -1, group)
-
-
-class _TunableGrid(nn.Module):
-    """A grid whose stored scales are ``start * (1 + change)``, rounded as the container does, gradients let through."""
-
-    def __init__(self, grid: FixedGrid, device: torch.device) -> None:
-        super().__init__()
-        self.grid = grid
-        self.starts: dict[str, torch.Tensor] = {}
-        self.changes = nn.ParameterDict()
-        self.precisions: dict[str, ScalePrecision] = {}
-        for key in _continuous_keys(grid):
-            start = grid.stored[key].to(device, torch.float32)
-            self.starts[key] = start
-            self.precisions[key] = precision_of(start)
-            self.changes[key] = nn.Parameter(torch.zeros_like(start))
-
-    def stored(self) -> dict[str, torch.Tensor]:
-        """The continuous parameters as the container gives them back."""
-        values = {}
-        for key, start in self.starts.items():
-            exact = start * (1 + self.changes[key])
-            values[key] = exact + (round_scale(exact, self.precisions[key]) - exact).detach()
-        return values
-
-    def scale_and_offset(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``[out, groups]`` each."""
-        values = self.stored()
-        fixed = self.grid.stored
-        if "sc" in fixed:
-            subs = fixed["sc"].shape[1] // values["d"].shape[1]
-            sub_scales = fixed["sc"].to(values["d"].device, torch.float32)
-            scale = values["d"].repeat_interleave(subs, dim=1) * sub_scales
-            if "dmin" not in values:
-                return scale, torch.zeros_like(scale)
-            sub_minima = fixed["mn"].to(scale.device, torch.float32)
-            return scale, -(values["dmin"].repeat_interleave(subs, dim=1) * sub_minima)
-        if "m" in values:
-            return values["d"], values["m"]
-        scale = values["scale"]
-        if "zero" in fixed:
-            return scale, -scale * fixed["zero"].to(scale.device, torch.float32)
-        return scale, torch.zeros_like(scale)
-
-    def decode(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Weight ``[out, in]``, differentiable in the changes."""
-        scale, offset = self.scale_and_offset()
-        weight: torch.Tensor = _Decode.apply(scale, offset, codes, self.grid.group, dtype)  # type: ignore[no-untyped-call]
-        return weight
-
-    @torch.no_grad()
-    def finished(self) -> FixedGrid:
-        """The grid with what the container will store."""
-        # Rounded from the exact product, not from the sum that lets gradients through: that one may be an ulp off.
-        exact = {key: start * (1 + self.changes[key]) for key, start in self.starts.items()}
-        rounded = {key: round_scale(value, self.precisions[key]) for key, value in exact.items()}
-        for key, value in rounded.items():
-            self.starts[key] = value
-            self.changes[key].zero_()
-        scale, offset = self.scale_and_offset()
-        stored = dict(self.grid.stored) | {key: value.cpu() for key, value in rounded.items()}
-        return replace(self.grid, scale=scale.cpu(), offset=offset.cpu(), stored=stored)
-
-
-def precision_of(values: torch.Tensor) -> ScalePrecision:
-    """The narrowest precision that holds all ``values`` exactly."""
-    for precision in ("shared", "float16"):
-        if torch.equal(round_scale(values, precision), values.to(torch.float32)):
-            return precision
-    return "float32"
-
-
 def tune_scales(
     model: nn.Module,
     tasks: list[TuningTask],
@@ -198,7 +98,7 @@ def tune_scales(
     if not tasks or len(tokens) == 0 or steps < 1 or batch < 1:
         raise ValueError("tuning needs at least one layer, one sequence, one step and one sequence a step")
     device = next(model.parameters()).device
-    grids = {task.parameter: _TunableGrid(task.grid, device) for task in tasks}
+    grids = {task.parameter: TunableGrid(task.grid, device) for task in tasks}
     codes = {task.parameter: task.codes.to(device) for task in tasks}
     optimizer = torch.optim.Adam([change for grid in grids.values() for change in grid.changes.values()], learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
@@ -242,7 +142,7 @@ def tune_scales(
 def _kl(
     model: nn.Module,
     tasks: list[TuningTask],
-    grids: Mapping[str, _TunableGrid],
+    grids: Mapping[str, TunableGrid],
     codes: Mapping[str, torch.Tensor],
     tokens: torch.Tensor,
 ) -> torch.Tensor:
@@ -257,10 +157,3 @@ def _kl(
     quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
     divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
     return divergence.mean()
-
-
-def _continuous_keys(grid: FixedGrid) -> list[str]:
-    keys: list[str] = [key for key in ("d", "dmin", "m", "scale") if key in grid.stored]
-    if not keys:
-        raise ValueError(f"the grid stores {sorted(grid.stored)}, none of which is a scale to tune")
-    return keys

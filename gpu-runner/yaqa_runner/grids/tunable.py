@@ -1,0 +1,129 @@
+"""A grid as a function of the continuous values that its container stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from yaqa_runner.grids.affine_search import ScalePrecision, round_scale
+from yaqa_runner.grids.grid import FixedGrid
+
+
+class _Decode(torch.autograd.Function):
+    """``scale * code + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
+    ) -> torch.Tensor:
+        ctx.save_for_backward(codes)
+        ctx.group = group
+        rows, columns = codes.shape
+        blocks = _in_groups(codes, group)
+        return (blocks * scale[..., None] + offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+        (codes,) = ctx.saved_tensors
+        blocks = _in_groups(gradients[0].float(), ctx.group)
+        return (blocks * _in_groups(codes, ctx.group)).sum(-1), blocks.sum(-1), None, None, None
+
+
+def _in_groups(matrix: torch.Tensor, group: int) -> torch.Tensor:
+    """``[out, in]`` as ``[out, groups, group]``, a shorter last group filled with zeros."""
+    rows, columns = matrix.shape
+    missing = -columns % group
+    if missing:
+        matrix = nn.functional.pad(matrix, (0, missing))
+    return matrix.reshape(rows, -1, group)
+
+
+class TunableGrid(nn.Module):
+    """A grid whose stored scales are ``start * (1 + change)``, rounded as the container does, gradients let through."""
+
+    def __init__(self, grid: FixedGrid, device: torch.device) -> None:
+        super().__init__()
+        self.grid = grid
+        self.starts: dict[str, torch.Tensor] = {}
+        self.changes = nn.ParameterDict()
+        self.precisions: dict[str, ScalePrecision] = {}
+        for key in _continuous_keys(grid):
+            start = grid.stored[key].to(device, torch.float32)
+            self.starts[key] = start
+            self.precisions[key] = precision_of(start)
+            self.changes[key] = nn.Parameter(torch.zeros_like(start))
+
+    def stored(self) -> dict[str, torch.Tensor]:
+        """The continuous parameters as the container gives them back."""
+        values = {}
+        for key, start in self.starts.items():
+            exact = start * (1 + self.changes[key])
+            values[key] = exact + (round_scale(exact, self.precisions[key]) - exact).detach()
+        return values
+
+    def scale_and_offset(self, values: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """``[out, groups]`` each, linear in ``values``."""
+        fixed = self.grid.stored
+        if "sc" in fixed:
+            subs = fixed["sc"].shape[1] // values["d"].shape[1]
+            sub_scales = fixed["sc"].to(values["d"].device, torch.float32)
+            scale = values["d"].repeat_interleave(subs, dim=1) * sub_scales
+            if "dmin" not in values:
+                return scale, torch.zeros_like(scale)
+            sub_minima = fixed["mn"].to(scale.device, torch.float32)
+            return scale, -(values["dmin"].repeat_interleave(subs, dim=1) * sub_minima)
+        if "m" in values:
+            return values["d"], values["m"]
+        scale = values["scale"]
+        if "zero" in fixed:
+            return scale, -scale * fixed["zero"].to(scale.device, torch.float32)
+        return scale, torch.zeros_like(scale)
+
+    def direction(self, codes: torch.Tensor, changes: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """How the exact weight ``[out, in]`` moves with ``changes``, in which it is linear."""
+        moved = {key: start * changes[key] for key, start in self.starts.items()}
+        scale, offset = self.scale_and_offset(moved)
+        return decode_groups(scale, offset, codes, self.grid.group, torch.float32)
+
+    def decode(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Weight ``[out, in]``, differentiable in the changes."""
+        scale, offset = self.scale_and_offset(self.stored())
+        return decode_groups(scale, offset, codes, self.grid.group, dtype)
+
+    @torch.no_grad()
+    def finished(self, changes: Mapping[str, torch.Tensor] | None = None) -> FixedGrid:
+        """The grid with what the container will store under ``changes``; its own when ``None``."""
+        # Rounded from the exact product, not from the sum that lets gradients through: that one may be an ulp off.
+        chosen = self.changes if changes is None else changes
+        exact = {key: start * (1 + chosen[key]) for key, start in self.starts.items()}
+        rounded = {key: round_scale(value, self.precisions[key]) for key, value in exact.items()}
+        scale, offset = self.scale_and_offset(rounded)
+        stored = dict(self.grid.stored) | {key: value.cpu() for key, value in rounded.items()}
+        return replace(self.grid, scale=scale.cpu(), offset=offset.cpu(), stored=stored)
+
+
+def decode_groups(
+    scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """``scale * code + offset`` ``[out, in]`` of ``scale`` and ``offset`` ``[out, groups]``, differentiable in both."""
+    weight: torch.Tensor = _Decode.apply(scale, offset, codes, group, dtype)  # type: ignore[no-untyped-call]
+    return weight
+
+
+def precision_of(values: torch.Tensor) -> ScalePrecision:
+    """The narrowest precision that holds all ``values`` exactly."""
+    for precision in ("shared", "float16"):
+        if torch.equal(round_scale(values, precision), values.to(torch.float32)):
+            return precision
+    return "float32"
+
+
+def _continuous_keys(grid: FixedGrid) -> list[str]:
+    keys: list[str] = [key for key in ("d", "dmin", "m", "scale") if key in grid.stored]
+    if not keys:
+        raise ValueError(f"the grid stores {sorted(grid.stored)}, none of which is a scale to tune")
+    return keys
