@@ -56,11 +56,9 @@ def test_tied_output_layers_are_not_quantized(tmp_path: Path) -> None:
     assert "lm_head" not in {layer.name for layer in source.linears}
 
 
-def test_expert_tensors_that_are_fused_stay_and_are_listed(tmp_path: Path) -> None:
-    directory = save_checkpoint(
-        tmp_path / "moe", "mixtral", num_local_experts=2, num_experts_per_tok=1, intermediate_size=64
-    )
-    source = load_source_model(inspect_snapshot(directory), CPU)
+def test_experts_that_the_checkpoint_keeps_fused_stay_and_are_listed(tmp_path: Path) -> None:
+    settings = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 16}
+    source = load_source_model(inspect_snapshot(save_checkpoint(tmp_path / "moe", "gpt_oss", **settings)), CPU)
     assert all("experts" not in layer.name for layer in source.linears)
     assert any("experts" in weight.name for weight in source.untouched)
 

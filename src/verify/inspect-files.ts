@@ -305,6 +305,17 @@ async function readHeader(reader: SourceReader, file: SourceFile): Promise<Reado
 	}
 }
 
+/** Where decoders keep their token embedding; some checkpoints leave out the first part. */
+const EMBEDDINGS: readonly string[] = [
+	"model.embed_tokens.weight",
+	"transformer.wte.weight",
+	"wte.weight",
+	"gpt_neox.embed_in.weight",
+	"model.decoder.embed_tokens.weight",
+	"decoder.embed_tokens.weight",
+];
+const LAYER = /^(?:model\.layers|(?:transformer\.)?h|gpt_neox\.layers|(?:model\.)?decoder\.layers)\.(\d+)\./;
+
 /** The config against the weights: a model that a loader would build at another size than the files have is refused. */
 function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): void {
 	for (const tensor of tensors.values()) {
@@ -316,12 +327,14 @@ function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCo
 			);
 		}
 	}
-	const embedding = tensors.get("model.embed_tokens.weight");
+	const embedding = EMBEDDINGS.map((name) => tensors.get(name)).find((tensor) => tensor !== undefined);
 	if (embedding === undefined) {
-		refuse("broken-config", "The weights hold no model.embed_tokens.weight, which this architecture has.", ASK_OWNER);
+		refuse("broken-config", "The weights hold no token embedding under a name that is known here.", ASK_OWNER);
 	}
 	const vocabulary = sizeOf(config, "vocab_size");
-	const hidden = sizeOf(config, "hidden_size");
+	// OPT's smallest models have an embedding narrower than the blocks.
+	const projected = config["word_embed_proj_dim"];
+	const hidden = typeof projected === "number" ? projected : sizeOf(config, "hidden_size");
 	if (embedding.shape[0] !== vocabulary || embedding.shape[1] !== hidden) {
 		refuse(
 			"broken-config",
@@ -331,7 +344,7 @@ function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCo
 	}
 	const layers = new Set<string>();
 	for (const name of tensors.keys()) {
-		const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
+		const layer = LAYER.exec(name)?.[1];
 		if (layer !== undefined) layers.add(layer);
 	}
 	const wanted = sizeOf(config, "num_hidden_layers");

@@ -1,11 +1,23 @@
 import { z } from "zod";
 
-/** Causal language models whose every linear this version knows: plain decoders that transformers loads by itself. */
+/**
+ * Causal language models that the runner is tested with. It finds linears by structure and takes more than these, but
+ * the bot promises only what was tried. Which containers can hold an architecture the runner says before it computes.
+ */
 export const SUPPORTED_ARCHITECTURES = [
+	"Gemma2ForCausalLM",
+	"Gemma3ForCausalLM",
+	"GPT2LMHeadModel",
+	"GPTNeoXForCausalLM",
 	"LlamaForCausalLM",
 	"MistralForCausalLM",
+	"MixtralForCausalLM",
+	"OPTForCausalLM",
+	"Phi3ForCausalLM",
+	"PhiForCausalLM",
 	"Qwen2ForCausalLM",
 	"Qwen3ForCausalLM",
+	"Qwen3MoeForCausalLM",
 ] as const;
 
 /** Far beyond any real model, far below what exhausts memory by itself. */
@@ -24,11 +36,19 @@ export type BoundedField = keyof typeof BOUNDS;
 const BOUNDED_FIELDS = Object.keys(BOUNDS) as readonly BoundedField[];
 const REQUIRED_FIELDS: readonly BoundedField[] = [
 	"hidden_size",
-	"intermediate_size",
 	"num_hidden_layers",
 	"num_attention_heads",
 	"vocab_size",
 ];
+
+/** Older families write some sizes under names of their own. */
+const OTHER_NAMES: Readonly<Partial<Record<BoundedField, readonly string[]>>> = {
+	hidden_size: ["n_embd"],
+	intermediate_size: ["n_inner", "ffn_dim", "moe_intermediate_size"],
+	num_hidden_layers: ["n_layer"],
+	num_attention_heads: ["n_head"],
+	max_position_embeddings: ["n_positions"],
+};
 
 /** The parts of `config.json` the bot looks at; everything else in it stays the runner's business. */
 export const SourceConfig = z.looseObject({
@@ -42,21 +62,27 @@ export type SourceConfig = z.infer<typeof SourceConfig>;
 /** What is wrong with the config's sizes, or `null`. Missing ones count where every supported model has them. */
 export function absurdSize(config: SourceConfig): string | null {
 	for (const field of BOUNDED_FIELDS) {
-		const value = config[field];
-		if (value === undefined || value === null) {
-			if (REQUIRED_FIELDS.includes(field)) return `${field} is missing`;
-			continue;
-		}
-		if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > BOUNDS[field]) {
-			return `${field} must be a whole number from 1 to ${BOUNDS[field]}`;
+		const told = namesOf(field).filter((name) => config[name] !== undefined && config[name] !== null);
+		if (told.length === 0 && REQUIRED_FIELDS.includes(field)) return `${field} is missing`;
+		for (const name of told) {
+			const value = config[name];
+			if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > BOUNDS[field]) {
+				return `${name} must be a whole number from 1 to ${BOUNDS[field]}`;
+			}
 		}
 	}
 	return null;
 }
 
+function namesOf(field: BoundedField): readonly string[] {
+	return [field, ...(OTHER_NAMES[field] ?? [])];
+}
+
 /** A size that `absurdSize` has accepted. */
 export function sizeOf(config: SourceConfig, field: BoundedField): number {
-	const value = config[field];
+	const value = namesOf(field)
+		.map((name) => config[name])
+		.find((candidate) => candidate !== undefined && candidate !== null);
 	if (typeof value !== "number")
 		throw new Error(`config.json was not checked for ${field}. This is a bug in yaqa-bot.`);
 	return value;

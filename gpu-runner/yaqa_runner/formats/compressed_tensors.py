@@ -14,7 +14,7 @@ import torch
 from compressed_tensors.compressors import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
@@ -22,15 +22,17 @@ from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
 from yaqa_runner.formats.plain_weights import (
+    is_expert,
     plain_tensors,
-    refuse_fused_experts,
+    refuse_unpacked_experts,
     require_all,
+    routers,
     untouched_weights,
     weight_file_of,
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
+from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, model_with_weights
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
@@ -143,11 +145,29 @@ class CompressedTensorsContainer:
         }
 
     def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
-        """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact."""
+        """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact.
+
+        ``from_pretrained`` rounds the products of a mixture's experts to the folder's own type whatever it is asked
+        for; there the library's decompressor is called on every tensor instead.
+        """
+        names = _tensor_names(directory)
+        if any(is_expert(name.rpartition(".")[0]) for name in names):
+            return self._decoded_model(directory, names, device)
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
         return TorchReferenceModel(model.to(device))
+
+    def _decoded_model(self, directory: Path, names: set[str], device: str) -> ReferenceModel:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        del config.quantization_config
+        packed = {name.rpartition(".")[0] for name in names if name.endswith(".weight_packed")}
+        weights = {f"{name}.weight": self.decode(directory, name) for name in packed}
+        for name in names:
+            if name.rpartition(".")[0] not in packed:
+                with safe_open(weight_file_of(directory, name), framework="pt", device="cpu") as file:
+                    weights[name] = file.get_tensor(name).to(torch.float32)
+        return model_with_weights(config, weights, device)
 
     def decode(self, directory: Path, name: str) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""
@@ -166,18 +186,25 @@ class CompressedTensorsContainer:
         return weight.to(torch.float32)
 
 
+def _tensor_names(directory: Path) -> set[str]:
+    names: set[str] = set()
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names.update(file.keys())
+    return names
+
+
 def _ignored_modules(snapshot: SourceSnapshot, linears: set[str]) -> list[str]:
     """Linears that loaders must leave alone.
 
     Raises:
-        ExportError: One of ``linears`` is no ``nn.Linear``, or the model fuses experts.
+        ExportError: One of ``linears`` is no ``nn.Linear``, or a mixture has experts that are not.
     """
     model = empty_model(snapshot.config)
     modules = dict(model.named_modules())
     for name in sorted(linears):
-        if not isinstance(modules.get(name), torch.nn.Linear):
+        if not isinstance(modules.get(name), torch.nn.Linear) and not is_expert(name):
             raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
-    refuse_fused_experts(model)
-    return sorted(
-        name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears
-    )
+    refuse_unpacked_experts(model, snapshot, linears)
+    kept = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears}
+    return sorted(kept | routers(snapshot))

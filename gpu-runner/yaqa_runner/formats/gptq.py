@@ -28,8 +28,9 @@ from yaqa_runner.formats.packing import (
 )
 from yaqa_runner.formats.plain_weights import (
     plain_tensors,
-    refuse_fused_experts,
+    refuse_unpacked_experts,
     require_all,
+    routers,
     untouched_weights,
     weight_file_of,
 )
@@ -62,7 +63,7 @@ class GptqContainer:
     def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
         """Matrices kept in the checkpoint's own type."""
         snapshot = SourceSnapshot(source)
-        refuse_fused_experts(empty_model(snapshot.config))
+        refuse_unpacked_experts(empty_model(snapshot.config), snapshot, linears)
         return untouched_weights(snapshot, linears)
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
@@ -125,15 +126,15 @@ class GptqContainer:
 
     def _quantization_config(self, snapshot: SourceSnapshot, linears: dict[str, QuantizedLinear]) -> dict[str, Any]:
         model = empty_model(snapshot.config)
-        refuse_fused_experts(model)
-        kept = sorted(
+        refuse_unpacked_experts(model, snapshot, linears)
+        kept = routers(snapshot) | {
             name
             for name, module in model.named_modules()
             if isinstance(module, (torch.nn.Linear, Conv1D)) and name not in linears and name != "lm_head"
-        )
+        }
         symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
         # A "-:" key tells loaders to leave the module alone.
-        dynamic: dict[str, dict[str, Any]] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in kept}
+        dynamic: dict[str, dict[str, Any]] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in sorted(kept)}
         return {
             "bits": self.bits,
             "group_size": self.group,

@@ -25,14 +25,35 @@ def require_all(snapshot: SourceSnapshot, linears: Collection[str]) -> None:
             raise ExportError(f"The checkpoint has no weight for {name[:200]!r}.")
 
 
-def refuse_fused_experts(model: PreTrainedModel) -> None:
-    """Raise :class:`ExportError` for a mixture of experts.
+_EXPERT = re.compile(r"(.+\.experts)\.\d+\.(?:gate_proj|up_proj|down_proj|w1|w2|w3)$")
+
+
+def is_expert(name: str) -> bool:
+    """Whether ``name`` is a matrix of one expert, as checkpoints of mixtures call them."""
+    return _EXPERT.match(name) is not None
+
+
+def routers(snapshot: SourceSnapshot) -> set[str]:
+    """Routers of a mixture of experts: no ``nn.Linear`` in transformers, but linears in the servers."""
+    lists = {found.group(1) for name in snapshot.names() if (found := _EXPERT.match(name.removesuffix(".weight")))}
+    candidates = (f"{name.removesuffix('.experts')}.gate" for name in lists)
+    return {name for name in candidates if f"{name}.weight" in snapshot}
+
+
+def refuse_unpacked_experts(model: PreTrainedModel, snapshot: SourceSnapshot, linears: Collection[str]) -> None:
+    """Raise :class:`ExportError` for a mixture whose experts are not quantized, every one of them.
 
     transformers reads the experts of a packed folder from packed tensors only and makes up what it does not find, so
     a folder with experts in 16 bits would load and answer nonsense.
     """
-    if any(parameter.ndim == 3 and "expert" in name for name, parameter in model.named_parameters()):
-        raise ExportError("A mixture of experts is not written in this format: its 16-bit experts would not load.")
+    if not any(parameter.ndim == 3 and "expert" in name for name, parameter in model.named_parameters()):
+        return
+    stored = {name.removesuffix(".weight") for name in snapshot.names() if is_expert(name.removesuffix(".weight"))}
+    if not stored or stored - set(linears):
+        raise ExportError(
+            "A mixture of experts is written in this format only when every expert is quantized: its 16-bit experts "
+            "would not load. Choose a group that divides the experts' widths."
+        )
 
 
 def plain_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> list[PlannedTensor]:

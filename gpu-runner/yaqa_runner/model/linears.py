@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,13 @@ class LinearLayer:
     """A linear that will be quantized.
 
     Attributes:
-        name: The module's name, for example ``model.layers.0.self_attn.q_proj``.
+        name: The checkpoint's name, for example ``model.layers.0.self_attn.q_proj``.
         module: ``nn.Linear`` (weight ``[out, in]``) or ``Conv1D`` (weight ``[in, out]``).
         block: Index of the transformer block that holds it; files of a sketch are split by it.
         rows: Output features.
         columns: Input features.
+        path: The module's name in the loaded model; ``name`` but for experts of some mixtures.
+        routed: Whether it sees only the tokens that a router sends it, in no order of sequences.
     """
 
     name: str
@@ -28,6 +31,8 @@ class LinearLayer:
     block: int
     rows: int
     columns: int
+    path: str
+    routed: bool = False
 
     def weight(self) -> torch.Tensor:
         """The weight ``[out, in]``, float32, CPU, contiguous."""
@@ -45,11 +50,14 @@ class Untouched:
     reason: str
 
 
-def discover_linears(model: nn.Module, stored: set[str] | None = None) -> tuple[list[LinearLayer], list[Untouched]]:
+def discover_linears(
+    model: nn.Module, stored: set[str] | None = None, experts: Mapping[str, str] | None = None
+) -> tuple[list[LinearLayer], list[Untouched]]:
     """The linears inside the model's repeated blocks, in execution order of their names, and what stays.
 
     ``stored`` holds the checkpoint's tensor names; a linear whose weight is not stored under its own name (with or
-    without the base model's prefix) cannot be exported and stays.
+    without the base model's prefix) cannot be exported and stays. ``experts`` gives the
+    checkpoint's names of experts' linears by module name.
 
     Raises:
         UnsupportedModel: nothing can be quantized.
@@ -59,12 +67,13 @@ def discover_linears(model: nn.Module, stored: set[str] | None = None) -> tuple[
     for _, parameter in model.named_parameters(remove_duplicate=False):
         shared[id(parameter)] = shared.get(id(parameter), 0) + 1
     block_of = _blocks(model)
+    routed = experts or {}
     linears: list[LinearLayer] = []
     reasons: dict[str, str] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
-        parameter_name = f"{name}.weight"
+        parameter_name = f"{routed.get(name, name)}.weight"
         weight = module.weight
         if name not in block_of:
             reasons[parameter_name] = "outside the transformer blocks"
@@ -74,8 +83,11 @@ def discover_linears(model: nn.Module, stored: set[str] | None = None) -> tuple[
             reasons[parameter_name] = "stored in another layout than the model computes with"
         else:
             rows, columns = weight.shape[::-1] if isinstance(module, Conv1D) else weight.shape
-            linears.append(LinearLayer(name, module, block_of[name], int(rows), int(columns)))
-    quantized = {f"{linear.name}.weight" for linear in linears}
+            stored_name = parameter_name.removesuffix(".weight")
+            linears.append(
+                LinearLayer(stored_name, module, block_of[name], int(rows), int(columns), name, name in routed)
+            )
+    quantized = {f"{linear.path}.weight" for linear in linears}
     embeddings = _embedding_names(model)
     untouched = [
         Untouched(name, reasons.get(name) or ("embedding" if name in embeddings else "not a linear layer"))
@@ -85,7 +97,7 @@ def discover_linears(model: nn.Module, stored: set[str] | None = None) -> tuple[
     if not linears:
         raise UnsupportedModel(
             "The model has no linear layers in transformer blocks that could be quantized.",
-            "Models whose linears are nn.Linear or Conv1D are supported; fused expert tensors are not yet.",
+            "Models whose linears are nn.Linear or Conv1D, or experts of three such matrices, are supported.",
         )
     return linears, untouched
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from yaqa_runner.model.experts import separate_experts
 from yaqa_runner.model.linears import LinearLayer, Untouched, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_disk_full, is_out_of_memory
@@ -110,7 +111,8 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
     model.to(device)
     model.eval()
     model.requires_grad_(False)
-    linears, untouched = discover_linears(model, set(snapshot.shapes))
+    stored = set(snapshot.shapes)
+    linears, untouched = discover_linears(model, stored, separate_experts(model, snapshot.weight_files, stored))
     embedding = model.get_input_embeddings()
     output = model.get_output_embeddings()
     vocabulary = int((output if output is not None else embedding).weight.shape[0])

@@ -49,13 +49,14 @@ def tune_recipes(
         if plan.recipe.tune:
             canonical = plan.recipe.canonical
             groups.setdefault(_digest(rounded[canonical].linears["two-sided"]), []).append(canonical)
+    paths = {layer.name: layer.path for layer in source.linears}
     steps, batch = tuning_plan(len(tokens), tokens.shape[1])
     total = steps * len(groups)
     for number, recipes in enumerate(groups.values()):
         linears = rounded[recipes[0]].linears["two-sided"]
         tasks = [
             TuningTask(
-                f"{layer.name}.weight",
+                f"{layer.path}.weight",
                 linears[layer.name].codes,
                 linears[layer.name].grid,
                 _is_transposed(layer.module),
@@ -91,7 +92,8 @@ def tune_recipes(
         for canonical in recipes:
             own = rounded[canonical].linears
             own["two-sided-tuned"] = {
-                name: replace(linear, grid=tuned.grids[f"{name}.weight"]) for name, linear in own["two-sided"].items()
+                name: replace(linear, grid=tuned.grids[f"{paths[name]}.weight"])
+                for name, linear in own["two-sided"].items()
             }
 
 

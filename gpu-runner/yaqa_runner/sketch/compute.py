@@ -131,7 +131,8 @@ def _capture(
     pairs: dict[str, list[Pair]] = {layer.name: [] for layer in layers}
 
     def visit(layer: LinearLayer, x: torch.Tensor, g: torch.Tensor) -> None:
-        pairs[layer.name].append((_by_sequence(x, len(tokens)), _by_sequence(g, len(tokens))))
+        sequences = 0 if layer.routed else len(tokens)
+        pairs[layer.name].append((_by_sequence(x, sequences), _by_sequence(g, sequences)))
 
     try:
         visit_gradients(run.source.model, layers, tokens, run.settings.seed, first, run.settings.label_samples, visit)
@@ -160,7 +161,9 @@ def _halve(run: SketchRun, size: int) -> None:
 
 
 def _by_sequence(values: torch.Tensor, sequences: int) -> torch.Tensor:
-    """``[b, T, n]``; flattened batch and time are unflattened, gathered tokens give ``[N, 1, n]``."""
+    """``[b, T, n]``; flattened batch and time are unflattened, gathered tokens (``sequences`` 0) give ``[N, 1, n]``."""
+    if sequences == 0:
+        return values.reshape(-1, 1, values.shape[-1])
     if values.ndim == 3 and values.shape[0] == sequences:
         return values
     flat = values.reshape(-1, values.shape[-1])

@@ -91,6 +91,12 @@ class IterationB:
         x, g = x.float(), g.float()
         if self._first:
             moment_input, moment_output = sequence_moments(x, g)
+        elif x.shape[1] == 1:
+            # A token's G has rank one: no [out, in] matrix a token is needed.
+            x, g = x[:, 0], g[:, 0]
+            moment_input = weighted_moment(x, quadratic_forms(g, self.factor_output))
+            moment_output = weighted_moment(g, quadratic_forms(x, self.factor_input))
+            x, g = x[:, None], g[:, None]
         else:
             moment_input, moment_output = sequence_moments_through(x, g, self.factor_input, self.factor_output)
         self._total_input += moment_input

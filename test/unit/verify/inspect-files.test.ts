@@ -240,3 +240,59 @@ test("licences that allow no derived works are known by their nd", () => {
 	for (const license of ["apache-2.0", "cc-by-nc-sa-4.0", "openrail", "bsd-3-clause", "wtfpl-and-more", "other"])
 		assert.ok(!forbidsDerivatives(license), license);
 });
+
+/** A safetensors file of zeros. */
+function zeros(shapes: Readonly<Record<string, readonly number[]>>): Uint8Array {
+	let end = 0;
+	const entries = Object.entries(shapes).map(([name, shape]) => {
+		const start = end;
+		end += 2 * shape.reduce((product, size) => product * size, 1);
+		return [name, { dtype: "BF16", shape, data_offsets: [start, end] }];
+	});
+	const header = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
+	const bytes = new Uint8Array(8 + header.byteLength + end);
+	new DataView(bytes.buffer).setBigUint64(0, BigInt(header.byteLength), true);
+	bytes.set(header, 8);
+	return bytes;
+}
+
+describe("families that name their sizes and tensors otherwise", () => {
+	const common = { vocab_size: 32, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2 };
+	const families: readonly [string, Readonly<Record<string, unknown>>, Readonly<Record<string, readonly number[]>>][] =
+		[
+			[
+				"GPT2LMHeadModel",
+				{ vocab_size: 32, n_embd: 8, n_layer: 1, n_head: 2, n_positions: 16, n_inner: null },
+				{ "wte.weight": [32, 8], "h.0.attn.c_attn.weight": [8, 24] },
+			],
+			[
+				"GPTNeoXForCausalLM",
+				common,
+				{ "gpt_neox.embed_in.weight": [32, 8], "gpt_neox.layers.0.mlp.dense_h_to_4h.weight": [32, 8] },
+			],
+			[
+				"OPTForCausalLM",
+				{ ...common, ffn_dim: 32, word_embed_proj_dim: 4 },
+				{ "model.decoder.embed_tokens.weight": [32, 4], "model.decoder.layers.0.fc1.weight": [32, 8] },
+			],
+			[
+				"Qwen3MoeForCausalLM",
+				{ ...common, moe_intermediate_size: 4 },
+				{ "model.embed_tokens.weight": [32, 8], "model.layers.0.mlp.experts.0.up_proj.weight": [4, 8] },
+			],
+		];
+	for (const [architecture, sizes, tensors] of families) {
+		test(`${architecture} is taken`, async () => {
+			const changes = {
+				"config.json": JSON.stringify({ architectures: [architecture], ...sizes }),
+				"model.safetensors": zeros(tensors),
+			};
+			const result = await inspectFiles(await readerWith(changes), LIMITS);
+			assert.deepEqual(result.ok ? null : result.refusal, null);
+		});
+	}
+	test("a size under another name is bounded all the same", () =>
+		assertRefused("absurd-config", /n_embd must be a whole number/, {
+			"config.json": JSON.stringify({ architectures: ["GPT2LMHeadModel"], ...common, hidden_size: null, n_embd: 1e9 }),
+		}));
+});
