@@ -1,10 +1,13 @@
 """Table of KL by quantizer, bits and grid, with the weights replaced in memory.
 
 A research script: it answers whether the ordering round-to-nearest > one-sided > two-sided > refined > tuned holds on
-a model, at equal grids and calibration. Published figures come from finished files instead.
+a model, at equal grids and calibration. Published figures come from finished files instead. Without ``--model`` it is
+the demo model on its prose texts, 4 and 3 bits symmetric and 2 bits asymmetric, in groups of 32; a folder with
+``calibration.txt`` and ``report.txt`` beside the model needs no texts either. 4 bits in groups of 32 are compared with
+the gguf package's and onnxruntime's own quantizers too. ``bytes`` counts the quantized linears, scales included.
 
-    python benchmarks/kl_table.py --model ../demo/model --calibration ../demo/text/calibration-prose.txt \
-        --report ../demo/text/report-prose.txt
+    npm run bench:kl -- --json
+    python benchmarks/kl_table.py --model MODEL --calibration TEXT --report TEXT --grids q4_k s4g128
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from peers import NOT_DRIVEN, PEERS
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.calibration.overlap import HeldOut
@@ -28,15 +33,18 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
+from yaqa_runner.pipeline.provenance import describe_device
+from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
-from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales
+from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
 
-QUANTIZERS = ("rtn", "gptq", "gptq+refine", "two-sided", "two-sided+refine")
+QUANTIZERS = ("rtn", "gptq", "gptq+refine", "two-sided", "two-sided+refine", "two-sided+refine+rescale")
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
 def parse_grid(text: str) -> Grid:
@@ -67,11 +75,11 @@ def kl_by_sequence(source: SourceModel, tokens: torch.Tensor, reference: torch.T
 
 def round_model(
     source: SourceModel, layers: dict[str, RegularizedLayer], grids: dict[str, FixedGrid], quantizer: str, sweeps: int
-) -> dict[str, torch.Tensor]:
-    """Codes of every linear under ``quantizer``."""
+) -> dict[str, tuple[torch.Tensor, FixedGrid]]:
+    """Codes and grid of every linear under ``quantizer``."""
     weights = {linear.name: linear.weight() for linear in source.linears}
     if quantizer == "rtn":
-        return {name: round_nearest(weight, grids[name]) for name, weight in weights.items()}
+        return {name: (round_nearest(weight, grids[name]), grids[name]) for name, weight in weights.items()}
     two_sided = quantizer.startswith("two-sided")
     tasks = (
         RoundingTask(
@@ -80,11 +88,12 @@ def round_model(
             grids[name],
             layers[name].input if two_sided else layers[name].moment,
             layers[name].output if two_sided else None,
-            sweeps if quantizer.endswith("+refine") else 0,
+            sweeps if "+refine" in quantizer else 0,
+            RESCALING_TURNS if "+rescale" in quantizer else 0,
         )
         for name, weight in weights.items()
     )
-    return {layer.name: layer.codes for layer in round_layers(tasks)}
+    return {layer.name: (layer.codes, layer.grid) for layer in round_layers(tasks)}
 
 
 def open_kept(directory: Path, key: str) -> Sketch | None:
@@ -97,27 +106,27 @@ def open_kept(directory: Path, key: str) -> Sketch | None:
 
 def tune_model(
     source: SourceModel,
-    grids: dict[str, FixedGrid],
-    codes: dict[str, torch.Tensor],
+    rounded: dict[str, tuple[torch.Tensor, FixedGrid]],
     tokens: torch.Tensor,
     steps: int,
+    batch: int,
     learning_rate: float,
-) -> dict[str, FixedGrid]:
-    """Grids with tuned scales."""
+) -> dict[str, tuple[torch.Tensor, FixedGrid]]:
+    """The same codes with tuned scales."""
     tasks = [
-        TuningTask(f"{linear.name}.weight", codes[linear.name], grids[linear.name], isinstance(linear.module, Conv1D))
+        TuningTask(f"{linear.name}.weight", *rounded[linear.name], isinstance(linear.module, Conv1D))
         for linear in source.linears
     ]
-    tuned = tune_scales(source.model, tasks, tokens, steps=steps, learning_rate=learning_rate).grids
-    return {name.removesuffix(".weight"): grid for name, grid in tuned.items()}
+    tuned = tune_scales(source.model, tasks, tokens, steps=steps, batch=batch, learning_rate=learning_rate).grids
+    return {name: (codes, tuned[f"{name}.weight"]) for name, (codes, _) in rounded.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--calibration", type=Path, nargs="+", required=True)
-    parser.add_argument("--report", type=Path, required=True)
-    parser.add_argument("--grids", nargs="+", default=["s4g32", "s3g32", "a4g32", "a3g32"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DEMO / "model")
+    parser.add_argument("--calibration", type=Path, nargs="+")
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--grids", nargs="+", default=["s4g32", "s3g32", "a2g32"])
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=QUANTIZERS)
     parser.add_argument("--sequences", type=int, default=128)
     parser.add_argument("--report-sequences", type=int, default=48)
@@ -127,11 +136,17 @@ def main() -> None:
     parser.add_argument("--sigma-input", type=float, default=0.01)
     parser.add_argument("--sigma-output", type=float, default=0.1)
     parser.add_argument("--sweeps", type=int, default=3)
-    parser.add_argument("--tune", type=int, default=0, metavar="STEPS", help="tune the refined result's scales too")
+    parser.add_argument("--tune", type=int, metavar="STEPS", help="steps of scale tuning; 0 for none")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--keep", type=Path, help="folder that keeps the sketch for the next run")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
+    text = DEMO / "text"
+    beside = arguments.model / "calibration.txt"
+    calibration_texts = arguments.calibration or [beside if beside.is_file() else text / "calibration-prose.txt"]
+    report_text = arguments.report or (
+        arguments.model / "report.txt" if beside.is_file() else text / "report-prose.txt"
+    )
 
     snapshot = inspect_snapshot(arguments.model)
     source = load_source_model(snapshot, torch.device("cpu"))
@@ -141,11 +156,11 @@ def main() -> None:
 
     held_out = HeldOut()
     report = evaluation_from_text(
-        arguments.report, source.tokenizer, arguments.report_sequences, arguments.length, held_out, warn
+        report_text, source.tokenizer, arguments.report_sequences, arguments.length, held_out, warn
     ).tokens
     held_out.add(report.numpy())
     calibration = calibration_from_text(
-        arguments.calibration, source.tokenizer, arguments.sequences, arguments.length, 0, held_out, warn
+        calibration_texts, source.tokenizer, arguments.sequences, arguments.length, 0, held_out, warn
     )
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -170,42 +185,70 @@ def main() -> None:
     print(f"sketch {arguments.sketch}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
     reference = log_probabilities(source, report)
     originals = {linear.name: linear.module.weight for linear in source.linears}
-    rows = []
-    for text in arguments.grids:
-        grid = parse_grid(text)
+    rows: list[dict[str, object]] = []
+    weights_in_all = sum(linear.rows * linear.columns for linear in source.linears)
+
+    def measure(grid: str, quantizer: str, bits: float, stored: float, decoded: dict[str, torch.Tensor]) -> None:
+        for linear in source.linears:
+            weight = decoded[linear.name].T if isinstance(linear.module, Conv1D) else decoded[linear.name]
+            linear.module.weight = torch.nn.Parameter(weight.contiguous(), requires_grad=False)
+        kl = kl_by_sequence(source, report, reference)
+        for linear in source.linears:
+            linear.module.weight = originals[linear.name]
+        mean, error = float(kl.mean()), float(kl.std() / len(kl) ** 0.5)
+        rows.append(
+            {
+                "model": model_name,
+                "bits": bits,
+                "grid": grid,
+                "quantizer": quantizer,
+                "klNats": mean,
+                "standardError": error,
+                "bytes": round(weights_in_all * stored / 8),
+                "seconds": time.perf_counter() - started,
+            }
+        )
+        print(f"{grid:>8} {quantizer:<30} {mean:.5f} ± {error:.5f}   {rows[-1]['seconds']:6.2f} s", flush=True)
+
+    model_name = "demo" if arguments.model.resolve() == DEMO / "model" else arguments.model.name
+    planned_steps, batch = tuning_plan(len(calibration.tokens), calibration.tokens.shape[1])
+    steps = planned_steps if arguments.tune is None else arguments.tune
+    for text_of_grid in arguments.grids:
+        grid = parse_grid(text_of_grid)
         grids = {
             linear.name: grid.fit(linear.weight(), layers[linear.name].input.diagonal) for linear in source.linears
         }
-        names = [*arguments.quantizers, *(["two-sided+refine+tune"] if arguments.tune else [])]
-        for quantizer in names:
+        fitted = next(iter(grids.values()))
+        bits = math.log2(fitted.maximum - fitted.minimum + 1)
+        rounded: dict[str, tuple[torch.Tensor, FixedGrid]] = {}
+        for quantizer in arguments.quantizers:
             started = time.perf_counter()
-            codes = round_model(source, layers, grids, quantizer.removesuffix("+tune"), arguments.sweeps)
-            if quantizer.endswith("+tune"):
-                grids = tune_model(source, grids, codes, calibration.tokens, arguments.tune, arguments.learning_rate)
-            seconds = time.perf_counter() - started
-            for linear in source.linears:
-                decoded = grids[linear.name].decode(codes[linear.name])
-                if isinstance(linear.module, Conv1D):
-                    decoded = decoded.T
-                linear.module.weight = torch.nn.Parameter(decoded.contiguous(), requires_grad=False)
-            kl = kl_by_sequence(source, report, reference)
-            for linear in source.linears:
-                linear.module.weight = originals[linear.name]
-            mean, error = float(kl.mean()), float(kl.std() / len(kl) ** 0.5)
-            rows.append(
-                {
-                    "model": arguments.model.name,
-                    "grid": text,
-                    "bitsPerWeight": grid.bits_per_weight,
-                    "quantizer": quantizer,
-                    "klNats": mean,
-                    "standardError": error,
-                    "seconds": seconds,
-                }
-            )
-            print(f"{text:>8} {quantizer:<22} {mean:.5f} ± {error:.5f}   {seconds:6.2f} s", flush=True)
+            rounded = round_model(source, layers, grids, quantizer, arguments.sweeps)
+            decoded = {name: own.decode(codes) for name, (codes, own) in rounded.items()}
+            measure(text_of_grid, quantizer, bits, grid.bits_per_weight, decoded)
+        if steps > 0:
+            started = time.perf_counter()
+            tuned = tune_model(source, rounded, calibration.tokens, steps, batch, arguments.learning_rate)
+            decoded = {name: own.decode(codes) for name, (codes, own) in tuned.items()}
+            measure(text_of_grid, f"{arguments.quantizers[-1]}+tune", bits, grid.bits_per_weight, decoded)
+        if text_of_grid in ("s4g32", "q4_0"):
+            for peer, (quantize, stored) in PEERS.items():
+                started = time.perf_counter()
+                decoded = {linear.name: quantize(linear.weight()) for linear in source.linears}
+                measure(text_of_grid, peer, bits, stored, decoded)
     if arguments.json:
-        print(json.dumps({"rows": rows}))
+        empty = {"model": model_name, "bits": None, "klNats": None, "standardError": None, "bytes": None}
+        missing = [empty | {"quantizer": name, "reason": reason} for name, reason in NOT_DRIVEN.items()]
+        device = describe_device(source.device)
+        settings_used = {
+            "calibrationSequences": len(calibration.tokens),
+            "reportSequences": len(report),
+            "length": arguments.length,
+            "sketch": arguments.sketch,
+            "iterations": arguments.iterations,
+            "tuneSteps": steps,
+        }
+        print(json.dumps({"rows": [*rows, *missing], "settings": settings_used, "device": device.to_wire()}))
 
 
 if __name__ == "__main__":

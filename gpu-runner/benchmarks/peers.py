@@ -1,0 +1,49 @@
+"""Other quantizers on the same weights, called through their own libraries.
+
+``gguf`` and ``onnxruntime`` come with the runner. The calibrated ones (gptqmodel, llm-compressor, auto-round) need
+environments of their own and are not driven here: their rows say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from gguf import quants
+from gguf.constants import GGMLQuantizationType
+from onnxruntime.capi import _pybind_state as onnxruntime_native
+
+NOT_DRIVEN = {
+    name: f"{name} is not driven by this benchmark: it needs an environment of its own"
+    for name in ("gptqmodel", "llm-compressor", "auto-round")
+}
+ONNX_BLOCK = 32
+
+
+def gguf_nearest(weight: torch.Tensor) -> torch.Tensor:
+    """``weight`` ``[out, in]`` after the ``gguf`` package's own Q4_0, float32."""
+    packed = quants.quantize(weight.numpy(), GGMLQuantizationType.Q4_0)
+    return torch.from_numpy(np.array(quants.dequantize(packed, GGMLQuantizationType.Q4_0), dtype=np.float32))
+
+
+def onnxruntime_nearest(weight: torch.Tensor) -> torch.Tensor:
+    """``weight`` ``[out, in]`` after onnxruntime's own symmetric 4-bit MatMulNBits quantizer, float32."""
+    rows, columns = weight.shape
+    blocks = -(-columns // ONNX_BLOCK)
+    packed = np.zeros((rows, blocks, ONNX_BLOCK // 2), dtype=np.uint8)
+    scales = np.zeros(rows * blocks, dtype=np.float32)
+    zeros = np.zeros(rows * ((blocks + 1) // 2), dtype=np.uint8)
+    onnxruntime_native.quantize_matmul_4bits(
+        packed, np.ascontiguousarray(weight.T.numpy()), scales, zeros, ONNX_BLOCK, rows, columns, True
+    )
+    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, blocks, ONNX_BLOCK).astype(np.float32) - 8
+    values = (codes * scales.reshape(rows, blocks, 1)).reshape(rows, -1)[:, :columns]
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+PEERS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
+    "gguf-rtn": (gguf_nearest, 4.5),
+    "onnxruntime": (onnxruntime_nearest, 5.0),
+}
+"""By name: what it makes of a weight, and the bits a weight that it stores. All are 4 bits in groups of 32."""
