@@ -6,7 +6,6 @@ import { systemClock } from "../clock.ts";
 import { createCommentAnswers } from "../commands/answer-comments.ts";
 import { hubForum } from "../commands/hub-forum.ts";
 import { loadConfiguration } from "../config/load.ts";
-import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration, ConfigurationInput } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
@@ -15,20 +14,19 @@ import { openDatabase } from "../db/open-database.ts";
 import { RetryableError } from "../errors.ts";
 import { listHeads } from "../hub/list-heads.ts";
 import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
-import { localRunnerFolders } from "../jobs/work-folders.ts";
 import { createLog, type Log } from "../log.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
 import { createEngine, type Engine } from "../queue/engine.ts";
-import { createLocalRunner } from "../runners/local.ts";
 import { createVerifyPorts } from "../verify/verify-ports.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
 import { createMetrics, type Metrics } from "../web/metrics.ts";
 import { answerRecords, commentSettings } from "./comment-records.ts";
 import { problemLine } from "./config-check.ts";
+import { createRunner } from "./create-runner.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
-import { programVersion, RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
+import { programVersion } from "./project-paths.ts";
 import { registerWebhook } from "./register-webhook.ts";
 import type { Terminal } from "./terminal.ts";
 import { timedPorts } from "./timed-ports.ts";
@@ -52,20 +50,10 @@ type Settings = {
 /** The engine with everything it reaches outside through. */
 function buildEngine(settings: Settings, database: Database, metrics: Metrics, log: Log): Engine {
 	const { configuration, secrets, publisherToken } = settings;
-	const { dataDirectory } = configuration.database;
 	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
 	const reader = readAccess(configuration, secrets);
 	const { publicUrl } = configuration.server;
-	const runner = createLocalRunner({
-		...localRunnerFolders(dataDirectory),
-		python: runnerPython(configuration),
-		runnerDirectory: RUNNER_DIRECTORY,
-		environment: runnerEnvironment(),
-		timeoutSeconds: configuration.runner.timeoutSeconds,
-		memoryBytes: configuration.runner.memoryBytes,
-		graceSeconds: configuration.runner.graceSeconds,
-		log,
-	});
+	const runner = createRunner(configuration, secrets, log);
 	let botUserId: string | null = null;
 	return createEngine({
 		database,

@@ -144,6 +144,9 @@ function readSecrets(env: Environment): { secrets: Secrets; problems: Configurat
 		webhookSecret: read("webhookSecret"),
 		previousWebhookSecret: read("previousWebhookSecret"),
 		databaseUrl: read("databaseUrl"),
+		stagingToken: read("stagingToken"),
+		jobsToken: read("jobsToken"),
+		gitHubAppKey: read("gitHubAppKey"),
 	};
 	return { secrets, problems };
 }
@@ -165,6 +168,48 @@ function recipeProblems(where: string, recipes: readonly string[]): Configuratio
 		if (parsed.ok) return [];
 		return [{ where: `${where}.${index}`, message: parsed.refusal.message, suggestion: parsed.refusal.suggestion }];
 	});
+}
+
+/** What a runner elsewhere needs, by the name of the setting or variable that lacks it. */
+function runnerProblems(configuration: Configuration, secrets: Secrets): ConfigurationProblem[] {
+	const { runner, hub } = configuration;
+	if (runner.kind === "local") return [];
+	const needed: [where: string, value: string | null][] = [
+		["runner.stagingNamespace", runner.stagingNamespace],
+		["YAQA_BOT_STAGING_TOKEN", secrets.stagingToken],
+	];
+	if (runner.kind === "hf-jobs") {
+		needed.push(
+			["runner.hfJobs.namespace", runner.hfJobs.namespace],
+			["runner.hfJobs.image", runner.hfJobs.image],
+			["YAQA_BOT_JOBS_TOKEN", secrets.jobsToken],
+		);
+	} else {
+		needed.push(
+			["runner.githubActions.repository", runner.githubActions.repository],
+			["runner.githubActions.appId", runner.githubActions.appId],
+			["YAQA_BOT_GITHUB_APP_KEY", secrets.gitHubAppKey],
+		);
+	}
+	const problems = needed
+		.filter(([, value]) => value === null)
+		.map(([where]) => ({ where, message: `The runner "${runner.kind}" needs it.`, suggestion: null }));
+	// The token that runs are given could write what is published.
+	if (runner.stagingNamespace === hub.namespace) {
+		problems.push({
+			where: "runner.stagingNamespace",
+			message: "It has to be another namespace than hub.namespace: runs can write to it.",
+			suggestion: null,
+		});
+	}
+	if (secrets.stagingToken !== null && secrets.stagingToken === secrets.publisherToken) {
+		problems.push({
+			where: "YAQA_BOT_STAGING_TOKEN",
+			message: "It has to be another token than the publishing one: runs are given it.",
+			suggestion: null,
+		});
+	}
+	return problems;
 }
 
 /** What the schema cannot say: settings that only make sense together. */
@@ -196,6 +241,7 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 	for (const { path, where } of files) {
 		if (!existsSync(path)) problems.push({ where, message: `There is no file ${path}.`, suggestion: null });
 	}
+	problems.push(...runnerProblems(configuration, secrets));
 	if (database.kind === "postgres" && secrets.databaseUrl === null) {
 		problems.push({
 			where: "database.kind",

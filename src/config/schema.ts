@@ -212,8 +212,58 @@ const Quantization = z.strictObject({
 		.prefault({}),
 });
 
+const HfJobs = z.strictObject({
+	namespace: namespaceName.nullable().default(null).describe("Who runs the jobs, and pays for them."),
+	image: z
+		.string()
+		.min(1)
+		.max(500)
+		.nullable()
+		.default(null)
+		.describe("The container image with yaqa-runner of this version, by tag or digest."),
+	flavor: z
+		.string()
+		.regex(/^[a-z0-9-]{1,64}$/, "a hardware flavor such as a10g-small")
+		.default("a10g-small")
+		.describe("The hardware; `hf jobs hardware` lists it."),
+});
+
+const GitHubActions = z.strictObject({
+	apiUrl: httpUrl.default("https://api.github.com").describe("GitHub's API, or a GitHub Enterprise Server's."),
+	repository: z
+		.string()
+		.max(200)
+		.regex(/^[A-Za-z0-9-]+\/[A-Za-z0-9._-]+$/, "a GitHub repo looks like owner/name")
+		.nullable()
+		.default(null)
+		.describe("The private repo that holds the workflow."),
+	workflow: z
+		.string()
+		.regex(/^[A-Za-z0-9._-]+\.ya?ml$/, "a file name such as quantize.yml")
+		.default("quantize.yml")
+		.describe("Its file in .github/workflows, a copy of workflows/quantize.yml."),
+	ref: z.string().min(1).max(200).default("main").describe("The branch that it is run from."),
+	appId: z
+		.string()
+		.regex(/^[A-Za-z0-9.]{1,64}$/, "a GitHub App's id")
+		.nullable()
+		.default(null)
+		.describe("The GitHub App that is installed there; its key is YAQA_BOT_GITHUB_APP_KEY."),
+});
+
 const Runner = z.strictObject({
-	kind: z.literal("local").default("local").describe("Where GPU work runs; `local`: a process on this machine."),
+	kind: z
+		.enum(["local", "hf-jobs", "github-actions"])
+		.default("local")
+		.describe(
+			"Where GPU work runs. `local`: a process on this machine. `hf-jobs`: Hugging Face's machines. `github-actions`: self-hosted machines of a GitHub repo.",
+		),
+	stagingNamespace: namespaceName
+		.nullable()
+		.default(null)
+		.describe("For runs elsewhere: a user or organisation on the Hub that holds nothing but staging repos."),
+	hfJobs: HfJobs.prefault({}),
+	githubActions: GitHubActions.prefault({}),
 	python: filePath
 		.nullable()
 		.default(null)

@@ -10,6 +10,12 @@ export type Secrets = {
 	/** Still accepted while the Hub's webhooks are being moved to the new secret. */
 	readonly previousWebhookSecret: string | null;
 	readonly databaseUrl: string | null;
+	/** Writes staging repos of runs elsewhere, and nothing else: those runs are given it. */
+	readonly stagingToken: string | null;
+	/** Starts HF Jobs. */
+	readonly jobsToken: string | null;
+	/** The private key of the GitHub App, PEM. */
+	readonly gitHubAppKey: string | null;
 };
 
 /** The environment variables that carry secrets, for help and `doctor`. */
@@ -19,6 +25,9 @@ export const SECRET_VARIABLES = {
 	webhookSecret: ["YAQA_BOT_WEBHOOK_SECRET"],
 	previousWebhookSecret: ["YAQA_BOT_WEBHOOK_SECRET_PREVIOUS"],
 	databaseUrl: ["DATABASE_URL"],
+	stagingToken: ["YAQA_BOT_STAGING_TOKEN"],
+	jobsToken: ["YAQA_BOT_JOBS_TOKEN"],
+	gitHubAppKey: ["YAQA_BOT_GITHUB_APP_KEY"],
 } as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
 
 /** A header value: HTTP carries no other characters. */
@@ -34,4 +43,12 @@ export const secretSchemas = {
 	webhookSecret: headerText.min(8, "at least 8 characters"),
 	previousWebhookSecret: headerText.min(8, "at least 8 characters"),
 	databaseUrl: z.string().regex(/^postgres(ql)?:\/\//, "an address that starts with postgres://"),
+	stagingToken: headerText,
+	jobsToken: headerText,
+	gitHubAppKey: z
+		.string()
+		.max(20_000)
+		// Some secret stores take one line only.
+		.transform((text) => text.replaceAll("\\n", "\n"))
+		.refine((text) => /^-----BEGIN [A-Z ]*PRIVATE KEY-----\n/.test(text), "a private key in PEM form"),
 } as const satisfies Readonly<Record<keyof Secrets, z.ZodType<string>>>;

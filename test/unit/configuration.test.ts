@@ -114,3 +114,31 @@ test("the configuration's JSON Schema accepts the documented file and refuses un
 	assert.ok(validate(documented), JSON.stringify(validate.errors));
 	assert.equal(validate({ servers: {} }), false);
 });
+
+test("a runner elsewhere needs a staging namespace and tokens of its own", () => {
+	assert.deepEqual(
+		problems(load("runner: {kind: hf-jobs}\n")).map((problem) => problem.where),
+		[
+			"runner.stagingNamespace",
+			"YAQA_BOT_STAGING_TOKEN",
+			"runner.hfJobs.namespace",
+			"runner.hfJobs.image",
+			"YAQA_BOT_JOBS_TOKEN",
+		],
+	);
+	const gitHub =
+		"hub: {namespace: acme}\nrunner: {kind: github-actions, stagingNamespace: acme, githubActions: {repository: acme/gpu, appId: '1'}}\n";
+	assert.deepEqual(
+		problems(
+			load(gitHub, {
+				YAQA_BOT_HUB_TOKEN: "hf_one",
+				YAQA_BOT_STAGING_TOKEN: "hf_one",
+				YAQA_BOT_GITHUB_APP_KEY: "-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE KEY-----",
+			}),
+		).map((problem) => problem.where),
+		["runner.stagingNamespace", "YAQA_BOT_STAGING_TOKEN"],
+	);
+	const [key] = problems(load("", { YAQA_BOT_GITHUB_APP_KEY: "secretsecret" }));
+	assert.equal(key?.where, "YAQA_BOT_GITHUB_APP_KEY");
+	assert.ok(!JSON.stringify(key).includes("secretsecret"));
+});

@@ -1,0 +1,84 @@
+import { runnerEnvironment } from "../config/runner-environment.ts";
+import type { Configuration } from "../config/schema.ts";
+import type { Secrets } from "../config/secrets.ts";
+import { assertNever } from "../errors.ts";
+import { createGitHubAccess } from "../github/github-access.ts";
+import { createHubFetch } from "../hub/hub-fetch.ts";
+import { localRunnerFolders } from "../jobs/work-folders.ts";
+import type { Log } from "../log.ts";
+import { createGitHubActionsRunner } from "../runners/github-actions.ts";
+import { createHfJobsRunner } from "../runners/hf-jobs.ts";
+import { createHubStaging, type HubStaging } from "../runners/hub-staging.ts";
+import { createLocalRunner } from "../runners/local.ts";
+import type { Runner } from "../runners/runner.ts";
+import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
+
+/** What `loadConfiguration` makes sure of; without it the bot would not have started. */
+function present<T>(value: T | null, what: string): T {
+	if (value === null) throw new Error(`${what} is not set.`);
+	return value;
+}
+
+function stagingOf(configuration: Configuration, secrets: Secrets): HubStaging {
+	const hubUrl = configuration.hub.url;
+	return createHubStaging({
+		hub: {
+			hubUrl,
+			accessToken: present(secrets.stagingToken, "YAQA_BOT_STAGING_TOKEN"),
+			fetch: createHubFetch({ hubUrl }),
+		},
+		namespace: present(configuration.runner.stagingNamespace, "runner.stagingNamespace"),
+	});
+}
+
+/** The runner that the configuration asks for. */
+export function createRunner(configuration: Configuration, secrets: Secrets, log: Log): Runner {
+	const { runner } = configuration;
+	const hubUrl = configuration.hub.url;
+	switch (runner.kind) {
+		case "local":
+			return createLocalRunner({
+				...localRunnerFolders(configuration.database.dataDirectory),
+				python: runnerPython(configuration),
+				runnerDirectory: RUNNER_DIRECTORY,
+				environment: runnerEnvironment(),
+				timeoutSeconds: runner.timeoutSeconds,
+				memoryBytes: runner.memoryBytes,
+				graceSeconds: runner.graceSeconds,
+				log,
+			});
+		case "hf-jobs":
+			return createHfJobsRunner({
+				hub: {
+					hubUrl,
+					accessToken: present(secrets.jobsToken, "YAQA_BOT_JOBS_TOKEN"),
+					fetch: createHubFetch({ hubUrl }),
+				},
+				namespace: present(runner.hfJobs.namespace, "runner.hfJobs.namespace"),
+				image: present(runner.hfJobs.image, "runner.hfJobs.image"),
+				flavor: runner.hfJobs.flavor,
+				timeoutSeconds: runner.timeoutSeconds,
+				secrets: {
+					stagingToken: present(secrets.stagingToken, "YAQA_BOT_STAGING_TOKEN"),
+					readToken: secrets.readToken,
+				},
+				staging: stagingOf(configuration, secrets),
+				log,
+			});
+		case "github-actions":
+			return createGitHubActionsRunner({
+				github: createGitHubAccess({
+					apiUrl: runner.githubActions.apiUrl,
+					repository: present(runner.githubActions.repository, "runner.githubActions.repository"),
+					appId: present(runner.githubActions.appId, "runner.githubActions.appId"),
+					privateKey: present(secrets.gitHubAppKey, "YAQA_BOT_GITHUB_APP_KEY"),
+				}),
+				workflow: runner.githubActions.workflow,
+				ref: runner.githubActions.ref,
+				staging: stagingOf(configuration, secrets),
+				log,
+			});
+		default:
+			return assertNever(runner.kind);
+	}
+}
