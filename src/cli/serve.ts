@@ -11,7 +11,7 @@ import type { Secrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
 import { DirectoryLockedError } from "../db/directory-lock.ts";
 import { openDatabase } from "../db/open-database.ts";
-import { RetryableError } from "../errors.ts";
+import { conditionalFetch } from "../hub/conditional-fetch.ts";
 import { listHeads } from "../hub/list-heads.ts";
 import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
 import { createLog, type Log } from "../log.ts";
@@ -27,7 +27,7 @@ import { createRunner } from "./create-runner.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
 import { programVersion } from "./project-paths.ts";
-import { registerWebhook } from "./register-webhook.ts";
+import { keepPolling, keepWebhook } from "./stay-reachable.ts";
 import type { Terminal } from "./terminal.ts";
 import { timedPorts } from "./timed-ports.ts";
 
@@ -39,7 +39,6 @@ export type ServeOptions = {
 };
 
 const HUB_CHECK_SECONDS = 30;
-const REGISTER_RETRY_SECONDS = [5, 30, 120, 600] as const;
 
 type Settings = {
 	readonly configuration: Configuration;
@@ -52,6 +51,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 	const { configuration, secrets, publisherToken } = settings;
 	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
 	const reader = readAccess(configuration, secrets);
+	const sweeper = { ...reader, fetch: conditionalFetch(reader.fetch ?? fetch) };
 	const { publicUrl } = configuration.server;
 	const runner = createRunner(configuration, secrets, log);
 	let botUserId: string | null = null;
@@ -81,7 +81,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 						publicUrl,
 						mention: configuration.hub.mention,
 					}),
-					listHeads: (of) => listHeads({ ...reader, of }),
+					listHeads: (of) => listHeads({ ...sweeper, of }),
 					readWishes: (of) => readOwnerWishes({ ...reader, ...of }),
 					...createCommentAnswers({
 						forum: hubForum({
@@ -138,32 +138,6 @@ function buildSite(settings: Settings, database: Database, engine: Engine, metri
 		clock: systemClock,
 		log,
 	});
-}
-
-/** Tells the Hub where to deliver, again and again until it worked: the Hub may be down when we start. */
-async function keepRegistering(settings: Settings, publicUrl: string, log: Log, signal: AbortSignal): Promise<void> {
-	const { configuration, secrets } = settings;
-	const secret = secrets.webhookSecret;
-	if (secret === null) return;
-	const hub = publisherAccess(configuration, secrets);
-	for (let attempt = 0; !signal.aborted; attempt++) {
-		try {
-			const outcome = await registerWebhook({ hub, publicUrl, secret, watch: configuration.watch });
-			log.info("The Hub's webhook is set up", { outcome, address: `${publicUrl}/webhooks/hub` });
-			return;
-		} catch (error) {
-			log.warn("The Hub's webhook could not be set up", { error });
-			if (!(error instanceof RetryableError)) return;
-			const seconds = REGISTER_RETRY_SECONDS[Math.min(attempt, REGISTER_RETRY_SECONDS.length - 1)] ?? 600;
-			await new Promise<void>((resolve) => {
-				const timer = setTimeout(resolve, seconds * 1000);
-				signal.addEventListener("abort", () => {
-					clearTimeout(timer);
-					resolve();
-				});
-			});
-		}
-	}
 }
 
 async function listen(server: Server, host: string, port: number): Promise<string> {
@@ -273,6 +247,10 @@ export async function serve(options: ServeOptions, terminal: Terminal): Promise<
 			version: programVersion(),
 		});
 		if (options.json) terminal.out(`${JSON.stringify({ ok: true, address: shown })}\n`);
+		const reach = { configuration, secrets, log, signal: registering.signal };
+		if (secrets.webhookSecret === null || configuration.server.publicUrl === null) {
+			void keepPolling({ ...reach, storeDelivery: (delivery) => engine.storeDelivery(delivery), clock: systemClock });
+		}
 		if (secrets.webhookSecret === null) {
 			log.warn("No webhook secret is set: every delivery is refused, only the sweep finds pushes", {
 				remedy: "Set YAQA_BOT_WEBHOOK_SECRET.",
@@ -282,7 +260,7 @@ export async function serve(options: ServeOptions, terminal: Terminal): Promise<
 				remedy: `Make one in the Hub's settings, to ADDRESS/webhooks/hub with the secret, or set server.publicUrl.`,
 			});
 		} else {
-			void keepRegistering(settings, configuration.server.publicUrl, log, registering.signal);
+			void keepWebhook({ ...reach, publicUrl: configuration.server.publicUrl });
 		}
 		const signal = await signals.first;
 		log.info("Stopping", { signal, deadlineSeconds: configuration.server.shutdownSeconds });

@@ -1,4 +1,5 @@
-import { type Request, Router } from "express";
+import { createHash } from "node:crypto";
+import { type Request, type Response, Router } from "express";
 import { z } from "zod";
 import type { Identity } from "../accounts.ts";
 import { treeObjects } from "../git-objects.ts";
@@ -77,6 +78,12 @@ async function matching(
 	return found;
 }
 
+/** JSON with a tag of its content: who asks with `If-None-Match` and has it already gets 304 without a body. */
+function tagged(response: Response, body: unknown): void {
+	const digest = createHash("sha256").update(JSON.stringify(body)).digest("base64url").slice(0, 27);
+	response.set("ETag", `W/"${digest}"`).json(body);
+}
+
 /** Information, trees, commits, refs and search. */
 export function repoReadRoutes(context: HubContext): Router {
 	const router = Router();
@@ -105,7 +112,8 @@ export function repoReadRoutes(context: HubContext): Router {
 			const page = all.slice(start, start + limit);
 			if (start + limit < all.length)
 				response.set("Link", nextLink(context, request, { cursor: String(start + limit) }));
-			response.json(
+			tagged(
+				response,
 				await Promise.all(
 					page.map(({ repo, commit }) =>
 						repoInfo(context, repo, commit, { expand: expansions(request), form: "list", more, identity }),
@@ -126,10 +134,10 @@ export function repoReadRoutes(context: HubContext): Router {
 			});
 		};
 		router.get(base, async (request, response) => {
-			response.json(await info(request, "HEAD"));
+			tagged(response, await info(request, "HEAD"));
 		});
 		router.get(`${base}/revision/*rest`, async (request, response) => {
-			response.json(await info(request, rest(request).join("/")));
+			tagged(response, await info(request, rest(request).join("/")));
 		});
 
 		router.get(`${base}/auth-check`, (request, response) => {

@@ -1,0 +1,78 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Clock } from "../clock.ts";
+import type { Configuration } from "../config/schema.ts";
+import type { Secrets } from "../config/secrets.ts";
+import { RetryableError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { Engine } from "../queue/engine.ts";
+import { publisherAccess } from "./hub-access.ts";
+import { pollMentions } from "./poll-mentions.ts";
+import { registerWebhook } from "./register-webhook.ts";
+
+const RETRY_SECONDS = [5, 30, 120, 600] as const;
+const CHECK_SECONDS = 600;
+
+type Situation = {
+	readonly configuration: Configuration;
+	readonly secrets: Secrets;
+	readonly log: Log;
+	readonly signal: AbortSignal;
+};
+
+async function pause(seconds: number, signal: AbortSignal): Promise<void> {
+	await sleep(seconds * 1000, undefined, { signal, ref: false }).catch(() => {});
+}
+
+/**
+ * Tells the Hub where to deliver, and looks every ten minutes whether that still stands: the Hub suspends webhooks after
+ * failures, and people change or delete them. The Hub may be down when we start.
+ */
+export async function keepWebhook(situation: Situation & { readonly publicUrl: string }): Promise<void> {
+	const { configuration, secrets, publicUrl, log, signal } = situation;
+	const secret = secrets.webhookSecret;
+	if (secret === null) return;
+	const hub = publisherAccess(configuration, secrets);
+	let failures = 0;
+	let renewSecret = true;
+	while (!signal.aborted) {
+		try {
+			const outcome = await registerWebhook({ hub, publicUrl, secret, watch: configuration.watch, renewSecret });
+			if (outcome !== "unchanged") {
+				const address = `${publicUrl}/webhooks/hub`;
+				if (renewSecret) log.info("The Hub's webhook is set up", { outcome, address });
+				else log.warn("The Hub's webhook had been changed or suspended and was mended", { outcome, address });
+			}
+			failures = 0;
+			renewSecret = false;
+			await pause(CHECK_SECONDS, signal);
+		} catch (error) {
+			log.warn("The Hub's webhook could not be set up", { error });
+			if (!(error instanceof RetryableError) && renewSecret) return;
+			await pause(RETRY_SECONDS[Math.min(failures, RETRY_SECONDS.length - 1)] ?? CHECK_SECONDS, signal);
+			failures++;
+		}
+	}
+}
+
+/** Reads the bot's notifications for commands, where the Hub has no address to call. */
+export async function keepPolling(
+	situation: Situation & { readonly storeDelivery: Engine["storeDelivery"]; readonly clock: Clock },
+): Promise<void> {
+	const { configuration, secrets, log, signal, storeDelivery, clock } = situation;
+	const { pollSeconds, comments } = configuration.requests;
+	if (!comments || pollSeconds === 0) return;
+	const hub = publisherAccess(configuration, secrets);
+	let failures = 0;
+	while (!signal.aborted) {
+		try {
+			const found = await pollMentions({ hub, botName: configuration.hub.mention, storeDelivery, clock });
+			if (found.stored > 0) log.info("Comments were found by their notifications", found);
+			failures = 0;
+		} catch (error) {
+			failures++;
+			log.warn("The bot's notifications could not be read", { error });
+		}
+		// `RetryableError`s have waited as the Hub asked; what goes on failing is asked ever less often.
+		await pause(Math.min(3600, pollSeconds * 2 ** Math.min(failures, 6)), signal);
+	}
+}
