@@ -45,6 +45,7 @@ const LABEL = "yaqa-job";
 const Job = z.object({
 	id: z.string().regex(/^[A-Za-z0-9_-]{1,100}$/),
 	createdAt: z.iso.datetime(),
+	labels: z.record(z.string(), z.string()).nullish(),
 	status: z.object({
 		stage: z.string(),
 		message: z.string().nullish(),
@@ -163,7 +164,8 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 					path: `/api/jobs/${encodeURIComponent(namespace)}?label=${label}`,
 					schema: z.array(Job),
 				});
-				return jobs.map(runOf);
+				// A server that overlooks the filter must not have us follow, or end, somebody else's job.
+				return jobs.filter((job) => job.labels?.[LABEL] === markOf(attempt)).map(runOf);
 			} catch (error) {
 				throw refusedBy(error, namespace, flavor);
 			}
