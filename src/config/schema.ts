@@ -282,9 +282,43 @@ const Runner = z.strictObject({
 		.describe("A run whose processes hold more resident memory is ended. Absent: no limit."),
 	threads: z.int().min(1).max(1024).nullable().default(null).describe("CPU threads of a run. Absent: all cores."),
 	device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
-	concurrency: z.int().min(1).max(64).default(1).describe("Runs at the same time; further jobs wait."),
+	concurrency: z
+		.int()
+		.min(1)
+		.max(64)
+		.nullable()
+		.default(null)
+		.describe("Runs at the same time; further jobs wait. Absent: one a GPU, or one."),
 	attempts: z.int().min(1).max(10).default(3).describe("How often a run that vanished is tried before the job fails."),
 	graceSeconds: z.int().min(0).max(600).default(10).describe("Between SIGTERM and SIGKILL when a run is cancelled."),
+});
+
+const Budget = z.strictObject({
+	perJobUsd: z
+		.number()
+		.min(0)
+		.nullable()
+		.default(null)
+		.describe("Jobs that are estimated to cost more are refused. Absent: no ceiling."),
+	perMonthUsd: z
+		.number()
+		.min(0)
+		.nullable()
+		.default(null)
+		.describe("What the jobs of a calendar month (UTC) may cost together; further ones wait. Absent: no ceiling."),
+	approvalUsd: z
+		.number()
+		.min(0)
+		.nullable()
+		.default(null)
+		.describe("Jobs above this wait until `yaqa-bot approve` lets them run. Absent: none does."),
+	runsPerNamespacePerDay: z
+		.int()
+		.min(1)
+		.max(100_000)
+		.nullable()
+		.default(null)
+		.describe("Runs of one namespace's models in 24 hours; further ones wait. Absent: no limit."),
 });
 
 const Sweep = z.strictObject({
@@ -309,6 +343,7 @@ export const ConfigurationFile = z.strictObject({
 	requests: Requests.prefault({}),
 	quantization: Quantization.prefault({}),
 	runner: Runner.prefault({}),
+	budget: Budget.prefault({}),
 	sweep: Sweep.prefault({}),
 	log: LogSection.prefault({}),
 });

@@ -49,11 +49,6 @@ export async function lockSource(tx: Handle, sourceRepo: string): Promise<void> 
 	await sql`select pg_advisory_xact_lock(hashtextextended(${`source ${sourceRepo}`}, 0))`.execute(tx);
 }
 
-/** Until the transaction ends nobody else starts a run on this runner. */
-export async function lockRunner(tx: Handle, runner: string): Promise<void> {
-	await sql`select pg_advisory_xact_lock(hashtextextended(${`runner ${runner}`}, 0))`.execute(tx);
-}
-
 async function appendEvents(
 	tx: Handle,
 	jobId: string,
@@ -86,6 +81,7 @@ export async function insertJob(
 		readonly statusText: string;
 		readonly refusal: Refusal | null;
 		readonly facts: SourceFacts | null;
+		readonly priority?: number;
 		readonly now: Date;
 	},
 ): Promise<JobRecord> {
@@ -101,6 +97,10 @@ export async function insertJob(
 			refusal: storableJsonOrNull(job.refusal),
 			status_text: storableText(job.statusText),
 			facts: storableJsonOrNull(job.facts),
+			priority: job.priority ?? 0,
+			plan_text: null,
+			estimate_micro_usd: null,
+			held_until: null,
 			next_step_at: job.now,
 			lease_owner: null,
 			lease_until: null,
@@ -218,17 +218,6 @@ export async function listSupersedable(
 		)
 		.execute();
 	return rows.map(workOfRow);
-}
-
-export async function countRuns(tx: Handle, runner: string, exceptJob: string): Promise<number> {
-	const row = await tx
-		.selectFrom("jobs")
-		.select(sql<number>`count(*)::int`.as("count"))
-		.where("runner", "=", runner)
-		.where("state", "in", ["dispatching", "running"])
-		.where("id", "!=", exceptJob)
-		.executeTakeFirstOrThrow();
-	return row.count;
 }
 
 /** Takes a job for `owner`, if it is in one of these states and nobody else works on it. */
@@ -512,17 +501,6 @@ export async function listAbandonedRuns(
 		.limit(50)
 		.execute();
 	return rows.map(workOfRow);
-}
-
-/** Wakes jobs that wait for a free runner. */
-export async function wakeWaitingJobs(handle: Handle, now: Date): Promise<readonly string[]> {
-	const rows = await handle
-		.updateTable("jobs")
-		.set({ next_step_at: now })
-		.where("state", "=", "waiting")
-		.returning("id")
-		.execute();
-	return rows.map((row) => row.id);
 }
 
 /** Side work: clean-up and announcements, beside whatever step the job is in. */

@@ -65,6 +65,17 @@ export type JobsTable = {
 	side_next_at: Time;
 	side_lease_owner: string | null;
 	side_lease_until: NullableTime;
+	/** Of the source repo; the database computes it. */
+	namespace: ColumnType<string, never, never>;
+	/** People who wait come before pushes of the same namespace. */
+	priority: Generated<number>;
+	/** What the planner chose, in words, and what it will cost. */
+	plan_text: string | null;
+	estimate_micro_usd: ColumnType<string | number | null, number | null, number | null>;
+	/** Whether an operator let it run although it costs more than may start by itself. */
+	approved: Generated<boolean>;
+	/** Out of line until then: a ceiling or a quota bars it. */
+	held_until: NullableTime;
 	created_at: Time;
 	updated_at: Time;
 	started_at: NullableTime;

@@ -3,6 +3,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
 import type { Log } from "../log.ts";
 import type { Runner } from "../runners/runner.ts";
+import type { Planner } from "./plan-for-request.ts";
 import type { Ports } from "./ports.ts";
 import type { StepName } from "./transitions.ts";
 
@@ -20,6 +21,8 @@ export type JobsContext = {
 	readonly configuration: Configuration;
 	readonly ports: Ports;
 	readonly runner: Runner;
+	/** Estimates jobs on the machines there are; `null` where nobody asks. Machines are looked up anew each time. */
+	readonly planner?: (() => Promise<Planner>) | null;
 	readonly newId: () => string;
 	/** Names this process in leases. */
 	readonly owner: string;

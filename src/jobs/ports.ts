@@ -18,6 +18,9 @@ export type SourceFacts = {
 	readonly architecture: string;
 	readonly parameters: number;
 	readonly weightBytes: number;
+	/** Linears of the blocks by shape, for planning. */
+	readonly linears?: readonly { readonly rows: number; readonly columns: number; readonly count: number }[];
+	readonly vocabulary?: number;
 	readonly license: string | null;
 	readonly gated: boolean;
 	readonly private: boolean;

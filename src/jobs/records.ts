@@ -55,6 +55,8 @@ export type JobRecord = {
 	readonly refusal: Refusal | null;
 	/** One sentence for people: why it waits, what it does. */
 	readonly statusText: string;
+	/** Where it is to run, how long that takes and what it costs, as far as that was estimated. */
+	readonly planText?: string | null;
 	readonly createdAt: Date;
 	readonly updatedAt: Date;
 	readonly startedAt: Date | null;

@@ -1,3 +1,4 @@
+import { approveJob as approveRow, setJobPlan } from "../db/admission.ts";
 import type { Handle } from "../db/database.ts";
 import {
 	getJob,
@@ -10,6 +11,7 @@ import {
 	requestStop,
 } from "../db/jobs.ts";
 import { findRequestByKey, insertRequest } from "../db/requests.ts";
+import { findSketch } from "../db/sketches.ts";
 import { getStatusDiscussion, setSourceRefusal } from "../db/status-discussions.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import {
@@ -22,7 +24,9 @@ import {
 import type { Refusal } from "../errors.ts";
 import { parseRecipe, type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobsContext } from "./context.ts";
+import { sketchFingerprint } from "./job-spec-of.ts";
 import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
+import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
 import type { Inspection, RequestInput, RequestOutcome, SourceFacts } from "./ports.ts";
 import type { JobRecord, RequestKind, RequestRecord, VariantRecord } from "./records.ts";
 import { cleanUpJob } from "./steps/clean-up-job.ts";
@@ -68,6 +72,49 @@ function tooLarge(facts: SourceFacts, limit: number): Refusal | null {
 		message: `${facts.repo} has ${facts.parameters} parameters; this bot takes up to ${limit}.`,
 		remedy: "Whoever runs the bot can raise watch.maxParameters.",
 	};
+}
+
+/** Machines that cannot be listed now must not hold a request up: the job then goes without an estimate. */
+async function plannerOf(context: JobsContext): Promise<Planner | null> {
+	try {
+		return (await context.planner?.()) ?? null;
+	} catch (error) {
+		context.log.warn("A job goes without a plan", { error });
+		return null;
+	}
+}
+
+async function hasSketch(
+	context: JobsContext,
+	handle: Handle,
+	source: { readonly repo: string; readonly sha: string },
+): Promise<boolean> {
+	return (await findSketch(handle, { ...source, fingerprint: sketchFingerprint(context.configuration) })) !== null;
+}
+
+async function tooExpensive(
+	context: JobsContext,
+	input: RequestInput,
+	facts: SourceFacts,
+	planner: Planner | null,
+	usual: readonly Recipe[],
+): Promise<Refusal | null> {
+	if (planner === null) return null;
+	const { configuration, database } = context;
+	const { handle } = database;
+	const source = { repo: input.sourceRepo, sha: facts.sha };
+	const asked = uniqueRecipes(input.recipes.length > 0 ? input.recipes : usual);
+	const made = new Set(
+		(await listVariantsOfSourceCommit(handle, source))
+			.filter((variant) => variant.state === "published")
+			.map((variant) => variant.recipeHash),
+	);
+	const variants = asked.filter((recipe) => !made.has(recipeHash(recipe))).length;
+	if (variants === 0) return null;
+	return refusalOfPlan(
+		planner({ facts, variants, sketchReused: await hasSketch(context, handle, source) }),
+		configuration.budget,
+	);
 }
 
 /** A refused source gets a failed job, so that there is a page that says why; asked again, the same one. */
@@ -138,6 +185,7 @@ async function plan(
 	tx: Handle,
 	input: RequestInput,
 	facts: SourceFacts,
+	planner: Planner | null,
 	usual: readonly Recipe[],
 ): Promise<Planned> {
 	const { configuration, ports, clock, newId } = context;
@@ -174,6 +222,7 @@ async function plan(
 				statusText: "Planned.",
 				refusal: null,
 				facts,
+				priority: automatic ? 0 : 1,
 				now,
 			});
 		}
@@ -194,6 +243,13 @@ async function plan(
 			);
 		}
 		await setSourceRefusal(tx, { sourceRepo: source.repo, refused: null, now });
+		if (planner !== null) {
+			// With what others asked of the same job.
+			const variants = (await listVariantsOfJob(tx, job.id)).length;
+			const { text, choice } = planner({ facts, variants, sketchReused: await hasSketch(context, tx, source) });
+			await setJobPlan(tx, { id: job.id, text, microUsd: choice?.microUsd ?? null });
+			job = { ...job, planText: text };
+		}
 	} else {
 		const unfinished = settled.find((variant) => variant.state !== "published");
 		job = unfinished === undefined ? null : (jobById.get(unfinished.jobId) ?? null);
@@ -261,14 +317,20 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 		repo: input.sourceRepo,
 		revision: input.revision ?? "main",
 	});
+	const planner = inspection.ok ? await plannerOf(context) : null;
 	const wishes: WishVerdict = inspection.ok
 		? await wishesFor(context, input, inspection.facts)
 		: { ok: true, recipes: null };
-	const limit = maximumParameters(configuration.watch, input.sourceRepo);
-	const refused = inspection.ok
-		? { sha: inspection.facts.sha, refusal: wishes.ok ? tooLarge(inspection.facts, limit) : wishes.refusal }
-		: inspection;
 	const usual = (wishes.ok ? wishes.recipes : null) ?? recipesOfRules(configuration.watch, input.sourceRepo);
+	const refused = inspection.ok
+		? {
+				sha: inspection.facts.sha,
+				refusal: wishes.ok
+					? (tooLarge(inspection.facts, maximumParameters(configuration.watch, input.sourceRepo)) ??
+						(await tooExpensive(context, input, inspection.facts, planner, usual)))
+					: wishes.refusal,
+			}
+		: inspection;
 
 	const settled = await database.transaction(async (tx) => {
 		await lockSource(tx, input.sourceRepo);
@@ -285,7 +347,7 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 			const recorded = await recordRefusal(context, tx, input, { sha: refused.sha, refusal });
 			return { ...recorded, wakeJobs: [] as readonly JobRecord[] };
 		}
-		return { ...(await plan(context, tx, input, inspection.facts, usual)), wakeSide: null };
+		return { ...(await plan(context, tx, input, inspection.facts, planner, usual)), wakeSide: null };
 	});
 	for (const job of settled.wakeJobs) await wakeJob(context, job);
 	if (settled.wakeSide !== null) await context.wake({ kind: "side", jobId: settled.wakeSide }, context.clock.now());
@@ -316,6 +378,18 @@ export async function cancelJob(context: JobsContext, id: string): Promise<JobCh
 	if (!asked && !after.cancelRequested) return { ok: false, reason: `The job is ${after.state} already.` };
 	await wakeJob(context, after);
 	return { ok: true, job: after };
+}
+
+/** Lets a job run that costs more than may start by itself. */
+export async function approveJob(context: JobsContext, id: string): Promise<JobChange> {
+	const { database, clock } = context;
+	const job = await getJob(database.handle, id);
+	if (job === null) return { ok: false, reason: "There is no such job." };
+	if (!(await approveRow(database.handle, id, clock.now()))) {
+		return { ok: false, reason: `The job is ${job.state}: it waits for no approval.` };
+	}
+	await wakeJob(context, job);
+	return { ok: true, job };
 }
 
 /** Gives a job that came to nothing another try, with a new fence, at the same commit. */

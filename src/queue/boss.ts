@@ -12,7 +12,7 @@ export type MessageQueue = {
 	send(name: string, key: string, data: object, at: Date): Promise<void>;
 	work<Data extends object>(
 		name: string,
-		options: { readonly concurrency: number },
+		options: { readonly concurrency: number; readonly batch: number },
 		handler: (data: Data) => Promise<void>,
 	): Promise<void>;
 	/** No new work; waits for what runs. */
@@ -57,10 +57,17 @@ export async function startQueue(options: { readonly database: Database; readonl
 				...(delaySeconds > 0.05 ? { startAfter: at } : {}),
 			});
 		},
-		async work(name, { concurrency }, handler) {
+		async work(name, { concurrency, batch }, handler) {
 			await boss.work<Parameters<typeof handler>[0]>(
 				name,
-				{ localConcurrency: concurrency, batchSize: 1, pollingIntervalSeconds: 1, notifyPollingIntervalSeconds: 1 },
+				{
+					localConcurrency: concurrency,
+					// One fetch a second would be one step a second: while batches come back full the next follows at once.
+					batchSize: batch,
+					burstWhenBatchFull: true,
+					pollingIntervalSeconds: 1,
+					notifyPollingIntervalSeconds: 1,
+				},
 				async (messages) => {
 					for (const message of messages) {
 						try {

@@ -9,7 +9,8 @@ import type { JobsContext, Work } from "../jobs/context.ts";
 import type { Ports, RecordRequest } from "../jobs/ports.ts";
 import { type PreviewRequest, previewRequest } from "../jobs/preview.ts";
 import type { DeliveryRecord } from "../jobs/records.ts";
-import { cancelJob, type JobChange, recordRequest, retryJob } from "../jobs/service.ts";
+import { runnerSlots } from "../jobs/runner-slots.ts";
+import { approveJob, cancelJob, type JobChange, recordRequest, retryJob } from "../jobs/service.ts";
 import { type SweepReport, sweep } from "../jobs/sweep.ts";
 import type { Log } from "../log.ts";
 import type { Runner } from "../runners/runner.ts";
@@ -32,6 +33,7 @@ export type EngineOptions = {
 	/** `handleComment` and others may call `recordRequest`, which exists only then: so they are made from it. */
 	readonly ports: (engine: EngineRequests) => Ports;
 	readonly runner: Runner;
+	readonly planner?: JobsContext["planner"];
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly newId?: () => string;
@@ -60,12 +62,15 @@ export type Engine = {
 	readonly previewRequest: PreviewRequest;
 	cancelJob(id: string): Promise<JobChange>;
 	retryJob(id: string): Promise<JobChange>;
+	approveJob(id: string): Promise<JobChange>;
 	/** Looks over the watched repos now, whatever the schedule says. */
 	sweepNow(): Promise<SweepReport>;
 	/** Whether steps are being worked on. */
 	isRunning(): boolean;
 };
 
+/** Messages that one worker takes at once where a step is short. Those of a dead worker are sent again by the supervisor. */
+const SHORT_STEPS = 4;
 const SUPERVISE_INTERVAL_MS = 1500;
 /** What is due later than this is found by the supervisor. */
 const SEND_AHEAD_MS = 2000;
@@ -106,6 +111,7 @@ export function createEngine(options: EngineOptions): Engine {
 		configuration,
 		ports: options.ports(requests),
 		runner,
+		planner: options.planner ?? null,
 		newId,
 		owner,
 		async wake(work, at) {
@@ -131,22 +137,23 @@ export function createEngine(options: EngineOptions): Engine {
 	}
 
 	async function startWorkers(opened: MessageQueue): Promise<void> {
-		const { concurrency } = configuration.runner;
-		const work = (name: string, atOnce: number, handler: (data: object) => Promise<void>) =>
-			opened.work(name, { concurrency: atOnce }, handler);
+		const concurrency = runnerSlots(context);
+		const work = (name: string, atOnce: number, handler: (data: object) => Promise<void>, batch = 1) =>
+			opened.work(name, { concurrency: atOnce, batch }, handler);
 		await work("deliver", 2, deliverHandler(context));
-		await work("dispatch", 2, dispatchHandler(context));
-		await work(pollQueue(runner.name), concurrency, pollHandler(context));
+		await work("dispatch", 2, dispatchHandler(context), SHORT_STEPS);
+		await work(pollQueue(runner.name), concurrency, pollHandler(context), SHORT_STEPS);
 		await work(ingestQueue(runner.name), 1, ingestHandler(context));
 		await work("verify", 1, verifyHandler(context));
 		await work("publish", 1, publishHandler(context));
-		await work("announce", 1, announceHandler(context));
-		await work("side", 1, sideHandler(context));
+		await work("announce", 1, announceHandler(context), SHORT_STEPS);
+		await work("side", 1, sideHandler(context), SHORT_STEPS);
 		await work("sweep", 1, sweepHandler(context));
 	}
 
 	return {
 		...requests,
+		approveJob: (id) => approveJob(context, id),
 		async start() {
 			if (isRunning) return;
 			const opened = await startQueue({ database, log });

@@ -2,6 +2,7 @@ import { listDueDeliveries } from "../db/deliveries.ts";
 import { clearLeases, listAbandonedRuns, listDueJobs, listDueSideWork, moveJob } from "../db/jobs.ts";
 import { type JobsContext, later } from "../jobs/context.ts";
 import { wakeJob } from "../jobs/service.ts";
+import { wakeLine } from "../jobs/steps/run-job-step.ts";
 import { stepOf, transition } from "../jobs/transitions.ts";
 
 const BATCH = 200;
@@ -30,6 +31,8 @@ export async function superviseOnce(context: JobsContext): Promise<void> {
 	for (const deliveryId of await listDueDeliveries(handle, now, BATCH)) {
 		await context.wake({ kind: "delivery", deliveryId }, now);
 	}
+	// A slot that fell free with a process that died woke nobody.
+	await wakeLine(context, now);
 	const abandoned = await listAbandonedRuns(handle, { runner: runner.name, before: later(now, -ABANDONED_SECONDS) });
 	for (const { job } of abandoned) {
 		const to = transition(job.state, "lost");

@@ -11,6 +11,9 @@ import {
 import { absurdSize, SourceConfig, SUPPORTED_ARCHITECTURES, sizeOf } from "./source-config.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
 
+/** `count` linears of the model's blocks are `[rows, columns]`. */
+export type LinearShape = { readonly rows: number; readonly columns: number; readonly count: number };
+
 export type SourceLimits = {
 	/** Largest sum of weight files that is taken on. */
 	readonly maximumWeightBytes: number;
@@ -20,6 +23,8 @@ export type InspectedFiles = {
 	readonly architecture: string;
 	readonly modelType: string | null;
 	readonly parameters: number;
+	readonly linears: readonly LinearShape[];
+	readonly vocabulary: number;
 	readonly weightBytes: number;
 	/** The files a runner needs, and nothing else: weights, configs, tokenizer. No code. */
 	readonly files: readonly SourceFile[];
@@ -95,6 +100,8 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		architecture,
 		modelType: config.model_type ?? null,
 		parameters: [...tensors.values()].reduce((sum, tensor) => sum + elements(tensor), 0),
+		linears: linearShapes(tensors),
+		vocabulary: sizeOf(config, "vocab_size"),
 		weightBytes,
 		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
 	};
@@ -351,6 +358,18 @@ function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCo
 	if (layers.size !== wanted) {
 		refuse("broken-config", `config.json says ${wanted} layers; the weights have ${layers.size}.`, ASK_OWNER);
 	}
+}
+
+/** Weights of two dimensions inside the blocks, counted by shape. */
+function linearShapes(tensors: ReadonlyMap<string, TensorInfo>): readonly LinearShape[] {
+	const shapes = new Map<string, LinearShape>();
+	for (const { name, shape } of tensors.values()) {
+		const [rows, columns] = shape;
+		if (shape.length !== 2 || rows === undefined || columns === undefined || !/\.layers\.\d+\./.test(name)) continue;
+		const key = `${rows} ${columns}`;
+		shapes.set(key, { rows, columns, count: (shapes.get(key)?.count ?? 0) + 1 });
+	}
+	return [...shapes.values()];
 }
 
 function elements(tensor: TensorInfo): number {

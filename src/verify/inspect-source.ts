@@ -4,7 +4,7 @@ import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
-import { inspectFiles, type SourceLimits } from "./inspect-files.ts";
+import { inspectFiles, type LinearShape, type SourceLimits } from "./inspect-files.ts";
 import { quoted, refusal } from "./refusals.ts";
 import { SourceAccessError, type SourceFile } from "./source-reader.ts";
 
@@ -15,6 +15,8 @@ export type InspectedSource = {
 	readonly architecture: string;
 	readonly parameters: number;
 	readonly weightBytes: number;
+	readonly linears: readonly LinearShape[];
+	readonly vocabulary: number;
 	readonly license: string | null;
 	readonly gated: boolean;
 	readonly private: boolean;
@@ -112,6 +114,8 @@ export async function inspectSource(
 				architecture: files.inspected.architecture,
 				parameters: files.inspected.parameters,
 				weightBytes: files.inspected.weightBytes,
+				linears: files.inspected.linears,
+				vocabulary: files.inspected.vocabulary,
 				license: licenses[0] ?? null,
 				gated: info.gated !== false,
 				private: info.private,

@@ -72,7 +72,13 @@ test("a sound source is described without downloading its weights", async () => 
 	requests.length = 0;
 	const result = await inspect("owner/sound");
 	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
-	const { files: _, ...facts } = result.facts;
+	const { files: _, linears, ...facts } = result.facts;
+	assert.deepEqual(linears.map(({ rows, columns, count }) => `${count} × ${rows} × ${columns}`).toSorted(), [
+		"1 × 128 × 256",
+		"2 × 128 × 128",
+		"2 × 256 × 128",
+		"2 × 64 × 128",
+	]);
 	assert.deepEqual(
 		{ ...facts, tags: [], parameters: 0 },
 		{
@@ -81,6 +87,7 @@ test("a sound source is described without downloading its weights", async () => 
 			architecture: "LlamaForCausalLM",
 			parameters: 0,
 			weightBytes: 371_336,
+			vocabulary: 291,
 			license: "apache-2.0",
 			gated: false,
 			private: false,

@@ -1,23 +1,46 @@
 import { mkdir } from "node:fs/promises";
-import { countRuns, lockRunner } from "../../db/jobs.ts";
+import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { findSketch } from "../../db/sketches.ts";
 import { listVariantsOfJob } from "../../db/variants.ts";
+import { holdOf, lineText, monthStart } from "../admission.ts";
 import { later } from "../context.ts";
 import { jobSpecOf, sketchFingerprint } from "../job-spec-of.ts";
 import type { JobRecord } from "../records.ts";
+import { runnerSlots } from "../runner-slots.ts";
 import { workFolders } from "../work-folders.ts";
 import { advance, advanceIn, type Step, type StepContext } from "./step-context.ts";
 
-const WAIT_SECONDS = 15;
+/** A free slot wakes the first in line; the rest look only to tell people how many are ahead. */
+const WAIT_SECONDS = 60;
+const LONGEST_HOLD_SECONDS = 900;
+const DAY_SECONDS = 24 * 3600;
 
-/** Takes a runner slot for the job; `null` when all are taken. */
-async function takeSlot(context: StepContext, job: JobRecord, runAttempts: number): Promise<JobRecord | null> {
+type Slot =
+	| { readonly ok: true; readonly job: JobRecord }
+	| { readonly ok: false; readonly statusText: string; readonly seconds: number };
+
+/** Takes a runner slot for the job, if it is its turn and its cost is allowed. */
+async function takeSlot(context: StepContext, job: JobRecord, runAttempts: number): Promise<Slot> {
 	const { database, runner, configuration, clock } = context;
-	return await database.transaction(async (tx) => {
-		await lockRunner(tx, runner.name);
-		const busy = await countRuns(tx, runner.name, job.id);
-		if (busy >= configuration.runner.concurrency) return null;
-		return await advanceIn(tx, context, job, "dispatch", {
+	return await database.transaction(async (tx): Promise<Slot> => {
+		await lockAdmission(tx);
+		const now = clock.now();
+		const hold = holdOf(
+			job.id,
+			await readAdmission(tx, { id: job.id, monthStart: monthStart(now), dayStart: later(now, -DAY_SECONDS) }),
+			configuration.budget,
+			now,
+		);
+		await holdJob(tx, job.id, hold?.until ?? null);
+		if (hold !== null) {
+			const seconds = Math.max(1, (hold.until.getTime() - now.getTime()) / 1000);
+			// A ceiling that was raised is noticed before the hold ends.
+			return { ok: false, statusText: hold.statusText, seconds: Math.min(LONGEST_HOLD_SECONDS, seconds) };
+		}
+		const free = runnerSlots(context) - (await countRuns(tx, runner.name, job.id));
+		const ahead = (await jobsAhead(tx, job.id, now)) ?? 0;
+		if (ahead >= free) return { ok: false, statusText: lineText(ahead), seconds: WAIT_SECONDS };
+		const dispatching = await advanceIn(tx, context, job, "dispatch", {
 			statusText: "Fetching the source.",
 			keepLease: true,
 			set: {
@@ -27,9 +50,10 @@ async function takeSlot(context: StepContext, job: JobRecord, runAttempts: numbe
 				runnerHandle: null,
 				runAttempts: runAttempts + 1,
 				runnerEventsSeen: 0,
-				startedAt: job.startedAt ?? clock.now(),
+				startedAt: job.startedAt ?? now,
 			},
 		});
+		return { ok: true, job: dispatching };
 	});
 }
 
@@ -39,13 +63,13 @@ export const dispatchStep: Step = async (context, work) => {
 	let { job } = work;
 	if (job.state !== "dispatching") {
 		const taken = await takeSlot(context, job, work.runAttempts);
-		if (taken === null) {
-			const statusText = "Waits for a free runner.";
-			if (job.state === "waiting") return { kind: "again", seconds: WAIT_SECONDS, statusText };
-			const nextStepAt = later(clock.now(), WAIT_SECONDS);
+		if (!taken.ok) {
+			const { statusText, seconds } = taken;
+			if (job.state === "waiting") return { kind: "again", seconds, statusText };
+			const nextStepAt = later(clock.now(), seconds);
 			return { kind: "moved", job: await advance(context, job, "wait", { statusText, nextStepAt }) };
 		}
-		job = taken;
+		job = taken.job;
 	}
 	const folders = workFolders(configuration.database.dataDirectory);
 	const sourceDirectory = folders.source(job.sourceRepo, job.sourceSha);

@@ -1,3 +1,4 @@
+import { countRuns, wakeNextInLine } from "../../db/admission.ts";
 import {
 	appendNotes,
 	cleanUpAgain,
@@ -7,7 +8,6 @@ import {
 	releaseLease,
 	renewLease,
 	type StopAs,
-	wakeWaitingJobs,
 	withdrawStop,
 } from "../../db/jobs.ts";
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
@@ -15,6 +15,7 @@ import { assertNever, PermanentError, type Refusal, RetryableError } from "../..
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import type { JobRecord, JobState } from "../records.ts";
+import { runnerSlots } from "../runner-slots.ts";
 import { isFinished, type StepName, stepOf } from "../transitions.ts";
 import { announceStep } from "./announce.ts";
 import { stopRun } from "./clean-up-job.ts";
@@ -252,10 +253,18 @@ async function dropLate(context: JobsContext, work: JobWork, step: StepName): Pr
 	if (await cleanUpAgain(database.handle, id, now)) await context.wake({ kind: "side", jobId: id }, now);
 }
 
+/** Wakes as many of those in line as there are free slots. */
+export async function wakeLine(context: JobsContext, now: Date): Promise<void> {
+	const { handle } = context.database;
+	const free = runnerSlots(context) - (await countRuns(handle, context.runner.name, null));
+	for (const id of await wakeNextInLine(handle, now, free)) {
+		await context.wake({ kind: "step", step: "dispatch", jobId: id, runner: "" }, now);
+	}
+}
+
 /** Tells the queue what a move made due. */
 async function follow(context: JobsContext, before: JobRecord, after: JobRecord): Promise<void> {
-	const { database, clock } = context;
-	const now = clock.now();
+	const now = context.clock.now();
 	const next = stepOf(after.state);
 	if (next !== null && after.state !== "waiting") {
 		await context.wake({ kind: "step", step: next, jobId: after.id, runner: after.runner }, now);
@@ -263,8 +272,6 @@ async function follow(context: JobsContext, before: JobRecord, after: JobRecord)
 	await context.wake({ kind: "side", jobId: after.id }, now);
 	const heldRunner = before.state === "running" || before.state === "dispatching";
 	if ((heldRunner || isFinished(after.state)) && after.state !== "running") {
-		for (const id of await wakeWaitingJobs(database.handle, now)) {
-			await context.wake({ kind: "step", step: "dispatch", jobId: id, runner: "" }, now);
-		}
+		await wakeLine(context, now);
 	}
 }

@@ -1,0 +1,47 @@
+import type { Configuration } from "../config/schema.ts";
+import type { Refusal } from "../errors.ts";
+import { type Hardware, type MeasuredRate, type Plan, planJob, usd } from "./planner.ts";
+import type { SourceFacts } from "./ports.ts";
+
+/** What a job for so many variants of a source comes to. */
+export type Planner = (request: {
+	readonly facts: SourceFacts;
+	readonly variants: number;
+	readonly sketchReused: boolean;
+}) => Plan;
+
+/** The planner with the configuration's texts, the machines there are and what finished jobs took. */
+export function createPlanner(
+	configuration: Configuration,
+	hardware: readonly Hardware[],
+	rates: readonly MeasuredRate[],
+): Planner {
+	const { calibration, evaluation, sketch } = configuration.quantization;
+	// Without files of one's own there is one text for choosing and one for reporting.
+	const texts = Math.max(1, evaluation.selection.length) + Math.max(1, evaluation.report.length);
+	return ({ facts, variants, sketchReused }) =>
+		planJob(
+			{
+				facts,
+				variants,
+				calibrationTokens: calibration.sequences * calibration.length,
+				evaluationTokens: texts * evaluation.sequences * evaluation.length,
+				iterations: sketch.iterations,
+				sketchReused,
+			},
+			hardware,
+			rates,
+		);
+}
+
+/** Why a plan is not carried out, or `null`. */
+export function refusalOfPlan(plan: Plan, budget: Configuration["budget"]): Refusal | null {
+	if (plan.choice === null) return plan.refusal;
+	const { microUsd } = plan.choice;
+	if (budget.perJobUsd === null || microUsd <= budget.perJobUsd * 1e6) return null;
+	return {
+		code: "not-permitted",
+		message: `This job may cost ${usd(microUsd)}; the ceiling for one is ${usd(Math.round(budget.perJobUsd * 1e6))}. The plan was: ${plan.text}`,
+		remedy: "Ask for fewer variants at a time, or have whoever runs the bot raise budget.perJobUsd.",
+	};
+}

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { holdOf, lineText, monthStart } from "../../src/jobs/admission.ts";
+import { type Hardware, type JobWorkload, memoryOf, planJob, usd, workOf } from "../../src/jobs/planner.ts";
+
+const GIB = 1024 ** 3;
+
+function gpu(flavour: string, model: string, count: number, gigabytes: number, dollarsPerHour: number): Hardware {
+	return {
+		runner: "hf-jobs",
+		flavour,
+		title: `${count} × ${model}`,
+		cores: 8 * count,
+		memoryBytes: 64 * count * GIB,
+		accelerator: { model, count, bytesEach: gigabytes * GIB },
+		microUsdPerMinute: (dollarsPerHour / 60) * 1e6,
+	};
+}
+
+const T4 = gpu("t4-small", "T4", 1, 16, 0.4);
+const L4 = gpu("l4x1", "L4", 1, 24, 0.8);
+const L40S = gpu("l40sx1", "L40S", 1, 48, 1.8);
+const FOUR_L40S = gpu("l40sx4", "L40S", 4, 48, 8.3);
+const ALL = [FOUR_L40S, L40S, T4, L4];
+
+function workload(billions: number, more: Partial<JobWorkload> = {}): JobWorkload {
+	const parameters = billions * 1e9;
+	return {
+		facts: { repo: "acme/model", parameters, weightBytes: 2 * parameters, vocabulary: 32_000 },
+		variants: 3,
+		calibrationTokens: 128 * 256,
+		evaluationTokens: 2 * 32 * 256,
+		iterations: 6,
+		sketchReused: false,
+		...more,
+	};
+}
+
+test("the cheapest machine that holds the job is chosen, and said why", () => {
+	const small = planJob(workload(0.5), ALL);
+	const eight = planJob(workload(7), ALL);
+	assert.ok(small.choice !== null && eight.choice !== null);
+	assert.equal(small.choice.needsSeveral, false);
+	const fitting = eight.estimates.filter((one) => one.fits && !one.needsSeveral);
+	assert.equal(eight.choice.microUsd, Math.min(...fitting.map((one) => one.microUsd)));
+	assert.equal(eight.estimates.find((one) => one.hardware === T4)?.fits, false);
+	assert.match(eight.text, /of hf-jobs .*the cheapest that fits.*GiB are needed; about .*, (\$|less than \$)/);
+	assert.match(eight.text, /estimated before any job was measured there/);
+});
+
+test("several GPUs are taken only where no single one holds the job", () => {
+	const large = planJob(workload(30), ALL);
+	assert.equal(large.choice?.hardware, FOUR_L40S);
+	assert.equal(large.choice?.needsSeveral, true);
+	assert.match(large.text, /one accelerator does not hold it, so that 4 share it/);
+	assert.notEqual(planJob(workload(7), ALL).choice?.hardware, FOUR_L40S);
+});
+
+test("what fits nowhere, and no machine at all, is refused with who can help", () => {
+	const huge = planJob(workload(400), ALL);
+	assert.equal(huge.choice, null);
+	assert.equal(huge.refusal?.code, "too-large");
+	assert.match(huge.text, /the largest machine, 4 × L40S of hf-jobs, has .* Whoever runs the bot/);
+	assert.match(planJob(workload(1), []).text, /no machine/);
+});
+
+test("a stored sketch saves its stage, more variants cost more, larger models too", () => {
+	const [fresh, reused] = [workOf(workload(1)), workOf(workload(1, { sketchReused: true }))];
+	assert.equal(reused.sketch, 0);
+	assert.deepEqual({ ...fresh, sketch: 0 }, reused);
+	assert.ok(workOf(workload(1, { variants: 4 })).round > fresh.round);
+	assert.ok(memoryOf(workload(8), "cuda") > memoryOf(workload(1), "cuda"));
+	assert.ok(memoryOf(workload(1), "cpu") > 4e9, "the CPU holds float32");
+});
+
+test("finished jobs correct the time, on their own kind of device only", () => {
+	const work = workOf(workload(7));
+	const rates = (["sketch", "round", "evaluate"] as const).map((stage) => ({
+		device: "NVIDIA L4",
+		stage,
+		secondsPerOperation: 3600 / work[stage],
+	}));
+	const of = (hardware: Hardware, learned: boolean) =>
+		planJob(workload(7), [hardware], learned ? rates : []).estimates[0];
+	assert.ok(Math.abs((of(L4, true)?.minutes ?? 0) - 180) < 5);
+	assert.equal(of(L4, true)?.isLearned, true);
+	assert.equal(of(L40S, true)?.isLearned, false, "an L40S is no L4");
+	assert.equal(of(L40S, true)?.minutes, of(L40S, false)?.minutes);
+});
+
+const BUDGET = { perJobUsd: null, perMonthUsd: null, approvalUsd: null, runsPerNamespacePerDay: null };
+const STATE = {
+	estimateMicroUsd: 2e6,
+	approved: false,
+	spentMicroUsd: 9e6,
+	namespace: "acme",
+	namespaceRuns: 3,
+	oldestRunAt: new Date("2026-03-14T08:00:00Z"),
+};
+const NOW = new Date("2026-03-14T10:00:00Z");
+
+test("each ceiling holds a job with a sentence that says until when and who can change it", () => {
+	assert.equal(holdOf("j", STATE, BUDGET, NOW), null);
+	const month = holdOf("j", STATE, { ...BUDGET, perMonthUsd: 10 }, NOW);
+	assert.match(month?.statusText ?? "", /took \$9.00 of \$10.00.*2026-04-01.*budget\.perMonthUsd/);
+	assert.equal(month?.until.toISOString(), "2026-04-01T00:00:00.000Z");
+	assert.equal(holdOf("j", STATE, { ...BUDGET, perMonthUsd: 11 }, NOW), null);
+	assert.equal(
+		holdOf("j", { ...STATE, estimateMicroUsd: 0 }, { ...BUDGET, perMonthUsd: 1 }, NOW),
+		null,
+		"what costs nothing never waits for money",
+	);
+	const approval = holdOf("j", STATE, { ...BUDGET, approvalUsd: 1 }, NOW);
+	assert.match(approval?.statusText ?? "", /may cost \$2.00.*yaqa-bot approve j/);
+	assert.equal(holdOf("j", { ...STATE, approved: true }, { ...BUDGET, approvalUsd: 1 }, NOW), null);
+	const quota = holdOf("j", STATE, { ...BUDGET, runsPerNamespacePerDay: 3 }, NOW);
+	assert.match(quota?.statusText ?? "", /acme had 3 runs.*2026-03-15 08:00 UTC/);
+	assert.equal(monthStart(NOW).toISOString(), "2026-03-01T00:00:00.000Z");
+});
+
+test("a job in line is told how many are ahead", () => {
+	assert.match(lineText(0), /it is next/);
+	assert.match(lineText(1), /one job is ahead/);
+	assert.match(lineText(7), /7 jobs are ahead/);
+	assert.equal(usd(0), "nothing");
+});
