@@ -28,6 +28,8 @@ export type JobProgress = {
 	readonly lastSequence: number;
 	readonly attempt: number | null;
 	readonly states: readonly { readonly state: string; readonly at: Date; readonly statusText: string }[];
+	/** What was noted while a state lasted: the checks that verification made, the commits that published. */
+	readonly notes: readonly string[];
 	readonly stages: readonly StageProgress[];
 	/** Newest last, at most `KEPT_LAYERS`. */
 	readonly layers: readonly LayerRow[];
@@ -38,6 +40,7 @@ export type JobProgress = {
 
 const KEPT_LAYERS = 12;
 const KEPT_WARNINGS = 20;
+const KEPT_NOTES = 200;
 
 const StateChange = z.object({ to: z.string(), statusText: z.string().catch("") });
 
@@ -58,6 +61,7 @@ export const NO_PROGRESS: JobProgress = {
 	lastSequence: 0,
 	attempt: null,
 	states: [],
+	notes: [],
 	stages: freshStages(),
 	layers: [],
 	layerCount: 0,
@@ -82,6 +86,10 @@ export function foldEvent(before: JobProgress, row: JobEventRecord): JobProgress
 	if (row.kind === "state") {
 		const change = StateChange.safeParse(row.body);
 		if (!change.success) return progress;
+		const last = progress.states.at(-1);
+		if (last?.state === change.data.to) {
+			return { ...progress, notes: [...progress.notes.slice(1 - KEPT_NOTES), change.data.statusText] };
+		}
 		return {
 			...progress,
 			states: [...progress.states, { state: change.data.to, at: row.at, statusText: change.data.statusText }],
@@ -96,6 +104,7 @@ export function foldEvent(before: JobProgress, row: JobEventRecord): JobProgress
 			{
 				...progress,
 				attempt: event.fence,
+				notes: [],
 				stages: freshStages(),
 				layers: [],
 				layerCount: 0,

@@ -40,6 +40,21 @@ test("a repo's page shows its card, files and model tree, and runs nothing from 
 	assert.match(absent.text, /<h1>404<\/h1>/);
 });
 
+test("a page leaves comments of the source out and folds sections, with nothing else of raw HTML", async (context) => {
+	const hub = await testHub(context);
+	await createRepo(hub, "lab/model");
+	const base = `${hub.url}/api/models/lab/model/discussions`;
+	const folded = "<details>\n<summary>More</summary>\n\n| a |\n|---|\n| 1 |\n\n</details>";
+	const description = `Before <!-- one\ntwo --> after\n\n<!-- {"trailer":1} -->\n\n${folded}\n\n<details open onclick="x">`;
+	await call(base, { token: STRANGER, body: { title: "Title", description } });
+
+	const page = await call(`${hub.url}/lab/model/discussions/1`);
+
+	assert.doesNotMatch(page.text, /trailer|one\s+two/);
+	assert.match(page.text, /<details>\s*<summary>More<\/summary>\s*<table>[\s\S]*<\/table>\s*<\/details>/);
+	assert.doesNotMatch(page.text, /<details open/);
+});
+
 test("a discussion's page shows comments as safe Markdown and every event", async (context) => {
 	const hub = await testHub(context);
 	await createRepo(hub, "lab/model");

@@ -26,9 +26,10 @@ export const publishStep: Step = async (context, work) => {
 				return { variant, manifest: variant.manifest, directory: files.directoryOf(variant) };
 			});
 			const ours = new Set(group.map((variant) => variant.id));
-			const siblings = (await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true })).filter(
-				(sibling) => !ours.has(sibling.id),
-			);
+			const publishedBefore = await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true });
+			// The job's other variants are verified and follow within seconds: a card that left them out would stay so.
+			const others = verified.filter((variant) => !publishedBefore.some(({ id }) => id === variant.id));
+			const siblings = [...publishedBefore, ...others].filter((sibling) => !ours.has(sibling.id));
 			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings });
 			await database.transaction(async (tx) => {
 				const note = publication.ok

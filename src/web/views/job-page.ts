@@ -191,6 +191,11 @@ function warningsPart({ progress }: JobView): Html | null {
 	)}</ul>`;
 }
 
+function notesPart({ progress }: JobView): Html | null {
+	if (progress.notes.length === 0) return null;
+	return html`<h2>How it was checked</h2><ul class="plain">${progress.notes.map((note) => html`<li>${note}</li>`)}</ul>`;
+}
+
 /** One sentence for assistive technology: bars are not read out by themselves. */
 function announcement({ job, progress }: JobView): string {
 	const running = progress.stages.find((stage) => stage.status === "started");
@@ -213,6 +218,7 @@ export function jobParts(view: JobView): Readonly<Record<string, string>> {
 		"part-layers": layersPart(view).markup,
 		"part-metrics": metricsPart(view).markup,
 		"part-variants": variantsPart(view).markup,
+		"part-notes": (notesPart(view) ?? none).markup,
 		"part-warnings": (warningsPart(view) ?? none).markup,
 		"part-announcement": html`${announcement(view)}`.markup,
 	};
@@ -238,6 +244,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 <div id="part-metrics">${part("part-metrics")}</div>
 <h2>Variants</h2>
 <div id="part-variants">${part("part-variants")}</div>
+<div id="part-notes">${part("part-notes")}</div>
 <div id="part-warnings">${part("part-warnings")}</div>
 <p class="quiet"><small>Job <code>${job.id}</code>. <span id="live-note">${live ? "Reload to see how it goes on." : ""}</span></small></p>
 </div>`;
