@@ -147,8 +147,8 @@ class CompressedTensorsContainer:
     def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
         """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact.
 
-        ``from_pretrained`` rounds the products of a mixture's experts to the folder's own type whatever it is asked
-        for; there the library's decompressor is called on every tensor instead.
+        Parts of some models keep the folder's own type whatever ``from_pretrained`` is asked for: a mixture's experts,
+        GPT-NeoX's output layer. There the library's decompressor is called on every tensor instead.
         """
         names = _tensor_names(directory)
         if any(is_expert(name.rpartition(".")[0]) for name in names):
@@ -156,6 +156,8 @@ class CompressedTensorsContainer:
         model = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
+        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters()):
+            return self._decoded_model(directory, names, device)
         return TorchReferenceModel(model.to(device))
 
     def _decoded_model(self, directory: Path, names: set[str], device: str) -> ReferenceModel:
