@@ -148,6 +148,11 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 			const { checkConfiguration } = await import("./cli/config-check.ts");
 			return checkConfiguration({ path: configurationPath, json }, terminal);
 		}
+		case "watch": {
+			const { watch } = await import("./cli/watch.ts");
+			const [action = "", ...names] = line.operands;
+			return await watch({ action, names, configurationPath, json }, terminal);
+		}
 		case "doctor": {
 			const { doctor } = await import("./cli/doctor.ts");
 			return await doctor({ configurationPath, json }, terminal);

@@ -11,7 +11,16 @@ type OptionDescription = {
 	readonly summary: string;
 };
 
-export type CliCommandName = "serve" | "demo" | "local-hub" | "quantize" | "verify" | "config" | "doctor" | "help";
+export type CliCommandName =
+	| "serve"
+	| "demo"
+	| "local-hub"
+	| "quantize"
+	| "verify"
+	| "watch"
+	| "config"
+	| "doctor"
+	| "help";
 
 export type CliCommand = {
 	readonly name: CliCommandName;
@@ -137,6 +146,15 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			help: HELP,
 		},
 		examples: ["yaqa-bot verify yaqa-bot/model-YAQA-GGUF", "yaqa-bot verify quantized/model/gguf-q4_0"],
+	},
+	{
+		name: "watch",
+		operands: "add|remove|list [NAME …]",
+		minimumOperands: 1,
+		maximumOperands: 100,
+		summary: "Change or show what is watched: users, organisations, models; and the Hub's webhook with it.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot watch add my-org someone/their-model", "yaqa-bot watch list --json"],
 	},
 	{
 		name: "config",

@@ -65,7 +65,7 @@ export function renderStatus(
 			[
 				"| variant | state | commit | size | KL to the original, nats a token | repo |",
 				"|---|---|---|---:|---:|---|",
-				...current.slice(0, MAXIMUM_ROWS).map((variant) => row(variant, hubUrl)),
+				...current.slice(0, MAXIMUM_ROWS).map((variant) => row(variant, hubUrl, status.jobs[0]?.sourceSha ?? null)),
 			].join("\n"),
 		);
 		if (current.length > MAXIMUM_ROWS) parts.push(`The first ${MAXIMUM_ROWS} of ${current.length} variants.`);
@@ -89,7 +89,8 @@ export function renderStatus(
 		);
 	}
 	parts.push(
-		`KL is measured on held-out text with the files as published; every repo's card has the error bars and the comparison with plain rounding and GPTQ at the same size. To ask for a variant, comment \`@${botName} quantize 8bit gguf\` in a discussion of this repo.`,
+		`KL is measured on held-out text with the files as published; every repo's card has the error bars and the comparison with plain rounding and GPTQ at the same size. To ask for a variant, comment \`@${botName} quantize 8bit gguf\` in a discussion of this repo; \`@${botName} help\` says more.`,
+		"Whoever may close this discussion can tell the bot to leave new commits alone: closed, it stays silent; opened again, it goes on.",
 	);
 	const body = parts.join("\n\n");
 	const fitted =
@@ -111,14 +112,16 @@ function currentVariants(variants: SourceStatusView["variants"]): SourceStatusVi
 	);
 }
 
-function row(variant: SourceStatusView["variants"][number], hubUrl: string): string {
+/** `newest`: the commit that was looked at last; what stands for another one is marked. */
+function row(variant: SourceStatusView["variants"][number], hubUrl: string, newest: string | null): string {
 	const { recipe, state, sourceSha, targetRepo, manifest } = variant;
 	const shown = state === "published" && manifest !== null ? published(manifest) : null;
+	const old = state === "published" && newest !== null && newest !== sourceSha ? ", of an older commit" : "";
 	const rounding = manifest === null || shown === null ? "" : `, ${QUANTIZER_NAMES[manifest.quantizer]}`;
 	const size = shown === null ? "" : formatBytes(shown.bytes);
 	const kl = shown === null ? "" : `${formatEstimate(shown.report.klNats)}${rounding}`;
 	const repo = state === "published" ? `[${markdownText(targetRepo)}](${hubUrl}/${targetRepo})` : "";
-	return `| ${markdownCode(recipe)} | ${VARIANT_STATES[state]} | \`${sourceSha.slice(0, 8)}\` | ${size} | ${kl} | ${repo} |`;
+	return `| ${markdownCode(recipe)} | ${VARIANT_STATES[state]}${old} | \`${sourceSha.slice(0, 8)}\` | ${size} | ${kl} | ${repo} |`;
 }
 
 function jobLink(id: string, publicUrl: string | null): string {
