@@ -29,7 +29,7 @@ function optionsFor(place: RemotePlace, gitHub: FakeGitHub): GitHubActionsOption
 			repository: gitHub.repository,
 			appId: gitHub.appId,
 			privateKey: gitHub.privateKey,
-			timeoutMilliseconds: 1500,
+			timeoutMilliseconds: 3000,
 		}),
 		workflow: "quantize.yml",
 		ref: "main",

@@ -88,7 +88,7 @@ export async function startRemotePlace(
 	const access = (token: string) => ({
 		hubUrl: hub.url,
 		accessToken: token,
-		fetch: createHubFetch({ hubUrl: hub.url, timeoutMilliseconds: 1500 }),
+		fetch: createHubFetch({ hubUrl: hub.url, timeoutMilliseconds: 3000 }),
 	});
 	return {
 		hub,
