@@ -1,8 +1,7 @@
 """Train the small models that the KL benchmark uses beside the demo model.
 
 Each is another architecture on other text: the Python standard library's source, and its documentation strings.
-Training is bounded by wall-clock time, so the weights differ from machine to machine; the ones in
-``benchmarks/models`` are what the published figures were measured on.
+Training is bounded by wall-clock time, so the weights, and the figures taken on them, differ from run to run.
 
     python benchmarks/train_models.py --model qwen3-code --minutes 40 --output benchmarks/models
 """
