@@ -1,4 +1,4 @@
-import { COMMANDS } from "../../commands/command-table.ts";
+import { COMMANDS, QUANTIZE_OPTIONS } from "../../commands/command-table.ts";
 import { RECIPE_NAMES } from "../../protocol/recipe.ts";
 import { html } from "../html.ts";
 import { type PageContext, renderPage } from "./layout.ts";
@@ -17,6 +17,14 @@ ${command.examples.map((example) => html`<tr><td><code>@${context.botName} ${exa
 </tbody></table></div></section>
 `,
 )}
+<h2 id="options">Options of quantize and plan</h2>
+<div class="scroll"><table><caption>Written as option=value, in any order</caption>
+<thead><tr><th scope="col">Option</th><th scope="col">What it says</th></tr></thead><tbody>
+${QUANTIZE_OPTIONS.map(
+	(option) =>
+		html`<tr><th scope="row"><code>${option.key}${option.value === "" ? "" : `=${option.value}`}</code></th><td>${option.meaning}</td></tr>`,
+)}
+</tbody></table></div>
 <h2 id="recipes">Recipes</h2>
 <div class="scroll"><table><caption>A recipe is a name, with options after commas: w4a16,group=32</caption>
 <thead><tr><th scope="col">Recipe</th><th scope="col">Container</th><th scope="col" class="number">Bits</th><th scope="col" class="number">Stored bits a weight</th><th scope="col">Group</th></tr></thead><tbody>
