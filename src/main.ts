@@ -130,6 +130,23 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 				{ terminal, signal: signalOfTheProcess(terminal), clock: systemClock, log: logToStderr() },
 			);
 		}
+		case "plan": {
+			const { plan } = await import("./cli/plan.ts");
+			return await plan(
+				{
+					repo: line.operands[0] ?? "",
+					revision: line.text("revision"),
+					variants: line.text("variants"),
+					configurationPath,
+					json,
+				},
+				terminal,
+			);
+		}
+		case "approve": {
+			const { approve } = await import("./cli/approve.ts");
+			return await approve({ job: line.operands[0] ?? "", configurationPath, json }, terminal);
+		}
 		case "verify": {
 			const { verify } = await import("./cli/verify.ts");
 			return await verify(

@@ -16,6 +16,8 @@ export type CliCommandName =
 	| "demo"
 	| "local-hub"
 	| "quantize"
+	| "plan"
+	| "approve"
 	| "verify"
 	| "watch"
 	| "config"
@@ -127,6 +129,30 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			"yaqa-bot quantize demo/model --recipe gguf:q4_0 --recipe w4a16,group=32",
 			"yaqa-bot quantize owner/model -r gguf:q8_0 -o out --json",
 		],
+	},
+	{
+		name: "plan",
+		operands: "REPO",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Say what quantizing a Hub repo needs and costs, machine by machine; starts nothing.",
+		options: {
+			revision: { type: "string", value: "REVISION", summary: "branch or commit (main)" },
+			variants: { type: "string", value: "N", summary: "how many variants (as many as watch.recipes has)" },
+			config: CONFIG,
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: ["yaqa-bot plan owner/model", "yaqa-bot plan owner/model --variants 1 --json"],
+	},
+	{
+		name: "approve",
+		operands: "JOB",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Let a job run that waits because it costs more than budget.approvalUsd.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot approve 0b8d3c1e-5f0a-4a3e-9d53-2f6f0c7a9b11"],
 	},
 	{
 		name: "verify",

@@ -14,6 +14,7 @@ import { openDatabase } from "../db/open-database.ts";
 import { conditionalFetch } from "../hub/conditional-fetch.ts";
 import { listHeads } from "../hub/list-heads.ts";
 import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
+import { createPlanner } from "../jobs/plan-for-request.ts";
 import { createLog, type Log } from "../log.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
 import { createEngine, type Engine } from "../queue/engine.ts";
@@ -26,6 +27,7 @@ import { problemLine } from "./config-check.ts";
 import { createRunner } from "./create-runner.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
+import { configuredMachines, measuredRates } from "./machines.ts";
 import { programVersion } from "./project-paths.ts";
 import { keepPolling, keepWebhook } from "./stay-reachable.ts";
 import type { Terminal } from "./terminal.ts";
@@ -59,6 +61,10 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 		database,
 		configuration,
 		runner,
+		planner: async () => {
+			const machines = await configuredMachines(configuration, reader);
+			return machines === null ? null : createPlanner(configuration, machines, await measuredRates(database.handle));
+		},
 		clock: systemClock,
 		log,
 		ports: (requests) =>

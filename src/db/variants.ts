@@ -307,3 +307,25 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 		}
 	});
 }
+
+/** The newest measured variants, with what their manifests do not say: the source's size, how many the job made. */
+export async function listMeasured(
+	handle: Handle,
+	limit: number,
+): Promise<readonly { readonly manifest: Manifest; readonly parameters: number; readonly variants: number }[]> {
+	const rows = await handle
+		.selectFrom("variants")
+		.innerJoin("jobs", "jobs.id", "variants.job_id")
+		.select([
+			"variants.manifest",
+			sql<number | null>`(jobs.facts->>'parameters')::float8`.as("parameters"),
+			sql<number>`(select count(*)::int from variants as other where other.job_id = jobs.id)`.as("count"),
+		])
+		.where("variants.state", "=", "published")
+		.orderBy("variants.published_at", "desc")
+		.limit(limit)
+		.execute();
+	return rows.flatMap(({ manifest, parameters, count }) =>
+		manifest === null || parameters === null ? [] : [{ manifest: manifest as Manifest, parameters, variants: count }],
+	);
+}

@@ -22,7 +22,7 @@ export type JobsContext = {
 	readonly ports: Ports;
 	readonly runner: Runner;
 	/** Estimates jobs on the machines there are; `null` where nobody asks. Machines are looked up anew each time. */
-	readonly planner?: (() => Promise<Planner>) | null;
+	readonly planner?: (() => Promise<Planner | null>) | null;
 	readonly newId: () => string;
 	/** Names this process in leases. */
 	readonly owner: string;

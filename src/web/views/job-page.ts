@@ -70,6 +70,7 @@ function headPart({ job, now }: JobView): Html {
 <div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>
 <div><dt>${ended ? "Took" : "Running for"}</dt><dd>${seconds === null ? "not started" : formatSeconds(seconds)}</dd></div>
 <div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
+${job.planText != null && html`<div><dt>Plan</dt><dd>${job.planText}</dd></div>`}
 </dl>`;
 }
 

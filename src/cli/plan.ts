@@ -1,0 +1,96 @@
+import { loadConfiguration } from "../config/load.ts";
+import { createPlanner } from "../jobs/plan-for-request.ts";
+import { type Hardware, usd } from "../jobs/planner.ts";
+import { recipesOfRules } from "../jobs/watch-rules.ts";
+import { inspectSource } from "../verify/inspect-source.ts";
+import { problemLine } from "./config-check.ts";
+import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { readAccess } from "./hub-access.ts";
+import { configuredMachines, hubMachines } from "./machines.ts";
+import { printable, type Terminal, table } from "./terminal.ts";
+
+export type PlanOptions = {
+	readonly repo: string;
+	readonly revision: string | null;
+	/** How many variants; the configuration's recipes when `null`. */
+	readonly variants: string | null;
+	readonly configurationPath: string | null;
+	readonly json: boolean;
+};
+
+/** `yaqa-bot plan`: what a repo's job needs and costs, machine by machine. Starts nothing. */
+export async function plan(options: PlanOptions, terminal: Terminal): Promise<ExitCode> {
+	const refuse = (message: string, code: ExitCode): ExitCode => {
+		terminal.err(`${printable(message)}\n`);
+		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return code;
+	};
+	const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
+	if (!loaded.ok) return refuse(loaded.problems.map(problemLine).join("\n"), EXIT_CODES.usage.code);
+	const { configuration, secrets } = loaded;
+	const { repo } = options;
+	const wanted = options.variants ?? String(recipesOfRules(configuration.watch, repo).length);
+	if (!/^[1-9]\d?$/.test(wanted)) return refuse("--variants is a number from 1 to 99.", EXIT_CODES.usage.code);
+	const hub = readAccess(configuration, secrets);
+	const inspection = await inspectSource({
+		...hub,
+		repo,
+		revision: options.revision ?? "main",
+		limits: { maximumWeightBytes: Number.MAX_SAFE_INTEGER },
+	});
+	if (!inspection.ok) {
+		return refuse(`${inspection.refusal.message} ${inspection.refusal.remedy}`, EXIT_CODES.refused.code);
+	}
+	const machines: Hardware[] = [
+		...((await configuredMachines({ ...configuration, runner: { ...configuration.runner, kind: "local" } }, hub)) ??
+			[]),
+	];
+	try {
+		machines.push(...(await hubMachines(hub)));
+	} catch (error) {
+		terminal.err(
+			`The Hub's machines cannot be listed: ${error instanceof Error ? printable(error.message) : "unknown reason"}\n`,
+		);
+	}
+	const { facts } = inspection;
+	const request = { facts, variants: Number(wanted), sketchReused: false };
+	const planned = createPlanner(configuration, machines, [])(request);
+	const rows = planned.estimates.map((one) => ({
+		runner: one.hardware.runner,
+		flavour: one.hardware.flavour,
+		title: one.hardware.title,
+		fits: one.fits,
+		neededBytes: one.neededBytes,
+		availableBytes: Math.floor(one.availableBytes),
+		minutes: Number(one.minutes.toFixed(1)),
+		microUsd: one.microUsd,
+	}));
+	const gibibytes = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
+	const people = (text: string) => (options.json ? terminal.err(text) : terminal.out(text));
+	people(
+		`${printable(repo)} at ${facts.sha.slice(0, 7)}: ${facts.architecture}, ${facts.parameters} parameters, ${wanted} variants\n\n`,
+	);
+	people(
+		`${table(
+			[
+				["Runner", "Machine", "Needs GiB", "Has GiB", "Minutes", "Cost", ""],
+				...rows.map((row) => [
+					row.runner,
+					printable(row.title),
+					gibibytes(row.neededBytes),
+					gibibytes(row.availableBytes),
+					row.minutes.toFixed(1),
+					row.microUsd === 0 ? "none" : usd(row.microUsd),
+					row.fits ? "" : "too small",
+				]),
+			],
+			[2, 3, 4, 5],
+		)}\n\n${printable(planned.text)}\n`,
+	);
+	if (options.json) {
+		terminal.out(
+			`${JSON.stringify({ ok: planned.choice !== null, repo, sha: facts.sha, parameters: facts.parameters, text: planned.text, choice: planned.choice === null ? null : { runner: planned.choice.hardware.runner, flavour: planned.choice.hardware.flavour }, machines: rows })}\n`,
+		);
+	}
+	return planned.choice === null ? EXIT_CODES.failed.code : EXIT_CODES.ok.code;
+}
