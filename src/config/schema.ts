@@ -282,13 +282,7 @@ const Runner = z.strictObject({
 		.describe("A run whose processes hold more resident memory is ended. Absent: no limit."),
 	threads: z.int().min(1).max(1024).nullable().default(null).describe("CPU threads of a run. Absent: all cores."),
 	device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
-	concurrency: z
-		.int()
-		.min(1)
-		.max(64)
-		.nullable()
-		.default(null)
-		.describe("Runs at the same time; further jobs wait. Absent: one a GPU, or one."),
+	concurrency: z.int().min(1).max(64).default(1).describe("Runs at the same time; further jobs wait."),
 	attempts: z.int().min(1).max(10).default(3).describe("How often a run that vanished is tried before the job fails."),
 	graceSeconds: z.int().min(0).max(600).default(10).describe("Between SIGTERM and SIGKILL when a run is cancelled."),
 });

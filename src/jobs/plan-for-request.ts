@@ -36,7 +36,12 @@ export function createPlanner(
 
 /** Why a plan is not carried out, or `null`. */
 export function refusalOfPlan(plan: Plan, budget: Configuration["budget"]): Refusal | null {
-	if (plan.choice === null) return plan.refusal;
+	if (plan.choice === null) {
+		// The estimate of memory is rough. A try on a machine of one's own costs nothing and fails with the measured
+		// reason; on a rented one it costs money.
+		const canTryForNothing = plan.estimates.some(({ hardware }) => hardware.microUsdPerMinute === 0);
+		return canTryForNothing ? null : plan.refusal;
+	}
 	const { microUsd } = plan.choice;
 	if (budget.perJobUsd === null || microUsd <= budget.perJobUsd * 1e6) return null;
 	return {

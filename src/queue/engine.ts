@@ -9,7 +9,6 @@ import type { JobsContext, Work } from "../jobs/context.ts";
 import type { Ports, RecordRequest } from "../jobs/ports.ts";
 import { type PreviewRequest, previewRequest } from "../jobs/preview.ts";
 import type { DeliveryRecord } from "../jobs/records.ts";
-import { runnerSlots } from "../jobs/runner-slots.ts";
 import { approveJob, cancelJob, type JobChange, recordRequest, retryJob } from "../jobs/service.ts";
 import { type SweepReport, sweep } from "../jobs/sweep.ts";
 import type { Log } from "../log.ts";
@@ -137,7 +136,7 @@ export function createEngine(options: EngineOptions): Engine {
 	}
 
 	async function startWorkers(opened: MessageQueue): Promise<void> {
-		const concurrency = runnerSlots(context);
+		const concurrency = context.configuration.runner.concurrency;
 		const work = (name: string, atOnce: number, handler: (data: object) => Promise<void>, batch = 1) =>
 			opened.work(name, { concurrency: atOnce, batch }, handler);
 		await work("deliver", 2, deliverHandler(context));

@@ -16,8 +16,6 @@ export type Observation =
  */
 export type Runner = {
 	readonly name: string;
-	/** Runs that it takes at the same time, where it knows by itself. */
-	readonly slots?: number;
 	/** Starts the run for `spec.job` at `spec.fence`, or finds it. The handle is what the database keeps. */
 	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
 	/** The handle of the run that `dispatch` started for this attempt, if it did: for a caller that died before it kept it. */

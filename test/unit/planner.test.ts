@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { holdOf, lineText, monthStart } from "../../src/jobs/admission.ts";
+import { refusalOfPlan } from "../../src/jobs/plan-for-request.ts";
 import { type Hardware, type JobWorkload, memoryOf, planJob, usd, workOf } from "../../src/jobs/planner.ts";
 
 const GIB = 1024 ** 3;
@@ -62,6 +63,14 @@ test("what fits nowhere, and no machine at all, is refused with who can help", (
 	assert.equal(huge.refusal?.code, "too-large");
 	assert.match(huge.text, /the largest machine, 4 × L40S of hf-jobs, has .* Whoever runs the bot/);
 	assert.match(planJob(workload(1), []).text, /no machine/);
+});
+
+test("an estimate that is too large stops a job on rented machines only", () => {
+	const budget = { perJobUsd: null, perMonthUsd: null, approvalUsd: null, runsPerNamespacePerDay: null };
+	const own: Hardware = { ...T4, runner: "local", microUsdPerMinute: 0 };
+
+	assert.equal(refusalOfPlan(planJob(workload(400), ALL), budget)?.code, "too-large");
+	assert.equal(refusalOfPlan(planJob(workload(400), [own]), budget), null);
 });
 
 test("a stored sketch saves its stage, more variants cost more, larger models too", () => {

@@ -6,7 +6,6 @@ import { holdOf, lineText, monthStart } from "../admission.ts";
 import { later } from "../context.ts";
 import { jobSpecOf, sketchFingerprint } from "../job-spec-of.ts";
 import type { JobRecord } from "../records.ts";
-import { runnerSlots } from "../runner-slots.ts";
 import { workFolders } from "../work-folders.ts";
 import { advance, advanceIn, type Step, type StepContext } from "./step-context.ts";
 
@@ -37,7 +36,7 @@ async function takeSlot(context: StepContext, job: JobRecord, runAttempts: numbe
 			// A ceiling that was raised is noticed before the hold ends.
 			return { ok: false, statusText: hold.statusText, seconds: Math.min(LONGEST_HOLD_SECONDS, seconds) };
 		}
-		const free = runnerSlots(context) - (await countRuns(tx, runner.name, job.id));
+		const free = context.configuration.runner.concurrency - (await countRuns(tx, runner.name, job.id));
 		const ahead = (await jobsAhead(tx, job.id, now)) ?? 0;
 		if (ahead >= free) return { ok: false, statusText: lineText(ahead), seconds: WAIT_SECONDS };
 		const dispatching = await advanceIn(tx, context, job, "dispatch", {

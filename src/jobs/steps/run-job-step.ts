@@ -15,7 +15,6 @@ import { assertNever, PermanentError, type Refusal, RetryableError } from "../..
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import type { JobRecord, JobState } from "../records.ts";
-import { runnerSlots } from "../runner-slots.ts";
 import { isFinished, type StepName, stepOf } from "../transitions.ts";
 import { announceStep } from "./announce.ts";
 import { stopRun } from "./clean-up-job.ts";
@@ -256,7 +255,7 @@ async function dropLate(context: JobsContext, work: JobWork, step: StepName): Pr
 /** Wakes as many of those in line as there are free slots. */
 export async function wakeLine(context: JobsContext, now: Date): Promise<void> {
 	const { handle } = context.database;
-	const free = runnerSlots(context) - (await countRuns(handle, context.runner.name, null));
+	const free = context.configuration.runner.concurrency - (await countRuns(handle, context.runner.name, null));
 	for (const id of await wakeNextInLine(handle, now, free)) {
 		await context.wake({ kind: "step", step: "dispatch", jobId: id, runner: "" }, now);
 	}
