@@ -378,7 +378,15 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 					log.warn("A run's log could not be kept", { handle, error });
 				}
 			}
-			await rm(files.folder, { recursive: true, force: true });
+			// Two clean-ups may meet here, or a cancel that is about to leave its mark: out of the way first, in one step,
+			// so that nothing appears in a folder that is being emptied.
+			const doomed = `${files.folder}.discarded`;
+			try {
+				await rename(files.folder, doomed);
+			} catch (error) {
+				if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+			}
+			await rm(doomed, { recursive: true, force: true });
 		},
 	};
 }
