@@ -165,7 +165,8 @@ export const MISREAD = "**I did not understand**";
 
 export function renderHelpHint(context: ReplyContext): string {
 	const page = context.siteUrl === null ? "" : ` All of it is on the [help page](${context.siteUrl}/help).`;
-	return `${nextStep(context, "help", "What I understand")}${page}`;
+	const most = nextStep(context, "quantize 8bit gguf", "Most people write something like");
+	return `${most} ${nextStep(context, "help", "What else I understand")}${page}`;
 }
 
 export function renderInvalid(context: ReplyContext, command: ParsedCommand & { readonly kind: "invalid" }): string {
