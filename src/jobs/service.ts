@@ -128,7 +128,10 @@ async function recordRefusal(
 	const now = context.clock.now();
 	// Somebody else's quantized upload in a watched namespace is nothing to complain of.
 	// An owner who said no wants no discussion about it.
-	const isSilent = isAutomatic(input.kind) && (refusal.code === "already-quantized" || refusal.code === "opted-out");
+	const isSilent =
+		(isAutomatic(input.kind) && (refusal.code === "already-quantized" || refusal.code === "opted-out")) ||
+		// A sweep may pass between the making of a repo and its first upload: nobody pushed anything to answer.
+		(input.kind === "sweep" && refusal.code === "empty-repo");
 	let job: JobRecord | null = null;
 	let created = false;
 	if (sha !== null && !isSilent) {

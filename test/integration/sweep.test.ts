@@ -65,6 +65,30 @@ await onEveryDatabase((databases, name) => {
 			assert.equal((await listJobs(database.handle, { sourceRepo: "acme/bad" })).items.length, 1);
 		});
 
+		test("an empty repo that only a sweep passed by is left in peace; one that was pushed to is told why", async () => {
+			const [bot] = bots;
+			assert.ok(bot !== undefined);
+			const empty = { code: "empty-repo", message: "There are no files.", remedy: "Push a model." } as const;
+			world.setHead("acme/fresh", shaOf("fresh"));
+			world.setRefusal("acme/fresh", empty);
+			await bot.engine.sweepNow();
+			assert.equal((await listJobs(database.handle, { sourceRepo: "acme/fresh" })).items.length, 0);
+
+			world.setHead("acme/readme", shaOf("readme"));
+			world.setRefusal("acme/readme", empty);
+			const delivery = {
+				source: "hub",
+				dedupeKey: "readme",
+				receivedAt: new Date(),
+				body: push("acme/readme"),
+			} as const;
+			await bot.engine.storeDelivery(delivery);
+			const job = await until("the refusal", async () => {
+				return (await listJobs(database.handle, { sourceRepo: "acme/readme" })).items[0] ?? null;
+			});
+			assert.equal(job.refusal?.code, "empty-repo");
+		});
+
 		test("the owner's word in the repo: no, other recipes, or a file that cannot be read", async () => {
 			const [bot] = bots;
 			assert.ok(bot !== undefined);
