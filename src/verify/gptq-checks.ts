@@ -4,8 +4,9 @@ import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
-import { allFinite, openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
-import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
+import { checkPackedLinears } from "./packed-linears.ts";
+import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
+import type { TensorInfo } from "./safetensors-header.ts";
 
 const QuantizationConfig = z.looseObject({
 	quant_method: z.literal("gptq"),
@@ -38,30 +39,9 @@ export async function checkGptq(directory: string, manifest: Manifest, recipe: R
 			`${file} says ${told.bits} bits and groups of ${told.group_size}, the recipe ${bits} and ${group}`,
 		);
 	}
-	const layers = new Set(manifest.layers.map((layer) => layer.name));
-	const names = new Set<string>();
-	let packed = 0;
-	for (const { path } of manifest.files) {
-		if (!path.endsWith(".safetensors")) continue;
-		const file = await openSafetensors(join(directory, path)).catch((error: unknown) => {
-			if (!(error instanceof SafetensorsHeaderError)) throw error;
-			throw new CheckFailure(`${path} is not a sound safetensors file: ${error.message}`);
-		});
-		try {
-			for (const tensor of file.header.tensors.values()) {
-				assertCheck(!names.has(tensor.name), `${tensor.name} is stored twice`);
-				names.add(tensor.name);
-				if (!tensor.name.endsWith(PACKED)) continue;
-				const layer = tensor.name.slice(0, -PACKED.length);
-				assertCheck(layers.has(layer), `${layer} is packed, but the manifest does not describe it`);
-				await checkLinear(file, tensor, layer, bits, group);
-				packed++;
-			}
-		} finally {
-			await file.close();
-		}
-	}
-	assertCheck(packed === layers.size, `${packed} linears are packed, the manifest describes ${layers.size}`);
+	const packed = await checkPackedLinears({ directory, manifest, suffix: PACKED }, (file, tensor, layer) =>
+		checkLinear(file, tensor, layer, bits, group),
+	);
 	return `GPTQ v1: ${packed} linears of ${bits} bits in groups of ${group}, scales finite, zero points in the middle, shapes agree`;
 }
 

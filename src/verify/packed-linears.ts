@@ -1,0 +1,41 @@
+import { join } from "node:path";
+import type { Manifest } from "../protocol/manifest.ts";
+import { assertCheck, CheckFailure } from "./manifest-checks.ts";
+import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
+import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
+
+/**
+ * Calls `check` for every packed tensor (a name that ends with `suffix`) of a folder's safetensors files and returns
+ * how many there are: the very linears that the manifest describes, no tensor stored twice.
+ */
+export async function checkPackedLinears(
+	request: { readonly directory: string; readonly manifest: Manifest; readonly suffix: string },
+	check: (file: SafetensorsFile, packed: TensorInfo, layer: string) => Promise<void>,
+): Promise<number> {
+	const { directory, manifest, suffix } = request;
+	const layers = new Set(manifest.layers.map((layer) => layer.name));
+	const names = new Set<string>();
+	let packed = 0;
+	for (const { path } of manifest.files) {
+		if (!path.endsWith(".safetensors")) continue;
+		const file = await openSafetensors(join(directory, path)).catch((error: unknown) => {
+			if (!(error instanceof SafetensorsHeaderError)) throw error;
+			throw new CheckFailure(`${path} is not a sound safetensors file: ${error.message}`);
+		});
+		try {
+			for (const tensor of file.header.tensors.values()) {
+				assertCheck(!names.has(tensor.name), `${tensor.name} is stored twice`);
+				names.add(tensor.name);
+				if (!tensor.name.endsWith(suffix)) continue;
+				const layer = tensor.name.slice(0, -suffix.length);
+				assertCheck(layers.has(layer), `${layer} is packed, but the manifest does not describe it`);
+				await check(file, tensor, layer);
+				packed++;
+			}
+		} finally {
+			await file.close();
+		}
+	}
+	assertCheck(packed === layers.size, `${packed} linears are packed, the manifest describes ${layers.size}`);
+	return packed;
+}
