@@ -164,12 +164,13 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 	const controller = new AbortController();
 	let stopAs = work.stopAs;
 	let isHeld = true;
-	const release = keepLease(async () => {
+	const renew = async () => {
 		const renewed = await renewLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) });
 		isHeld = renewed.held;
 		stopAs = renewed.stopAs;
 		if (!isHeld || (stopAs !== null && job.state !== "publishing")) controller.abort();
-	}, log);
+	};
+	const release = keepLease(renew, log);
 	const stepContext: StepContext = { ...context, owner, signal: controller.signal };
 
 	let result: StepResult | null = null;
@@ -181,6 +182,8 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 		}
 		result ??= await STEPS[step].step(stepContext, work);
 	} catch (error) {
+		// A call that slept past its lease fails on what its successor cleared away, before any heartbeat told it so.
+		await renew().catch((problem: unknown) => log.warn("A lease could not be renewed", { error: problem }));
 		if (error instanceof StaleJobError || !isHeld) {
 			await dropLate(context, work, step);
 		} else if (controller.signal.aborted && stopAs !== null) {
