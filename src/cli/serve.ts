@@ -117,6 +117,9 @@ function buildSite(settings: Settings, database: Database, engine: Engine, metri
 	return createApp({
 		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),
 		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
+		gitHubWebhookSecrets: [secrets.gitHubWebhookSecret, secrets.previousGitHubWebhookSecret].filter(
+			(secret) => secret !== null,
+		),
 		maxBodyBytes: configuration.server.maxBodyBytes,
 		hubUrl: configuration.hub.url,
 		botName: configuration.hub.mention,

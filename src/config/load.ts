@@ -147,6 +147,8 @@ function readSecrets(env: Environment): { secrets: Secrets; problems: Configurat
 		stagingToken: read("stagingToken"),
 		jobsToken: read("jobsToken"),
 		gitHubAppKey: read("gitHubAppKey"),
+		gitHubWebhookSecret: read("gitHubWebhookSecret"),
+		previousGitHubWebhookSecret: read("previousGitHubWebhookSecret"),
 	};
 	return { secrets, problems };
 }

@@ -16,6 +16,9 @@ export type Secrets = {
 	readonly jobsToken: string | null;
 	/** The private key of the GitHub App, PEM. */
 	readonly gitHubAppKey: string | null;
+	/** What GitHub signs the App's deliveries with. */
+	readonly gitHubWebhookSecret: string | null;
+	readonly previousGitHubWebhookSecret: string | null;
 };
 
 /** The environment variables that carry secrets, for help and `doctor`. */
@@ -28,6 +31,8 @@ export const SECRET_VARIABLES = {
 	stagingToken: ["YAQA_BOT_STAGING_TOKEN"],
 	jobsToken: ["YAQA_BOT_JOBS_TOKEN"],
 	gitHubAppKey: ["YAQA_BOT_GITHUB_APP_KEY"],
+	gitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET"],
+	previousGitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET_PREVIOUS"],
 } as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
 
 /** A header value: HTTP carries no other characters. */
@@ -51,4 +56,6 @@ export const secretSchemas = {
 		// Some secret stores take one line only.
 		.transform((text) => text.replaceAll("\\n", "\n"))
 		.refine((text) => /^-----BEGIN [A-Z ]*PRIVATE KEY-----\n/.test(text), "a private key in PEM form"),
+	gitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
+	previousGitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 } as const satisfies Readonly<Record<keyof Secrets, z.ZodType<string>>>;

@@ -25,6 +25,8 @@ export type JobWork = {
 	readonly announceVersion: number;
 	readonly announceDue: boolean;
 	readonly sideFailures: number;
+	/** When somebody last said that the run has news. */
+	readonly hintAt: Date | null;
 };
 
 type JobRow = Parameters<typeof jobOfRow>[0];
@@ -41,6 +43,7 @@ function workOfRow(row: JobRow): JobWork {
 		announceVersion: row.announce_version,
 		announceDue: row.announce_version > row.announced_version,
 		sideFailures: row.side_failures,
+		hintAt: row.hint_at,
 	};
 }
 
@@ -241,6 +244,22 @@ export async function leaseJob(
 		.returningAll()
 		.executeTakeFirst();
 	return row === undefined ? null : workOfRow(row);
+}
+
+/** Makes the look at a run due now, for everybody: `false` when the job is not running this attempt. */
+export async function hintRun(
+	handle: Handle,
+	hint: { readonly job: string; readonly fence: number; readonly now: Date },
+): Promise<boolean> {
+	const row = await handle
+		.updateTable("jobs")
+		.set((eb) => ({ hint_at: hint.now, next_step_at: eb.fn("least", [eb.ref("next_step_at"), eb.val(hint.now)]) }))
+		.where("id", "=", hint.job)
+		.where("fence", "=", hint.fence)
+		.where("state", "=", "running")
+		.returning("id")
+		.executeTakeFirst();
+	return row !== undefined;
 }
 
 /** Who works on a job at present, as far as the rows know. */

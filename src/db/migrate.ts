@@ -2,6 +2,7 @@ import { type Kysely, sql } from "kysely";
 import { firstTables } from "./migrations/0001-first-tables.ts";
 import { leases } from "./migrations/0002-leases.ts";
 import { admission } from "./migrations/0003-admission.ts";
+import { runHints } from "./migrations/0004-run-hints.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -10,7 +11,7 @@ export type Migration = {
 	readonly statements: readonly string[];
 };
 
-export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission];
+export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
 const MIGRATION_LOCK = 7_919_040_521;

@@ -76,6 +76,8 @@ export type JobsTable = {
 	approved: Generated<boolean>;
 	/** Out of line until then: a ceiling or a quota bars it. */
 	held_until: NullableTime;
+	/** When somebody last said that the run has news. */
+	hint_at: NullableTime;
 	created_at: Time;
 	updated_at: Time;
 	started_at: NullableTime;

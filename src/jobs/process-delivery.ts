@@ -1,8 +1,10 @@
 import { leaseDelivery, settleDelivery } from "../db/deliveries.ts";
+import { hintRun } from "../db/jobs.ts";
 import { getStatusDiscussion } from "../db/status-discussions.ts";
 import { isTargetRepo } from "../db/variants.ts";
 import { assertNever, PermanentError, RetryableError } from "../errors.ts";
 import { type JobsContext, later } from "./context.ts";
+import { type GitHubEvent, readGitHubEvent } from "./github-event.ts";
 import { readHubEvent } from "./hub-event.ts";
 import type { DeliveryOutcome, DeliveryRecord } from "./records.ts";
 import { recordRequest } from "./service.ts";
@@ -48,9 +50,36 @@ async function handlePush(context: JobsContext, delivery: DeliveryRecord, repo: 
 	}
 }
 
-async function handle(context: JobsContext, delivery: DeliveryRecord): Promise<Settlement> {
+/** A run has news: it is looked at now instead of with the next poll. */
+async function handleRunEvent(context: JobsContext, event: Extract<GitHubEvent, { kind: "run" }>): Promise<Settlement> {
+	const { configuration, database, clock, runner } = context;
+	const { kind, githubActions } = configuration.runner;
+	if (kind !== "github-actions" || event.repository.toLowerCase() !== githubActions.repository?.toLowerCase()) {
+		return { outcome: "ignored", detail: "It is not about the repo that runs jobs." };
+	}
+	const { job, fence } = event.attempt;
+	const now = clock.now();
+	if (!(await hintRun(database.handle, { job, fence, now }))) {
+		return { outcome: "ignored", detail: `Attempt ${fence} of job ${job} is not under way.` };
+	}
+	await context.wake({ kind: "step", step: "poll", jobId: job, runner: runner.name }, now);
+	return { outcome: "accepted", detail: `Looked at the run of job ${job}.` };
+}
+
+async function handleGitHub(context: JobsContext, delivery: DeliveryRecord): Promise<Settlement> {
+	const event = readGitHubEvent(delivery.body);
+	switch (event.kind) {
+		case "ignored":
+			return { outcome: "ignored", detail: event.reason };
+		case "run":
+			return await handleRunEvent(context, event);
+		default:
+			return assertNever(event);
+	}
+}
+
+async function handleHub(context: JobsContext, delivery: DeliveryRecord): Promise<Settlement> {
 	const { configuration, ports } = context;
-	if (delivery.source !== "hub") return { outcome: "ignored", detail: "Nothing is done for this sender yet." };
 	const event = readHubEvent(delivery.body, configuration.watch.ref);
 	switch (event.kind) {
 		case "ignored":
@@ -88,7 +117,7 @@ export async function processDelivery(context: JobsContext, id: string): Promise
 	const leased = await leaseDelivery(database.handle, { id, owner, now, until: later(now, LEASE_SECONDS) });
 	if (leased === null) return;
 	try {
-		const settlement = await handle(context, leased.delivery);
+		const settlement = await (leased.delivery.source === "hub" ? handleHub : handleGitHub)(context, leased.delivery);
 		await settleDelivery(database.handle, { id, owner, ...settlement, nextAttemptAt: clock.now() });
 	} catch (error) {
 		const isKnown = error instanceof RetryableError;

@@ -7,9 +7,9 @@ import { type GitHubAccess, GitHubRequestError } from "../github/github-access.t
 import { listWorkflowRuns } from "../github/list-workflow-runs.ts";
 import type { WorkflowRun } from "../github/workflow-run.ts";
 import type { Log } from "../log.ts";
-import type { Attempt } from "./attempt.ts";
 import type { HubStaging } from "./hub-staging.ts";
 import { createRemoteRunner, type RemoteEngine, type RemoteRun, type RemoteRunnerOptions } from "./remote-runner.ts";
+import { runName } from "./run-name.ts";
 import type { Runner } from "./runner.ts";
 
 type Timing = Pick<
@@ -34,11 +34,6 @@ export const GITHUB_ACTIONS_TIMING: Timing = {
 	queueMilliseconds: 3_600_000,
 	cancelMilliseconds: 60_000,
 };
-
-/** As `run-name` in `workflows/quantize.yml` writes it. */
-export function runName(attempt: Attempt): string {
-	return `quant ${attempt.job} #${attempt.fence}`;
-}
 
 function ended(code: Refusal["code"], message: string, remedy: string, retryable: boolean): RemoteRun["state"] {
 	return { kind: "ended", refusal: { code, message, remedy }, retryable };

@@ -158,10 +158,11 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	}
 
 	/** As the engine sees it, asked anew when the last answer is too old. */
-	async function look(handle: string, fresh: boolean): Promise<RemoteRun | null> {
+	async function look(handle: string, notBefore: Date | null = null): Promise<RemoteRun | null> {
 		const memory = memoryOf(handle);
 		const { seen } = memory;
-		if (seen !== null && !fresh && now().getTime() - seen.at < pollMilliseconds) return seen.run;
+		const isFresh = seen !== null && now().getTime() - seen.at < pollMilliseconds;
+		if (seen !== null && isFresh && seen.at >= (notBefore?.getTime() ?? 0)) return seen.run;
 		const run = memory.id === null ? await find(parseAttempt(handle)) : await engine.get(memory.id);
 		if (run !== null) memory.id = run.id;
 		memory.seen = { run, at: now().getTime() };
@@ -277,10 +278,10 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			return null;
 		},
 
-		async observe(handle) {
+		async observe(handle, notBefore = null) {
 			const attempt = parseAttempt(handle);
 			const memory = memoryOf(handle);
-			const run = await look(handle, false);
+			const run = await look(handle, notBefore);
 			if (run !== null && !isOver(run)) {
 				const waited = now().getTime() - run.createdAt.getTime();
 				if (run.state.kind !== "queued" || waited < options.queueMilliseconds) return { status: "running" };
@@ -306,7 +307,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		async events(handle, after) {
 			const attempt = parseAttempt(handle);
 			const memory = memoryOf(handle);
-			const run = await look(handle, false);
+			const run = await look(handle);
 			if (run !== null && !isOver(run) && engine.readLog !== null) {
 				if (memory.stream === null) followLog(engine.readLog, run.id, attempt, memory, { pollMilliseconds, log });
 			} else if (!memory.complete) {

@@ -20,7 +20,8 @@ export type Runner = {
 	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
 	/** The handle of the run that `dispatch` started for this attempt, if it did: for a caller that died before it kept it. */
 	find(job: string, fence: number): Promise<string | null>;
-	observe(handle: string): Promise<Observation>;
+	/** `notBefore`: what was learned of the run before then is too old, since somebody said that it has news. */
+	observe(handle: string, notBefore?: Date | null): Promise<Observation>;
 	/** Events from the `after`th on (0 gives all); call again with the last one's number to go on. */
 	events(handle: string, after: number): Promise<readonly { readonly number: number; readonly event: RunnerEvent }[]>;
 	/** Ends the run and everything it started; returns when nothing of it is left. */

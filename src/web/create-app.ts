@@ -3,12 +3,14 @@ import express from "express";
 import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import { COMMANDS } from "../commands/command-table.ts";
+import { GitHubDelivery } from "../jobs/github-event.ts";
 import type { DeliveryRecord, JobRecord } from "../jobs/records.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
 import type { Log } from "../log.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import { siteAssets } from "./assets.ts";
 import { VARIANT_SORTS, type VariantQuery, type WebData } from "./data.ts";
+import { gitHubWebhook } from "./github-webhook.ts";
 import { createHealth, type HealthCheck } from "./health.ts";
 import { hubWebhook } from "./hub-webhook.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "./job-progress.ts";
@@ -26,6 +28,8 @@ import { sourcePage } from "./views/source-page.ts";
 export type WebOptions = {
 	readonly data: WebData;
 	readonly webhookSecrets: readonly string[];
+	/** What GitHub signs its deliveries with: current and previous. */
+	readonly gitHubWebhookSecrets: readonly string[];
 	readonly maxBodyBytes: number;
 	readonly hubUrl: string;
 	/** As people mention it, without `@`. */
@@ -78,15 +82,26 @@ const DeliveryHint = z.object({
 	repo: z.object({ name: z.string() }),
 });
 
+/** What it is about, as far as its body tells. */
+function subjectOf(delivery: DeliveryRecord): Pick<DeliverySummary, "event" | "repo"> {
+	if (delivery.source === "github") {
+		const { data } = GitHubDelivery.safeParse(delivery.body);
+		if (data === undefined) return { event: "github", repo: null };
+		const { action, repository } = data.payload;
+		return { event: `github ${data.event} ${action ?? ""}`.trim(), repo: repository?.full_name ?? null };
+	}
+	const { data } = DeliveryHint.safeParse(delivery.body);
+	if (data === undefined) return { event: delivery.source, repo: null };
+	return { event: `${data.event.scope} ${data.event.action}`, repo: data.repo.name };
+}
+
 function summarizeDelivery(delivery: DeliveryRecord): DeliverySummary {
-	const hint = DeliveryHint.safeParse(delivery.body);
 	return {
 		id: delivery.id,
 		receivedAt: delivery.receivedAt.toISOString(),
 		outcome: delivery.outcome,
 		detail: delivery.detail,
-		event: hint.success ? `${hint.data.event.scope} ${hint.data.event.action}` : delivery.source,
-		repo: hint.success ? hint.data.repo.name : null,
+		...subjectOf(delivery),
 	};
 }
 
@@ -150,16 +165,15 @@ export function createApp(options: WebOptions): WebApp {
 		response.set(SECURITY_HEADERS);
 		next();
 	});
-	app.use(
-		hubWebhook({
-			secrets: options.webhookSecrets,
-			maxBodyBytes: options.maxBodyBytes,
-			store: (delivery) => data.storeDelivery(delivery),
-			clock,
-			log,
-			onOutcome: metrics.countIngest,
-		}),
-	);
+	const ingest = {
+		maxBodyBytes: options.maxBodyBytes,
+		store: data.storeDelivery,
+		clock,
+		log,
+		onOutcome: metrics.countIngest,
+	};
+	app.use(hubWebhook({ ...ingest, secrets: options.webhookSecrets }));
+	app.use(gitHubWebhook({ ...ingest, secrets: options.gitHubWebhookSecrets }));
 	app.use(site.router);
 
 	app.get("/healthz", (_request, response) => {

@@ -18,7 +18,7 @@ export type VariantQuery = {
 };
 
 export type DeliveryInput = {
-	readonly source: "hub";
+	readonly source: DeliveryRecord["source"];
 	readonly dedupeKey: string;
 	readonly receivedAt: Date;
 	readonly body: unknown;

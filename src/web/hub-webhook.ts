@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import type { Request, Response, Router } from "express";
+import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { constantTimeEqual } from "./constant-time-equal.ts";
 import type { WebData } from "./data.ts";
+import { parseJson, readBody, refuseDelivery } from "./read-body.ts";
 
 /** What has to be there for a body to be a webhook's; everything else passes through to the step that reads it. */
 const WebhookBody = z.looseObject({
@@ -15,6 +16,9 @@ const WebhookBody = z.looseObject({
 
 const DELIVERY_ID = /^[\x21-\x7e]{1,200}$/;
 
+/** What became of a webhook request, for the metrics. */
+export type IngestOutcome = "stored" | "duplicate" | "unauthorized" | "too-large" | "malformed" | "failed";
+
 export type HubWebhookOptions = {
 	/** Current and, while it is being rotated, previous. Empty: nothing is accepted. */
 	readonly secrets: readonly string[];
@@ -22,26 +26,8 @@ export type HubWebhookOptions = {
 	readonly store: WebData["storeDelivery"];
 	readonly clock: Clock;
 	readonly log: Log;
-	readonly onOutcome: (outcome: "stored" | "duplicate" | "unauthorized" | "too-large" | "malformed" | "failed") => void;
+	readonly onOutcome: (outcome: IngestOutcome) => void;
 };
-
-function answer(response: Response, status: number, error: string): void {
-	// The body of a refused delivery was not read: the connection cannot be used again.
-	response.set("Connection", "close").status(status).json({ error });
-}
-
-/** `null`: more than `limit` bytes came. Chunked bodies have no length to look at first. */
-async function readBody(request: Request, limit: number): Promise<Buffer | null> {
-	const chunks: Buffer[] = [];
-	let received = 0;
-	for await (const chunk of request) {
-		const bytes: Buffer = Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
-		received += bytes.byteLength;
-		if (received > limit) return null;
-		chunks.push(bytes);
-	}
-	return Buffer.concat(chunks);
-}
 
 /**
  * `POST /webhooks/hub`. The secret is judged before a byte of the body is read, the body's size before it is held;
@@ -60,32 +46,25 @@ export function hubWebhook(options: HubWebhookOptions): Router {
 			log.warn("A webhook delivery was refused", {
 				reason: secrets.length === 0 ? "not set up" : given === "" ? "missing header" : "wrong header",
 			});
-			answer(response, 401, "The X-Webhook-Secret header is missing or is not the one this bot expects.");
-			return;
-		}
-		if (Number(request.get("content-length") ?? 0) > maxBodyBytes) {
-			onOutcome("too-large");
-			answer(response, 413, `A delivery has at most ${maxBodyBytes} bytes.`);
+			refuseDelivery(response, 401, "The X-Webhook-Secret header is missing or is not the one this bot expects.");
 			return;
 		}
 		const bytes = await readBody(request, maxBodyBytes);
 		if (bytes === null) {
 			onOutcome("too-large");
-			answer(response, 413, `A delivery has at most ${maxBodyBytes} bytes.`);
+			refuseDelivery(response, 413, `A delivery has at most ${maxBodyBytes} bytes.`);
 			return;
 		}
-		let json: unknown;
-		try {
-			json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-		} catch {
+		const json = parseJson(bytes);
+		if (json === undefined) {
 			onOutcome("malformed");
-			answer(response, 400, "The body is not JSON.");
+			refuseDelivery(response, 400, "The body is not JSON.");
 			return;
 		}
 		const body = WebhookBody.safeParse(json);
 		if (!body.success) {
 			onOutcome("malformed");
-			answer(
+			refuseDelivery(
 				response,
 				400,
 				"The body is not a webhook's: it needs event.action, event.scope, repo.type and repo.name.",

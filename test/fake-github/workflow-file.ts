@@ -21,6 +21,7 @@ export const WorkflowFile = z.strictObject({
 	jobs: z.record(
 		z.string(),
 		z.strictObject({
+			name: z.string(),
 			"runs-on": z.array(z.string()),
 			environment: z.string(),
 			"timeout-minutes": z.int(),

@@ -11,6 +11,7 @@ import { createMetrics } from "../../src/web/metrics.ts";
 
 export const NOW = new Date("2026-11-22T12:00:00.000Z");
 export const SECRET = "a long enough secret";
+export const GITHUB_SECRET = "a signing secret of GitHub";
 const SHA = "3f2c8b1d9e7a4c5b6d8f0e1a2b3c4d5e6f708192";
 
 let counter = 0;
@@ -220,6 +221,7 @@ export async function startSite(data: WebData, options: Partial<WebOptions> = {}
 	const site = createApp({
 		data,
 		webhookSecrets: [SECRET, "the previous secret"],
+		gitHubWebhookSecrets: [GITHUB_SECRET, "the previous signing secret"],
 		maxBodyBytes: 4096,
 		hubUrl: "http://hub.example",
 		botName: "yaqa-bot",

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { runName } from "../../src/runners/github-actions.ts";
+import { runName } from "../../src/runners/run-name.ts";
 import { fillIn, readWorkflow } from "../fake-github/workflow-file.ts";
 
 const folder = fileURLToPath(new URL("../../workflows", import.meta.url));
@@ -55,5 +55,7 @@ test("the run's name is what the bot looks for", () => {
 		fillIn(workflow["run-name"], { inputs, vars: {}, secrets: {} }),
 		runName({ job: inputs.job, fence: Number(inputs.fence) }),
 	);
+	// What GitHub tells of a job carries no more than its name.
+	assert.equal(workflow.jobs["quantize"]?.name, workflow["run-name"]);
 	assert.deepEqual(Object.keys(workflow.on.workflow_dispatch.inputs).sort(), ["fence", "job"]);
 });

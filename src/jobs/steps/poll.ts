@@ -105,7 +105,7 @@ export const pollStep: Step = async (context, work) => {
 			true,
 		);
 	}
-	const observation = await runner.observe(handle);
+	const observation = await runner.observe(handle, work.hintAt);
 	await takeEvents(context, work, handle);
 	switch (observation.status) {
 		case "running":
