@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,20 +49,36 @@ async function freePort(): Promise<number> {
 	return typeof address === "object" && address !== null ? address.port : 0;
 }
 
-/** A server of the tests' own, where binaries are found; `null` where they cannot be used (root may not run them). */
+/** PostgreSQL refuses to run as root; there it gets its package's account, or nobody's. `null`: there is neither. */
+function serverAccount(): { readonly uid?: number; readonly gid?: number } | null {
+	if (process.getuid?.() !== 0) return {};
+	const accounts = readFileSync("/etc/passwd", "utf8")
+		.split("\n")
+		.map((line) => line.split(":"));
+	const found = ["postgres", "nobody"].flatMap((name) => accounts.filter((fields) => fields[0] === name)).at(0);
+	return found === undefined ? null : { uid: Number(found[2]), gid: Number(found[3]) };
+}
+
+/** A server of the tests' own, where binaries are found; `null` where there are none, or none that can be run. */
 async function startOwnServer(): Promise<string | null> {
 	const binaries = serverBinaries();
-	if (binaries === null || process.getuid?.() === 0) return null;
+	const account = serverAccount();
+	if (binaries === null || account === null) return null;
 	const folder = mkdtempSync(join(tmpdir(), "yaqa-postgres-"));
-	const made = spawnSync(join(binaries, "initdb"), ["-D", folder, "-U", "postgres", "-A", "trust", "--no-sync"]);
-	if (made.status !== 0) return null;
+	if (account.uid !== undefined && account.gid !== undefined) chownSync(folder, account.uid, account.gid);
+	const made = spawnSync(join(binaries, "initdb"), ["-D", folder, "-U", "postgres", "-A", "trust", "--no-sync"], {
+		cwd: folder,
+		...account,
+	});
+	if (made.status !== 0) {
+		rmSync(folder, { recursive: true, force: true });
+		return null;
+	}
 	const port = await freePort();
 	const server = spawn(
 		join(binaries, "postgres"),
 		["-D", folder, "-p", String(port), "-h", "127.0.0.1", "-k", folder],
-		{
-			stdio: "ignore",
-		},
+		{ stdio: "ignore", cwd: folder, ...account },
 	);
 	after(() => {
 		server.kill("SIGINT");
