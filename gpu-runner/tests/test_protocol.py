@@ -79,6 +79,7 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         ("w4a16,refine=0,zero=on", "w4a16,zero=on,refine=0", "w4a16-zero-on-refine-0"),
         ("gptq:3", "gptq:3", "gptq-3"),
         ("onnx:q4,tune=on", "onnx:q4,tune=on", "onnx-q4-tune-on"),
+        ("gguf,refine=0,bpw=3.50", "gguf,bpw=3.5,refine=0", "gguf-bpw-3.5-refine-0"),
     ],
 )
 def test_recipes_have_one_canonical_form(written: str, canonical: str, directory: str) -> None:

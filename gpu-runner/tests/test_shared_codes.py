@@ -19,6 +19,7 @@ class Recipe:
     bits: int
     group: int | None
     zero: bool = False
+    bits_per_weight: float | None = None
 
 
 def shared(bits: int) -> list[Recipe]:

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
-import { type Container, nearestWord, parseRecipe, RECIPE_NAMES } from "../protocol/recipe.ts";
+import { type Container, MIXED_NAME, nearestWord, parseRecipe, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "./command-table.ts";
 import { commentLines, REMOVED } from "./comment-lines.ts";
 
@@ -70,7 +70,7 @@ const POLITE_WORDS: ReadonlySet<string> = new Set(
 	).split(" "),
 );
 
-const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune"]);
+const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune", "zero", "bpw"]);
 const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),
 );
@@ -150,10 +150,9 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 		for (const container of wish.containers.length > 0 ? wish.containers : (["gguf"] as const)) {
 			for (const average of wish.bitsPerWeight) {
 				const text = `${container},bpw=${average}`;
+				if (container !== MIXED_NAME) return { message: `Types are mixed in GGUF files only, not in ${container}.` };
 				const parsed = parseRecipe(text);
-				if (!parsed.ok) {
-					return { message: `Mixed types with bpw=${average} for ${container} are not written by this version.` };
-				}
+				if (!parsed.ok) return { message: parsed.refusal.message };
 				recipes.push(parsed.recipe.canonical);
 			}
 		}
@@ -291,7 +290,7 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 			wish.bits.push(...bits);
 			continue;
 		}
-		if (/^(?:group|block|refine|tune)=[^,]*$/.test(token)) {
+		if (/^(?:group|block|refine|tune|zero)=[^,]*$/.test(token)) {
 			wish.options.push(token);
 			continue;
 		}

@@ -4,7 +4,7 @@ import type { RequestPreview } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
 import { isFinished } from "../jobs/transitions.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
-import { RECIPE_NAMES } from "../protocol/recipe.ts";
+import { MIXED_NAME, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../publish/escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "../publish/figures.ts";
 import { COMMANDS } from "./command-table.ts";
@@ -128,7 +128,7 @@ export function renderHelp(context: ReplyContext): string {
 	const rows = COMMANDS.flatMap((command) =>
 		command.examples.map((example) => `| \`@${context.botName} ${example.text}\` | ${example.meaning} |`),
 	);
-	const recipes = RECIPE_NAMES.map((recipe) => markdownCode(recipe.name));
+	const recipes = [...RECIPE_NAMES.map((recipe) => recipe.name), `${MIXED_NAME},bpw=3.5`].map(markdownCode);
 	const more = context.siteUrl === null ? "" : ` [More on the help page](${context.siteUrl}/help).`;
 	return [
 		"**What I understand**, on a line of its own:",

@@ -91,6 +91,26 @@ export const Manifest = z.object({
 		winner: Quantizer,
 		reason: z.string(),
 	}),
+	/**
+	 * Where every linear has a type of its own: what was predicted, and the mix against the best single type within the
+	 * same budget, both measured on the selection split. `published` says which of them these files are.
+	 */
+	mixed: z
+		.object({
+			targetBitsPerWeight: z.number(),
+			bitsPerWeight: z.number(),
+			predictedKlNats: z.number().min(0),
+			klNats: Estimate,
+			uniform: z.object({
+				type: z.string(),
+				bitsPerWeight: z.number(),
+				predictedKlNats: z.number().min(0),
+				klNats: Estimate,
+			}),
+			published: z.enum(["mixed", "uniform"]),
+		})
+		.nullable()
+		.optional(),
 	evaluation: z.object({
 		convention: z.string(),
 		texts: z.array(

@@ -77,6 +77,16 @@ export const RECIPE_NAMES: readonly RecipeName[] = [
 	grouped("gptq:2", "gptq", 2, 128, 16),
 ];
 
+/** The name of recipes that give every linear a type of its own, within `bpw` bits a weight on average. */
+export const MIXED_NAME = "gguf";
+const LEAST_BITS_PER_WEIGHT = 2;
+const MOST_BITS_PER_WEIGHT = 8.5;
+
+/** What stands for a mix in place of a row of the table. Whole bits, as the types' names count them: Q3_K stores 3.44. */
+function mixedName(bitsPerWeight: number): RecipeName {
+	return { ...gguf("mixed", Math.floor(bitsPerWeight), bitsPerWeight), name: MIXED_NAME };
+}
+
 /** One variant's description. `canonical` is its identity: equal recipes have equal canonical strings. */
 export type Recipe = {
 	readonly canonical: string;
@@ -89,6 +99,8 @@ export type Recipe = {
 	readonly tune: boolean;
 	/** Whether every group has a zero point beside its scale. */
 	readonly zero: boolean;
+	/** Bits a weight that the quantized linears may take on average, where types are mixed; else `null`. */
+	readonly bitsPerWeight: number | null;
 };
 
 export type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
@@ -144,14 +156,16 @@ export function parseRecipe(text: string): RecipeResult {
 		);
 	}
 	const [head = "", ...options] = trimmed.split(",").map((part) => part.trim());
-	const name = RECIPE_NAMES.find((candidate) => candidate.name === head);
-	if (name === undefined) {
+	const listed = head === MIXED_NAME ? mixedName(0) : RECIPE_NAMES.find((candidate) => candidate.name === head);
+	if (listed === undefined) {
 		const suggestion = nearestWord(
 			head,
 			RECIPE_NAMES.map((candidate) => candidate.name),
 		);
 		return refuse(`There is no recipe named "${head}".`, suggestion);
 	}
+	let name = listed;
+	let bitsPerWeight: number | null = null;
 	let group = name.defaultGroup;
 	let refineSweeps = DEFAULT_REFINE_SWEEPS;
 	let tune = false;
@@ -193,19 +207,39 @@ export function parseRecipe(text: string): RecipeResult {
 				zero = value === "on";
 				break;
 			}
+			case "bpw": {
+				if (name.name !== MIXED_NAME) {
+					return refuse(`"${name.name}" has one type; mixed types are "${MIXED_NAME},bpw=3.5".`);
+				}
+				bitsPerWeight = Number(value);
+				const fits = bitsPerWeight >= LEAST_BITS_PER_WEIGHT && bitsPerWeight <= MOST_BITS_PER_WEIGHT;
+				if (!/^\d{1,2}(\.\d{1,3})?$/.test(value) || !fits) {
+					return refuse(
+						`bpw takes bits a weight from ${LEAST_BITS_PER_WEIGHT} to ${MOST_BITS_PER_WEIGHT}, for example bpw=3.5; not "${value}".`,
+					);
+				}
+				name = mixedName(bitsPerWeight);
+				break;
+			}
 			default:
 				return refuse(
 					`There is no recipe option "${writtenKey}".`,
-					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero"]),
+					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero", "bpw"]),
 				);
 		}
 	}
+	if (name.name === MIXED_NAME && bitsPerWeight === null) {
+		return refuse(
+			`"${MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or bits a weight, as in "gguf,bpw=3.5".`,
+		);
+	}
 	const written: string[] = [name.name];
+	if (bitsPerWeight !== null) written.push(`bpw=${bitsPerWeight}`);
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
 	if (zero) written.push("zero=on");
 	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
 	if (tune) written.push("tune=on");
-	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune, zero } };
+	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune, zero, bitsPerWeight } };
 }
 
 /** The identity of a recipe in the database and in file names: 16 hex digits of its canonical string's sha256. */

@@ -130,6 +130,7 @@ function fidelity(manifest: Manifest): string {
 		"",
 		gateSentence(manifest),
 		"",
+		...mixSentence(manifest),
 		domainTable(manifest),
 	].join("\n");
 }
@@ -152,6 +153,24 @@ export function gateSentence(manifest: Manifest): string {
 			? ""
 			: " The two-sided result did not win here, so it is not what you download.";
 	return `**Gate:** on the selection split ${QUANTIZER_NAMES[winner]} measured ${formatEstimate(own.klNats)} nats a token${against === "" ? "" : `: ${against}`}. It is what is published.${honest}`;
+}
+
+/** What a mix was chosen by, and how it measured against one type for all linears; nothing where types are not mixed. */
+export function mixSentence(manifest: Manifest): string[] {
+	const { mixed } = manifest;
+	if (mixed === undefined || mixed === null) return [];
+	const counts = new Map<string, number>();
+	for (const layer of manifest.layers) counts.set(layer.type, (counts.get(layer.type) ?? 0) + 1);
+	const types = [...counts].toSorted().map(([type, count]) => `${count} × ${markdownText(type.toUpperCase(), 40)}`);
+	const uniform = `${markdownText(mixed.uniform.type.toUpperCase(), 40)} for all (${formatNumber(mixed.uniform.bitsPerWeight)} bits a weight)`;
+	const outcome =
+		mixed.published === "mixed"
+			? `the mix measured ${formatEstimate(mixed.klNats)} nats a token on the selection split, the best single type that fits, ${uniform}, ${formatEstimate(mixed.uniform.klNats)}`
+			: `no mix measured better than the best single type that fits, ${uniform}, with ${formatEstimate(mixed.uniform.klNats)} nats a token on the selection split: that is what these files hold`;
+	return [
+		`**Types:** each linear has its own, for the least predicted KL within ${formatNumber(mixed.targetBitsPerWeight)} bits a weight (${types.join(", ")}); ${outcome}. Embedding and output layer are not counted.`,
+		"",
+	];
 }
 
 function domainTable(manifest: Manifest): string {

@@ -68,10 +68,12 @@ function ggufSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
 			.map((entry) => entry.path)
 			.filter((path) => path.endsWith(".gguf"))
 			.toSorted()[0] ?? "";
-	const type = manifest.recipe.split(",")[0]?.replace("gguf:", "").toUpperCase() ?? "";
+	// A mix has no type's name to be found by; both find it by its file's.
+	const type = /^gguf:([a-z0-9_]+)/.exec(manifest.recipe)?.[1]?.toUpperCase();
+	const wanted = type === undefined ? `${repo} --hf-file ${file}` : `${repo}:${type}`;
 	return [
-		{ runtime: "llama.cpp", language: "sh", code: `llama-cli -hf ${repo}:${type} -p "${PROMPT}"` },
-		{ runtime: "Ollama", language: "sh", code: `ollama run hf.co/${repo}:${type}` },
+		{ runtime: "llama.cpp", language: "sh", code: `llama-cli -hf ${wanted} -p "${PROMPT}"` },
+		{ runtime: "Ollama", language: "sh", code: `ollama run hf.co/${repo}:${type ?? file}` },
 		{ runtime: "transformers", language: "python", code: transformersCode(`"${repo}", gguf_file="${file}"`) },
 	];
 }

@@ -34,6 +34,11 @@ const RECIPE_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map([
 	["gguf:q6_k", GGMLQuantizationType.Q6_K],
 ]);
 
+/** Types of a mix, by the names that manifests give them. */
+const MIXED_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map(
+	[...RECIPE_TYPES].map(([name, type]) => [name.replace("gguf:", ""), type]),
+);
+
 /** What stands in for a type where a row is no whole number of its blocks. */
 const FALLBACKS: ReadonlyMap<GGMLQuantizationType, GGMLQuantizationType> = new Map([
 	[GGMLQuantizationType.Q2_K, GGMLQuantizationType.Q4_0],
@@ -52,8 +57,9 @@ const LINEAR = /^blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight$
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const wanted = RECIPE_TYPES.get(recipe.name.name);
-	assertCheck(wanted !== undefined, `there is no GGUF type for the recipe ${recipe.canonical}`);
+	const mixed = recipe.bitsPerWeight !== null;
+	const wanted = mixed ? null : (RECIPE_TYPES.get(recipe.name.name) ?? null);
+	assertCheck(mixed || wanted !== null, `there is no GGUF type for the recipe ${recipe.canonical}`);
 	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));
 	const [first] = paths.toSorted();
 	assertCheck(first !== undefined, "there is no .gguf file");
@@ -67,30 +73,84 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 	);
 	assertCheck(paths.length === 1 || whole, "the .gguf files are not the parts of one model");
 	const names = new Set<string>();
-	let quantized = 0;
+	const quantized: GgufLinear[] = [];
 	let architecture = "";
 	for (const path of paths.toSorted()) {
-		const { fields, linears } = await checkFile(join(directory, path), path, wanted, names);
-		quantized += linears;
+		const { fields, linears } = await checkFile(join(directory, path), path, names);
+		quantized.push(...linears);
 		if (path !== first) continue;
 		architecture = String(fields.get("general.architecture"));
 		assertCheck(ARCHITECTURES.has(architecture), `${path} has the architecture ${JSON.stringify(architecture)}`);
 		const vocabulary = fields.get("tokenizer.ggml.tokens");
 		assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${path} holds no vocabulary`);
 	}
+	const told =
+		wanted === null ? checkMix(first, quantized, manifest, recipe) : checkOneType(first, quantized, manifest, wanted);
+	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${told}`;
+}
+
+type GgufLinear = { readonly row: number; readonly elements: number; readonly type: GGMLQuantizationType };
+
+function checkOneType(
+	path: string,
+	linears: readonly GgufLinear[],
+	manifest: Manifest,
+	wanted: GGMLQuantizationType,
+): string {
+	const block = BLOCKS.get(wanted);
+	const own = linears.filter(({ row, type }) => {
+		const expected = block !== undefined && row % block[0] !== 0 ? FALLBACKS.get(wanted) : wanted;
+		return type === expected;
+	}).length;
 	assertCheck(
-		quantized === manifest.layers.length,
-		`${first} holds ${quantized} linears of the recipe's type or its fallback, the manifest describes ${manifest.layers.length}`,
+		own === manifest.layers.length,
+		`${path} holds ${own} linears of the recipe's type or its fallback, the manifest describes ${manifest.layers.length}`,
 	);
-	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${quantized} linears are ${GGMLQuantizationType[wanted]}`;
+	return `${own} linears are ${GGMLQuantizationType[wanted]}`;
+}
+
+/** Every type as often as the manifest says, and no more bits a weight than the recipe allows. */
+function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manifest, recipe: Recipe): string {
+	const described = new Map<string, number>();
+	for (const layer of manifest.layers) {
+		const type = MIXED_TYPES.get(layer.type);
+		assertCheck(type !== undefined, `the manifest describes a linear of the type ${JSON.stringify(layer.type)}`);
+		const place = `${GGMLQuantizationType[type]} ${layer.shape[0] * layer.shape[1]}`;
+		described.set(place, (described.get(place) ?? 0) + 1);
+	}
+	let bits = 0;
+	let weights = 0;
+	const counts = new Map<string, number>();
+	for (const { elements, type } of linears) {
+		const place = `${GGMLQuantizationType[type]} ${elements}`;
+		const left = described.get(place) ?? 0;
+		if (left === 0) continue;
+		described.set(place, left - 1);
+		const [blockWeights, blockBytes] = BLOCKS.get(type) ?? [1, 4];
+		bits += (elements / blockWeights) * blockBytes * 8;
+		weights += elements;
+		const name = GGMLQuantizationType[type];
+		counts.set(name, (counts.get(name) ?? 0) + 1);
+	}
+	const missing = [...described].find(([, left]) => left > 0);
+	assertCheck(
+		missing === undefined,
+		`${path} lacks ${missing?.[1]} linear(s) of ${missing?.[0]} weights that the manifest describes`,
+	);
+	const average = bits / Math.max(1, weights);
+	assertCheck(
+		average <= (recipe.bitsPerWeight ?? 0) + 1e-6,
+		`the linears of ${path} take ${average.toFixed(3)} bits a weight, the recipe allows ${recipe.bitsPerWeight}`,
+	);
+	const told = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
+	return `${linears.length} linears take ${average.toFixed(3)} bits a weight: ${told.join(", ")}`;
 }
 
 async function checkFile(
 	path: string,
 	label: string,
-	wanted: GGMLQuantizationType,
 	names: Set<string>,
-): Promise<{ fields: ReadonlyMap<string, unknown>; linears: number }> {
+): Promise<{ fields: ReadonlyMap<string, unknown>; linears: readonly GgufLinear[] }> {
 	const fileSize = (await lstat(path)).size;
 	await checkMagic(path);
 	const { metadata, tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true }).catch(
@@ -102,7 +162,7 @@ async function checkFile(
 	const alignment = Number(fields.get("general.alignment") ?? DEFAULT_ALIGNMENT);
 	const dataStart = Number(tensorDataOffset);
 	let end = 0;
-	let linears = 0;
+	const linears: GgufLinear[] = [];
 	assertCheck(tensorInfos.length > 0, `${label} holds no tensors`);
 	for (const tensor of tensorInfos.toSorted((one, other) => (one.offset < other.offset ? -1 : 1))) {
 		assertCheck(!names.has(tensor.name), `${label} names ${tensor.name} twice`);
@@ -117,9 +177,7 @@ async function checkFile(
 		assertCheck(offset >= end, `${tensor.name} overlaps another tensor`);
 		end = offset + (elements / block[0]) * block[1];
 		assertCheck(dataStart + end <= fileSize, `${tensor.name} points outside the file`);
-		const asked = BLOCKS.get(wanted);
-		const expected = asked !== undefined && row % asked[0] !== 0 ? FALLBACKS.get(wanted) : wanted;
-		if (LINEAR.test(tensor.name) && tensor.dtype === expected) linears++;
+		if (LINEAR.test(tensor.name)) linears.push({ row, elements, type: tensor.dtype });
 	}
 	assertCheck(dataStart + end + alignment > fileSize, `${label} holds more than its tensors`);
 	return { fields, linears };

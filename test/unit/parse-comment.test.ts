@@ -23,6 +23,8 @@ function brief(markdown: string): string[] {
 
 const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["the issue's own example", "@yaqa-bot quantize 8bit gguf", ["quantize gguf:q8_0"]],
+	["bits a weight on average", "@yaqa-bot quantize bpw=3.50", ["quantize gguf,bpw=3.5"]],
+	["a mix as a recipe", "@yaqa-bot quantize gguf,bpw=4,refine=0 w4a16", ["quantize gguf,bpw=4,refine=0 w4a16"]],
 	["an exact recipe", "@yaqa-bot quantize recipe=gguf:q8_0", ["quantize gguf:q8_0"]],
 	["the short form", "@yaqa-bot 4bit gguf please", ["quantize gguf:q4_0"]],
 	[

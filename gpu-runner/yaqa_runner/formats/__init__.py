@@ -26,6 +26,9 @@ class ContainerRecipe(Protocol):
     @property
     def zero(self) -> bool: ...
 
+    @property
+    def bits_per_weight(self) -> float | None: ...
+
 
 def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Container:
     """The container that ``recipe`` asks for.
@@ -39,8 +42,10 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
     short = recipe.name.rsplit(":", 1)[-1]
     group = recipe.group
     if recipe.container == "gguf":
-        from yaqa_runner.formats.gguf import GgufContainer
+        from yaqa_runner.formats.gguf import SMALLEST_TYPE, GgufContainer
 
+        if recipe.bits_per_weight is not None:
+            return GgufContainer(SMALLEST_TYPE, model_name, label=f"{recipe.bits_per_weight:g}bpw")
         return GgufContainer(short, model_name)
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")

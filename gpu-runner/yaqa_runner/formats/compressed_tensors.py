@@ -50,7 +50,7 @@ class CompressedTensorsContainer:
         self.group = group
         self.zero = zero
 
-    def grid(self) -> ContainerGrid:
+    def grid(self, layer: str | None = None) -> ContainerGrid:
         """Rows must be whole groups (the library refuses others)."""
         grid = (AsymmetricGrid if self.zero else SymmetricGrid)(self.bits, self.group)
         return ContainerGrid(grid, lambda rows, columns: rows > 0 and columns % self.group == 0)

@@ -57,8 +57,8 @@ class Container(Protocol):
 
     name: str
 
-    def grid(self) -> ContainerGrid:
-        """The grid of the linears under this recipe."""
+    def grid(self, layer: str | None = None) -> ContainerGrid:
+        """The grid of the linear named ``layer``, or of the linears in general, under this recipe."""
         ...
 
     def write(

@@ -1,16 +1,17 @@
 """GGUF files, as llama.cpp, Ollama, LM Studio and transformers load them.
 
-Quantized linears take the recipe's type. A linear whose inputs are no multiple of the type's block takes the fallback
-type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The embedding and the output layer are Q8_0
-(F16 where their width is no multiple of 32), other matrices F16, vectors F32, as llama.cpp keeps them.
-``config.json`` travels beside the file so that the original architecture can be rebuilt without guessing.
+Quantized linears take the recipe's type, or each its own where types are mixed. A linear whose inputs are no multiple
+of the type's block takes the fallback type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The
+embedding and the output layer are Q8_0 (F16 where their width is no multiple of 32), other matrices F16, vectors F32,
+as llama.cpp keeps them. ``config.json`` travels beside the file so that the original architecture can be rebuilt
+without guessing.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 SPLIT_BYTES = 45_000_000_000
+SMALLEST_TYPE = "q2_k"
 _FILE_TYPES = {
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
     "q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
@@ -63,18 +65,33 @@ class _Entry:
 
 
 class GgufContainer:
-    """One GGUF type, for example ``q4_0``."""
+    """One GGUF type, for example ``q4_0``, and other ones for the linears that ``types`` names.
+
+    ``label`` ends the file's name; without it the type does. ``general.file_type`` is ``type``.
+    """
 
     name = "gguf"
 
-    def __init__(self, type_name: str, model_name: str | None = None) -> None:
-        if type_name not in GGUF_TYPES:
-            raise ExportError(f"GGUF type {type_name!r} is not one of {', '.join(GGUF_TYPES)}.")
+    def __init__(
+        self,
+        type_name: str,
+        model_name: str | None = None,
+        types: Mapping[str, str] | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.types = dict(types or {})
+        for name in (type_name, *self.types.values()):
+            if name not in GGUF_TYPES:
+                raise ExportError(f"GGUF type {name!r} is not one of {', '.join(GGUF_TYPES)}.")
         self.type = type_name
         self.model_name = model_name
+        self.label = type_name.upper() if label is None else label
 
-    def grid(self) -> ContainerGrid:
+    def grid(self, layer: str | None = None) -> ContainerGrid:
         """The type's own grid; rows that its block does not divide take the fallback type's."""
+        if layer is not None and layer in self.types:
+            chosen = gguf_grid(self.types[layer])
+            return ContainerGrid(chosen, chosen.supports)
         bits = _SHARED_BITS.get(self.type)
         if bits is not None:
             return ContainerGrid(SymmetricGrid(bits, 32), lambda rows, columns: rows > 0 and columns % 32 == 0)
@@ -102,7 +119,7 @@ class GgufContainer:
         return result
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
-        """Write ``{model}-{TYPE}.gguf`` (split above 45 GB), ``config.json`` and the licence files.
+        """Write ``{model}-{label}.gguf`` (split above 45 GB), ``config.json`` and the licence files.
 
         Raises:
             ExportError: Unknown architecture, a scale that half precision does not hold, a malformed tokenizer.
@@ -121,7 +138,7 @@ class GgufContainer:
             add_tokenizer(writer, source, int(snapshot.config.vocab_size))
             for entry in entries:
                 writer.add_tensor_info(entry.name, entry.shape, np.dtype(np.float32), entry.nbytes, entry.type)
-            writer.write_header_to_file(scratch / f"{model_name}-{self.type.upper()}.gguf")
+            writer.write_header_to_file(scratch / f"{model_name}-{self.label}.gguf")
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for entry in entries:
@@ -154,7 +171,7 @@ class GgufContainer:
 
     def _packed(self, names: GgufNames, linear: QuantizedLinear, target: str) -> _Entry:
         rows, columns = linear.codes.shape
-        chosen = gguf_type_for(self.type, rows, columns)
+        chosen = gguf_type_for(self.types.get(linear.name, self.type), rows, columns)
         if chosen is None:
             raise ExportError(f"{linear.name}: no block of {self.type} divides {columns} inputs.")
         order = names.row_order(linear.name)

@@ -53,7 +53,7 @@ class GptqContainer:
         self.bits = bits
         self.group = group
 
-    def grid(self) -> ContainerGrid:
+    def grid(self, layer: str | None = None) -> ContainerGrid:
         """Symmetric; kernels take multiples of 32 on both sides and whole groups."""
         return ContainerGrid(
             SymmetricGrid(self.bits, self.group),

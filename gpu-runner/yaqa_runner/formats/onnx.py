@@ -54,7 +54,7 @@ class OnnxContainer:
         """``model_q4.onnx``, as transformers.js looks for it."""
         return f"model_{SUFFIXES[self.dtype]}.onnx"
 
-    def grid(self) -> ContainerGrid:
+    def grid(self, layer: str | None = None) -> ContainerGrid:
         """Symmetric; the last block of a row may be short. Scales have the activations' width."""
         bits, block = self.settings.bits, self.settings.block
         stored = bits + (16 if self.settings.half else 32) / block

@@ -140,7 +140,7 @@ def _jobs_of(
     weight = layer.weight()
     shared: dict[tuple[str, int], _Job] = {}
     for plan in wanted:
-        grid = plan.container.grid()
+        grid = plan.container.grid(layer.name)
         fixed = grid.fit(weight, factors.input.diagonal)
         place = (_digest(fixed), plan.recipe.refine_sweeps)
         if place in shared:
@@ -176,7 +176,10 @@ def _collect(
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(
-                job.layer.name, codes, grid, plan.container.grid().type_of(job.layer.rows, job.layer.columns)
+                job.layer.name,
+                codes,
+                grid,
+                plan.container.grid(job.layer.name).type_of(job.layer.rows, job.layer.columns),
             )
     return ProxyError(two_sided=errors["two-sided"], one_sided=errors["one-sided"], rtn=errors["rtn"])
 
@@ -187,7 +190,7 @@ def _record(job: _Job, plan: PlannedRecipe, errors: ProxyError, sketch: Sketch, 
         LayerEvidence(
             name=job.layer.name,
             shape=(job.layer.rows, job.layer.columns),
-            type=plan.container.grid().type_of(job.layer.rows, job.layer.columns),
+            type=plan.container.grid(job.layer.name).type_of(job.layer.rows, job.layer.columns),
             proxy_error=errors,
             effective_rank_output=known.effective_rank_output,
             effective_rank_input=known.effective_rank_input,

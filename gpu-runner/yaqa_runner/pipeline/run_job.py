@@ -18,8 +18,9 @@ from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
+from yaqa_runner.pipeline.mixed_stage import MixedPlan, choose_mixed, settle_mixed
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
-from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, round_recipes
+from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe, round_recipes
 from yaqa_runner.pipeline.tuning_stage import tune_recipes
 from yaqa_runner.pipeline.variant_stage import VariantContext, make_variant
 from yaqa_runner.protocol.events import ResultSketch, ResultVariant
@@ -87,30 +88,53 @@ def run_job(
     sketch, reused = obtain_sketch(
         spec, source, source_sha256, splits, output / SKETCH_DIRECTORY, reporter, interrupt, label_samples
     )
-    todo = [item for item in zip(spec.variants, planned, strict=True) if not _is_finished(spec, *item, output, sketch)]
-    rounded = {}
+    todo: list[tuple[VariantRequest, PlannedRecipe]] = [
+        item for item in zip(spec.variants, planned, strict=True) if not _is_finished(spec, *item, output, sketch)
+    ]
+    rounded: dict[str, RoundedRecipe] = {}
+    mixed: dict[str, MixedPlan] = {}
+    plans: list[PlannedRecipe] = []
     if todo:
         with reporter.stage("round"):
             try:
+                for _, plan in todo:
+                    if plan.recipe.bits_per_weight is None:
+                        plans.append(plan)
+                        continue
+                    chosen = choose_mixed(
+                        source.linears,
+                        plan,
+                        sketch,
+                        spec.sketch.sigma_input,
+                        spec.sketch.sigma_output,
+                        threads,
+                        lambda done, total: reporter.progress("round", done, total, "types tried"),
+                        interrupt.check,
+                    )
+                    mixed[plan.recipe.canonical] = chosen
+                    plans.append(chosen.plan)
+                asked = {plan.recipe.canonical for plan in plans}
+                rivals = {found.rival.recipe.canonical: found.rival for found in mixed.values()}
+                plans.extend(rival for canonical, rival in rivals.items() if canonical not in asked)
                 rounded = round_recipes(
                     source.linears,
-                    [plan for _, plan in todo],
+                    plans,
                     sketch,
                     spec.sketch.sigma_input,
                     spec.sketch.sigma_output,
                     threads,
-                    reporter.layer,
+                    lambda name, recipe, errors: reporter.layer(name, recipe, errors) if recipe in asked else None,
                     lambda done, total: reporter.progress("round", done, total, "layers"),
                     interrupt.check,
                     reporter.warn,
                 )
             except SketchUnreadable as error:
                 raise InvalidSpec(f"The sketch does not fit the model: {error}", "Run without sketch.reuse.") from error
-    if any(plan.recipe.tune for _, plan in todo):
+    if any(plan.recipe.tune for plan in plans):
         with reporter.stage("tune"):
             tune_recipes(
                 source,
-                [plan for _, plan in todo],
+                plans,
                 rounded,
                 splits.calibration.tokens,
                 spec.calibration.seed,
@@ -132,8 +156,14 @@ def run_job(
     )
     for request, plan in todo:
         canonical = plan.recipe.canonical
+        own = rounded[canonical]
+        record = None
         try:
-            make_variant(context, request, plan, rounded.pop(canonical), output / recipe_directory(canonical))
+            if canonical in mixed:
+                rival = rounded[mixed[canonical].rival.recipe.canonical]
+                with reporter.stage("evaluate", f"{canonical}: the mix"):
+                    plan, own, record = settle_mixed(context, mixed[canonical], own, rival, work / "mixed")
+            make_variant(context, request, plan, own, output / recipe_directory(canonical), record)
         except ExportError as error:
             raise UnsupportedModel(f"{canonical} cannot be written: {error}", "Ask for another recipe.") from error
     with reporter.stage("finish"):

@@ -36,6 +36,7 @@ from yaqa_runner.protocol.manifest import (
     ManifestVerification,
     Measured,
     Metrics,
+    MixedTypes,
     QuantizerName,
     TextRecord,
     UntouchedWeight,
@@ -63,7 +64,12 @@ class VariantContext:
 
 
 def make_variant(
-    context: VariantContext, request: VariantRequest, planned: PlannedRecipe, rounded: RoundedRecipe, target: Path
+    context: VariantContext,
+    request: VariantRequest,
+    planned: PlannedRecipe,
+    rounded: RoundedRecipe,
+    target: Path,
+    mixed: MixedTypes | None = None,
 ) -> Manifest:
     """Write, measure and choose; leaves the winner's files and ``manifest.json`` at ``target``, whole or not at all.
 
@@ -161,6 +167,7 @@ def make_variant(
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
         quantizer=winner,
         gate=gate,
+        mixed=mixed,
         evaluation=ManifestEvaluation(
             convention=CONVENTION,
             texts=[_text_record(item) for item in sets],

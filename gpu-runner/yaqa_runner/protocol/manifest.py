@@ -183,6 +183,30 @@ class UntouchedWeight(WireModel):
     type: str
 
 
+class UniformTypes(WireModel):
+    """The best single type within the same budget, for comparison with a mix."""
+
+    type: str
+    bits_per_weight: float
+    predicted_kl_nats: Annotated[float, Field(ge=0)]
+    kl_nats: Estimate
+
+
+class MixedTypes(WireModel):
+    """A type for every linear, chosen for the least predicted KL within a budget of bits a weight.
+
+    Predictions are sums of ½ tr(H_O E H_I Eᵀ) of two-sided rounding; ``kl_nats`` is measured on the selection split.
+    ``published`` says which of the two these files are: a mix that measures worse gives way.
+    """
+
+    target_bits_per_weight: float
+    bits_per_weight: float
+    predicted_kl_nats: Annotated[float, Field(ge=0)]
+    kl_nats: Estimate
+    uniform: UniformTypes
+    published: Literal["mixed", "uniform"]
+
+
 class Manifest(WireModel):
     """The whole record of one variant."""
 
@@ -203,6 +227,7 @@ class Manifest(WireModel):
     seconds: dict[str, float]
     quantizer: QuantizerName
     gate: Gate
+    mixed: MixedTypes | None = None
     evaluation: ManifestEvaluation
     verification: ManifestVerification
     layers: list[LayerEvidence]

@@ -12,6 +12,9 @@ from yaqa_runner.protocol.failures import InvalidSpec
 ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq"]
 
 GROUPS = (32, 64, 128)
+MIXED_NAME = "gguf"
+LEAST_BITS_PER_WEIGHT = 2
+MOST_BITS_PER_WEIGHT = 8.5
 MAXIMUM_RECIPE_CHARACTERS = 200
 MAXIMUM_SWEEPS = 10
 DEFAULT_REFINE_SWEEPS = 2
@@ -84,6 +87,8 @@ class Recipe:
         refine_sweeps: Coordinate-descent sweeps after rounding.
         tune: Whether scales are tuned under the true KL.
         zero: Whether every group has a zero point beside its scale.
+        bits_per_weight: What the quantized linears may take on average, scales counted, where every linear gets a type
+            of its own (``gguf,bpw=3.5``); else ``None``.
     """
 
     canonical: str
@@ -94,6 +99,7 @@ class Recipe:
     refine_sweeps: int
     tune: bool
     zero: bool = False
+    bits_per_weight: float | None = None
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -141,6 +147,8 @@ def parse_recipe(text: str) -> Recipe:
         )
     head, *options = (part.strip() for part in trimmed.split(","))
     name = next((candidate for candidate in RECIPE_NAMES if candidate.name == head), None)
+    if head == MIXED_NAME:
+        name = RecipeName(MIXED_NAME, "gguf", 0, None, (), 0, False)
     if name is None:
         raise _refuse(
             f'There is no recipe named "{head}".', nearest_word(head, [candidate.name for candidate in RECIPE_NAMES])
@@ -149,6 +157,7 @@ def parse_recipe(text: str) -> Recipe:
     refine_sweeps = DEFAULT_REFINE_SWEEPS
     tune = False
     zero = False
+    bits_per_weight: float | None = None
     seen: set[str] = set()
     for option in options:
         written_key, _, value = option.partition("=")
@@ -178,12 +187,29 @@ def parse_recipe(text: str) -> Recipe:
                 if value not in ("on", "off"):
                     raise _refuse(f'zero takes "on" or "off"; not "{value}".')
                 zero = value == "on"
+            case "bpw":
+                if name.name != MIXED_NAME:
+                    raise _refuse(f'"{name.name}" has one type; mixed types are "{MIXED_NAME},bpw=3.5".')
+                if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", value) or not (
+                    LEAST_BITS_PER_WEIGHT <= float(value) <= MOST_BITS_PER_WEIGHT
+                ):
+                    raise _refuse(
+                        f"bpw takes bits a weight from {LEAST_BITS_PER_WEIGHT} to {MOST_BITS_PER_WEIGHT}, "
+                        f'for example bpw=3.5; not "{value}".'
+                    )
+                bits_per_weight = float(value)
             case _:
                 raise _refuse(
                     f'There is no recipe option "{written_key}".',
-                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero"]),
+                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero", "bpw"]),
                 )
+    if name.name == MIXED_NAME and bits_per_weight is None:
+        raise _refuse(
+            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or bits a weight, as in "gguf,bpw=3.5".'
+        )
     written = [name.name]
+    if bits_per_weight is not None:
+        written.append(f"bpw={bits_per_weight:g}")
     if group != name.default_group:
         written.append(f"group={group}")
     if zero:
@@ -192,7 +218,18 @@ def parse_recipe(text: str) -> Recipe:
         written.append(f"refine={refine_sweeps}")
     if tune:
         written.append("tune=on")
-    return Recipe(",".join(written), name.name, name.container, name.bits, group, refine_sweeps, tune, zero)
+    return Recipe(
+        canonical=",".join(written),
+        name=name.name,
+        container=name.container,
+        # Whole bits, as the names of the types count them: Q3_K stores 3.44.
+        bits=name.bits if bits_per_weight is None else int(bits_per_weight),
+        group=group,
+        refine_sweeps=refine_sweeps,
+        tune=tune,
+        zero=zero,
+        bits_per_weight=bits_per_weight,
+    )
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ import { gfmFromMarkdown } from "mdast-util-gfm";
 import { gfm } from "micromark-extension-gfm";
 import { parse } from "yaml";
 import type { Manifest } from "../../../src/protocol/manifest.ts";
-import { type CardRequest, gateSentence, renderCard } from "../../../src/publish/card.ts";
+import { type CardRequest, gateSentence, mixSentence, renderCard } from "../../../src/publish/card.ts";
 import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
 import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../src/publish/figures.ts";
 import { renderStatus } from "../../../src/publish/status-text.ts";
@@ -125,6 +125,21 @@ describe("the card", () => {
 		manifest.quantizer = "one-sided";
 		manifest.gate.winner = "one-sided";
 		assert.match(gateSentence(manifest), /GPTQ \(one-sided\) measured .* The two-sided result did not win here/);
+	});
+
+	test("tells the types of a mix, and whether it beat one type for all", async () => {
+		const manifest = await readTinyManifest("gguf,bpw=5");
+		assert.match(
+			mixSentence(manifest).join(""),
+			/within 5.00 bits a weight \(4 × Q4\\?_0, 2 × Q5\\?_0, 1 × Q5\\?_K\); the mix measured .* Q4\\?_0 for all \(4\.5/,
+		);
+		if (manifest.mixed) {
+			manifest.mixed.published = "uniform";
+			manifest.mixed.uniform.type = "](javascript:x)";
+		}
+		assert.match(mixSentence(manifest).join(""), /no mix measured better/);
+		assert.doesNotMatch(mixSentence(manifest).join(""), /[^\\]\]\(javascript/i);
+		assert.deepEqual(mixSentence(await readTinyManifest("gguf:q4_0")), []);
 	});
 
 	test("tells of tuned scales where they were a contender, and only there", async () => {

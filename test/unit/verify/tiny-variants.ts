@@ -10,7 +10,14 @@ export const TINY_SOURCE = join(TINY, "source");
 export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensors");
 export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
 /** Containers and widths besides, for the checks of their structure. */
-export const MORE_TINY_RECIPES = ["gguf:q4_k", "onnx:q4f16", "onnx:q2", "w3a16,zero=on", "gptq:3"] as const;
+export const MORE_TINY_RECIPES = [
+	"gguf:q4_k",
+	"gguf,bpw=5",
+	"onnx:q4f16",
+	"onnx:q2",
+	"w3a16,zero=on",
+	"gptq:3",
+] as const;
 export type TinyRecipe = (typeof TINY_RECIPES)[number] | (typeof MORE_TINY_RECIPES)[number];
 
 export function recipeOf(text: string): Recipe {

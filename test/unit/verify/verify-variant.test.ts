@@ -283,6 +283,22 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		});
 		assertRefused(result, /6 linears of the recipe's type or its fallback/);
 	});
+	test("a mix with a linear of another type than the manifest tells", async () => {
+		const result = await verifyBroken("gguf,bpw=5", async (_directory, manifest) => ({
+			...manifest,
+			layers: manifest.layers.map((layer) => (layer.type === "q5_k" ? { ...layer, type: "q6_k" } : layer)),
+		}));
+		assertRefused(result, /lacks 1 linear\(s\) of Q6_K 32768 weights/);
+	});
+	test("a mix above the bits a weight that were asked for", async () => {
+		const result = await withCopy("gguf,bpw=5", async (directory) => {
+			const manifest = { ...(await readTinyManifest("gguf,bpw=5")), recipe: "gguf,bpw=4.5" };
+			await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+			const recipe = recipeOf("gguf,bpw=4.5");
+			return verifyVariant({ directory, manifest, recipe, verificationPath: TINY_VERIFICATION, limits: LIMITS });
+		});
+		assertRefused(result, /take 4\.889 bits a weight, the recipe allows 4\.5/);
+	});
 	test("a config that asks for code", async () => {
 		const result = await verifyBroken(
 			"w4a16",
