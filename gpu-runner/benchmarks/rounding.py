@@ -1,10 +1,13 @@
-"""Rounding speed by layer size, against GPTQ, on the same layers in the same run.
+"""Rounding speed by layer size, against GPTQ as gptqmodel does it, on the same layers in the same run.
 
-Each row is a square layer with random weights and correlated factors, 4 bits symmetric in groups of 128. Factoring
-and scale search are not counted for anyone; the best of ``--repeats`` runs is. ``gptqTextbookSeconds`` is one-sided
-GPTQ as published (blocks of 128 columns, one column after the other in torch), written here. The columns of gptqmodel
-and llm-compressor are null, with a reason, as this benchmark does not drive them yet. Run it on an idle machine: with
-more busy processes than cores, threads that wait for each other multiply every figure.
+Each row is a square layer with random weights and correlated factors, 4 bits symmetric in groups of 128. ``seconds``
+go from the factors (gptqmodel: its Hessian, already collected) to the codes: regularising and factoring, scale search,
+rounding; medians of ``--repeats`` runs. Taking the factors is not counted for anyone. ``processorSeconds`` are those of
+all threads together, which other processes on the machine disturb less. ``roundingSeconds`` leave out factoring and
+scale search. ``gptqTextbookSeconds`` is one-sided GPTQ as published (blocks of 128 columns, one column after the other
+in torch), written here, without them too. gptqmodel runs in an environment of its own, made by
+``python gpu-runner/benchmarks/peer_environments.py gptqmodel``; without it its column is null. With more busy processes
+than cores, threads that wait for each other multiply every figure: run it on an idle machine.
 
     python benchmarks/rounding.py --sizes 512 1024 2048 4096 --json
 """
@@ -12,19 +15,25 @@ more busy processes than cores, threads that wait for each other multiply every 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
+import os
 import platform
+import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
+from peer_environments import peer_python, run_peer
+from safetensors.torch import save_file
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.rounding.adaptive import round_adaptive
-from yaqa_runner.rounding.factor import PreparedFactor, prepare_factor
+from yaqa_runner.rounding.factor import prepare_factor
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.workers import available_cores
 
@@ -32,12 +41,16 @@ GROUP = 128
 BLOCK = 128
 
 
-def correlated_factor(size: int, seed: int) -> PreparedFactor:
-    """A factor with a spread of scales and a common direction, as activations have."""
+def correlated_samples(size: int, seed: int) -> torch.Tensor:
+    """``[2 size, size]`` with a spread of scales and a common direction, as activations have."""
     generator = torch.Generator().manual_seed(seed)
     samples = torch.randn(2 * size, size, generator=generator) * torch.linspace(0.2, 3.0, size)
-    samples += samples[:, :1]
-    return prepare_factor(samples.T @ samples, 0.01)
+    return samples + samples[:, :1]
+
+
+def moment(samples: torch.Tensor) -> torch.Tensor:
+    """``XᵀX`` ``[n, n]``."""
+    return samples.T @ samples
 
 
 def textbook_gptq(weight: torch.Tensor, grid: FixedGrid, upper: torch.Tensor) -> torch.Tensor:
@@ -61,13 +74,28 @@ def textbook_gptq(weight: torch.Tensor, grid: FixedGrid, upper: torch.Tensor) ->
     return codes
 
 
-def best_seconds(work: Callable[[], object], repeats: int) -> float:
-    times = []
+def median_seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median seconds by the clock, and of the processor (all threads)."""
+    clock, processor = [], []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+        clock.append(time.perf_counter() - started)
+        processor.append(time.process_time() - used)
+    return statistics.median(clock), statistics.median(processor)
+
+
+def gptqmodel_seconds(weight: torch.Tensor, samples: torch.Tensor, repeats: int) -> tuple[float, float] | None:
+    """The same for gptqmodel's one-sided GPTQ of the same layer, or ``None`` where it has no environment."""
+    if peer_python("gptqmodel") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        layer = Path(folder) / "layer.safetensors"
+        save_file({"weight": weight, "inputs": samples.contiguous()}, layer)
+        script = Path(__file__).with_name("gptqmodel_layer.py")
+        arguments = [str(layer), str(repeats), str(GROUP), str(available_cores())]
+        found = run_peer("gptqmodel", script, arguments)
+    return statistics.median(found["seconds"]), statistics.median(found["processorSeconds"])
 
 
 def main() -> None:
@@ -79,59 +107,82 @@ def main() -> None:
 
     warm = SymmetricGrid(4, GROUP).fit(torch.randn(8, 8))
     round_adaptive(torch.randn(8, 8), warm, torch.eye(8), torch.eye(8))
-    reasons = {
-        name: "is not driven by this benchmark yet" if importlib.util.find_spec(package) else "is not installed"
-        for name, package in (("gptqmodel", "gptqmodel"), ("llm-compressor", "llmcompressor"))
-    }
-    header = ("size", "two-sided", "one-sided", "refine/sweep", "textbook GPTQ", "exponent")
+    torch.set_num_threads(available_cores())
+    header = (
+        "size",
+        "two-sided",
+        "one-sided",
+        "gptqmodel",
+        "rounding only",
+        "refine/sweep",
+        "textbook GPTQ",
+        "exponent",
+    )
     print("".join(f"{word:>15}" for word in header))
     rows: list[dict[str, object]] = []
     previous: tuple[int, float] | None = None
     for size in arguments.sizes:
         weight = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
-        factor_input, factor_output = correlated_factor(size, 1), correlated_factor(size, 2)
+        samples = correlated_samples(size, 1)
+        raw_input, raw_output = moment(samples), moment(correlated_samples(size, 2))
+
+        def two_sided(w: torch.Tensor = weight, i: torch.Tensor = raw_input, o: torch.Tensor = raw_output) -> None:
+            factor_input, factor_output = prepare_factor(i, 0.01), prepare_factor(o, 0.1)
+            grid = SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal)
+            round_adaptive(w, grid, factor_input.lower, factor_output.lower)
+
+        def one_sided(w: torch.Tensor = weight, i: torch.Tensor = raw_input) -> None:
+            factor_input = prepare_factor(i, 0.01)
+            round_adaptive(w, SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal), factor_input.lower, None)
+
+        whole, whole_processor = median_seconds(two_sided, arguments.repeats)
+        peer = gptqmodel_seconds(weight, samples, arguments.repeats)
+        single, _ = median_seconds(one_sided, arguments.repeats)
+        factor_input, factor_output = prepare_factor(raw_input, 0.01), prepare_factor(raw_output, 0.1)
         grid = SymmetricGrid(4, GROUP).fit(weight, factor_input.diagonal)
-        lower_input, lower_output = factor_input.lower, factor_output.lower
         upper = torch.linalg.cholesky(torch.linalg.inv(factor_input.hessian.double()), upper=True).float()
-        two_sided = best_seconds(
-            lambda w=weight, g=grid, i=lower_input, o=lower_output: round_adaptive(w, g, i, o),  # type: ignore[misc]
+        rounding, _ = median_seconds(
+            lambda w=weight, g=grid, i=factor_input.lower, o=factor_output.lower: round_adaptive(  # type: ignore[misc]
+                w, g, i, o
+            ),
             arguments.repeats,
         )
-        one_sided = best_seconds(
-            lambda w=weight, g=grid, i=lower_input: round_adaptive(w, g, i, None),  # type: ignore[misc]
-            arguments.repeats,
-        )
-        codes = round_adaptive(weight, grid, lower_input, lower_output)
-        sweep = best_seconds(
+        codes = round_adaptive(weight, grid, factor_input.lower, factor_output.lower)
+        sweep, _ = median_seconds(
             lambda w=weight, g=grid, c=codes, i=factor_input, o=factor_output: refine(  # type: ignore[misc]
                 w, g, c, i.hessian, o.hessian, 1
             ),
             1,
         )
-        textbook = best_seconds(lambda w=weight, g=grid, u=upper: textbook_gptq(w, g, u), 1)  # type: ignore[misc]
+        textbook, _ = median_seconds(
+            lambda w=weight, g=grid, u=upper: textbook_gptq(w, g, u),  # type: ignore[misc]
+            1,
+        )
         exponent = None
         if previous is not None:
-            exponent = math.log(two_sided / previous[1]) / math.log(size / previous[0])
-        previous = (size, two_sided)
-        growth = "" if exponent is None else f"{exponent:.2f}"
-        print(f"{size:>15}{two_sided:>15.3f}{one_sided:>15.3f}{sweep:>15.3f}{textbook:>15.3f}{growth:>15}", flush=True)
+            exponent = math.log(rounding / previous[1]) / math.log(size / previous[0])
+        previous = (size, rounding)
+        cells = (whole, single, None if peer is None else peer[0], rounding, sweep, textbook)
+        shown = "".join(f"{'–' if cell is None else format(cell, '.3f'):>15}" for cell in cells)
+        print(f"{size:>15}{shown}{'' if exponent is None else format(exponent, '.2f'):>15}", flush=True)
         rows.append(
             {
                 "size": size,
-                "twoSidedSeconds": two_sided,
-                "oneSidedSeconds": one_sided,
+                "twoSidedSeconds": whole,
+                "oneSidedSeconds": single,
+                "gptqmodelSeconds": None if peer is None else peer[0],
+                "twoSidedProcessorSeconds": whole_processor,
+                "gptqmodelProcessorSeconds": None if peer is None else peer[1],
+                "roundingSeconds": rounding,
                 "refineSweepSeconds": sweep,
                 "gptqTextbookSeconds": textbook,
-                "gptqmodelSeconds": None,
-                "llmCompressorSeconds": None,
                 "growthExponent": exponent,
             }
         )
-    for name, reason in reasons.items():
-        print(f"{name} {reason}.")
     if arguments.json:
         device = f"cpu, {available_cores()} cores, {platform.machine()}, torch {torch.__version__}"
-        print(json.dumps({"rows": rows, "device": device, "missing": reasons}))
+        result = {"rows": rows, "device": device, "date": datetime.now(UTC).date().isoformat()}
+        print(json.dumps({**result, "otherLoad": round(max(0.0, os.getloadavg()[1] - available_cores()), 1)}))
 
 
 if __name__ == "__main__":
