@@ -13,8 +13,10 @@ try {
 		stdio: "inherit",
 		env: { ...process.env, YAQA_SETUP_SECONDS: seconds.toFixed(3) },
 	});
-	// Ctrl-C reaches the child through the terminal; here it must not end the parent first.
-	process.on("SIGINT", () => {});
+	// Ctrl-C reaches the child through the terminal, once is enough; without one this program has to pass it on.
+	process.on("SIGINT", () => {
+		if (!process.stdin.isTTY) child.kill("SIGINT");
+	});
 	for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
 	child.on("error", (error) => {
 		process.exitCode = reportFailure(error);

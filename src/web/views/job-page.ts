@@ -64,13 +64,14 @@ function stateOf(text: string): JobState | null {
 function headPart({ job, now }: JobView): Html {
 	const ended = isTerminal(job.state);
 	const seconds = job.startedAt === null ? null : ((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000;
-	return html`<p class="lead">${jobBadge(job.state)} <span>${job.statusText}</span></p>
+	const word = jobStateWord(job.state).text;
+	return html`<p class="lead">${jobBadge(job.state)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>
 <dl class="facts">
 <div><dt>Commit</dt><dd><code>${shortSha(job.sourceSha)}</code></dd></div>
 <div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>
 <div><dt>${ended ? "Took" : "Running for"}</dt><dd>${seconds === null ? "not started" : formatSeconds(seconds)}</dd></div>
 <div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
-${job.planText != null && html`<div><dt>Plan</dt><dd>${job.planText}</dd></div>`}
+${job.planText != null && html`<div class="wide"><dt>Plan</dt><dd>${job.planText}</dd></div>`}
 </dl>`;
 }
 
@@ -94,10 +95,10 @@ function timelinePart({ progress, job, now }: JobView): Html {
 	})}</ol>`;
 }
 
-function stageEnd(stage: StageProgress): string {
+function stageEnd(stage: StageProgress, ended: boolean): string {
 	switch (stage.status) {
 		case "pending":
-			return "";
+			return ended ? "not needed" : "";
 		case "skipped":
 			return stage.detail ?? "skipped";
 		case "finished":
@@ -136,7 +137,7 @@ function stagesPart({ progress, job }: JobView): Html {
 	}
 	return html`<ol class="stages">${progress.stages.map((stage) => {
 		const name = STAGE_NAMES[stage.stage];
-		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage)}</span></li>`;
+		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage, job.state === "done")}</span></li>`;
 	})}</ol>`;
 }
 
@@ -241,7 +242,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 <section class="panel"><h2>Progress</h2>
 <div id="part-stages">${part("part-stages")}</div>
 <details><summary>Layers</summary><div id="part-layers">${part("part-layers")}</div></details></section>
-<h2>Measured so far</h2>
+<h2>${live ? "Measured so far" : "Measured"}</h2>
 <div id="part-metrics">${part("part-metrics")}</div>
 <h2>Variants</h2>
 <div id="part-variants">${part("part-variants")}</div>
