@@ -13,7 +13,7 @@ import {
 	symlinkSync,
 	writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -224,6 +224,18 @@ export function nodeBinary() {
 }
 
 /**
+ * A Node that is there now. After an update of the lock file, this program may itself run on the bundled Node (npm puts
+ * node_modules/.bin first on the path), which `npm ci` has just removed from under it.
+ */
+function presentNode() {
+	if (existsSync(process.execPath)) return process.execPath;
+	const name = windows ? "node.exe" : "node";
+	const folder = (process.env.PATH ?? "").split(delimiter).find((entry) => existsSync(join(entry, name)));
+	if (folder !== undefined) return join(folder, name);
+	throw new SetupError("No Node is left to install Node 24 with.", "Install Node 20 or later outside this folder.");
+}
+
+/**
  * `npm ci` runs no package's scripts: onnxruntime-node's would download CUDA libraries, and npm 11 blocks them anyway.
  * The package `node` needs its own, which brings the binary; it is run here.
  */
@@ -240,7 +252,7 @@ async function installNpmPackages(say) {
 	const folder = join(root, "node_modules", "node");
 	if (nodeVersionOf(bundledNode) === null) {
 		say("Node 24: 120 MB");
-		await runLogged(process.execPath, ["installArchSpecificPackage.js"], {
+		await runLogged(presentNode(), ["installArchSpecificPackage.js"], {
 			cwd: folder,
 			logFile: join(cache, "setup-node.log"),
 			remedy: "Install Node 24 yourself and run the same command with it",
