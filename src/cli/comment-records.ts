@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../clock.ts";
 import type { AnswerOptions } from "../commands/answer-comments.ts";
+import type { Host } from "../commands/host.ts";
 import { createKeyedLock, type KeyedLock } from "../commands/keyed-lock.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
@@ -22,12 +23,14 @@ const JOBS_SHOWN = 50;
 /** Who may ask for what, as the configuration says. */
 export function commentSettings(
 	configuration: Configuration,
-): Pick<AnswerOptions, "defaultRecipes" | "calibration" | "allow" | "ignore" | "strangers" | "quota"> {
+	host: Host = "hub",
+): Pick<AnswerOptions, "defaultRecipes" | "calibration" | "allow" | "ignore" | "strangers" | "quota" | "host"> {
 	const { requests, watch, quantization } = configuration;
 	return {
+		host,
 		defaultRecipes: (repo) => recipesOfRules(watch, repo).map((recipe) => recipe.canonical),
 		calibration: quantization.calibration.kind,
-		allow: requests.allow,
+		allow: host === "hub" ? requests.allow : requests.github.allow,
 		ignore: requests.ignore,
 		strangers: requests.strangers,
 		quota: requests.quota,

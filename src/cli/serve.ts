@@ -5,6 +5,9 @@ import { whoAmI } from "@huggingface/hub";
 import { systemClock } from "../clock.ts";
 import { createCommentAnswers } from "../commands/answer-comments.ts";
 import { hubForum } from "../commands/hub-forum.ts";
+import { hubSubject } from "../commands/hub-subject.ts";
+import { joinAnswers } from "../commands/join-answers.ts";
+import { HUB_WORDS } from "../commands/render-reply.ts";
 import { loadConfiguration } from "../config/load.ts";
 import type { Configuration, ConfigurationInput } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -27,9 +30,10 @@ import { problemLine } from "./config-check.ts";
 import { createRunner } from "./create-runner.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
+import { issueForum, issueRepos } from "./issue-answers.ts";
 import { configuredMachines, measuredRates } from "./machines.ts";
 import { programVersion } from "./project-paths.ts";
-import { keepPolling, keepWebhook } from "./stay-reachable.ts";
+import { keepLookingOverIssues, keepPolling, keepWebhook } from "./stay-reachable.ts";
 import type { Terminal } from "./terminal.ts";
 import { timedPorts } from "./timed-ports.ts";
 
@@ -56,6 +60,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 	const sweeper = { ...reader, fetch: conditionalFetch(reader.fetch ?? fetch) };
 	const { publicUrl } = configuration.server;
 	const runner = createRunner(configuration, secrets, log);
+	const issues = issueRepos(configuration, secrets);
 	let botUserId: string | null = null;
 	return createEngine({
 		database,
@@ -89,21 +94,38 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 					}),
 					listHeads: (of) => listHeads({ ...sweeper, of }),
 					readWishes: (of) => readOwnerWishes({ ...reader, ...of }),
-					...createCommentAnswers({
-						forum: hubForum({
-							hub: publisher,
-							botUserId: async () => {
-								// An account's id never changes; asking once is enough.
-								botUserId ??= (await whoAmI(publisher)).id;
-								return botUserId;
+					...joinAnswers(
+						createCommentAnswers({
+							forum: hubForum({
+								hub: publisher,
+								botUserId: async () => {
+									// An account's id never changes; asking once is enough.
+									botUserId ??= (await whoAmI(publisher)).id;
+									return botUserId;
+								},
+							}),
+							subjectOf: hubSubject,
+							context: {
+								...HUB_WORDS,
+								hubUrl: configuration.hub.url,
+								siteUrl: publicUrl,
+								botName: configuration.hub.mention,
 							},
+							...commentSettings(configuration),
+							...answerRecords({ database, clock: systemClock, log }),
+							...requests,
+							log,
 						}),
-						context: { hubUrl: configuration.hub.url, siteUrl: publicUrl, botName: configuration.hub.mention },
-						...commentSettings(configuration),
-						...answerRecords({ database, clock: systemClock, log }),
-						...requests,
-						log,
-					}),
+						issues === null
+							? null
+							: createCommentAnswers({
+									...issueForum(configuration, issues, reader),
+									...commentSettings(configuration, "github"),
+									...answerRecords({ database, clock: systemClock, log }),
+									...requests,
+									log,
+								}),
+					),
 				},
 				metrics,
 				systemClock,
@@ -260,6 +282,11 @@ export async function serve(options: ServeOptions, terminal: Terminal): Promise<
 		if (secrets.webhookSecret === null || configuration.server.publicUrl === null) {
 			void keepPolling({ ...reach, storeDelivery: (delivery) => engine.storeDelivery(delivery), clock: systemClock });
 		}
+		void keepLookingOverIssues({
+			...reach,
+			storeDelivery: (delivery) => engine.storeDelivery(delivery),
+			clock: systemClock,
+		});
 		if (secrets.webhookSecret === null) {
 			log.warn("No webhook secret is set: every delivery is refused, only the sweep finds pushes", {
 				remedy: "Set YAQA_BOT_WEBHOOK_SECRET.",

@@ -6,6 +6,8 @@ import { RetryableError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Engine } from "../queue/engine.ts";
 import { publisherAccess } from "./hub-access.ts";
+import { issueRepos } from "./issue-answers.ts";
+import { pollIssues } from "./poll-issues.ts";
 import { pollMentions } from "./poll-mentions.ts";
 import { registerWebhook } from "./register-webhook.ts";
 
@@ -51,6 +53,44 @@ export async function keepWebhook(situation: Situation & { readonly publicUrl: s
 			await pause(RETRY_SECONDS[Math.min(failures, RETRY_SECONDS.length - 1)] ?? CHECK_SECONDS, signal);
 			failures++;
 		}
+	}
+}
+
+const LOOK_BACK_SECONDS = 86_400;
+
+/**
+ * Looks over the issues of the configured GitHub repos for commands that no webhook told of: GitHub does not deliver
+ * again by itself, and cannot deliver at all without a public address.
+ */
+export async function keepLookingOverIssues(
+	situation: Situation & { readonly storeDelivery: Engine["storeDelivery"]; readonly clock: Clock },
+): Promise<void> {
+	const { configuration, secrets, log, signal, storeDelivery, clock } = situation;
+	const repos = issueRepos(configuration, secrets);
+	if (repos === null) return;
+	const { pollSeconds, github } = configuration.requests;
+	const isTold = configuration.server.publicUrl !== null;
+	if (!isTold && pollSeconds === 0) return;
+	const botName = github.mention ?? configuration.hub.mention;
+	const since = new Map<string, Date>();
+	let failures = 0;
+	while (!signal.aborted) {
+		let failed = false;
+		for (const [name, access] of repos.access) {
+			try {
+				const from = since.get(name) ?? new Date(clock.now().getTime() - LOOK_BACK_SECONDS * 1000);
+				const found = await pollIssues({ github: access, botName, since: from, storeDelivery, clock });
+				since.set(name, found.until);
+				if (found.stored > 0)
+					log.info("Comments were found in GitHub issues", { repository: name, stored: found.stored });
+			} catch (error) {
+				failed = true;
+				log.warn("The issues of a GitHub repo could not be looked over", { repository: name, error });
+			}
+		}
+		failures = failed ? failures + 1 : 0;
+		const usual = isTold ? CHECK_SECONDS : pollSeconds;
+		await pause(Math.min(3600, usual * 2 ** Math.min(failures, 6)), signal);
 	}
 }
 

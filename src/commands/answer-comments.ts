@@ -8,9 +8,11 @@ import type { Log } from "../log.ts";
 import { parseRecipe, type Recipe } from "../protocol/recipe.ts";
 import { readAnswer, type Section, writeAnswer } from "./answer-text.ts";
 import type { Author, Comment, Forum, Place, Thread } from "./forum.ts";
+import { type Host, placeOf, requesterName } from "./host.ts";
 import { createKeyedLock, type KeyedLock } from "./keyed-lock.ts";
 import { type ParsedCommand, parseComment } from "./parse-comment.ts";
 import {
+	contextFor,
 	MISREAD,
 	type ReplyContext,
 	renderApproved,
@@ -36,14 +38,23 @@ import { type ReplyTrailer, readTrailer } from "./reply-trailer.ts";
 /** What becomes of requests by people without rights in the repo. */
 export type StrangerPolicy = "refuse" | "approval" | "public";
 
+/** The Hub model that a command is about. `usual`: the one of the thread, which people need not name. */
+export type Subject =
+	| { readonly ok: true; readonly repo: string; readonly usual: boolean }
+	| { readonly ok: false; readonly message: string; readonly remedy: string };
+
 export type AnswerOptions = {
 	readonly forum: Forum;
+	/** Where the threads are; kept with a request, so that its answer is found again. */
+	readonly host: Host;
+	/** `named`: the model that a line names, `null` where it names none. */
+	readonly subjectOf: (named: string | null, place: Place, thread: Thread) => Promise<Subject>;
 	readonly context: ReplyContext;
-	/** What a push to the repo gives, for "quantize" without a recipe. */
-	readonly defaultRecipes: (repo: string) => readonly string[];
+	/** What a push to the model gives, for "quantize" without a recipe. */
+	readonly defaultRecipes: (model: string) => readonly string[];
 	/** Names what the bot calibrates on, as people may write it. */
 	readonly calibration: string;
-	/** People who may ask everywhere. */
+	/** People who may ask everywhere, by their names on this host. */
 	readonly allow: readonly string[];
 	/** Accounts that are never answered: other bots. */
 	readonly ignore: readonly string[];
@@ -88,8 +99,9 @@ function sameName(one: string, other: string): boolean {
 	return one.toLowerCase() === other.toLowerCase();
 }
 
-function isTrusted(author: Author, options: AnswerOptions): boolean {
-	return author.trusted || options.allow.some((name) => sameName(name, author.name));
+async function isTrusted(place: Place, author: Author, options: AnswerOptions): Promise<boolean> {
+	if (author.trusted === true || options.allow.some((name) => sameName(name, author.name))) return true;
+	return author.trusted === null && (await options.forum.isTrusted(place, author));
 }
 
 /** Accounts that are programs by their host's word, by their name's usual ending, or by the operator's list. */
@@ -141,6 +153,8 @@ type Effect = {
 type Situation = {
 	readonly place: Place;
 	readonly thread: Thread;
+	/** The model that the thread is about. */
+	readonly usual: string | null;
 	readonly comment: Comment;
 	readonly author: Author;
 	readonly botId: string;
@@ -149,6 +163,14 @@ type Situation = {
 	readonly approved: boolean;
 	readonly replyCommentId: string | null;
 };
+
+/** With the model that the command is about. */
+type Subjected = Situation & { readonly source: string; readonly context: ReplyContext };
+
+/** Most comments never name the bot; for them nothing is looked up. */
+function isNamed(text: string, botName: string): boolean {
+	return text.toLowerCase().includes(botName.toLowerCase());
+}
 
 /**
  * Answers what people write to the bot.
@@ -161,7 +183,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 	readonly handleComment: CommentHandler;
 	readonly reply: Replier;
 } {
-	const { forum, context, log } = options;
+	const { forum, host, context, log } = options;
 	const alone = options.alone ?? createKeyedLock();
 
 	async function write(
@@ -176,7 +198,12 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return written?.id ?? null;
 	}
 
-	async function quantize(command: ParsedCommand & { kind: "quantize" }, at: Situation): Promise<Effect> {
+	function lockName(place: Place): string {
+		return `${host === "hub" ? "" : `${host} `}${place.repo}#${place.thread}`;
+	}
+
+	async function quantize(command: ParsedCommand & { kind: "quantize" }, at: Subjected): Promise<Effect> {
+		const { context } = at;
 		const effect = (text: string, told: string, more: Partial<Effect> = {}): Effect => ({
 			section: { key: command.key, request: null, lasting: false, text },
 			told: `quantize: ${told}`,
@@ -199,7 +226,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 						waits: true,
 					});
 				case "public": {
-					const own = await options.countRequests(at.author.name);
+					const own = await options.countRequests(requesterName(host, at.author.name));
 					const all = await options.countRequests(null);
 					const { perPersonPerDay, perDay } = options.quota;
 					if (own >= perPersonPerDay || all >= perDay) {
@@ -215,13 +242,18 @@ export function createCommentAnswers(options: AnswerOptions): {
 		}
 		const outcome = await options.recordRequest({
 			kind: "comment",
-			sourceRepo: at.place.repo,
+			sourceRepo: at.source,
 			...(command.revision === null ? {} : { revision: command.revision }),
 			recipes: parsedRecipes(command.recipes),
-			requester: at.author.name,
-			replyTo: { discussion: at.place.thread, commentId: at.comment.id, replyCommentId: at.replyCommentId },
+			requester: requesterName(host, at.author.name),
+			replyTo: {
+				...(host === "github" ? { github: at.place.repo } : {}),
+				discussion: at.place.thread,
+				commentId: at.comment.id,
+				replyCommentId: at.replyCommentId,
+			},
 			// An edited comment that asks for something else is another request; the same wish again is not.
-			dedupeKey: `comment:${at.place.repo}:${at.place.thread}:${at.comment.id}:${command.key}`,
+			dedupeKey: `${host === "hub" ? "" : `${host}:`}comment:${at.place.repo}:${at.place.thread}:${at.comment.id}:${command.key}`,
 		});
 		const state = requestStateOf(outcome);
 		return effect(renderRequest(context, state), stateWord(state), {
@@ -236,11 +268,12 @@ export function createCommentAnswers(options: AnswerOptions): {
 		});
 	}
 
-	async function plan(command: ParsedCommand & { kind: "plan" }, at: Situation): Promise<string> {
+	async function plan(command: ParsedCommand & { kind: "plan" }, at: Subjected): Promise<string> {
+		const { context } = at;
 		const refused = optionRefusal(command, options.calibration);
 		if (refused !== null) return renderRefusal(refused);
 		const preview = await options.previewRequest({
-			sourceRepo: at.place.repo,
+			sourceRepo: at.source,
 			...(command.revision === null ? {} : { revision: command.revision }),
 			recipes: parsedRecipes(command.recipes),
 		});
@@ -253,20 +286,26 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return renderPlan(context, preview, asked.join(" "));
 	}
 
-	async function mayCancel(job: JobRecord, at: Situation): Promise<boolean> {
+	async function mayCancel(job: JobRecord, at: Subjected): Promise<boolean> {
 		if (at.trusted) return true;
 		const requesters = await options.requestersOf(job.id);
-		return requesters.length > 0 && requesters.every((name) => name !== null && sameName(name, at.author.name));
+		return (
+			requesters.length > 0 &&
+			requesters.every((name) => name !== null && sameName(name, requesterName(host, at.author.name)))
+		);
 	}
 
-	async function cancel(command: ParsedCommand & { kind: "cancel" }, at: Situation): Promise<string> {
-		const { jobs } = await options.statusOf(at.place.repo);
+	async function cancel(command: ParsedCommand & { kind: "cancel" }, at: Subjected): Promise<string> {
+		const { context } = at;
+		const { jobs } = await options.statusOf(at.source);
 		const going = jobs.filter((job) => !isFinished(job.state));
 		const { target } = command;
 		const meant = target === null || target === "all" ? going : jobs.filter((job) => job.id.startsWith(target));
 		if (meant.length === 0) {
 			const what =
-				target === null || target === "all" ? "Nothing of this repo is going on." : "I know no such job of this repo.";
+				target === null || target === "all"
+					? `Nothing of ${context.subject} is going on.`
+					: `I know no such job of ${context.subject}.`;
 			return renderNoJob(context, what);
 		}
 		const allowed: JobRecord[] = [];
@@ -281,9 +320,10 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return renderChanges(context, "Cancelling", changes);
 	}
 
-	async function retry(command: ParsedCommand & { kind: "retry" }, at: Situation): Promise<string> {
+	async function retry(command: ParsedCommand & { kind: "retry" }, at: Subjected): Promise<string> {
+		const { context } = at;
 		if (!at.trusted) return renderMayNot(context, "retry", at.author.name);
-		const { jobs } = await options.statusOf(at.place.repo);
+		const { jobs } = await options.statusOf(at.source);
 		const { target } = command;
 		const [job, ...others] =
 			target === null
@@ -292,7 +332,9 @@ export function createCommentAnswers(options: AnswerOptions): {
 		if (job === undefined) {
 			return renderNoJob(
 				context,
-				target === null ? "No job of this repo failed or was cancelled." : "I know no such job of this repo.",
+				target === null
+					? `No job of ${context.subject} failed or was cancelled.`
+					: `I know no such job of ${context.subject}.`,
 			);
 		}
 		if (others.length > 0) return renderWhichJob(context, "retry", [job, ...others]);
@@ -300,8 +342,9 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return renderChanges(context, "Trying again:", [{ job, problem: change.ok ? null : change.reason }]);
 	}
 
-	async function explain(command: ParsedCommand & { kind: "explain" }, at: Situation): Promise<string> {
-		const { jobs, variants } = await options.statusOf(at.place.repo);
+	async function explain(command: ParsedCommand & { kind: "explain" }, at: Subjected): Promise<string> {
+		const { context } = at;
+		const { jobs, variants } = await options.statusOf(at.source);
 		const { target } = command;
 		const variant = target === null ? null : (variants.find((one) => one.recipe === target) ?? null);
 		const job =
@@ -313,7 +356,9 @@ export function createCommentAnswers(options: AnswerOptions): {
 		if (job === undefined) {
 			return renderNoJob(
 				context,
-				target === null ? "Nothing was made of this repo yet." : "I know no such job or variant of this repo.",
+				target === null
+					? `Nothing was made of ${context.subject} yet.`
+					: `I know no such job or variant of ${context.subject}.`,
 			);
 		}
 		const shown = variant === null ? variants.filter((one) => one.jobId === job.id) : [variant];
@@ -329,7 +374,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 			const comment = at.thread.comments.find((one) => one.id === answer.trailer.comment);
 			if (comment?.author === undefined || comment.author === null) continue;
 			// What was shown as waiting is what runs: a line that was changed since has another key.
-			const waiting = commandsOf(comment, at.place).filter((command) => answer.trailer.waiting.includes(command.key));
+			const waiting = commandsOf(comment, at.usual).filter((command) => answer.trailer.waiting.includes(command.key));
 			if (waiting.length === 0) continue;
 			const { author } = comment;
 			await runAndWrite(waiting, answer, { ...at, comment, author, trusted: false, approved: true });
@@ -338,7 +383,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return renderApproved(context, approved);
 	}
 
-	async function run(command: ParsedCommand, at: Situation): Promise<Effect> {
+	async function run(command: ParsedCommand, unsubjected: Situation): Promise<Effect> {
 		const passing = (text: string, told: string): Effect => ({
 			section: { key: command.key, request: null, lasting: false, text },
 			told,
@@ -351,38 +396,48 @@ export function createCommentAnswers(options: AnswerOptions): {
 			section: { key: command.key, request: null, lasting: true, text },
 		});
 		switch (command.kind) {
+			case "approve":
+				return lasting(await approve(unsubjected));
+			case "help":
+				return passing(renderHelp(context), "help");
+			case "ping":
+				return passing(renderPing(context), "ping");
+			case "invalid":
+				return passing(renderInvalid(context, command), MISUNDERSTOOD);
+			default:
+				break;
+		}
+		const subject = await options.subjectOf(command.model, unsubjected.place, unsubjected.thread);
+		if (!subject.ok) return { ...passing(renderRefusal(subject), "refused: the model"), state: "refused" };
+		const at: Subjected = { ...unsubjected, source: subject.repo, context: contextFor(context, subject) };
+		switch (command.kind) {
 			case "quantize":
 				return await quantize(command, at);
 			case "plan":
 				return passing(await plan(command, at), "plan");
 			case "status":
-				return passing(
-					renderStatus(context, { repo: at.place.repo, ...(await options.statusOf(at.place.repo)) }),
-					"status",
-				);
+				return passing(renderStatus(at.context, { repo: at.source, ...(await options.statusOf(at.source)) }), "status");
 			case "explain":
 				return passing(await explain(command, at), "explain");
 			case "cancel":
 				return lasting(await cancel(command, at));
 			case "retry":
 				return lasting(await retry(command, at));
-			case "approve":
-				return lasting(await approve(at));
-			case "help":
-				return passing(renderHelp(context), "help");
-			case "ping":
-				return passing(renderPing(context), "ping");
-			case "invalid":
-				return passing(renderInvalid(context, command), "not understood");
 			default:
 				return assertNever(command);
 		}
 	}
 
-	function commandsOf(comment: Comment, place: Place): readonly ParsedCommand[] {
+	/** The model that the thread is about, for reading short forms and for leaving out its name; `null`: none. */
+	async function usualSubject(place: Place, thread: Thread): Promise<string | null> {
+		const subject = await options.subjectOf(null, place, thread);
+		return subject.ok ? subject.repo : null;
+	}
+
+	function commandsOf(comment: Comment, usual: string | null): readonly ParsedCommand[] {
 		const commands = parseComment(comment.text, {
 			botName: context.botName,
-			defaultRecipes: options.defaultRecipes(place.repo),
+			defaultRecipes: (model) => options.defaultRecipes(model ?? usual ?? ""),
 		});
 		// The same line twice is one wish.
 		const unique = [...new Map(commands.map((command) => [command.key, command])).values()];
@@ -395,18 +450,18 @@ export function createCommentAnswers(options: AnswerOptions): {
 		commands: readonly ParsedCommand[],
 		before: Answer | null,
 		at: Situation,
-	): Promise<{ readonly told: string; readonly written: boolean; readonly refused: boolean }> {
+	): Promise<{ readonly told: string; readonly written: boolean; readonly sign: "done" | "refused" | null }> {
 		const effects: Effect[] = [];
 		for (const command of commands) effects.push(await run(command, at));
-		const present = new Set(commandsOf(at.comment, at.place).map((command) => command.key));
+		const present = new Set(commandsOf(at.comment, at.usual).map((command) => command.key));
 		const ranNow = new Set(commands.map((command) => command.key));
 		const kept = (before?.sections ?? []).filter(
 			(section) => !ranNow.has(section.key) && (section.lasting || present.has(section.key)),
 		);
 		const sections = [...kept, ...effects.map((effect) => effect.section)];
-		const misread = sections.some((section) => section.text.startsWith(MISREAD));
-		if (misread && !sections.some((section) => section.key === HINT)) {
-			sections.push({ key: HINT, request: null, lasting: false, text: renderHelpHint(context) });
+		const misread = sections.filter((section) => section.text.startsWith(MISREAD)).map((section) => section.text);
+		if (misread.length > 0 && !sections.some((section) => section.key === HINT)) {
+			sections.push({ key: HINT, request: null, lasting: false, text: renderHelpHint(context, misread) });
 		}
 		const request = effects.findLast((effect) => effect.request !== null)?.request ?? null;
 		const waiting = [
@@ -432,13 +487,13 @@ export function createCommentAnswers(options: AnswerOptions): {
 		return {
 			told: effects.map((effect) => effect.told).join(", "),
 			written: id !== null,
-			refused: effects.some((effect) => effect.state === "refused"),
+			sign: signOf(effects),
 		};
 	}
 
 	return {
 		handleComment: (hint) =>
-			alone(`${hint.repo}#${hint.discussion}`, async () => {
+			alone(lockName({ repo: hint.repo, thread: hint.discussion }), async () => {
 				const ignored = (detail: string) => ({ outcome: "ignored" as const, detail });
 				const place: Place = { repo: hint.repo, thread: hint.discussion };
 				const botId = await forum.botId();
@@ -456,7 +511,8 @@ export function createCommentAnswers(options: AnswerOptions): {
 				if (author.id === botId) return ignored("the bot's own comment");
 				if (isRobot(author, options)) return ignored("another bot's comment");
 				if (readTrailer(comment.text) !== null) return ignored("a copy of an answer");
-				const commands = commandsOf(comment, place);
+				const usual = isNamed(comment.text, context.botName) ? await usualSubject(place, thread) : null;
+				const commands = commandsOf(comment, usual);
 				if (commands.length === 0) return ignored("not addressed to the bot");
 				const answers = answersOf(thread, botId);
 				const before = answers.find((answer) => answer.trailer.comment === comment.id) ?? null;
@@ -465,16 +521,17 @@ export function createCommentAnswers(options: AnswerOptions): {
 				if (fresh.length === 0) return ignored("answered already");
 				// Nothing is done that nobody could be told of.
 				if (thread.locked) return ignored("the discussion is locked");
-				const trusted = isTrusted(author, options);
+				const trusted = await isTrusted(place, author, options);
 				if (!trusted && before === null) {
 					const own = new Set(thread.comments.filter((one) => one.author?.id === author.id).map((one) => one.id));
 					const given = answers.filter((answer) => own.has(answer.trailer.comment)).length;
 					if (given >= MAXIMUM_ANSWERS_TO_STRANGERS) return ignored("enough answers to one person here");
 				}
 				await forum.acknowledge(place, comment.id, "seen");
-				const { told, written, refused } = await runAndWrite(fresh, before, {
+				const { told, written, sign } = await runAndWrite(fresh, before, {
 					place,
 					thread,
+					usual,
 					comment,
 					author,
 					botId,
@@ -482,7 +539,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 					approved: false,
 					replyCommentId: before?.id ?? null,
 				});
-				if (refused) await forum.acknowledge(place, comment.id, "refused");
+				if (sign !== null) await forum.acknowledge(place, comment.id, sign);
 				log.info("A comment was answered", { ...place, delivery: hint.deliveryId, told });
 				return { outcome: "accepted", detail: written ? told : `${told}; the answer could not be written` };
 			}),
@@ -491,13 +548,14 @@ export function createCommentAnswers(options: AnswerOptions): {
 			const replyTo = request.replyTo;
 			if (replyTo === null || replyTo.commentId === null) return Promise.resolve({ replyCommentId: null });
 			const commentId = replyTo.commentId;
-			const place: Place = { repo: request.sourceRepo, thread: replyTo.discussion };
-			return alone(`${place.repo}#${place.thread}`, async () => {
+			const place = placeOf(replyTo, request.sourceRepo);
+			return alone(lockName(place), async () => {
 				const thread = await forum.read(place);
 				if (thread === null) return { replyCommentId: replyTo.replyCommentId };
 				const answer = answersOf(thread, await forum.botId()).find((one) => one.trailer.comment === commentId) ?? null;
 				const state = { request, job, variants };
-				const text = renderRequest(context, state);
+				const usual = (await usualSubject(place, thread)) === request.sourceRepo;
+				const text = renderRequest(contextFor(context, { repo: request.sourceRepo, usual }), state);
 				const own = answer?.sections.find((section) => section.request === request.id);
 				const section: Section = {
 					// An answer that was lost is written anew; the request's own number stands for the command's key.
@@ -519,11 +577,20 @@ export function createCommentAnswers(options: AnswerOptions): {
 				const before = thread.comments.find((comment) => comment.id === answer?.id)?.text ?? null;
 				const id = await write(place, answer, writeAnswer({ sections, trailer }), before);
 				if (id !== null && job?.state === "done") await forum.acknowledge(place, commentId, "done");
+				if (id !== null && job?.state === "failed") await forum.acknowledge(place, commentId, "refused");
 				return { replyCommentId: id ?? replyTo.replyCommentId };
 			});
 		},
 	};
 }
+
+/** How a comment is marked once it is answered; `null`: a job goes on. */
+function signOf(effects: readonly Effect[]): "done" | "refused" | null {
+	if (effects.some((effect) => effect.state === "refused" || effect.told === MISUNDERSTOOD)) return "refused";
+	return effects.every((effect) => effect.state === null || effect.state === "published") ? "done" : null;
+}
+
+const MISUNDERSTOOD = "not understood";
 
 /** The line that stands after what was not understood. */
 const HINT = "hint0help";

@@ -119,6 +119,12 @@ export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: 
 	{ key: "recipe", value: "gguf:q4_0", meaning: "An exact recipe; several with commas." },
 	{ key: "revision", value: "main", meaning: "A branch, a tag or a commit; otherwise the newest commit of main." },
 	{
+		key: "model",
+		value: "owner/name",
+		meaning:
+			"In a GitHub issue: the model on the Hub, unless the issue's title, a line “Model: owner/name” in it or the operator's configuration names it. The bare name does as well.",
+	},
+	{
 		key: "calibration",
 		value: "default",
 		meaning: "The texts to calibrate on. The operator chooses them: only the bot's own choice can be named.",

@@ -9,8 +9,11 @@ export type Author = {
 	/** The account's own number: names can change hands. */
 	readonly id: string | null;
 	readonly name: string;
-	/** Whether the host says, at this moment, that they own the repo, belong to its organisation or may write to it. */
-	readonly trusted: boolean;
+	/**
+	 * Whether the host says, at this moment, that they own the repo, belong to its organisation or may write to it;
+	 * `null`: it does not say so with the comment and has to be asked.
+	 */
+	readonly trusted: boolean | null;
 	/** Whether the host says that it is a program. */
 	readonly robot: boolean;
 };
@@ -22,6 +25,8 @@ export type Comment = {
 };
 
 export type Thread = {
+	/** The opening message's subject; `null` where it is of no use to a program. */
+	readonly title: string | null;
 	/** Visible ones, oldest first; the opening message is the first. */
 	readonly comments: readonly Comment[];
 	/** Nobody but those who may write to the repo can comment. */
@@ -35,6 +40,8 @@ export type Thread = {
 export type Forum = {
 	/** The bot's account, by its number. */
 	botId(): Promise<string>;
+	/** Asks the host about an author whose rights it did not tell. */
+	isTrusted(place: Place, author: Author): Promise<boolean>;
 	/** `null`: gone, or not for us to see. */
 	read(place: Place): Promise<Thread | null>;
 	post(place: Place, text: string): Promise<{ readonly id: string } | null>;

@@ -24,6 +24,7 @@ export function hubForum(options: { readonly hub: HubAccess; readonly botUserId:
 
 	return {
 		botId: options.botUserId,
+		isTrusted: async (_place, author) => author.trusted === true,
 		async read({ repo, thread }) {
 			let discussion: Discussion;
 			try {
@@ -33,6 +34,7 @@ export function hubForum(options: { readonly hub: HubAccess; readonly botUserId:
 				throw error;
 			}
 			return {
+				title: null,
 				locked: discussion.locked === true,
 				comments: commentsOf(discussion).map((comment) => ({
 					id: comment.id,

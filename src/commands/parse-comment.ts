@@ -18,6 +18,8 @@ type Common = {
 	readonly line: string;
 	/** The same for lines that ask the same: an edited comment runs only keys that are new. */
 	readonly key: string;
+	/** The Hub model that the line names; `null`: the one that the thread is about. */
+	readonly model: string | null;
 };
 
 export type ParsedCommand =
@@ -37,8 +39,8 @@ export type ParsedCommand =
 export type CommandGrammar = {
 	/** The bot's account name, without `@`. */
 	readonly botName: string;
-	/** What "4bit" and "gguf" alone refer to: the recipes made of every push. */
-	readonly defaultRecipes: readonly string[];
+	/** What "4bit" and "gguf" alone refer to: the recipes made of every push to the model. `null`: the thread's. */
+	readonly defaultRecipes: (model: string | null) => readonly string[];
 };
 
 export const MAXIMUM_COMMANDS = 10;
@@ -46,7 +48,7 @@ export const MAXIMUM_RECIPES = 16;
 const MAXIMUM_LINE_TOKENS = 40;
 const MAXIMUM_SHOWN_CHARACTERS = 80;
 
-const SUGGESTIBLE = /^[A-Za-z0-9:=,._ -]{1,80}$/;
+const SUGGESTIBLE = /^[A-Za-z0-9:=,._/ -]{1,80}$/;
 
 const CONTAINER_WORDS: ReadonlyMap<string, Container> = new Map([
 	["gguf", "gguf"],
@@ -84,6 +86,7 @@ const KNOWN_WORDS: readonly string[] = [
 	"8bit",
 ];
 const JOB_NUMBER = /^(?=.*\d)[0-9a-f]{6,8}(?:-[0-9a-f-]{0,27})?$/;
+const MODEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}\/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/;
 const REVISION = /^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$/;
 
 /** What follows the mention when `line` is addressed to the bot, else `null`. */
@@ -139,20 +142,28 @@ type Wish = {
 	options: string[];
 };
 
-function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[] } | { message: string } {
+function recipesOfWish(
+	wish: Wish,
+	usualRecipes: readonly string[],
+): { recipes: string[] } | { message: string; suggestion: string | null } {
 	const recipes = [...wish.explicit];
-	const defaults = grammar.defaultRecipes.flatMap((text) => {
+	const defaults = usualRecipes.flatMap((text) => {
 		const parsed = parseRecipe(text);
 		return parsed.ok ? [parsed.recipe] : [];
 	});
 	if (wish.bitsPerWeight.length > 0) {
-		if (wish.bits.length > 0) return { message: "bits and bpw exclude each other: say one of them." };
+		if (wish.bits.length > 0) return { message: "bits and bpw exclude each other: say one of them.", suggestion: null };
 		for (const container of wish.containers.length > 0 ? wish.containers : (["gguf"] as const)) {
 			for (const average of wish.bitsPerWeight) {
 				const text = `${container},bpw=${average}`;
-				if (container !== MIXED_NAME) return { message: `Types are mixed in GGUF files only, not in ${container}.` };
+				if (container !== MIXED_NAME) {
+					return {
+						message: `Types are mixed in GGUF files only, not in ${container}.`,
+						suggestion: `quantize gguf bpw=${average}`,
+					};
+				}
 				const parsed = parseRecipe(text);
-				if (!parsed.ok) return { message: parsed.refusal.message };
+				if (!parsed.ok) return { message: parsed.refusal.message, suggestion: null };
 				recipes.push(parsed.recipe.canonical);
 			}
 		}
@@ -170,9 +181,14 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 				const name = RECIPE_NAMES.find((candidate) => candidate.container === container && candidate.bits === wanted);
 				if (name === undefined) {
 					const known = RECIPE_NAMES.filter((candidate) => candidate.container === container);
-					const what = known.length === 0 ? "none yet" : known.map((candidate) => candidate.name).join(", ");
+					const widths = [...new Set(known.map((candidate) => candidate.bits))].toSorted((one, other) => one - other);
+					// Of two that are as near the one that keeps more.
+					const nearest = widths
+						.toReversed()
+						.toSorted((one, other) => Math.abs(one - wanted) - Math.abs(other - wanted))[0];
 					return {
-						message: `There is no ${wanted}-bit ${container} recipe in this version. For ${container}: ${what}.`,
+						message: `There is no ${wanted}-bit ${container} recipe; ${container} has ${widths.join(", ")} bits.`,
+						suggestion: nearest === undefined ? null : `quantize ${nearest}bit ${container}`,
 					};
 				}
 				recipes.push(name.name);
@@ -180,7 +196,9 @@ function recipesOfWish(wish: Wish, grammar: CommandGrammar): { recipes: string[]
 		}
 	}
 	if (wish.options.length > 0) {
-		if (recipes.length === 0) return { message: `Say which recipe "${shown(wish.options.join(","))}" belongs to.` };
+		if (recipes.length === 0) {
+			return { message: `Say which recipe "${shown(wish.options.join(","))}" belongs to.`, suggestion: null };
+		}
 		const last = recipes.length - 1;
 		recipes[last] = [recipes[last], ...wish.options].join(",");
 	}
@@ -198,7 +216,7 @@ function takeOptions(rest: string): {
 	const values = new Map<string, string>();
 	let twice: string | null = null;
 	const left = rest.replaceAll(
-		/(^|\s)(revision|calibration)=(\S*)/gi,
+		/(^|\s)(revision|calibration|model)=(\S*)/gi,
 		(_all, space: string, key: string, value: string) => {
 			const name = key.toLowerCase();
 			if (values.has(name)) twice = name;
@@ -207,6 +225,22 @@ function takeOptions(rest: string): {
 		},
 	);
 	return { rest: left, values, twice };
+}
+
+/** A model written as it stands, `owner/name`, with the rest of the line. Two words of the grammar are none. */
+function takeModel(rest: string): { readonly rest: string; readonly models: readonly string[] } {
+	const models: string[] = [];
+	const left = rest.replaceAll(
+		/(^|\s)([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?=\s|$)/g,
+		(all, space: string, word) => {
+			const name = String(word).replace(/[.,;:!?]+$/, "");
+			const [owner = ""] = name.toLowerCase().split("/");
+			if (CONTAINER_WORDS.has(owner) || bitsOf(owner) !== null || parseRecipe(owner).ok) return all;
+			models.push(name);
+			return space;
+		},
+	);
+	return { rest: left, models };
 }
 
 function keyOf(...parts: readonly unknown[]): string {
@@ -234,7 +268,8 @@ function describeProblems(
 }
 
 function parseLine(line: string, written: string, grammar: CommandGrammar): ParsedCommand {
-	const common = (key: string) => ({ line: shown(line), key });
+	let model: string | null = null;
+	const common = (key: string) => ({ line: shown(line), key: model === null ? key : keyOf(key, model), model });
 	const invalid = (message: string, suggestion: string | null = null): ParsedCommand => ({
 		kind: "invalid",
 		message,
@@ -244,11 +279,20 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 	if (written.includes(REMOVED)) {
 		return invalid("I do not read code, links or HTML inside a command. Write it as plain text.");
 	}
-	const { rest, values, twice } = takeOptions(written);
+	const { rest: unnamed, values, twice } = takeOptions(written);
+	const { rest, models } = takeModel(unnamed);
 	const tokens = tokensOf(rest);
-	if (tokens.length === 0 && values.size === 0) return { kind: "help", ...common(keyOf("help")) };
+	if (tokens.length === 0 && values.size === 0 && models.length === 0)
+		return { kind: "help", ...common(keyOf("help")) };
 	if (tokens.length > MAXIMUM_LINE_TOKENS) return invalid(`A command has at most ${MAXIMUM_LINE_TOKENS} words.`);
 	if (twice !== null) return invalid(`The option "${twice}" is given twice.`);
+	const named = [...new Set([...(values.has("model") ? [values.get("model") ?? ""] : []), ...models])];
+	if (named.length > 1) return invalid("Name one model in a line, each on a line of its own.");
+	const [modelName = null] = named;
+	if (modelName !== null && !MODEL.test(modelName)) {
+		return invalid(`"${shown(modelName)}" cannot be the name of a model on the Hub: those look like owner/model.`);
+	}
+	model = modelName;
 	const revision = values.get("revision") ?? null;
 	if (revision !== null && (!REVISION.test(revision) || revision.includes(".."))) {
 		return invalid(`"${shown(revision)}" cannot be the name of a branch, a tag or a commit.`);
@@ -342,9 +386,11 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 	if (targets.length > 0) {
 		return invalid(`I do not know what to do with "${shown(targets.join(" "))}" here.`, `status`);
 	}
-	const wished = recipesOfWish(wish, grammar);
-	if ("message" in wished) return invalid(wished.message);
-	if (command === null && wished.recipes.length === 0 && values.size === 0) {
+	const wished = recipesOfWish(wish, grammar.defaultRecipes(model));
+	if ("message" in wished) return invalid(wished.message, wished.suggestion);
+	const asked = wished.recipes.length > 0 || revision !== null || values.has("calibration") || wantsPrivate;
+	if (command === null && !asked) {
+		if (model !== null) return invalid("Say what to do with the model.", `quantize 8bit gguf ${model}`);
 		return { kind: "help", ...common(keyOf("help")) };
 	}
 	const canonical = new Set<string>();
@@ -389,6 +435,7 @@ export function parseComment(markdown: string, grammar: CommandGrammar): readonl
 				kind: "invalid",
 				line: shown(line),
 				key: keyOf("too many"),
+				model: null,
 				message: `I read at most ${MAXIMUM_COMMANDS} commands a comment; the rest was left out.`,
 				suggestion: null,
 			});

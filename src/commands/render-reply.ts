@@ -15,7 +15,46 @@ export type ReplyContext = {
 	/** Where people reach the bot's pages; without it replies carry no link to them. */
 	readonly siteUrl: string | null;
 	readonly botName: string;
+	/** What a conversation is called there: "discussion", "issue". */
+	readonly thread: string;
+	/** Who may ask there, in words: all of them, and one of them. */
+	readonly trusted: string;
+	readonly somebodyTrusted: string;
+	/** What a command is about, in words. */
+	readonly subject: string;
+	/** The model, where a command has to name it: it is not the one that the thread is about. */
+	readonly named: string | null;
 };
+
+export const HUB_WORDS = {
+	thread: "discussion",
+	trusted: "the owner of this repo and members of its organisation",
+	somebodyTrusted: "the owner of this repo or a member of its organisation",
+	subject: "this repo",
+	named: null,
+} as const satisfies Partial<ReplyContext>;
+
+export const GITHUB_WORDS = {
+	thread: "issue",
+	trusted: "people who may write to this repo",
+	somebodyTrusted: "somebody who may write to this repo",
+	subject: "the model",
+	named: null,
+} as const satisfies Partial<ReplyContext>;
+
+/** The context for commands about one model. On the Hub that is the repo that people write in. */
+export function contextFor(
+	context: ReplyContext,
+	subject: { readonly repo: string; readonly usual: boolean },
+): ReplyContext {
+	if (context.subject === HUB_WORDS.subject) return context;
+	return { ...context, subject: markdownCode(subject.repo), named: subject.usual ? null : subject.repo };
+}
+
+/** ` of the model`, where that does not go without saying. */
+function ofModel(context: ReplyContext): string {
+	return context.subject === HUB_WORDS.subject ? "" : ` of ${context.subject}`;
+}
 
 const MAXIMUM_SENTENCE = 2_000;
 
@@ -67,8 +106,12 @@ function refusalText(refusal: Refusal): string {
 	return `${markdownText(refusal.message, MAXIMUM_SENTENCE)}\n\n**What to do:** ${markdownText(refusal.remedy, MAXIMUM_SENTENCE)}`;
 }
 
+/** Commands that are about no model. */
+const GENERAL: ReadonlySet<string> = new Set(["help", "ping", "approve"]);
+
 function nextStep(context: ReplyContext, text: string, meaning: string): string {
-	return `${meaning}: \`@${context.botName} ${text}\`.`;
+	const model = context.named === null || GENERAL.has(text) ? "" : ` ${context.named}`;
+	return `${meaning}: \`@${context.botName} ${text}${model}\`.`;
 }
 
 function shortNumber(job: JobRecord): string {
@@ -94,7 +137,7 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants, ended)}`;
 	const more = nextStep(context, "explain", "How these came about, and what they were compared with");
 	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
-	const commit = markdownCode(shortSha(job.sourceSha));
+	const commit = `${markdownCode(shortSha(job.sourceSha))}${ofModel(context)}`;
 	const retry = nextStep(context, `retry ${shortNumber(job)}`, "To try again");
 	switch (job.state) {
 		case "planned":
@@ -147,8 +190,8 @@ export function renderStatus(
 ): string {
 	const parts: string[] = [];
 	const shown = source.variants.slice(0, 30);
-	if (shown.length === 0) parts.push("**Nothing was made of this repo yet.**");
-	else parts.push("**Variants of this repo**", variantRows(context, shown));
+	if (shown.length === 0) parts.push(`**Nothing was made of ${context.subject} yet.**`);
+	else parts.push(`**Variants of ${context.subject}**`, variantRows(context, shown));
 	const newest = source.jobs[0];
 	if (newest !== undefined) {
 		const why = newest.refusal === null ? newest.statusText : newest.refusal.message;
@@ -162,15 +205,18 @@ export function renderStatus(
 
 /** How every answer to something that was not understood begins. */
 export const MISREAD = "**I did not understand**";
+const SUGGESTED = "Did you mean ";
 
-export function renderHelpHint(context: ReplyContext): string {
+/** `told`: what was said of the lines that were not understood; an example helps where nothing nearer was found. */
+export function renderHelpHint(context: ReplyContext, told: readonly string[]): string {
 	const page = context.siteUrl === null ? "" : ` All of it is on the [help page](${context.siteUrl}/help).`;
-	const most = nextStep(context, "quantize 8bit gguf", "Most people write something like");
-	return `${most} ${nextStep(context, "help", "What else I understand")}${page}`;
+	const isNear = told.every((text) => text.includes(SUGGESTED));
+	const most = isNear ? "" : `${nextStep(context, "quantize 8bit gguf", "Most people write something like")} `;
+	return `${most}${nextStep(context, "help", "What else I understand")}${page}`;
 }
 
 export function renderInvalid(context: ReplyContext, command: ParsedCommand & { readonly kind: "invalid" }): string {
-	const meant = command.suggestion === null ? "" : ` Did you mean \`@${context.botName} ${command.suggestion}\`?`;
+	const meant = command.suggestion === null ? "" : ` ${SUGGESTED}\`@${context.botName} ${command.suggestion}\`?`;
 	return `${MISREAD} ${markdownCode(command.line.replaceAll("\uFFFC", "…"))}: ${markdownText(command.message, MAXIMUM_SENTENCE)}${meant}`;
 }
 
@@ -180,30 +226,30 @@ export function renderRefusal(refusal: Pick<Refusal, "message" | "remedy">): str
 
 export function renderNotPermitted(context: ReplyContext, author: string): string {
 	const site = context.siteUrl === null ? "" : ` What is published already is [in the catalogue](${context.siteUrl}/).`;
-	return `**Each variant costs a run, so I take requests from the owner of this repo and members of its organisation.** ${markdownCode(author)} is neither as far as I can see. One of them may write the same line here, or the operator of this bot may add you to the list.${site}`;
+	return `**Each variant costs a run, so I take requests from ${context.trusted}.** ${markdownCode(author)} is not among them as far as I can see. One of them may write the same line here, or the operator of this bot may add you to the list.${site}`;
 }
 
 export function renderMayNot(context: ReplyContext, command: "cancel" | "retry" | "approve", author: string): string {
-	return `**${markdownCode(command)} is for the owner of this repo, members of its organisation and people on the operator's list.** ${markdownCode(author)} is none of them as far as I can see. ${nextStep(context, "status", "How things stand")}`;
+	return `**${markdownCode(command)} is for ${context.trusted}, and for people on the operator's list.** ${markdownCode(author)} is not among them as far as I can see. ${nextStep(context, "status", "How things stand")}`;
 }
 
 export function renderWaiting(context: ReplyContext, author: string, recipes: readonly string[]): string {
 	const what = recipes.length === 0 ? "the usual variants" : recipes.map((recipe) => markdownCode(recipe)).join(", ");
-	return `**This waits for approval:** ${what}, asked for by ${markdownCode(author)}. The owner of this repo or a member of its organisation lets it run with \`@${context.botName} approve\` in this discussion.`;
+	return `**This waits for approval:** ${what}, asked for by ${markdownCode(author)}. It runs once ${context.somebodyTrusted} writes \`@${context.botName} approve\` in this ${context.thread}.`;
 }
 
 export function renderQuota(context: ReplyContext, limit: { readonly asked: number; readonly limit: number }): string {
-	return `**That is enough for a day.** ${limit.asked} requests were taken in the last 24 hours, and the limit is ${limit.limit}. Ask again tomorrow, or the owner of this repo may write the same line here; the operator of this bot sets the limit. ${nextStep(context, "status", "What is there already")}`;
+	return `**That is enough for a day.** ${limit.asked} requests were taken in the last 24 hours, and the limit is ${limit.limit}. Ask again tomorrow, or have ${context.somebodyTrusted} write the same line here; the operator of this bot sets the limit. ${nextStep(context, "status", "What is there already")}`;
 }
 
 export function renderApproved(context: ReplyContext, count: number): string {
 	if (count === 0)
-		return `**Nothing in this discussion waits for approval.** ${nextStep(context, "status", "How things stand")}`;
+		return `**Nothing in this ${context.thread} waits for approval.** ${nextStep(context, "status", "How things stand")}`;
 	return `**Approved:** ${count} ${count === 1 ? "request" : "requests"}. The answers above go on from here.`;
 }
 
 export function renderPing(context: ReplyContext): string {
-	return `I am here and read this discussion. ${nextStep(context, "help", "What I understand")}`;
+	return `I am here and read this ${context.thread}. ${nextStep(context, "help", "What I understand")}`;
 }
 
 /** `asked`: the command that would carry it out. */
@@ -214,7 +260,7 @@ export function renderPlan(context: ReplyContext, plan: RequestPreview & { reado
 		return `| ${markdownCode(variant.recipe)} | ${markdownCode(variant.targetRepo)} | ${size} | ${state} |`;
 	});
 	return [
-		`**Plan** for commit ${markdownCode(shortSha(plan.sha))}: ${markdownText(plan.architecture)}, ${formatCount(plan.parameters)} parameters. Nothing was started.`,
+		`**Plan** for commit ${markdownCode(shortSha(plan.sha))}${ofModel(context)}: ${markdownText(plan.architecture)}, ${formatCount(plan.parameters)} parameters. Nothing was started.`,
 		["| Variant | Would go to | Size | State |", "|---|---|---:|---|", ...rows].join("\n"),
 		nextStep(context, asked, "To make it"),
 	].join("\n\n");

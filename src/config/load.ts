@@ -214,6 +214,19 @@ function runnerProblems(configuration: Configuration, secrets: Secrets): Configu
 	return problems;
 }
 
+/** What answering in GitHub issues needs. */
+function gitHubProblems(configuration: Configuration, secrets: Secrets): ConfigurationProblem[] {
+	const { github } = configuration.requests;
+	if (github.repositories.length === 0) return [];
+	const needed: readonly [where: string, value: string | null][] = [
+		["requests.github.appId", github.appId ?? configuration.runner.githubActions.appId],
+		["YAQA_BOT_GITHUB_APP_KEY", secrets.gitHubAppKey],
+	];
+	return needed
+		.filter(([, value]) => value === null)
+		.map(([where]) => ({ where, message: "Answering in GitHub issues needs it.", suggestion: null }));
+}
+
 /** What the schema cannot say: settings that only make sense together. */
 function crossChecks(configuration: Configuration, secrets: Secrets): ConfigurationProblem[] {
 	const { watch, quantization, database } = configuration;
@@ -243,7 +256,7 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 	for (const { path, where } of files) {
 		if (!existsSync(path)) problems.push({ where, message: `There is no file ${path}.`, suggestion: null });
 	}
-	problems.push(...runnerProblems(configuration, secrets));
+	problems.push(...runnerProblems(configuration, secrets), ...gitHubProblems(configuration, secrets));
 	if (database.kind === "postgres" && secrets.databaseUrl === null) {
 		problems.push({
 			where: "database.kind",

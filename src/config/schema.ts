@@ -121,6 +121,44 @@ const Watch = z.strictObject({
 		.describe("Whether a newer push ends unfinished work on an older commit that nobody asked for by name."),
 });
 
+const gitHubRepository = z
+	.string()
+	.max(200)
+	.regex(/^[A-Za-z0-9-]+\/[A-Za-z0-9._-]+$/, "a GitHub repo looks like owner/name");
+const gitHubAppId = z.string().regex(/^[A-Za-z0-9.]{1,64}$/, "a GitHub App's id");
+
+const GitHubRequests = z.strictObject({
+	repositories: z
+		.array(
+			z.strictObject({
+				repository: gitHubRepository,
+				model: repoPath
+					.nullable()
+					.default(null)
+					.describe("The Hub model that its issues are about when neither the command nor the issue names one."),
+			}),
+		)
+		.max(1000)
+		.default([])
+		.describe("GitHub repos in whose issues the same commands are answered, about watched public models."),
+	mention: commandWord
+		.nullable()
+		.default(null)
+		.describe("The name that commands in issues are addressed to. Absent: hub.mention."),
+	allow: z
+		.array(namespaceName)
+		.max(10_000)
+		.default([])
+		.describe("GitHub users who may ask, beside those who may write to the repo."),
+	apiUrl: httpUrl.nullable().default(null).describe("GitHub's API. Absent: runner.githubActions.apiUrl."),
+	appId: gitHubAppId
+		.nullable()
+		.default(null)
+		.describe(
+			'The GitHub App that is installed there, with "Issues: read and write" and the event "Issue comment". Absent: runner.githubActions.appId.',
+		),
+});
+
 const Requests = z.strictObject({
 	comments: z.boolean().default(true).describe("Whether commands in comments are answered."),
 	allow: z
@@ -152,6 +190,7 @@ const Requests = z.strictObject({
 		.max(86_400)
 		.default(60)
 		.describe("Without a public address: how often the bot's notifications are read for mentions. 0: never."),
+	github: GitHubRequests.prefault({}),
 });
 
 const TextFile = z.strictObject({
@@ -230,22 +269,14 @@ const HfJobs = z.strictObject({
 
 const GitHubActions = z.strictObject({
 	apiUrl: httpUrl.default("https://api.github.com").describe("GitHub's API, or a GitHub Enterprise Server's."),
-	repository: z
-		.string()
-		.max(200)
-		.regex(/^[A-Za-z0-9-]+\/[A-Za-z0-9._-]+$/, "a GitHub repo looks like owner/name")
-		.nullable()
-		.default(null)
-		.describe("The private repo that holds the workflow."),
+	repository: gitHubRepository.nullable().default(null).describe("The private repo that holds the workflow."),
 	workflow: z
 		.string()
 		.regex(/^[A-Za-z0-9._-]+\.ya?ml$/, "a file name such as quantize.yml")
 		.default("quantize.yml")
 		.describe("Its file in .github/workflows, a copy of workflows/quantize.yml."),
 	ref: z.string().min(1).max(200).default("main").describe("The branch that it is run from."),
-	appId: z
-		.string()
-		.regex(/^[A-Za-z0-9.]{1,64}$/, "a GitHub App's id")
+	appId: gitHubAppId
 		.nullable()
 		.default(null)
 		.describe("The GitHub App that is installed there; its key is YAQA_BOT_GITHUB_APP_KEY."),

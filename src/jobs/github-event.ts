@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Attempt } from "../runners/attempt.ts";
 import { parseRunName } from "../runners/run-name.ts";
+import { type GitHubComment, readGitHubComment } from "./github-comment.ts";
 
 /** A delivery as `/webhooks/github` stores it: the event's name, and the payload that GitHub signed. */
 export const GitHubDelivery = z.object({
@@ -19,6 +20,7 @@ const WorkflowJobPayload = z.object({ workflow_job: z.object({ name: z.string().
 export type GitHubEvent =
 	/** Something happened to the run of an attempt. */
 	| { readonly kind: "run"; readonly repository: string; readonly attempt: Attempt }
+	| GitHubComment
 	| { readonly kind: "ignored"; readonly reason: string };
 
 function ignored(reason: string): GitHubEvent {
@@ -42,6 +44,9 @@ export function readGitHubEvent(body: unknown): GitHubEvent {
 			if (attempt === null || repository === null) return ignored("It is not about a run of this bot's.");
 			return { kind: "run", repository, attempt };
 		}
+		case "issue_comment":
+		case "issues":
+			return readGitHubComment(event, payload);
 		default:
 			return ignored(`Nothing is done for ${event.slice(0, 60)}.`);
 	}

@@ -132,6 +132,8 @@ export type Replier = (request: {
 /** A comment that the webhook told of. The text is a hint; the handler reads the discussion again. */
 export type CommentHint = {
 	readonly deliveryId: string;
+	/** Absent: the Hub, where `repo` is the model itself. */
+	readonly host?: "hub" | "github";
 	readonly repo: string;
 	readonly discussion: number;
 	readonly commentId: string | null;

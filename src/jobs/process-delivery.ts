@@ -73,6 +73,20 @@ async function handleGitHub(context: JobsContext, delivery: DeliveryRecord): Pro
 			return { outcome: "ignored", detail: event.reason };
 		case "run":
 			return await handleRunEvent(context, event);
+		case "comment": {
+			const { comments, github } = context.configuration.requests;
+			if (!comments) return { outcome: "ignored", detail: "Comments are switched off." };
+			const name = event.repository.toLowerCase();
+			const known = github.repositories.find(({ repository }) => repository.toLowerCase() === name);
+			if (known === undefined) return { outcome: "ignored", detail: "It is not among requests.github.repositories." };
+			return await context.ports.handleComment({
+				deliveryId: delivery.id,
+				host: "github",
+				repo: known.repository,
+				discussion: event.issue,
+				commentId: event.comment === null ? null : String(event.comment),
+			});
+		}
 		default:
 			return assertNever(event);
 	}

@@ -23,6 +23,8 @@ export type RequestKind = "push" | "comment" | "sweep" | "api" | "cli";
 
 /** Where an answer goes. */
 export type ReplyTo = {
+	/** The GitHub repo whose issue it is; absent: a discussion of the source itself. */
+	readonly github?: string;
 	readonly discussion: number;
 	readonly commentId: string | null;
 	readonly replyCommentId: string | null;

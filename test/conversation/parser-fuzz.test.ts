@@ -3,12 +3,12 @@ import { test } from "node:test";
 import { MAXIMUM_ANSWER_CHARACTERS, writeAnswer } from "../../src/commands/answer-text.ts";
 import { COMMANDS } from "../../src/commands/command-table.ts";
 import { MAXIMUM_COMMANDS, type ParsedCommand, parseComment } from "../../src/commands/parse-comment.ts";
-import { renderHelp, renderInvalid } from "../../src/commands/render-reply.ts";
+import { HUB_WORDS, renderHelp, renderInvalid } from "../../src/commands/render-reply.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/hub/discussion.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 
-const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: ["gguf:q4_0", "onnx:q4", "w4a16"] };
-const CONTEXT = { hubUrl: "https://hub.example", siteUrl: null, botName: "yaqa-bot" };
+const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: () => ["gguf:q4_0", "onnx:q4", "w4a16"] };
+const CONTEXT = { ...HUB_WORDS, hubUrl: "https://hub.example", siteUrl: null, botName: "yaqa-bot" };
 const ROUNDS = 50_000;
 
 const PIECES = [
@@ -90,7 +90,7 @@ function judge(text: string, commands: readonly ParsedCommand[]): void {
 			if (command.revision !== null) assert.match(command.revision, /^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$/);
 		}
 		if (command.kind !== "invalid") continue;
-		if (command.suggestion !== null) assert.match(command.suggestion, /^[A-Za-z0-9:=,._ -]{1,80}$/);
+		if (command.suggestion !== null) assert.match(command.suggestion, /^[A-Za-z0-9:=,._/ -]{1,80}$/);
 		const told = renderInvalid(CONTEXT, command);
 		assert.ok(told.length <= 4000, `${told.length} characters`);
 		assert.ok(!/@(?!\u2060)(?!yaqa-bot)/.test(told), `${JSON.stringify(text)} calls somebody: ${told}`);

@@ -1,12 +1,19 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { createRepo, uploadFiles, whoAmI } from "@huggingface/hub";
 import { answerRecords, commentSettings } from "../../src/cli/comment-records.ts";
+import { issueForum, issueRepos } from "../../src/cli/issue-answers.ts";
+import { pollIssues } from "../../src/cli/poll-issues.ts";
 import type { Clock } from "../../src/clock.ts";
 import { createCommentAnswers } from "../../src/commands/answer-comments.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
+import { hubSubject } from "../../src/commands/hub-subject.ts";
+import { joinAnswers } from "../../src/commands/join-answers.ts";
+import { HUB_WORDS } from "../../src/commands/render-reply.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
+import type { Secrets } from "../../src/config/secrets.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
 import { listJobs } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
@@ -19,16 +26,33 @@ import { commentsOf } from "../../src/hub/discussion.ts";
 import { editComment } from "../../src/hub/edit-comment.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import type { JobsContext } from "../../src/jobs/context.ts";
-import { previewRequest } from "../../src/jobs/preview.ts";
+import type { RequestInput } from "../../src/jobs/ports.ts";
+import { type PreviewRequest, previewRequest } from "../../src/jobs/preview.ts";
 import { processDelivery } from "../../src/jobs/process-delivery.ts";
 import type { JobState } from "../../src/jobs/records.ts";
 import { cancelJob, recordRequest, retryJob } from "../../src/jobs/service.ts";
 import { announceJob } from "../../src/jobs/steps/announce.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
+import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import { scriptedConfiguration, scriptedRunner } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 import { makeManifest } from "../unit/web-fixtures.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+const NO_SECRETS: Secrets = {
+	publisherToken: null,
+	readToken: null,
+	webhookSecret: null,
+	previousWebhookSecret: null,
+	databaseUrl: null,
+	stagingToken: null,
+	jobsToken: null,
+	gitHubAppKey: null,
+	gitHubWebhookSecret: null,
+	previousGitHubWebhookSecret: null,
+};
 
 /** The people of the transcripts, and the tokens they write with. */
 const PEOPLE = {
@@ -45,6 +69,8 @@ export type Person = keyof typeof PEOPLE;
 export type Scene = {
 	/** Writes a comment, lets the Hub's webhook tell of it, and lets the bot work on that. */
 	says(who: Person, text: string): Promise<void>;
+	/** Writes a comment that nothing tells of. */
+	writes(who: Person, text: string): Promise<void>;
 	/** Changes the newest comment of somebody. */
 	edits(who: Person, text: string): Promise<void>;
 	hides(who: Person): Promise<void>;
@@ -60,6 +86,12 @@ export type Scene = {
 	/** Takes the whole discussion away. */
 	deletes(who: Person): Promise<void>;
 	locks(): void;
+	/** Tells of the issue's opening message. */
+	opens(): Promise<void>;
+	/** The bot looks the issues over by itself. */
+	looksOver(): Promise<void>;
+	/** What goes wrong with GitHub's next answers. */
+	readonly gitHub: FakeGitHub;
 	/** What was written, and what came of it, as Markdown. */
 	transcript(): Promise<string>;
 	readonly jobs: () => Promise<readonly string[]>;
@@ -71,6 +103,14 @@ export type Stage = {
 		readonly namespace?: "owner" | "lab";
 		readonly configuration?: ConfigurationInput;
 		readonly private?: boolean;
+		/** The people write in an issue of a GitHub repo instead, which its opener has just made. */
+		readonly issue?: {
+			readonly title: string;
+			readonly body?: string;
+			readonly opener?: Person;
+			/** Whether the operator named the model as the one that the GitHub repo is about. */
+			readonly configured?: boolean;
+		};
 	}): Promise<Scene>;
 	close(): Promise<void>;
 };
@@ -101,13 +141,22 @@ export async function openStage(): Promise<Stage> {
 		clock,
 		log: silentLog,
 	});
+	const github = await startFakeGitHub({
+		folder: join(folder, "github"),
+		workflowPath: join(root, "workflows", "quantize.yml"),
+		path: process.env["PATH"] ?? "",
+		variables: {},
+		secrets: {},
+	});
+	const standing: Readonly<Partial<Record<Person, string>>> = { owner: "admin", member: "write", visitor: "read" };
+	for (const [person, permission] of Object.entries(standing)) github.issues.permit(person, permission);
 	let ids = 0;
 	const access = (who: Person) => ({ hubUrl: hub.url, accessToken: PEOPLE[who] });
 	const bot = access("yaqa-bot");
 	const botId = (await whoAmI(bot)).id;
 
 	return {
-		async scene({ namespace = "owner", configuration: overrides = {}, private: isPrivate = false } = {}) {
+		async scene({ namespace = "owner", configuration: overrides = {}, private: isPrivate = false, issue } = {}) {
 			days++;
 			const repo = `${namespace}/model-${days}`;
 			await createRepo({
@@ -124,10 +173,23 @@ export async function openStage(): Promise<Stage> {
 			const world = scriptedWorld(join(folder, `world-${days}`));
 			let commit = 1;
 			world.setHead(repo, shaOf(`${repo} ${commit}`));
-			const configuration = scriptedConfiguration(join(folder, "data"), {
-				...overrides,
-				watch: { namespaces: [namespace], recipes: ["gguf:q4_0", "onnx:q4"], ...overrides.watch },
-			});
+			const configuration = scriptedConfiguration(
+				join(folder, "data"),
+				{
+					...overrides,
+					watch: { namespaces: [namespace], recipes: ["gguf:q4_0", "onnx:q4"], ...overrides.watch },
+					requests: {
+						...overrides.requests,
+						github: {
+							repositories: [{ repository: github.issues.repository, model: issue?.configured === true ? repo : null }],
+							appId: github.appId,
+							apiUrl: github.url,
+							...overrides.requests?.github,
+						},
+					},
+				},
+				{ YAQA_BOT_GITHUB_APP_KEY: github.privateKey },
+			);
 			let isLocked = false;
 			/** The Hub has no call that locks a discussion; its answers show one. */
 			const lockable: typeof fetch = async (input, init) => {
@@ -135,17 +197,34 @@ export async function openStage(): Promise<Stage> {
 				if (!isLocked || (init?.method ?? "GET") !== "GET" || !String(input).includes("/discussions/")) return response;
 				return Response.json({ ...((await response.json()) as object), locked: true });
 			};
-			const answers = createCommentAnswers({
-				forum: hubForum({ hub: { ...bot, fetch: lockable }, botUserId: async () => botId }),
-				context: { hubUrl: hub.url, siteUrl: "https://bot.example", botName: "yaqa-bot" },
-				...commentSettings(configuration),
+			const engine = {
 				...answerRecords({ database, clock, log: silentLog }),
-				recordRequest: (input) => recordRequest(context, input),
-				previewRequest: (input) => previewRequest(context, input),
-				cancelJob: (id) => cancelJob(context, id),
-				retryJob: (id) => retryJob(context, id),
+				recordRequest: (input: RequestInput) => recordRequest(context, input),
+				previewRequest: (input: Parameters<PreviewRequest>[0]) => previewRequest(context, input),
+				cancelJob: (id: string) => cancelJob(context, id),
+				retryJob: (id: string) => retryJob(context, id),
 				log: silentLog,
-			});
+			};
+			const siteUrl = "https://bot.example";
+			const issues = issueRepos(configuration, { ...NO_SECRETS, gitHubAppKey: github.privateKey });
+			const onGitHub = issues === null ? null : issueForum(configuration, issues, { hubUrl: hub.url });
+			const answers = joinAnswers(
+				createCommentAnswers({
+					forum: hubForum({ hub: { ...bot, fetch: lockable }, botUserId: async () => botId }),
+					subjectOf: hubSubject,
+					context: { ...HUB_WORDS, hubUrl: hub.url, siteUrl, botName: "yaqa-bot" },
+					...commentSettings(configuration),
+					...engine,
+				}),
+				onGitHub === null
+					? null
+					: createCommentAnswers({
+							...onGitHub,
+							context: { ...onGitHub.context, hubUrl: hub.url, siteUrl },
+							...commentSettings(configuration, "github"),
+							...engine,
+						}),
+			);
 			const context: JobsContext = {
 				database,
 				clock,
@@ -158,28 +237,79 @@ export async function openStage(): Promise<Stage> {
 				wake: async () => {},
 			};
 			const lines: string[] = [];
-			let newest: { id: string; who: Person; text: string } | null = null;
+			let newest: { id: string | null; who: Person; text: string } | null = null;
+			const since = new Date();
 			const firstJob = ids;
+			const opener = issue?.opener ?? "owner";
+			const named = (text: string): string => text.replaceAll("owner/model", repo);
+			const issueNumber =
+				issue === undefined ? null : github.issues.open(opener, named(issue.title), named(issue.body ?? ""));
+			if (issue !== undefined) {
+				const body = issue.body ?? "";
+				lines.push(`**${opener}** opens an issue, “${issue.title}”${body === "" ? "." : `:\n${quoted(body)}`}`);
+			}
+			const loginOf = (who: Person): string => (who === "yaqa-bot" ? "yaqa-bot[bot]" : who);
 
-			async function deliver(action: "create" | "update", commentId: string, more: object = {}): Promise<void> {
+			async function write(who: Person, text: string): Promise<string> {
+				if (issueNumber !== null) return String(github.issues.comment(loginOf(who), issueNumber, named(text)));
+				return (await commentOnDiscussion({ ...access(who), repo, num, comment: text })).id;
+			}
+			async function change(who: Person, id: string, text: string): Promise<void> {
+				if (issueNumber !== null) github.issues.edit(Number(id), named(text));
+				else await editComment({ ...access(who), repo, num, commentId: id, content: text });
+			}
+
+			async function deliver(action: "create" | "update", commentId: string | null, more: object = {}): Promise<void> {
 				const id = context.newId();
-				await insertDelivery(database.handle, {
-					id,
-					source: "hub",
-					dedupeKey: id,
-					receivedAt: clock.now(),
-					body: {
-						event: { action, scope: "discussion.comment" },
-						repo: { type: "model", name: repo },
-						discussion: { num },
-						comment: { id: commentId, ...more },
-					},
-				});
+				const comment = commentId === null ? null : Number(commentId);
+				const told =
+					issueNumber === null
+						? {
+								source: "hub" as const,
+								body: {
+									event: { action, scope: "discussion.comment" },
+									repo: { type: "model", name: repo },
+									discussion: { num },
+									comment: { id: commentId, ...more },
+								},
+							}
+						: {
+								source: "github" as const,
+								body: {
+									event: comment === null ? "issues" : "issue_comment",
+									payload: github.issues.payloadOf(
+										issueNumber,
+										comment,
+										action === "update" ? "edited" : comment === null ? "opened" : "created",
+									),
+								},
+							};
+				await insertDelivery(database.handle, { id, dedupeKey: id, receivedAt: clock.now(), ...told });
+				await work(id);
+			}
+			async function work(id: string): Promise<void> {
 				await processDelivery(context, id);
 				const delivery = await getDelivery(database.handle, id);
 				if (delivery?.outcome !== "accepted") lines.push(`*(${delivery?.outcome}: ${delivery?.detail})*`);
 			}
+			/** On GitHub the bot marks the comment itself. */
+			function readReactions(commentId: string | null): void {
+				if (issueNumber === null) return;
+				const key = commentId ?? "opening";
+				const now = github.issues.reactionsOf(issueNumber, commentId === null ? null : Number(commentId));
+				const before = reactions.get(key) ?? 0;
+				if (now.length === before) return;
+				reactions.set(key, now.length);
+				lines.push(`*The bot marks the comment: ${now.slice(before).join(", ")}.*`);
+			}
+			const reactions = new Map<string, number>();
 			async function botComments(): Promise<{ id: string; text: string }[]> {
+				if (issueNumber !== null) {
+					return github.issues
+						.commentsOf(issueNumber)
+						.filter((comment) => comment.login === "yaqa-bot[bot]")
+						.map(({ id, body }) => ({ id: String(id), text: body }));
+				}
 				const discussion = await getDiscussion({ ...access("owner"), repo, num });
 				return commentsOf(discussion)
 					.filter((comment) => comment.author?._id === botId)
@@ -193,6 +323,7 @@ export async function openStage(): Promise<Stage> {
 				} catch {
 					return;
 				}
+				if (newest !== null) readReactions(newest.id);
 				for (const { id, text } of comments) {
 					const visible = text.replaceAll(/<!--[\s\S]*?-->\n?/g, "").trim();
 					const before = shown.get(id);
@@ -240,21 +371,27 @@ export async function openStage(): Promise<Stage> {
 			return {
 				async says(who, text) {
 					lines.push(`**${who}** writes:\n${quoted(text)}`);
-					const { id } = await commentOnDiscussion({ ...access(who), repo, num, comment: text });
+					const id = await write(who, text);
 					newest = { id, who, text };
 					await deliver("create", id);
 					await readBot();
 				},
+				async writes(who, text) {
+					lines.push(`**${who}** writes:\n${quoted(text)}`);
+					newest = { id: await write(who, text), who, text };
+				},
 				async edits(who, text) {
-					if (newest === null || newest.who !== who) throw new Error(`${who} wrote nothing last.`);
+					if (newest === null || newest.id === null || newest.who !== who)
+						throw new Error(`${who} wrote nothing last.`);
 					lines.push(`**${who}** changes that to:\n${quoted(text)}`);
-					await editComment({ ...access(who), repo, num, commentId: newest.id, content: text });
+					await change(who, newest.id, text);
 					await deliver("update", newest.id);
 					await readBot();
 				},
 				async hides(who) {
 					if (newest === null) throw new Error("Nothing was written.");
 					lines.push(`**${who}** hides that comment.`);
+					if (newest.id === null) throw new Error("An issue's opening message cannot be hidden.");
 					const url = `${hub.url}/api/models/${repo}/discussions/${num}/comment/${newest.id}/hide`;
 					await fetch(url, { method: "POST", headers: { authorization: `Bearer ${PEOPLE[who]}` } });
 					await deliver("update", newest.id, { hidden: true });
@@ -262,7 +399,7 @@ export async function openStage(): Promise<Stage> {
 				},
 				async deliversAgain() {
 					if (newest === null) throw new Error("Nothing was written.");
-					lines.push("*The Hub tells of it once more.*");
+					lines.push(`*${issue === undefined ? "The Hub" : "GitHub"} tells of it once more.*`);
 					await deliver("create", newest.id);
 					await readBot();
 				},
@@ -312,14 +449,45 @@ export async function openStage(): Promise<Stage> {
 				hidesModel: () => rmSync(join(world.directory, "heads", repo.replace("/", "__"))),
 				refuses: (refusal) => world.setRefusal(repo, refusal),
 				async deletes(who) {
-					lines.push(`**${who}** deletes the discussion.`);
+					lines.push(`**${who}** deletes the ${issue === undefined ? "discussion" : "issue"}.`);
+					if (issueNumber !== null) {
+						github.issues.delete(issueNumber);
+						return;
+					}
 					const url = `${hub.url}/api/models/${repo}/discussions/${num}`;
 					await fetch(url, { method: "DELETE", headers: { authorization: `Bearer ${PEOPLE[who]}` } });
 				},
 				locks() {
-					lines.push("*The discussion is locked.*");
+					lines.push(`*The ${issue === undefined ? "discussion" : "issue"} is locked.*`);
+					if (issueNumber !== null) github.issues.lock(issueNumber);
 					isLocked = true;
 				},
+				async opens() {
+					newest = { id: null, who: opener, text: issue?.body ?? "" };
+					await deliver("create", null);
+					await readBot();
+				},
+				async looksOver() {
+					const [gitHubRepo] = issues?.access.values() ?? [];
+					if (gitHubRepo === undefined) throw new Error("No GitHub repo is configured.");
+					lines.push("*The bot looks the issues over by itself.*");
+					const found: string[] = [];
+					await pollIssues({
+						github: gitHubRepo,
+						botName: "yaqa-bot",
+						since,
+						clock,
+						storeDelivery: async (delivery) => {
+							const id = context.newId();
+							const inserted = await insertDelivery(database.handle, { id, ...delivery });
+							if (inserted.stored) found.push(id);
+							return { id: inserted.id, duplicate: !inserted.stored };
+						},
+					});
+					for (const id of found) await work(id);
+					await readBot();
+				},
+				gitHub: github,
 				jobs: jobLines,
 				botComments: async () => (await botComments()).map((comment) => comment.text),
 				async transcript() {
@@ -331,6 +499,7 @@ export async function openStage(): Promise<Stage> {
 		},
 		async close() {
 			await database.close();
+			await github.close();
 			await hub.close();
 			rmSync(folder, { recursive: true, force: true });
 		},

@@ -454,6 +454,157 @@ const CASES: readonly Case[] = [
 		answers: 0,
 		jobs: 0,
 	},
+	{
+		name: "On GitHub: the issue names the model, the bot marks the comment and edits one answer",
+		options: {
+			issue: { title: "Variants, please", body: "Model: owner/model\n\nWe would like to run it on laptops." },
+		},
+		plays: async (scene) => {
+			await scene.says("owner", "@yaqa-bot 8bit gguf please");
+			await scene.jobIs("running", "Rounding layer 12 of 24.");
+			await scene.jobIs("done", "Done.");
+			assert.deepEqual(scene.gitHub.breaches, []);
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: the line names the model, and what to type next does so too",
+		options: { issue: { title: "Quantization" } },
+		plays: async (scene) => {
+			await scene.says("member", "@yaqa-bot quantize 8bit gguf owner/model");
+			await scene.jobIs("done", "Done.");
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: the operator's configuration names the model, and the opening message is a comment too",
+		options: { issue: { title: "An 8-bit file", body: "Hello!\n\n@yaqa-bot 8bit gguf", configured: true } },
+		plays: async (scene) => {
+			await scene.opens();
+			await scene.jobIs("failed", "Out of memory.", {
+				code: "out-of-memory",
+				message: "The run needed more than 8 GiB.",
+				remedy: "The operator can raise runner.memoryBytes.",
+			});
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: nobody said which model",
+		options: { issue: { title: "Quantization" } },
+		plays: (scene) => scene.says("owner", "@yaqa-bot 8bit gguf"),
+		answers: 1,
+		jobs: 0,
+	},
+	{
+		name: "On GitHub: a model that the bot does not look after",
+		options: { issue: { title: "Quantization" } },
+		plays: (scene) => scene.says("owner", "@yaqa-bot quantize 8bit gguf somebody/else"),
+		answers: 1,
+		jobs: 0,
+	},
+	{
+		name: "On GitHub: a private model is not talked about",
+		options: { private: true, issue: { title: "Variants of owner/model" } },
+		plays: (scene) => scene.says("owner", "@yaqa-bot status"),
+		answers: 1,
+		jobs: 0,
+	},
+	{
+		name: "On GitHub: somebody who may only read is refused, a person of the operator's list is not",
+		options: {
+			issue: { title: "Variants of owner/model" },
+			configuration: { requests: { allow: ["visitor"], github: { allow: ["friend"] } } },
+		},
+		plays: async (scene) => {
+			await scene.says("visitor", "@yaqa-bot 8bit gguf");
+			await scene.says("friend", "@yaqa-bot 8bit gguf");
+		},
+		answers: 2,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: a stranger's request waits for somebody who may write",
+		options: { ...approval, issue: { title: "Variants of owner/model" } },
+		plays: async (scene) => {
+			await scene.says("visitor", "@yaqa-bot 8bit gguf");
+			await scene.says("member", "@yaqa-bot approve");
+		},
+		answers: 2,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: an edited comment runs only what is new, a second delivery nothing",
+		options: { issue: { title: "Variants of owner/model" } },
+		plays: async (scene) => {
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.edits("owner", "@yaqa-bot 8bit gguf\n@yaqa-bot quantize onnx:q8");
+			await scene.deliversAgain();
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: the answer arrived and its receipt was lost; it is not written twice",
+		options: { issue: { title: "Variants of owner/model" } },
+		plays: async (scene) => {
+			scene.gitHub.arm("bad-gateway-after-accept");
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.deliversAgain();
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: a comment that no webhook told of is found",
+		options: { issue: { title: "Variants of owner/model", body: "Nothing for the bot here." } },
+		plays: async (scene) => {
+			await scene.writes("owner", "@yaqa-bot 8bit gguf");
+			await scene.looksOver();
+			await scene.looksOver();
+		},
+		answers: 1,
+		jobs: 1,
+	},
+	{
+		name: "On GitHub: code, quotes, the bot itself and other bots: silence",
+		options: { issue: { title: "Variants of owner/model" } },
+		plays: async (scene) => {
+			await scene.says("owner", "```\n@yaqa-bot 8bit gguf\n```\n> @yaqa-bot 8bit gguf");
+			await scene.says("yaqa-bot", "@yaqa-bot 8bit gguf");
+			await scene.says("metadata-bot", "@yaqa-bot 8bit gguf");
+		},
+		answers: 1,
+		jobs: 0,
+	},
+	{
+		name: "On GitHub: what was not understood is marked so",
+		options: { issue: { title: "Variants of owner/model" } },
+		plays: (scene) => scene.says("owner", "@yaqa-bot quantize 7bit gguf"),
+		answers: 1,
+		jobs: 0,
+	},
+	{
+		name: "On GitHub: a locked issue, then a deleted one: silence",
+		options: { issue: { title: "Variants of owner/model" } },
+		plays: async (scene) => {
+			scene.locks();
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.deletes("owner");
+			await scene.deliversAgain();
+		},
+		answers: 0,
+		jobs: 0,
+	},
+	{
+		name: "On the Hub: a line that names another model",
+		plays: (scene) => scene.says("owner", "@yaqa-bot quantize 8bit gguf somebody/else"),
+		answers: 1,
+		jobs: 0,
+	},
 ];
 
 /** Title → text of the file as it stands. */

@@ -5,6 +5,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { join } from "node:path";
 import { endGroup, startJobProcess } from "../../src/local-hub/job-process.ts";
 import { loadContract, type MatchedOperation } from "./api-contract.ts";
+import { createIssues, type IssueBook } from "./issues.ts";
+import { Refused } from "./refused.ts";
 import { fillIn, readWorkflow } from "./workflow-file.ts";
 
 /** What goes wrong with the next dispatch, or with the run it starts. */
@@ -34,6 +36,8 @@ type Run = {
 export type FakeGitHub = {
 	readonly url: string;
 	readonly repository: string;
+	/** Another repo, with issues that people write in. */
+	readonly issues: IssueBook;
 	readonly appId: string;
 	readonly privateKey: string;
 	arm(fault: GitHubFault, times?: number): void;
@@ -57,15 +61,8 @@ export type FakeGitHubOptions = {
 const APP_ID = "4711";
 const INSTALLATION = 42;
 const REPOSITORY = "acme/quantize";
+const ISSUE_REPOSITORY = "acme/models";
 const WORKFLOW = "quantize.yml";
-
-class Refused extends Error {
-	readonly status: number;
-	constructor(status: number, message: string) {
-		super(message);
-		this.status = status;
-	}
-}
 
 function part(token: string, index: number): Readonly<Record<string, unknown>> {
 	return JSON.parse(Buffer.from(token.split(".")[index] ?? "", "base64url").toString("utf8"));
@@ -84,6 +81,13 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	let faults: { fault: GitHubFault; left: number } | null = null;
 	let nextId = 9_000_000_001;
 	let origin = "";
+
+	const issues = createIssues({
+		repository: ISSUE_REPOSITORY,
+		appId: Number(APP_ID),
+		origin: () => origin,
+		now: () => new Date(),
+	});
 
 	const has = (...wanted: readonly GitHubFault[]): boolean => {
 		if (faults === null || !wanted.includes(faults.fault) || faults.left === 0) return false;
@@ -231,7 +235,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		const { path } = operation;
 		if (operation.id === "apps/get-repo-installation") {
 			signedInAsApp(request);
-			if (`${path["owner"]}/${path["repo"]}` !== REPOSITORY) throw new Refused(404, "Not Found");
+			if (![REPOSITORY, ISSUE_REPOSITORY].includes(`${path["owner"]}/${path["repo"]}`))
+				throw new Refused(404, "Not Found");
 			return [
 				200,
 				{
@@ -239,8 +244,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 					app_id: Number(APP_ID),
 					target_type: "Organization",
 					repository_selection: "selected",
-					permissions: { actions: "write" },
-					events: ["workflow_run"],
+					permissions: { actions: "write", issues: "write" },
+					events: ["workflow_run", "issues", "issue_comment"],
 				},
 			];
 		}
@@ -254,6 +259,16 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			];
 		}
 		signedInAsInstallation(request);
+		if (`${path["owner"]}/${path["repo"]}` === ISSUE_REPOSITORY) {
+			if (has("rate-limited")) throw new Refused(429, "You have exceeded a secondary rate limit.");
+			if (operation.id === "issues/create-comment" && has("bad-gateway-after-accept")) {
+				issues.act(operation, url, body);
+				throw new Refused(502, "Bad Gateway");
+			}
+			const done = issues.act(operation, url, body);
+			if (done === null) throw new Refused(404, "Not Found");
+			return done;
+		}
 		if (`${path["owner"]}/${path["repo"]}` !== REPOSITORY) throw new Refused(404, "Not Found");
 		if (path["workflow_id"] !== undefined && path["workflow_id"] !== WORKFLOW) throw new Refused(404, "Not Found");
 		const run = path["run_id"] === undefined ? null : (runs.get(Number(path["run_id"])) ?? null);
@@ -334,6 +349,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	return {
 		url: origin,
 		repository: REPOSITORY,
+		issues,
 		appId: APP_ID,
 		privateKey: keys.privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
 		arm(fault, times = 1) {

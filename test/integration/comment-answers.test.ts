@@ -7,6 +7,8 @@ import { createRepo, uploadFiles, whoAmI } from "@huggingface/hub";
 import { systemClock } from "../../src/clock.ts";
 import { createCommentAnswers } from "../../src/commands/answer-comments.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
+import { hubSubject } from "../../src/commands/hub-subject.ts";
+import { HUB_WORDS } from "../../src/commands/render-reply.ts";
 import { readTrailer } from "../../src/commands/reply-trailer.ts";
 import { commentOnDiscussion } from "../../src/hub/comment-on-discussion.ts";
 import { createDiscussion } from "../../src/hub/create-discussion.ts";
@@ -89,7 +91,9 @@ const recordRequest: RecordRequest = async (input) => {
 function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = {}) {
 	return createCommentAnswers({
 		forum: hubForum({ hub: access(BOT), botUserId: async () => (await whoAmI(access(BOT))).id }),
-		context: { hubUrl: hub.url, siteUrl: "http://bot.example", botName: "yaqa-bot" },
+		host: "hub",
+		subjectOf: hubSubject,
+		context: { ...HUB_WORDS, hubUrl: hub.url, siteUrl: "http://bot.example", botName: "yaqa-bot" },
 		defaultRecipes: () => ["gguf:q4_0", "onnx:q4"],
 		calibration: "self",
 		allow: options.allow ?? [],

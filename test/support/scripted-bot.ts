@@ -21,9 +21,13 @@ export type ScriptedBot = {
 	readonly runner: Runner;
 };
 
-export function scriptedConfiguration(dataDirectory: string, overrides: ConfigurationInput = {}): Configuration {
+export function scriptedConfiguration(
+	dataDirectory: string,
+	overrides: ConfigurationInput = {},
+	env: Readonly<Record<string, string>> = {},
+): Configuration {
 	const loaded = loadConfiguration({
-		env: {},
+		env,
 		overrides: {
 			...overrides,
 			database: { dataDirectory },

@@ -1,24 +1,29 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { COMMANDS } from "../../src/commands/command-table.ts";
-import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
+import { MAXIMUM_COMMANDS, type ParsedCommand, parseComment } from "../../src/commands/parse-comment.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/hub/discussion.ts";
 
-const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: ["gguf:q4_0", "onnx:q4", "w4a16"] };
+const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: () => ["gguf:q4_0", "onnx:q4", "w4a16"] };
 
 /** What a comment comes to, in brief: `quantize a b`, `status`, `help`, `invalid: … → suggestion`. */
 function brief(markdown: string): string[] {
 	return parseComment(markdown, GRAMMAR).map((command) => {
-		if (command.kind === "quantize" || command.kind === "plan") {
-			const at = command.revision === null ? [] : [`@${command.revision}`];
-			return [command.kind, ...command.recipes, ...at].join(" ");
-		}
-		if (command.kind === "cancel" || command.kind === "retry" || command.kind === "explain") {
-			return command.target === null ? command.kind : `${command.kind} ${command.target}`;
-		}
-		if (command.kind !== "invalid") return command.kind;
-		return command.suggestion === null ? "invalid" : `invalid → ${command.suggestion}`;
+		const of = command.model === null || command.kind === "invalid" ? "" : ` of ${command.model}`;
+		return `${briefOf(command)}${of}`;
 	});
+}
+
+function briefOf(command: ParsedCommand): string {
+	if (command.kind === "quantize" || command.kind === "plan") {
+		const at = command.revision === null ? [] : [`@${command.revision}`];
+		return [command.kind, ...command.recipes, ...at].join(" ");
+	}
+	if (command.kind === "cancel" || command.kind === "retry" || command.kind === "explain") {
+		return command.target === null ? command.kind : `${command.kind} ${command.target}`;
+	}
+	if (command.kind !== "invalid") return command.kind;
+	return command.suggestion === null ? "invalid" : `invalid → ${command.suggestion}`;
 }
 
 const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
@@ -66,7 +71,12 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["a typo in a container", "@yaqa-bot quantize 8bit guf", ["invalid → quantize 8bit gguf"]],
 	["a typo in a command", "@yaqa-bot stauts", ["invalid → status"]],
 	["a typo in a recipe", "@yaqa-bot gguf:q8_1", ["invalid → gguf:q8_0"]],
-	["bits that no container has", "@yaqa-bot quantize 7bit gguf", ["invalid"]],
+	["bits that no container has", "@yaqa-bot quantize 7bit gguf", ["invalid → quantize 8bit gguf"]],
+	["a model in the line", "@yaqa-bot quantize 8bit gguf Acme/Llama-3", ["quantize gguf:q8_0 of Acme/Llama-3"]],
+	["a model as an option", "@yaqa-bot status model=Acme/Llama-3", ["status of Acme/Llama-3"]],
+	["a model alone", "@yaqa-bot Acme/Llama-3", ["invalid → quantize 8bit gguf Acme/Llama-3"]],
+	["two models", "@yaqa-bot quantize 8bit a/b c/d", ["invalid"]],
+	["two containers with a slash are no model", "@yaqa-bot quantize 8bit gguf/onnx", ["invalid"]],
 	["a group that does not exist", "@yaqa-bot quantize w4a16,group=31", ["invalid"]],
 	["a question", "@yaqa-bot why did it fail?", ["explain"]],
 	[
