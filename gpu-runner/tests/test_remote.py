@@ -14,8 +14,15 @@ from test_protocol import JOB, spec_document
 
 from yaqa_runner.cli.main import main
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure
-from yaqa_runner.protocol.job_spec import JobSpec, parse_job_spec
-from yaqa_runner.remote.launch import EventRelay, RemoteRun, child_environment, place_spec, shut_memory
+from yaqa_runner.protocol.job_spec import JobSpec, StoredSketch, parse_job_spec
+from yaqa_runner.remote.launch import (
+    EventRelay,
+    RemoteRun,
+    child_environment,
+    fetch_sketch,
+    place_spec,
+    shut_memory,
+)
 
 
 def hub_spec(**changes: Any) -> JobSpec:
@@ -113,3 +120,32 @@ def test_memory_can_be_shut_twice() -> None:
     code = "from yaqa_runner.remote.launch import shut_memory; shut_memory(); shut_memory()"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert callable(shut_memory)
+
+
+def test_a_stored_sketch_that_cannot_be_had_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = StoredSketch(repo="bot/sketches", revision="0" * 40, path="acme/one/0000/ffff")
+    asked: dict[str, Any] = {}
+
+    def download(repo: str, **options: Any) -> None:
+        asked.update(options, repo=repo)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert fetch_sketch(stored, tmp_path, None) is None
+    assert asked["token"] is False and asked["repo_type"] == "dataset" and asked["revision"] == "0" * 40
+    (tmp_path / stored.path).mkdir(parents=True)
+    assert fetch_sketch(stored, tmp_path, "hf_read") == tmp_path / stored.path
+    assert asked["token"] == "hf_read"
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    assert fetch_sketch(stored, tmp_path, None) is None
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a//b", "a/../b", "a/.hidden", ""])
+def test_a_stored_sketch_lies_in_a_plain_folder(path: str) -> None:
+    document = spec_document()
+    document["sketch"]["stored"] = {"repo": "bot/sketches", "revision": "0" * 40, "path": path}
+    with pytest.raises(InvalidSpec):
+        parse_job_spec(json.dumps(document))

@@ -18,8 +18,10 @@ import { conditionalFetch } from "../hub/conditional-fetch.ts";
 import { listHeads } from "../hub/list-heads.ts";
 import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
 import { createPlanner } from "../jobs/plan-for-request.ts";
+import type { SketchStore } from "../jobs/ports.ts";
 import { createLog, type Log } from "../log.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
+import { createSketchStore } from "../publish/sketch-store.ts";
 import { createEngine, type Engine } from "../queue/engine.ts";
 import { createVerifyPorts } from "../verify/verify-ports.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
@@ -51,6 +53,14 @@ type Settings = {
 	readonly secrets: Secrets;
 	readonly publisherToken: string;
 };
+
+/** The data set repo that keeps sketches, where one is configured. */
+function sketchStoreOf({ configuration, secrets, publisherToken }: Settings): SketchStore | null {
+	const { repo, visibility } = configuration.sketches;
+	if (repo === null) return null;
+	const writer = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
+	return createSketchStore({ writer, reader: readAccess(configuration, secrets), repo, visibility });
+}
 
 /** The engine with everything it reaches outside through. */
 function buildEngine(settings: Settings, database: Database, metrics: Metrics, log: Log): Engine {
@@ -92,6 +102,7 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 						publicUrl,
 						mention: configuration.hub.mention,
 					}),
+					sketchStore: sketchStoreOf(settings),
 					listHeads: (of) => listHeads({ ...sweeper, of }),
 					readWishes: (of) => readOwnerWishes({ ...reader, ...of }),
 					...joinAnswers(

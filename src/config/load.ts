@@ -257,6 +257,14 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 		if (!existsSync(path)) problems.push({ where, message: `There is no file ${path}.`, suggestion: null });
 	}
 	problems.push(...runnerProblems(configuration, secrets), ...gitHubProblems(configuration, secrets));
+	const [sketchNamespace] = configuration.sketches.repo?.split("/") ?? [];
+	if (sketchNamespace !== undefined && sketchNamespace === configuration.runner.stagingNamespace) {
+		problems.push({
+			where: "sketches.repo",
+			message: "It has to be in another namespace than runner.stagingNamespace: runs can write there.",
+			suggestion: null,
+		});
+	}
 	if (database.kind === "postgres" && secrets.databaseUrl === null) {
 		problems.push({
 			where: "database.kind",

@@ -318,6 +318,19 @@ const Runner = z.strictObject({
 	graceSeconds: z.int().min(0).max(600).default(10).describe("Between SIGTERM and SIGKILL when a run is cancelled."),
 });
 
+const Sketches = z.strictObject({
+	repo: repoPath
+		.nullable()
+		.default(null)
+		.describe(
+			"A data set repo on the Hub where sketches are kept for later jobs on any runner. Absent: this machine alone.",
+		),
+	visibility: z
+		.enum(["private", "public"])
+		.default("private")
+		.describe("Public: others may use them, and the repo has a card. Sketches of private or gated models stay here."),
+});
+
 const Budget = z.strictObject({
 	perJobUsd: z
 		.number()
@@ -368,6 +381,7 @@ export const ConfigurationFile = z.strictObject({
 	requests: Requests.prefault({}),
 	quantization: Quantization.prefault({}),
 	runner: Runner.prefault({}),
+	sketches: Sketches.prefault({}),
 	budget: Budget.prefault({}),
 	sweep: Sweep.prefault({}),
 	log: LogSection.prefault({}),

@@ -3,6 +3,7 @@ import { firstTables } from "./migrations/0001-first-tables.ts";
 import { leases } from "./migrations/0002-leases.ts";
 import { admission } from "./migrations/0003-admission.ts";
 import { runHints } from "./migrations/0004-run-hints.ts";
+import { storedSketches } from "./migrations/0005-stored-sketches.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -11,7 +12,7 @@ export type Migration = {
 	readonly statements: readonly string[];
 };
 
-export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints];
+export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints, storedSketches];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
 const MIGRATION_LOCK = 7_919_040_521;

@@ -119,7 +119,15 @@ export type SketchesTable = {
 	source_sha: string;
 	fingerprint: string;
 	key: string;
+	/** On the machine that the run's files were taken over on. */
 	directory: string;
+	license: string | null;
+	/** When it is to be uploaded to the store. */
+	store_at: NullableTime;
+	store_failures: Generated<number>;
+	stored_repo: string | null;
+	/** The commit of that repo that brought it. */
+	stored_revision: string | null;
 	created_at: Time;
 };
 

@@ -1,44 +1,144 @@
 import type { Handle } from "./database.ts";
 
-export type StoredSketch = { readonly key: string; readonly directory: string };
+/** What a sketch is of, and by which settings it was taken. */
+export type SketchIdentity = { readonly repo: string; readonly sha: string; readonly fingerprint: string };
 
-export async function findSketch(
-	handle: Handle,
-	wanted: { readonly repo: string; readonly sha: string; readonly fingerprint: string },
-): Promise<StoredSketch | null> {
+export type SketchRow = SketchIdentity & {
+	/** The runner's own fingerprint. */
+	readonly key: string;
+	/** On the machine that took it over; other replicas may lack it. */
+	readonly directory: string;
+	readonly license: string | null;
+	/** Where the store has it. */
+	readonly stored: { readonly repo: string; readonly revision: string } | null;
+	readonly storeFailures: number;
+};
+
+const COLUMNS = [
+	"source_repo",
+	"source_sha",
+	"fingerprint",
+	"key",
+	"directory",
+	"license",
+	"stored_repo",
+	"stored_revision",
+	"store_failures",
+] as const;
+
+type Row = {
+	source_repo: string;
+	source_sha: string;
+	fingerprint: string;
+	key: string;
+	directory: string;
+	license: string | null;
+	stored_repo: string | null;
+	stored_revision: string | null;
+	store_failures: number;
+};
+
+function sketchOfRow(row: Row): SketchRow {
+	return {
+		repo: row.source_repo,
+		sha: row.source_sha,
+		fingerprint: row.fingerprint,
+		key: row.key,
+		directory: row.directory,
+		license: row.license,
+		stored:
+			row.stored_repo === null || row.stored_revision === null
+				? null
+				: { repo: row.stored_repo, revision: row.stored_revision },
+		storeFailures: row.store_failures,
+	};
+}
+
+export async function findSketch(handle: Handle, wanted: SketchIdentity): Promise<SketchRow | null> {
 	const row = await handle
 		.selectFrom("sketches")
-		.select(["key", "directory"])
+		.select(COLUMNS)
 		.where("source_repo", "=", wanted.repo)
 		.where("source_sha", "=", wanted.sha)
 		.where("fingerprint", "=", wanted.fingerprint)
 		.executeTakeFirst();
-	return row ?? null;
+	return row === undefined ? null : sketchOfRow(row);
 }
 
-export async function storeSketch(
+/** Keeps where a sketch is on this machine. `storeAt`: it goes to the store, unless the same one is there. */
+export async function keepSketch(
 	handle: Handle,
-	sketch: StoredSketch & {
-		readonly repo: string;
-		readonly sha: string;
-		readonly fingerprint: string;
+	sketch: SketchIdentity & {
+		readonly key: string;
+		readonly directory: string;
+		readonly license: string | null;
+		readonly storeAt: Date | null;
+		readonly stored?: { readonly repo: string; readonly revision: string };
 		readonly now: Date;
 	},
 ): Promise<void> {
+	const { repo, sha, fingerprint, key, directory, license, storeAt, stored, now } = sketch;
+	const kept = { key, directory, license, created_at: now };
+	const place = { stored_repo: stored?.repo ?? null, stored_revision: stored?.revision ?? null };
 	await handle
 		.insertInto("sketches")
-		.values({
-			source_repo: sketch.repo,
-			source_sha: sketch.sha,
-			fingerprint: sketch.fingerprint,
-			key: sketch.key,
-			directory: sketch.directory,
-			created_at: sketch.now,
-		})
+		.values({ source_repo: repo, source_sha: sha, fingerprint, ...kept, ...place, store_at: storeAt })
 		.onConflict((conflict) =>
-			conflict
-				.columns(["source_repo", "source_sha", "fingerprint"])
-				.doUpdateSet({ key: sketch.key, directory: sketch.directory, created_at: sketch.now }),
+			conflict.columns(["source_repo", "source_sha", "fingerprint"]).doUpdateSet((eb) => {
+				const isSame = eb("sketches.key", "=", key);
+				const isThere = eb.and([isSame, eb("sketches.stored_repo", "is not", null)]);
+				return {
+					...kept,
+					store_failures: 0,
+					stored_repo: eb.case().when(isSame).then(eb.ref("sketches.stored_repo")).else(place.stored_repo).end(),
+					stored_revision: eb
+						.case()
+						.when(isSame)
+						.then(eb.ref("sketches.stored_revision"))
+						.else(place.stored_revision)
+						.end(),
+					store_at: eb.case().when(isThere).then(eb.ref("sketches.store_at")).else(storeAt).end(),
+				};
+			}),
 		)
+		.execute();
+}
+
+export async function listSketchesToStore(
+	handle: Handle,
+	now: Date,
+	limit: number,
+): Promise<readonly SketchIdentity[]> {
+	const rows = await handle
+		.selectFrom("sketches")
+		.select(["source_repo", "source_sha", "fingerprint"])
+		.where("store_at", "<=", now)
+		.orderBy("store_at")
+		.limit(limit)
+		.execute();
+	return rows.map((row) => ({ repo: row.source_repo, sha: row.source_sha, fingerprint: row.fingerprint }));
+}
+
+/** What became of an upload: it is in `stored`, or is tried again at `storeAt`, or (both `null`) given up. */
+export async function settleStoredSketch(
+	handle: Handle,
+	sketch: SketchIdentity & {
+		readonly key: string;
+		readonly stored: { readonly repo: string; readonly revision: string } | null;
+		readonly storeAt: Date | null;
+		readonly failures: number;
+	},
+): Promise<void> {
+	await handle
+		.updateTable("sketches")
+		.set({
+			store_at: sketch.storeAt,
+			store_failures: sketch.failures,
+			...(sketch.stored === null ? {} : { stored_repo: sketch.stored.repo, stored_revision: sketch.stored.revision }),
+		})
+		.where("source_repo", "=", sketch.repo)
+		.where("source_sha", "=", sketch.sha)
+		.where("fingerprint", "=", sketch.fingerprint)
+		.where("key", "=", sketch.key)
 		.execute();
 }

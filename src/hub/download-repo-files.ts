@@ -7,7 +7,7 @@ import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { downloadFile } from "@huggingface/hub";
 import { PermanentError, RetryableError } from "../errors.ts";
 import { isRepoFile } from "./file-hash.ts";
-import type { HubAccess } from "./hub-access.ts";
+import type { HubAccess, RepoKind } from "./hub-access.ts";
 import type { RepoFile } from "./list-repo-files.ts";
 
 const PARALLEL_DOWNLOADS = 4;
@@ -19,6 +19,7 @@ const PARALLEL_DOWNLOADS = 4;
 export async function downloadRepoFiles(
 	params: HubAccess & {
 		readonly repo: string;
+		readonly kind?: RepoKind;
 		readonly revision: string;
 		readonly files: readonly RepoFile[];
 		readonly directory: string;
@@ -43,7 +44,7 @@ export async function downloadRepoFiles(
 }
 
 async function download(params: Parameters<typeof downloadRepoFiles>[0], file: RepoFile): Promise<void> {
-	const { repo, revision, directory, place = (path) => path, signal, files: _, ...access } = params;
+	const { repo, kind = "model", revision, directory, place = (path) => path, signal, files: _, ...access } = params;
 	const target = join(directory, safePath(place(file.path)));
 	if (await isRepoFile(target, file)) return;
 	await mkdir(dirname(target), { recursive: true });
@@ -51,7 +52,7 @@ async function download(params: Parameters<typeof downloadRepoFiles>[0], file: R
 	try {
 		const blob = await downloadFile({
 			...access,
-			repo: { type: "model", name: repo },
+			repo: { type: kind, name: repo },
 			path: file.path.split("/").map(encodeURIComponent).join("/"),
 			revision,
 			// Plain transfers are served for every file and are what our hash check and time limits watch.

@@ -7,6 +7,9 @@ export type HubAccess = {
 	readonly fetch?: typeof fetch;
 };
 
+/** Repos that this project lists and downloads from. */
+export type RepoKind = "model" | "dataset";
+
 /** The address of a repo's API, `repo` being `namespace/name`. */
 export function modelApiPath(repo: string, rest = ""): string {
 	return `/api/models/${repo.split("/").map(encodeURIComponent).join("/")}${rest}`;

@@ -1,6 +1,6 @@
 import { listFiles } from "@huggingface/hub";
 import { PermanentError } from "../errors.ts";
-import type { HubAccess } from "./hub-access.ts";
+import type { HubAccess, RepoKind } from "./hub-access.ts";
 
 export type RepoFile = {
 	readonly path: string;
@@ -13,15 +13,20 @@ export type RepoFile = {
 
 const MAXIMUM_FILES = 20_000;
 
-/** Every file of a model repo at a revision, or below `path` in it. */
+/** Every file of a repo, a model's unless said otherwise, at a revision, or below `path` in it. */
 export async function listRepoFiles(
-	params: HubAccess & { readonly repo: string; readonly revision: string; readonly path?: string },
+	params: HubAccess & {
+		readonly repo: string;
+		readonly kind?: RepoKind;
+		readonly revision: string;
+		readonly path?: string;
+	},
 ): Promise<RepoFile[]> {
-	const { repo, revision, path, ...access } = params;
+	const { repo, kind = "model", revision, path, ...access } = params;
 	const files: RepoFile[] = [];
 	for await (const entry of listFiles({
 		...access,
-		repo: { type: "model", name: repo },
+		repo: { type: kind, name: repo },
 		revision,
 		recursive: true,
 		...(path === undefined ? {} : { path }),

@@ -11,7 +11,8 @@ import type { StepName } from "./transitions.ts";
 export type Work =
 	| { readonly kind: "step"; readonly step: StepName; readonly jobId: string; readonly runner: string }
 	| { readonly kind: "side"; readonly jobId: string }
-	| { readonly kind: "delivery"; readonly deliveryId: string };
+	| { readonly kind: "delivery"; readonly deliveryId: string }
+	| { readonly kind: "sketch"; readonly repo: string; readonly sha: string; readonly fingerprint: string };
 
 /** What the job functions are given. */
 export type JobsContext = {

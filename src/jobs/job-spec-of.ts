@@ -1,15 +1,33 @@
 import { createHash } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
 import { type JobSpec, PROTOCOL_VERSION } from "../protocol/job-spec.ts";
 import type { JobRecord, VariantRecord } from "./records.ts";
+import type { EarlierSketch } from "./stored-sketches.ts";
 
-/** Names the settings that a sketch depends on, for finding it again; the runner checks its own fingerprint as well. */
+const hashes = new Map<string, { readonly changed: string; readonly hash: string }>();
+
+/** SHA-256 of a text's bytes, worked out anew when the file has changed. */
+function textHash(path: string): string {
+	const { mtimeMs, size } = statSync(path);
+	const changed = `${mtimeMs} ${size}`;
+	const known = hashes.get(path);
+	if (known?.changed === changed) return known.hash;
+	const hash = createHash("sha256").update(readFileSync(path)).digest("hex");
+	hashes.set(path, { changed, hash });
+	return hash;
+}
+
+/**
+ * Names the settings that a sketch depends on, for finding it again, on whatever machine; the runner checks its own
+ * fingerprint as well.
+ */
 export function sketchFingerprint(configuration: Configuration): string {
 	const { calibration, sketch } = configuration.quantization;
 	const settings = JSON.stringify([
 		calibration.kind,
-		calibration.files,
+		calibration.files.map(textHash),
 		calibration.sequences,
 		calibration.length,
 		calibration.seed,
@@ -25,11 +43,12 @@ export function jobSpecOf(request: {
 	readonly variants: readonly Pick<VariantRecord, "id" | "recipe">[];
 	readonly configuration: Configuration;
 	readonly sourceDirectory: string;
-	readonly sketchDirectory: string | null;
+	readonly earlierSketch: EarlierSketch;
 }): JobSpec {
 	const { job, configuration } = request;
 	const { quantization, runner, database } = configuration;
 	const { calibration, evaluation, sketch } = quantization;
+	const { directory, stored } = request.earlierSketch;
 	return {
 		protocol: PROTOCOL_VERSION,
 		job: job.id,
@@ -51,7 +70,11 @@ export function jobSpecOf(request: {
 						seed: calibration.seed,
 					},
 		evaluation: { ...evaluation },
-		sketch: { ...sketch, ...(request.sketchDirectory === null ? {} : { reuse: request.sketchDirectory }) },
+		sketch: {
+			...sketch,
+			...(directory === null ? {} : { reuse: directory }),
+			...(stored === null ? {} : { stored }),
+		},
 		variants: request.variants.map(({ id, recipe }) => ({ id, recipe })),
 		// A runner that keeps its runs elsewhere puts its own folder here.
 		staging: { kind: "directory", path: join(database.dataDirectory, "runs", `${job.id}-${job.fence}`, "out") },

@@ -1,4 +1,5 @@
 import type { Refusal } from "../errors.ts";
+import type { StoredSketch } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "./records.ts";
@@ -160,6 +161,26 @@ export type WishReader = (request: {
 	readonly discussion: number | null;
 }) => Promise<OwnerWishes>;
 
+type SketchIdentity = { readonly repo: string; readonly sha: string; readonly fingerprint: string };
+
+/** A data set repo on the Hub that keeps sketches for later jobs on any machine. */
+export type SketchStore = {
+	find(identity: SketchIdentity): Promise<StoredSketch | null>;
+	/** Where a sketch is that `keep` put there with that commit. */
+	placeOf(identity: SketchIdentity, revision: string): StoredSketch;
+	bring(request: {
+		readonly stored: StoredSketch;
+		readonly directory: string;
+		readonly signal: AbortSignal;
+	}): Promise<{ readonly key: string }>;
+	keep(request: {
+		readonly identity: SketchIdentity;
+		readonly key: string;
+		readonly license: string | null;
+		readonly directory: string;
+	}): Promise<StoredSketch>;
+};
+
 export type WatchedHead = { readonly repo: string; readonly sha: string };
 
 /** The models of a namespace, or one repo, with the commit their main branch points at. */
@@ -184,6 +205,8 @@ export type Ports = {
 	readonly handleComment: CommentHandler;
 	readonly listHeads: HeadLister;
 	readonly readWishes: WishReader;
+	/** `null` or absent: sketches stay on the machine that has them. */
+	readonly sketchStore?: SketchStore | null;
 };
 
 /** What somebody wants: the input of `recordRequest`. */

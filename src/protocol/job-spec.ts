@@ -47,6 +47,17 @@ export const Evaluation = z.strictObject({
 });
 export type Evaluation = z.infer<typeof Evaluation>;
 
+/** A folder of a data set repo at one commit. */
+export const StoredSketch = z.strictObject({
+	repo: repoName,
+	revision: commitSha,
+	path: z
+		.string()
+		.max(400)
+		.regex(/^[A-Za-z0-9][A-Za-z0-9._-]*(\/[A-Za-z0-9][A-Za-z0-9._-]*)*$/),
+});
+export type StoredSketch = z.infer<typeof StoredSketch>;
+
 export const Sketch = z.strictObject({
 	kind: z.enum(["a", "b"]),
 	/** Half steps of the power iteration for `a` (an even number counts whole rounds); rounds for `b`. */
@@ -56,6 +67,8 @@ export const Sketch = z.strictObject({
 	sigmaOutput: z.number().min(0).max(10),
 	/** A folder with the sketch of an earlier job; used when its fingerprint fits, else computed anew. */
 	reuse: absolutePath.optional(),
+	/** Where such a sketch is kept on the Hub: a run elsewhere fetches it with its read token. */
+	stored: StoredSketch.optional(),
 });
 export type Sketch = z.infer<typeof Sketch>;
 

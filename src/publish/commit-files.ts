@@ -1,7 +1,7 @@
 import { openAsBlob } from "node:fs";
 import { type CommitOperation, commit } from "@huggingface/hub";
 import { PermanentError, RetryableError } from "../errors.ts";
-import type { HubAccess } from "../hub/hub-access.ts";
+import type { HubAccess, RepoKind } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 
 export type FileContent = { readonly path: string } & (
@@ -14,13 +14,14 @@ export async function commitFiles(
 	params: HubAccess & {
 		readonly accessToken: string;
 		readonly repo: string;
+		readonly kind?: RepoKind;
 		readonly parent: string;
 		readonly title: string;
 		readonly files: readonly FileContent[];
 		readonly deleted?: readonly string[];
 	},
 ): Promise<string> {
-	const { repo, parent, title, files, deleted = [], ...access } = params;
+	const { repo, kind = "model", parent, title, files, deleted = [], ...access } = params;
 	const operations: CommitOperation[] = deleted.map((path) => ({ operation: "delete", path }));
 	for (const file of files) {
 		operations.push({
@@ -32,7 +33,7 @@ export async function commitFiles(
 	try {
 		const done = await commit({
 			...access,
-			repo: { type: "model", name: repo },
+			repo: { type: kind, name: repo },
 			title,
 			operations,
 			branch: "main",

@@ -21,6 +21,7 @@ import { ingestHandler } from "./handlers/ingest.ts";
 import { pollHandler } from "./handlers/poll.ts";
 import { publishHandler } from "./handlers/publish.ts";
 import { sideHandler } from "./handlers/side.ts";
+import { storeSketchHandler } from "./handlers/store-sketch.ts";
 import { sweepHandler } from "./handlers/sweep.ts";
 import { verifyHandler } from "./handlers/verify.ts";
 import { ingestQueue, pollQueue, queueOfStep, SHARED_QUEUES } from "./queue-names.ts";
@@ -80,6 +81,10 @@ function sendOf(queue: MessageQueue, work: Work, at: Date): Promise<void> {
 			return queue.send(queueOfStep(work.step, work.runner), work.jobId, { jobId: work.jobId }, at);
 		case "side":
 			return queue.send("side", work.jobId, { jobId: work.jobId }, at);
+		case "sketch": {
+			const { kind: _, ...identity } = work;
+			return queue.send("sketch", `${work.repo} ${work.sha} ${work.fingerprint}`, identity, at);
+		}
 		case "delivery":
 			return queue.send("deliver", work.deliveryId, { deliveryId: work.deliveryId }, at);
 	}
@@ -147,6 +152,7 @@ export function createEngine(options: EngineOptions): Engine {
 		await work("publish", 1, publishHandler(context));
 		await work("announce", 1, announceHandler(context), SHORT_STEPS);
 		await work("side", 1, sideHandler(context), SHORT_STEPS);
+		await work("sketch", 1, storeSketchHandler(context));
 		await work("sweep", 1, sweepHandler(context));
 	}
 

@@ -1,6 +1,15 @@
 import type { StepName } from "../jobs/transitions.ts";
 
-export const SHARED_QUEUES = ["deliver", "dispatch", "verify", "publish", "announce", "side", "sweep"] as const;
+export const SHARED_QUEUES = [
+	"deliver",
+	"dispatch",
+	"verify",
+	"publish",
+	"announce",
+	"side",
+	"sketch",
+	"sweep",
+] as const;
 export type SharedQueue = (typeof SHARED_QUEUES)[number];
 
 /** Steps that only the process with the run's files can do have a queue for each runner. */

@@ -1,5 +1,6 @@
 import { listDueDeliveries } from "../db/deliveries.ts";
 import { clearLeases, listAbandonedRuns, listDueJobs, listDueSideWork, moveJob } from "../db/jobs.ts";
+import { listSketchesToStore } from "../db/sketches.ts";
 import { type JobsContext, later } from "../jobs/context.ts";
 import { wakeJob } from "../jobs/service.ts";
 import { wakeLine } from "../jobs/steps/run-job-step.ts";
@@ -30,6 +31,11 @@ export async function superviseOnce(context: JobsContext): Promise<void> {
 	for (const jobId of await listDueSideWork(handle, now, BATCH)) await context.wake({ kind: "side", jobId }, now);
 	for (const deliveryId of await listDueDeliveries(handle, now, BATCH)) {
 		await context.wake({ kind: "delivery", deliveryId }, now);
+	}
+	if (context.ports.sketchStore != null) {
+		for (const identity of await listSketchesToStore(handle, now, BATCH)) {
+			await context.wake({ kind: "sketch", ...identity }, now);
+		}
 	}
 	// A slot that fell free with a process that died woke nobody.
 	await wakeLine(context, now);

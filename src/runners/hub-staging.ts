@@ -84,7 +84,11 @@ async function withInputs(
 			source: { repo: spec.source.repo, revision: spec.source.revision },
 			calibration: calibration.kind === "text" ? { ...calibration, files } : calibration,
 			evaluation: { ...evaluation, selection: await textsOf("selection"), report: await textsOf("report") },
-			sketch: { ...sketchSettings, ...(reuse === undefined ? {} : { reuse: await place(reuse, "sketch") }) },
+			sketch: {
+				...sketchSettings,
+				// The run fetches a stored one itself: gigabytes need not pass through here.
+				...(reuse === undefined || sketch.stored !== undefined ? {} : { reuse: await place(reuse, "sketch") }),
+			},
 			staging: { kind: "hub", repo },
 		},
 		uploads,

@@ -274,6 +274,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 
 	return {
 		name: `local-${createHash("sha256").update(`${hostname()}\n${runsDirectory}`).digest("hex").slice(0, 10)}`,
+		isRemote: false,
 
 		async dispatch(spec) {
 			const handle = `${spec.job}-${spec.fence}`;

@@ -246,6 +246,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 
 	return {
 		name: engine.name,
+		isRemote: true,
 
 		async dispatch(spec) {
 			const attempt = { job: spec.job, fence: spec.fence };

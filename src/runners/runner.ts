@@ -16,6 +16,8 @@ export type Observation =
  */
 export type Runner = {
 	readonly name: string;
+	/** Its runs are elsewhere: what the spec names on the Hub they fetch themselves. */
+	readonly isRemote: boolean;
 	/** Starts the run for `spec.job` at `spec.fence`, or finds it. The handle is what the database keeps. */
 	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
 	/** The handle of the run that `dispatch` started for this attempt, if it did: for a caller that died before it kept it. */

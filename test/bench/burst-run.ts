@@ -35,6 +35,7 @@ const AT_ONCE = 20;
 function heldRunner(name: string): Runner {
 	return {
 		name,
+		isRemote: false,
 		dispatch: async (spec) => ({ handle: `${spec.job}-${spec.fence}` }),
 		find: async () => null,
 		observe: async () => ({ status: "running" }),

@@ -106,6 +106,7 @@ function waitingRunner(name: string): Runner {
 	const handleOf = (job: string, fence: number) => `${job}-${fence}`;
 	return {
 		name,
+		isRemote: false,
 		async dispatch(spec) {
 			const handle = handleOf(spec.job, spec.fence);
 			if (!runs.has(handle)) {

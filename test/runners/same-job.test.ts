@@ -11,6 +11,7 @@ import { silentLog } from "../../src/log.ts";
 import type { ResultEvent } from "../../src/protocol/events.ts";
 import type { JobSpec } from "../../src/protocol/job-spec.ts";
 import { Manifest } from "../../src/protocol/manifest.ts";
+import { createSketchStore } from "../../src/publish/sketch-store.ts";
 import { createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
 import { createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
@@ -19,6 +20,7 @@ import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts"
 import { withoutPython } from "../integration/local-hub-fixture.ts";
 import { until } from "../support/scripted-bot.ts";
 import {
+	BOT,
 	COMPUTE,
 	JOBS,
 	OWNER,
@@ -125,7 +127,11 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 		await place.close();
 	});
 
-	async function carryOut(runner: Runner, recipes: readonly string[], reuse: string | null): Promise<Outcome> {
+	async function carryOut(
+		runner: Runner,
+		recipes: readonly string[],
+		earlier: Pick<JobSpec["sketch"], "reuse" | "stored">,
+	): Promise<Outcome> {
 		const text = (name: string): string => join(root, "demo/text", `${name}.txt`);
 		const spec: JobSpec = {
 			protocol: 1,
@@ -148,7 +154,7 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 				iterations: 2,
 				sigmaInput: 0.01,
 				sigmaOutput: 0.1,
-				...(reuse === null ? {} : { reuse }),
+				...earlier,
 			},
 			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe })),
 			staging: { kind: "directory", path: "/nowhere" },
@@ -184,7 +190,7 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 			const runner = runners[index];
 			assert.ok(runner !== undefined, name);
 			assert.ok(runner.name.startsWith(name));
-			const outcome = await carryOut(runner, RECIPES, null);
+			const outcome = await carryOut(runner, RECIPES, {});
 			outcomes.set(name, outcome);
 			assert.deepEqual([...outcome.manifests.keys()], RECIPES);
 			assert.ok(outcome.stages.includes("sketch: finished"));
@@ -203,7 +209,29 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 		const runner = runners[1];
 		const first = outcomes.get("hf-jobs");
 		assert.ok(runner !== undefined && first !== undefined);
-		const outcome = await carryOut(runner, ["gguf:q8_0"], join(first.directory, "sketch"));
+		const outcome = await carryOut(runner, ["gguf:q8_0"], { reuse: join(first.directory, "sketch") });
+		assert.ok(outcome.stages.includes("sketch: skipped"), outcome.stages.join(", "));
+		assert.equal(outcome.manifests.get("gguf:q8_0")?.sketch.reused, true);
+	});
+
+	test("github-actions: a sketch that HF Jobs took is found in the store and fetched by the run itself", async () => {
+		const runner = runners[2];
+		const first = outcomes.get("hf-jobs");
+		assert.ok(runner !== undefined && first !== undefined);
+		const key = first.manifests.get("gguf:q4_0")?.sketch.key ?? "";
+		const store = createSketchStore({
+			writer: place.access(BOT),
+			reader: place.access(READER),
+			repo: "bot/sketches",
+			visibility: "private",
+		});
+		const stored = await store.keep({
+			identity: { repo: MODEL, sha: revision, fingerprint: "0".repeat(32) },
+			key,
+			license: null,
+			directory: join(first.directory, "sketch"),
+		});
+		const outcome = await carryOut(runner, ["gguf:q8_0"], { stored });
 		assert.ok(outcome.stages.includes("sketch: skipped"), outcome.stages.join(", "));
 		assert.equal(outcome.manifests.get("gguf:q8_0")?.sketch.reused, true);
 	});

@@ -58,6 +58,7 @@ const metrics = {
 	sequences: 4,
 	tokens: 100,
 };
+const sketchKey = sha256(`${spec.source.repo}@${spec.source.revision}`);
 const variants = [];
 for (const { id, recipe } of spec.variants) {
 	const directory = recipe.replaceAll(/[^A-Za-z0-9.-]/g, "-");
@@ -78,7 +79,7 @@ for (const { id, recipe } of spec.variants) {
 		device: { kind: "cpu", name: "scripted", driver: null },
 		seeds: {},
 		calibration: { kind: "self", sha256: sha256(""), sequences: 1, length: 8, tokens: 8 },
-		sketch: { kind: "a", key: "scripted", iterations: 6, reused: spec.sketch.reuse !== undefined },
+		sketch: { kind: "a", key: sketchKey, iterations: 6, reused: spec.sketch.reuse !== undefined },
 		seconds: {},
 		quantizer: "two-sided",
 		gate: {
@@ -99,12 +100,23 @@ for (const { id, recipe } of spec.variants) {
 	variants.push({ id, recipe, directory });
 }
 mkdirSync(join(out, "sketch"), { recursive: true });
-writeFileSync(join(out, "sketch", "sketch.json"), "{}");
+const factors = Buffer.from(`factors of ${spec.source.repo}`);
+writeFileSync(join(out, "sketch", "block-0.safetensors"), factors);
+writeFileSync(
+	join(out, "sketch", "sketch.json"),
+	JSON.stringify({
+		key: sketchKey,
+		kind: "a",
+		iterations: 6,
+		calibration: { sha256: sha256(""), sequences: 1, length: 8 },
+		files: { "block-0.safetensors": { size: factors.length, sha256: sha256(factors) } },
+	}),
+);
 writeFileSync(join(out, "verification.safetensors"), "scripted");
 emit({
 	event: "result",
 	ok: true,
 	variants,
-	sketch: { key: "scripted", directory: "sketch" },
+	sketch: { key: sketchKey, directory: "sketch" },
 	verification: "verification.safetensors",
 });

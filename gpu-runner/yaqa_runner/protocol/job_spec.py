@@ -71,14 +71,28 @@ class Evaluation(StrictWireModel):
     verification_sequences: Annotated[int, Field(ge=1, le=64)]
 
 
+class StoredSketch(StrictWireModel):
+    """A folder of a Hub data set repo at one commit."""
+
+    repo: RepoName
+    revision: CommitSha
+    path: Annotated[
+        str, StringConstraints(max_length=400, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    ]
+
+
 class SketchSettings(StrictWireModel):
-    """``iterations`` counts half steps for kind ``a`` and rounds for kind ``b``; ``reuse`` is an earlier sketch."""
+    """``iterations`` counts half steps for kind ``a`` and rounds for kind ``b``; ``reuse`` is an earlier sketch.
+
+    ``stored`` says where one is on the Hub; ``yaqa-runner remote`` fetches it and sets ``reuse``.
+    """
 
     kind: Literal["a", "b"]
     iterations: Annotated[int, Field(ge=1, le=16)]
     sigma_input: Annotated[float, Field(ge=0, le=10)]
     sigma_output: Annotated[float, Field(ge=0, le=10)]
     reuse: AbsolutePath | None = None
+    stored: StoredSketch | None = None
 
 
 class Source(StrictWireModel):

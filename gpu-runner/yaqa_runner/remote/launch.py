@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from yaqa_runner.protocol.events import event_to_wire, failure_event
-from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
+from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure, is_disk_full
 from yaqa_runner.protocol.interrupt import InterruptFlag
-from yaqa_runner.protocol.job_spec import JobSpec, read_job_spec
+from yaqa_runner.protocol.job_spec import JobSpec, StoredSketch, read_job_spec
 from yaqa_runner.remote.staging_repo import INPUTS, SPEC_FILE, StagingRepo
 
 logger = logging.getLogger(__name__)
@@ -139,6 +139,11 @@ def launch(run: RemoteRun, program: list[str], interrupt: InterruptFlag) -> int:
 
             source, _ = fetch_snapshot(spec.source.repo, spec.source.revision, None, read_token or False)
             placed = place_spec(spec, work / "staging", source, output)
+            placed["sketch"].pop("stored", None)
+            if spec.sketch.stored is not None:
+                sketch = fetch_sketch(spec.sketch.stored, work / "stored", read_token)
+                if sketch is not None:
+                    placed["sketch"]["reuse"] = str(sketch)
             spec_path = work / SPEC_FILE
             spec_path.write_text(json.dumps(placed), encoding="utf-8")
             with _EventPusher(staging, relay, run.push_events):
@@ -201,6 +206,34 @@ def place_spec(spec: JobSpec, staging: Path, source: Path, output: Path) -> dict
     if "reuse" in document["sketch"]:
         document["sketch"]["reuse"] = place(document["sketch"]["reuse"])
     return document
+
+
+def fetch_sketch(stored: StoredSketch, directory: Path, token: str | None) -> Path | None:
+    """Bring a stored sketch below ``directory``; ``None``, with the reason in the log, when it cannot be had.
+
+    A sketch that is taken anew costs time, a run that fails for want of an old one costs more.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(
+            stored.repo,
+            repo_type="dataset",
+            revision=stored.revision,
+            allow_patterns=[f"{stored.path}/*.json", f"{stored.path}/*.safetensors"],
+            local_dir=directory,
+            token=token or False,
+        )
+    except Exception as error:
+        if is_disk_full(error):
+            raise
+        logger.warning("the stored sketch cannot be fetched: %s", type(error).__name__)
+        return None
+    folder = directory / stored.path
+    if not folder.is_dir():
+        logger.warning("the stored sketch is not there")
+        return None
+    return folder
 
 
 def child_environment(work: Path) -> dict[str, str]:

@@ -1,11 +1,11 @@
 import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
-import { findSketch } from "../../db/sketches.ts";
 import { listVariantsOfJob } from "../../db/variants.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { later } from "../context.ts";
-import { jobSpecOf, sketchFingerprint } from "../job-spec-of.ts";
+import { jobSpecOf } from "../job-spec-of.ts";
 import type { JobRecord } from "../records.ts";
+import { findEarlierSketch } from "../stored-sketches.ts";
 import { workFolders } from "../work-folders.ts";
 import { advance, advanceIn, type Step, type StepContext } from "./step-context.ts";
 
@@ -83,12 +83,8 @@ export const dispatchStep: Step = async (context, work) => {
 	signal.throwIfAborted();
 
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
-	const sketch = await findSketch(database.handle, {
-		repo: job.sourceRepo,
-		sha: job.sourceSha,
-		fingerprint: sketchFingerprint(configuration),
-	});
-	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, sketchDirectory: sketch?.directory ?? null });
+	const earlierSketch = await findEarlierSketch(context, job, signal);
+	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, earlierSketch });
 	const { handle } = await runner.dispatch(spec);
 	const moved = await advance(context, job, "started", {
 		statusText: "Running.",

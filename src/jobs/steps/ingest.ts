@@ -1,6 +1,7 @@
 import { lstat, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { storeSketch } from "../../db/sketches.ts";
+import type { JobWork } from "../../db/jobs.ts";
+import { keepSketch } from "../../db/sketches.ts";
 import { listVariantsOfJob, stageVariant } from "../../db/variants.ts";
 import { PermanentError } from "../../errors.ts";
 import type { ResultEvent } from "../../protocol/events.ts";
@@ -77,25 +78,31 @@ function relative(path: string, what: string): string {
 	return parsed.data;
 }
 
-async function keepSketch(
+async function takeSketch(
 	context: StepContext,
-	job: JobRecord,
+	{ job, facts }: JobWork,
 	collected: string,
 	sketch: Extract<ResultEvent, { ok: true }>["sketch"],
 ): Promise<void> {
-	const { configuration, database, clock } = context;
+	const { configuration, database, clock, ports } = context;
 	const from = join(collected, relative(sketch.directory, "the sketch's folder"));
 	if (!(await exists(from))) return;
 	const directory = workFolders(configuration.database.dataDirectory).sketch(sketch.key);
 	await copyTree(from, directory);
-	await storeSketch(database.handle, {
-		repo: job.sourceRepo,
-		sha: job.sourceSha,
-		fingerprint: sketchFingerprint(configuration),
+	// What few may see of the model, all must not see of its sketch.
+	const isOpen = facts !== null && !facts.private && !facts.gated;
+	const isStored = ports.sketchStore != null && (configuration.sketches.visibility === "private" || isOpen);
+	const identity = { repo: job.sourceRepo, sha: job.sourceSha, fingerprint: sketchFingerprint(configuration) };
+	const now = clock.now();
+	await keepSketch(database.handle, {
+		...identity,
 		key: sketch.key,
 		directory,
-		now: clock.now(),
+		license: facts?.license ?? null,
+		storeAt: isStored ? now : null,
+		now,
 	});
+	if (isStored) await context.wake({ kind: "sketch", ...identity }, now);
 }
 
 /** ingesting → verifying: the run's files are taken over, judged by their manifests and staged on the Hub. */
@@ -131,7 +138,7 @@ export const ingestStep: Step = async (context, work) => {
 	}
 	const verificationPath = join(collected, relative(result.verification, "the verification file"));
 	if (!(await exists(verificationPath))) throw contradiction("the verification file is missing.");
-	await keepSketch(context, job, collected, result.sketch);
+	await takeSketch(context, work, collected, result.sketch);
 	signal.throwIfAborted();
 
 	const staged = await ports.stage({ job, variants: files, verificationPath });
