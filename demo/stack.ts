@@ -100,6 +100,9 @@ export const DEMO_QUANTIZATION = {
 		length: 256,
 		verificationSequences: 4,
 	},
+	// What keeps the demo at about three minutes on two cores.
+	sketch: { iterations: 3 },
+	tuning: { passes: 1 },
 } as const satisfies ConfigurationInput["quantization"];
 
 function isPlainObject(value: unknown): value is Record<string, unknown> {

@@ -18,6 +18,7 @@ RECIPES = [
     "gguf,bpw=5",
     *(f"w{bits}a16,group=32,zero=on" for bits in (2, 3, 4, 8)),
 ]
+OPTIONS = "refine=1,tune=off"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, JobOutcome]:
     model = save_checkpoint(
         folder / "llama", "llama", hidden_size=256, intermediate_size=288, num_hidden_layers=1, head_dim=64
     )
-    outcome, _ = run(document(model, folder / "out", *(f"{recipe},refine=1" for recipe in RECIPES)), folder / "out")
+    outcome, _ = run(document(model, folder / "out", *(f"{recipe},{OPTIONS}" for recipe in RECIPES)), folder / "out")
     return folder / "out", outcome
 
 
@@ -35,7 +36,7 @@ def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
     made: tuple[Path, JobOutcome], recipe: str
 ) -> None:
     output, outcome = made
-    parsed = parse_recipe(f"{recipe},refine=1")
+    parsed = parse_recipe(f"{recipe},{OPTIONS}")
     manifest = next(manifest for manifest in outcome.manifests if manifest.recipe == parsed.canonical)
     folder = output / recipe_directory(parsed.canonical)
     assert {layer.name for layer in manifest.layers} | {
@@ -69,7 +70,7 @@ def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
 def test_widths_that_are_no_256s_take_the_type_that_llama_cpp_would_step_up_to(
     made: tuple[Path, JobOutcome], recipe: str, own: str, fallback: str
 ) -> None:
-    manifest = next(manifest for manifest in made[1].manifests if manifest.recipe == f"{recipe},refine=1")
+    manifest = next(manifest for manifest in made[1].manifests if manifest.recipe == f"{recipe},{OPTIONS}")
     assert {layer.name.rsplit(".", 1)[1]: layer.type for layer in manifest.layers} == {
         **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), own),
         "down_proj": fallback,

@@ -51,13 +51,13 @@ def test_experts_become_linears_with_the_checkpoints_names_and_compute_the_same(
 @pytest.mark.parametrize("kind", ["a", "b"])
 def test_a_mixture_goes_from_sketch_to_folders_that_run(mixture: Path, tmp_path: Path, kind: str) -> None:
     changes = {"sketch": {"kind": kind, "iterations": 2, "sigmaInput": 0.01, "sigmaOutput": 0.1}}
-    spec = document(mixture, tmp_path / "out", "w4a16,group=32,tune=on", "gptq:4,group=32", **changes)
+    spec = document(mixture, tmp_path / "out", "w4a16,group=32", "gptq:4,group=32", **changes)
     outcome, _ = run(spec, tmp_path / "out")
     for manifest in outcome.manifests:
         assert sum(".experts." in layer.name for layer in manifest.layers) == 12
         assert len(manifest.layers) == 12 + 4
         assert {weight.name.rsplit(".", 2)[-2] for weight in manifest.untouched} == {"embed_tokens", "lm_head", "gate"}
-    packed, gptq = tmp_path / "out" / "w4a16-group-32-tune-on", tmp_path / "out" / "gptq-4-group-32"
+    packed, gptq = tmp_path / "out" / "w4a16-group-32", tmp_path / "out" / "gptq-4-group-32"
     first = CompressedTensorsContainer(4, 32).load(packed).log_probabilities(token_ids())
     second = GptqContainer(4, 32).load(gptq).log_probabilities(token_ids())
     winners = {manifest.gate.winner for manifest in outcome.manifests}

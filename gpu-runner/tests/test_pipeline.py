@@ -78,7 +78,12 @@ def test_a_job_leaves_whole_variants_and_nothing_else(finished: tuple[Path, JobO
         }
         assert files == {file.path for file in manifest.files} | {"manifest.json"}
         assert len({row.bytes for row in manifest.evaluation.measured}) == 1
-        assert {row.quantizer for row in manifest.evaluation.measured} == {"two-sided", "one-sided", "rtn"}
+        assert {row.quantizer for row in manifest.evaluation.measured} == {
+            "two-sided-tuned",
+            "two-sided",
+            "one-sided",
+            "rtn",
+        }
         assert manifest.quantizer == manifest.gate.winner
         assert len(manifest.layers) == 14
         for layer in manifest.layers:
@@ -103,8 +108,8 @@ def test_events_fit_the_schema_and_end_with_the_result(
     assert [variant["directory"] for variant in events[-1]["variants"]] == ["gguf-q4-0", "onnx-q4", "w4a16-group-32"]
     assert events[-1]["sketch"]["key"] == outcome.sketch.key
     started = [event["stage"] for event in events if event["event"] == "stage" and event["status"] == "started"]
-    assert started[:4] == ["load", "calibrate", "sketch", "round"]
-    assert sum(event["event"] == "metric" for event in events) == 3 * 3 * 2
+    assert started[:5] == ["load", "calibrate", "sketch", "round", "tune"]
+    assert sum(event["event"] == "metric" for event in events) == 3 * 4 * 2
     assert sum(event["event"] == "layer" for event in events) == 3 * 14
 
 
@@ -126,30 +131,22 @@ def test_a_second_run_gives_the_same_bytes_and_reuses_the_sketch(
 def test_tuned_scales_are_a_contender_of_their_own(
     finished: tuple[Path, JobOutcome, list[dict[str, Any]]], model: Path, tmp_path: Path
 ) -> None:
-    output, untuned, _ = finished
-    spec = document(model, tmp_path / "out", "gguf:q4_0,tune=on", "w4a16,group=32,tune=on", "gguf:q8_0,tune=off")
-    spec["sketch"]["reuse"] = str(output / "sketch")
-    outcome, events = run(spec, tmp_path / "out")
-    validator = jsonschema.Draft202012Validator(schema("manifest.schema.json"))
-    events_validator = jsonschema.Draft202012Validator(schema("events.schema.json"))
-    for event in events:
-        events_validator.validate(event)
-    for manifest, before in zip(outcome.manifests[:2], (untuned.manifests[0], untuned.manifests[2]), strict=True):
-        validator.validate(manifest.to_wire())
+    output, outcome, events = finished
+    for manifest in outcome.manifests:
         selection = {row.quantizer: row.kl_nats.mean for row in manifest.gate.selection}
         assert list(selection) == ["rtn", "one-sided", "two-sided", "two-sided-tuned"]
         assert selection[manifest.gate.winner] == min(selection.values())
         measured = {row.quantizer: row for row in manifest.evaluation.measured}
-        assert len({row.bytes for row in measured.values()}) == 1
-        assert measured["two-sided"].report == before.evaluation.measured[0].report
         assert measured["two-sided-tuned"].report != measured["two-sided"].report
-        assert manifest.seeds["tuning"] == spec["calibration"]["seed"] and manifest.seconds["tune"] > 0
-    assert {row.quantizer for row in outcome.manifests[2].gate.selection} == {"rtn", "one-sided", "two-sided"}
+        assert "tuning" in manifest.seeds and manifest.seconds["tune"] > 0
     # Equal codes on equal scales are tuned once, for all containers that store them.
     steps = [event for event in events if event["event"] == "progress" and event["stage"] == "tune"]
     assert steps[-1]["done"] == steps[-1]["total"] == 4
-    again, _ = run(spec | {"fence": 2}, tmp_path / "again")
-    assert hashes(again) == hashes(outcome)
+    spec = document(model, tmp_path / "out", "gguf:q4_0,tune=off")
+    spec["sketch"]["reuse"] = str(output / "sketch")
+    untuned, events = run(spec, tmp_path / "out")
+    assert {row.quantizer for row in untuned.manifests[0].gate.selection} == {"rtn", "one-sided", "two-sided"}
+    assert not any(event.get("stage") == "tune" for event in events)
 
 
 @pytest.mark.parametrize("failure", [MemoryError(), FloatingPointError("the KL became nan")])
@@ -164,7 +161,7 @@ def test_a_tuning_that_fails_leaves_the_other_contenders(
         raise failure
 
     monkeypatch.setattr("yaqa_runner.pipeline.tuning_stage.tune_scales", fail)
-    spec = document(model, tmp_path / "out", "gguf:q4_0,tune=on")
+    spec = document(model, tmp_path / "out", "gguf:q4_0")
     spec["sketch"]["reuse"] = str(finished[0] / "sketch")
     outcome, events = run(spec, tmp_path / "out")
     assert len(outcome.manifests[0].gate.selection) == 3
@@ -235,7 +232,7 @@ def test_a_model_too_narrow_for_its_recipe_is_refused_before_the_sketch(tmp_path
 
 
 def test_files_of_unequal_size_are_a_bug(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = iter([1, 2, 3])
+    sizes = iter([1, 2, 3, 4])
     monkeypatch.setattr("yaqa_runner.pipeline.variant_stage.published_bytes", lambda directory: next(sizes))
     with pytest.raises(RunnerFailure, match="differ in size"):
         run(document(model, tmp_path / "out", "gguf:q8_0"), tmp_path / "out")

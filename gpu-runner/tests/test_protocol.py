@@ -75,10 +75,10 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         ("  W4A16 ", "w4a16", "w4a16"),
         ("w4a16,group=128", "w4a16", "w4a16"),
         ("w4a16, block=32 ,refine=0", "w4a16,group=32,refine=0", "w4a16-group-32-refine-0"),
-        ("onnx:q4,refine=2,tune=off", "onnx:q4", "onnx-q4"),
+        ("onnx:q4,refine=2,tune=on", "onnx:q4", "onnx-q4"),
         ("w4a16,refine=0,zero=on", "w4a16,zero=on,refine=0", "w4a16-zero-on-refine-0"),
         ("gptq:3", "gptq:3", "gptq-3"),
-        ("onnx:q4,tune=on", "onnx:q4,tune=on", "onnx-q4-tune-on"),
+        ("onnx:q4,tune=off", "onnx:q4,tune=off", "onnx-q4-tune-off"),
         ("gguf,refine=0,bpw=3.50", "gguf,bpw=3.5,refine=0", "gguf-bpw-3.5-refine-0"),
     ],
 )

@@ -299,6 +299,7 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 				: { kind: "self", sequences, length, seed },
 			evaluation: quantization.evaluation,
 			sketch: { ...quantization.sketch, ...(existsSync(sketchFolder) ? { reuse: sketchFolder } : {}) },
+			tuning: { ...quantization.tuning },
 			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe: recipe.canonical })),
 			staging: { kind: "directory", path: join(work, "staging") },
 			limits: {

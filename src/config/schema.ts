@@ -249,6 +249,18 @@ const Quantization = z.strictObject({
 			sigmaOutput: z.number().min(0).max(10).default(0.1),
 		})
 		.prefault({}),
+	tuning: z
+		.strictObject({
+			passes: z
+				.int()
+				.min(0)
+				.max(64)
+				.default(4)
+				.describe(
+					"Passes over the calibration text that tune the scales; each takes about as long as a sketch's. 0: none.",
+				),
+		})
+		.prefault({}),
 });
 
 const HfJobs = z.strictObject({

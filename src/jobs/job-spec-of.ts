@@ -47,7 +47,7 @@ export function jobSpecOf(request: {
 }): JobSpec {
 	const { job, configuration } = request;
 	const { quantization, runner, database } = configuration;
-	const { calibration, evaluation, sketch } = quantization;
+	const { calibration, evaluation, sketch, tuning } = quantization;
 	const { directory, stored } = request.earlierSketch;
 	return {
 		protocol: PROTOCOL_VERSION,
@@ -75,6 +75,7 @@ export function jobSpecOf(request: {
 			...(directory === null ? {} : { reuse: directory }),
 			...(stored === null ? {} : { stored }),
 		},
+		tuning: { ...tuning },
 		variants: request.variants.map(({ id, recipe }) => ({ id, recipe })),
 		// A runner that keeps its runs elsewhere puts its own folder here.
 		staging: { kind: "directory", path: join(database.dataDirectory, "runs", `${job.id}-${job.fence}`, "out") },

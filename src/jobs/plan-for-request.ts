@@ -16,7 +16,7 @@ export function createPlanner(
 	hardware: readonly Hardware[],
 	rates: readonly MeasuredRate[],
 ): Planner {
-	const { calibration, evaluation, sketch } = configuration.quantization;
+	const { calibration, evaluation, sketch, tuning } = configuration.quantization;
 	// Without files of one's own there is one text for choosing and one for reporting.
 	const texts = Math.max(1, evaluation.selection.length) + Math.max(1, evaluation.report.length);
 	return ({ facts, variants, sketchReused }) =>
@@ -27,6 +27,7 @@ export function createPlanner(
 				calibrationTokens: calibration.sequences * calibration.length,
 				evaluationTokens: texts * evaluation.sequences * evaluation.length,
 				iterations: sketch.iterations,
+				tuningPasses: tuning.passes,
 				sketchReused,
 			},
 			hardware,

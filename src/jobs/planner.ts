@@ -29,13 +29,17 @@ export type JobWorkload = {
 	readonly evaluationTokens: number;
 	/** Half steps or rounds of the sketch. */
 	readonly iterations: number;
+	/** Over the calibration text, to tune the scales. */
+	readonly tuningPasses: number;
 	/** An earlier job's sketch serves. */
 	readonly sketchReused: boolean;
 };
 
 /** Stages whose time grows with the model. */
-export type WorkStage = "sketch" | "round" | "evaluate";
-const STAGES: readonly WorkStage[] = ["sketch", "round", "evaluate"];
+export type WorkStage = "sketch" | "round" | "tune" | "evaluate";
+const STAGES: readonly WorkStage[] = ["sketch", "round", "tune", "evaluate"];
+/** Manifests do not say how many passes tuned them; tuning does the same kind of work as sketching. */
+const LEARNED_STAGES = ["sketch", "round", "evaluate"] as const;
 
 /** Floating-point operations of each stage. */
 export type Work = Readonly<Record<WorkStage, number>>;
@@ -44,7 +48,7 @@ export type Work = Readonly<Record<WorkStage, number>>;
 export type MeasuredRate = {
 	/** As manifests name the device. */
 	readonly device: string;
-	readonly stage: WorkStage;
+	readonly stage: (typeof LEARNED_STAGES)[number];
 	readonly secondsPerOperation: number;
 };
 
@@ -120,7 +124,7 @@ function linearsOf(facts: JobWorkload["facts"]): NonNullable<SourceFacts["linear
 
 /** What the stages of a job compute. A forward pass takes 2 operations a parameter and token, a backward pass 4. */
 export function workOf(workload: JobWorkload): Work {
-	const { facts, variants, calibrationTokens, evaluationTokens, iterations } = workload;
+	const { facts, variants, calibrationTokens, evaluationTokens, iterations, tuningPasses } = workload;
 	let contraction = 0;
 	let rounding = 0;
 	for (const { rows, columns, count } of linearsOf(facts)) {
@@ -133,7 +137,9 @@ export function workOf(workload: JobWorkload): Work {
 		sketch: workload.sketchReused ? 0 : calibrationTokens * iterations * (3 * pass + 2 * contraction),
 		// Two-sided, one-sided and nearest rounding, and two factorisations.
 		round: variants * 5 * rounding,
-		evaluate: evaluationTokens * pass * (1 + 3 * variants),
+		// Forward passes of both models and one back, for each variant: those of equal codes share theirs.
+		tune: variants * tuningPasses * calibrationTokens * 4 * pass,
+		evaluate: evaluationTokens * pass * (1 + (tuningPasses > 0 ? 4 : 3) * variants),
 	};
 }
 
@@ -192,7 +198,7 @@ function estimate(workload: JobWorkload, hardware: Hardware, rates: readonly Mea
 	for (const stage of STAGES) {
 		const measured = median(
 			rates
-				.filter((rate) => rate.stage === stage && isSameDevice(rate.device, hardware))
+				.filter((rate) => rate.stage === (stage === "tune" ? "sketch" : stage) && isSameDevice(rate.device, hardware))
 				.map((rate) => rate.secondsPerOperation),
 		);
 		const share = stage === "round" ? ROUNDING_SHARE[device] : 1;
@@ -286,11 +292,12 @@ export function ratesOf(
 		calibrationTokens: manifest.calibration.tokens,
 		evaluationTokens: manifest.evaluation.texts.reduce((sum, text) => sum + text.tokens, 0),
 		iterations: manifest.sketch.iterations,
+		tuningPasses: manifest.evaluation.measured.some(({ quantizer }) => quantizer === "two-sided-tuned") ? 1 : 0,
 		sketchReused: manifest.sketch.reused,
 	});
 	// A variant's own measuring is a share of the job's.
 	const done: Work = { ...work, evaluate: work.evaluate / Math.max(1, source.variants) };
-	return STAGES.flatMap((stage) => {
+	return LEARNED_STAGES.flatMap((stage) => {
 		const seconds = manifest.seconds[stage];
 		if (seconds === undefined || seconds <= 0 || done[stage] <= 0) return [];
 		return [{ device: manifest.device.name, stage, secondsPerOperation: seconds / done[stage] }];

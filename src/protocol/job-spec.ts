@@ -72,6 +72,12 @@ export const Sketch = z.strictObject({
 });
 export type Sketch = z.infer<typeof Sketch>;
 
+/** How long recipes with `tune=on` are tuned. */
+export const Tuning = z.strictObject({
+	/** Over the calibration text; 0 for not at all. */
+	passes: z.int().min(0).max(64).default(4),
+});
+
 /**
  * Where finished folders go. `hub`: a private repo that also holds this spec as `job.json` and, below `inputs/`, every
  * file that the spec names; `yaqa-runner remote` fetches them and uploads what the run made, in one commit.
@@ -97,6 +103,7 @@ export const JobSpec = z.strictObject({
 	calibration: Calibration,
 	evaluation: Evaluation,
 	sketch: Sketch,
+	tuning: Tuning.prefault({}),
 	variants: z
 		.array(z.strictObject({ id: z.uuid(), recipe: z.string().min(1).max(200) }))
 		.min(1)

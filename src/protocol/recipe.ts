@@ -168,7 +168,7 @@ export function parseRecipe(text: string): RecipeResult {
 	let bitsPerWeight: number | null = null;
 	let group = name.defaultGroup;
 	let refineSweeps = DEFAULT_REFINE_SWEEPS;
-	let tune = false;
+	let tune = true;
 	let zero = false;
 	const seen = new Set<string>();
 	for (const option of options) {
@@ -238,7 +238,7 @@ export function parseRecipe(text: string): RecipeResult {
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
 	if (zero) written.push("zero=on");
 	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
-	if (tune) written.push("tune=on");
+	if (!tune) written.push("tune=off");
 	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune, zero, bitsPerWeight } };
 }
 

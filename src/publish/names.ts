@@ -29,7 +29,7 @@ function recipeSuffix(recipe: Recipe): string {
 	if (recipe.group !== defaultGroup && recipe.group !== null) parts.push(`g${recipe.group}`);
 	if (recipe.zero) parts.push("asym");
 	if (recipe.refineSweeps !== DEFAULT_REFINE_SWEEPS) parts.push(`r${recipe.refineSweeps}`);
-	if (recipe.tune) parts.push("tuned");
+	if (!recipe.tune) parts.push("untuned");
 	return parts.join("-");
 }
 

@@ -47,6 +47,7 @@ function specOf(behaviour: Readonly<Record<string, unknown>>): JobSpec {
 		calibration: { kind: "self", sequences: 1, length: 8, seed: 0 },
 		evaluation: { selection: [], report: [], sequences: 2, length: 8, verificationSequences: 1 },
 		sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
+		tuning: { passes: 1 },
 		variants: [{ id: randomUUID(), recipe: "gguf:q4_0" }],
 		staging: { kind: "directory", path: "/nowhere" },
 		limits: { device: "cpu" },

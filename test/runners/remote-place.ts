@@ -127,6 +127,7 @@ export async function startRemotePlace(
 					verificationSequences: 1,
 				},
 				sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
+				tuning: { passes: 1 },
 				variants: [{ id: randomUUID(), recipe: "gguf:q4_0" }],
 				staging: { kind: "directory", path: "/nowhere" },
 				limits: { device: "cpu" },

@@ -156,6 +156,7 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 				sigmaOutput: 0.1,
 				...earlier,
 			},
+			tuning: { passes: 1 },
 			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe })),
 			staging: { kind: "directory", path: "/nowhere" },
 			limits: { threads: 2, device: "cpu" },

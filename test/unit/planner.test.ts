@@ -32,6 +32,7 @@ function workload(billions: number, more: Partial<JobWorkload> = {}): JobWorkloa
 		calibrationTokens: 128 * 256,
 		evaluationTokens: 2 * 32 * 256,
 		iterations: 6,
+		tuningPasses: 0,
 		sketchReused: false,
 		...more,
 	};

@@ -130,13 +130,14 @@ def run_job(
                 )
             except SketchUnreadable as error:
                 raise InvalidSpec(f"The sketch does not fit the model: {error}", "Run without sketch.reuse.") from error
-    if any(plan.recipe.tune for plan in plans):
+    if spec.tuning.passes > 0 and any(plan.recipe.tune for plan in plans):
         with reporter.stage("tune"):
             tune_recipes(
                 source,
                 plans,
                 rounded,
                 splits.calibration.tokens,
+                spec.tuning.passes,
                 spec.calibration.seed,
                 lambda done, total: reporter.progress("tune", done, total, "steps"),
                 interrupt.check,

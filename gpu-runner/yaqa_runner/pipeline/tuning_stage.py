@@ -21,6 +21,7 @@ def tune_recipes(
     planned: list[PlannedRecipe],
     rounded: dict[str, RoundedRecipe],
     tokens: torch.Tensor,
+    passes: int,
     seed: int,
     progress: Callable[[int, int], None],
     check: Callable[[], None],
@@ -36,6 +37,7 @@ def tune_recipes(
         planned: The recipes in order.
         rounded: What was rounded, by canonical name; changed in place.
         tokens: Calibration sequences ``[sequences, length]``.
+        passes: Over ``tokens``.
         seed: Order of the sequences.
         progress: Called with steps done and steps in all.
         check: May raise to stop.
@@ -50,7 +52,7 @@ def tune_recipes(
             canonical = plan.recipe.canonical
             groups.setdefault(_digest(rounded[canonical].linears["two-sided"]), []).append(canonical)
     paths = {layer.name: layer.path for layer in source.linears}
-    steps, batch = tuning_plan(len(tokens), tokens.shape[1])
+    steps, batch = tuning_plan(len(tokens), tokens.shape[1], passes)
     total = steps * len(groups)
     for number, recipes in enumerate(groups.values()):
         linears = rounded[recipes[0]].linears["two-sided"]

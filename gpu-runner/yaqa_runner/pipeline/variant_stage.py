@@ -130,11 +130,11 @@ def make_variant(
     for quantizer in quantizers:
         if quantizer != winner:
             shutil.rmtree(work / quantizer)
-    stages = ("load", "calibrate", "sketch", "round") + (("tune",) if planned.recipe.tune else ())
+    stages = ("load", "calibrate", "sketch", "round") + (("tune",) if "two-sided-tuned" in quantizers else ())
     seconds = {stage: context.reporter.seconds.get(stage, 0.0) for stage in stages}
     seconds["export"] = export_seconds
     seconds["evaluate"] = time.monotonic() - started - export_seconds
-    seeded = ("calibration", "labels") + (("tuning",) if planned.recipe.tune else ())
+    seeded = ("calibration", "labels") + (("tuning",) if "two-sided-tuned" in quantizers else ())
     manifest = Manifest(
         job=context.spec.job,
         fence=context.spec.fence,

@@ -95,6 +95,12 @@ class SketchSettings(StrictWireModel):
     stored: StoredSketch | None = None
 
 
+class TuningSettings(StrictWireModel):
+    """How long recipes with ``tune=on`` are tuned: passes over the calibration text, 0 for not at all."""
+
+    passes: Annotated[int, Field(ge=0, le=64)] = 4
+
+
 class Source(StrictWireModel):
     """A Hub model repo at one commit; ``path`` holds the snapshot, else it is downloaded from the read side."""
 
@@ -145,6 +151,7 @@ class JobSpec(StrictWireModel):
     calibration: Calibration
     evaluation: Evaluation
     sketch: SketchSettings
+    tuning: TuningSettings = TuningSettings()
     variants: Annotated[list[VariantRequest], Field(min_length=1, max_length=64)]
     staging: Staging
     limits: Limits

@@ -155,7 +155,7 @@ def parse_recipe(text: str) -> Recipe:
         )
     group = name.default_group
     refine_sweeps = DEFAULT_REFINE_SWEEPS
-    tune = False
+    tune = True
     zero = False
     bits_per_weight: float | None = None
     seen: set[str] = set()
@@ -216,8 +216,8 @@ def parse_recipe(text: str) -> Recipe:
         written.append("zero=on")
     if refine_sweeps != DEFAULT_REFINE_SWEEPS:
         written.append(f"refine={refine_sweeps}")
-    if tune:
-        written.append("tune=on")
+    if not tune:
+        written.append("tune=off")
     return Recipe(
         canonical=",".join(written),
         name=name.name,

@@ -18,17 +18,17 @@ LEARNING_RATE = 4e-3
 """Of the scales relative to their start, so that it means the same for every layer and model."""
 TOKENS_A_STEP = 1024
 """Tokens an optimizer step sees, where a sequence is no longer than that."""
-_PASSES = 4
+PASSES = 4
 _MAXIMUM_STEPS = 400
 
 
-def tuning_plan(sequences: int, length: int) -> tuple[int, int]:
-    """Steps and sequences a step for ``sequences`` of ``length`` tokens: four passes over the text, at most 400 steps.
+def tuning_plan(sequences: int, length: int, passes: int = PASSES) -> tuple[int, int]:
+    """Steps and sequences a step for ``passes`` over ``sequences`` of ``length`` tokens; at most 400 steps.
 
     A function of the text alone, never of the clock, so that equal jobs give equal files.
     """
     batch = max(1, min(sequences, TOKENS_A_STEP // max(1, length)))
-    return max(1, min(_MAXIMUM_STEPS, _PASSES * sequences // batch)), batch
+    return max(1, min(_MAXIMUM_STEPS, passes * sequences // batch)), batch
 
 
 @dataclass(frozen=True)
