@@ -45,6 +45,7 @@ export function createRunner(configuration: Configuration, secrets: Secrets, log
 				timeoutSeconds: runner.timeoutSeconds,
 				memoryBytes: runner.memoryBytes,
 				graceSeconds: runner.graceSeconds,
+				gpus: runner.gpus === null ? null : { devices: runner.gpus, perRun: runner.gpusPerRun },
 				log,
 			});
 		case "hf-jobs":

@@ -32,9 +32,9 @@ async function ownGpus(): Promise<readonly Gpu[]> {
 	}
 }
 
-/** This machine: its GPUs if there are any, else its processor. A run has one GPU. */
+/** This machine, as one run has it: its share of the GPUs if there are any, else the processor. */
 async function ownMachine(configuration: Configuration): Promise<readonly Hardware[]> {
-	const { device, memoryBytes, threads } = configuration.runner;
+	const { device, memoryBytes, threads, gpus, gpusPerRun } = configuration.runner;
 	const [gpu] = device === "cpu" ? [] : await ownGpus();
 	if (gpu === undefined && device === "cuda") return [];
 	return [
@@ -44,7 +44,8 @@ async function ownMachine(configuration: Configuration): Promise<readonly Hardwa
 			title: gpu?.model ?? cpus()[0]?.model ?? "CPU",
 			cores: threads ?? availableParallelism(),
 			memoryBytes: Math.min(totalmem(), memoryBytes ?? Number.POSITIVE_INFINITY),
-			accelerator: gpu === undefined ? null : { model: gpu.model, count: 1, bytesEach: gpu.bytes },
+			accelerator:
+				gpu === undefined ? null : { model: gpu.model, count: gpus === null ? 1 : gpusPerRun, bytesEach: gpu.bytes },
 			microUsdPerMinute: 0,
 		},
 	];

@@ -227,6 +227,23 @@ function gitHubProblems(configuration: Configuration, secrets: Secrets): Configu
 		.map(([where]) => ({ where, message: "Answering in GitHub issues needs it.", suggestion: null }));
 }
 
+/** More runs than GPUs for them would wait in the runner, where nobody sees why. */
+function gpuProblems({ runner }: Configuration): ConfigurationProblem[] {
+	if (runner.gpus === null) return [];
+	if (new Set(runner.gpus).size < runner.gpus.length) {
+		return [{ where: "runner.gpus", message: "A GPU is named twice.", suggestion: null }];
+	}
+	const slots = Math.floor(runner.gpus.length / runner.gpusPerRun);
+	if (runner.concurrency <= slots) return [];
+	return [
+		{
+			where: "runner.concurrency",
+			message: `It has to be at most ${slots}: there are ${runner.gpus.length} GPUs in runner.gpus, and a run gets ${runner.gpusPerRun}.`,
+			suggestion: null,
+		},
+	];
+}
+
 /** What the schema cannot say: settings that only make sense together. */
 function crossChecks(configuration: Configuration, secrets: Secrets): ConfigurationProblem[] {
 	const { watch, quantization, database } = configuration;
@@ -256,7 +273,11 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 	for (const { path, where } of files) {
 		if (!existsSync(path)) problems.push({ where, message: `There is no file ${path}.`, suggestion: null });
 	}
-	problems.push(...runnerProblems(configuration, secrets), ...gitHubProblems(configuration, secrets));
+	problems.push(
+		...gpuProblems(configuration),
+		...runnerProblems(configuration, secrets),
+		...gitHubProblems(configuration, secrets),
+	);
 	const [sketchNamespace] = configuration.sketches.repo?.split("/") ?? [];
 	if (sketchNamespace !== undefined && sketchNamespace === configuration.runner.stagingNamespace) {
 		problems.push({

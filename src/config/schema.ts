@@ -311,6 +311,14 @@ const Runner = z.strictObject({
 		.nullable()
 		.default(null)
 		.describe("The Python with yaqa-runner; gpu-runner/.venv/bin/python of this checkout when absent."),
+	gpus: z
+		.array(z.string().regex(/^(\d{1,3}|(GPU|MIG)-[A-Za-z0-9/-]{1,80})$/, "a number or UUID as nvidia-smi -L lists it"))
+		.min(1)
+		.max(64)
+		.nullable()
+		.default(null)
+		.describe("For local runs: the GPUs they share out, each run its own. Absent: every run sees all there are."),
+	gpusPerRun: z.int().min(1).max(64).default(1).describe("How many of runner.gpus a run gets."),
 	timeoutSeconds: z
 		.int()
 		.min(1)

@@ -6,6 +6,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
 import { insertDelivery, reviveDelivery } from "../db/deliveries.ts";
 import type { JobsContext, Work } from "../jobs/context.ts";
+import { endOrphans } from "../jobs/end-orphans.ts";
 import type { Ports, RecordRequest } from "../jobs/ports.ts";
 import { type PreviewRequest, previewRequest } from "../jobs/preview.ts";
 import type { DeliveryRecord } from "../jobs/records.ts";
@@ -166,6 +167,9 @@ export function createEngine(options: EngineOptions): Engine {
 			queue = opened;
 			isRunning = true;
 			await forgetOldLeases(context);
+			await endOrphans(context).catch((error: unknown) =>
+				log.warn("Runs of this machine could not be looked over", { error }),
+			);
 			await startWorkers(opened);
 			await superviseOnce(context);
 			superviseNext();

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync, readSync, statfsSync } from "node:fs";
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,6 +18,7 @@ import {
 	type RunSettings,
 	readRunExit,
 	readRunProcess,
+	readRunSettings,
 	runFiles,
 	writeWhole,
 } from "./run-files.ts";
@@ -38,11 +39,15 @@ export type LocalRunnerOptions = {
 	readonly timeoutSeconds: number;
 	readonly memoryBytes: number | null;
 	readonly graceSeconds: number;
+	/** GPUs that runs share out, by the number or UUID that CUDA_VISIBLE_DEVICES takes; `null`: runs see all there are. */
+	readonly gpus?: { readonly devices: readonly string[]; readonly perRun: number } | null;
 	readonly log: Log;
 	/** Arguments before `run`; tests put another program in the runner's place. */
 	readonly programArguments?: readonly string[];
 };
 
+/** Of an output folder, what a later attempt starts from: a sketch, whole or in parts. */
+const CHECKPOINTS = ["sketch", "sketch.partial"];
 const HANDLE = /^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-(\d{1,9})$/;
 const SUPERVISOR = fileURLToPath(new URL("./supervise-run.ts", import.meta.url));
 const START_DEADLINE_MS = 15_000;
@@ -213,12 +218,15 @@ function freeBytes(folder: string): number {
 export function createLocalRunner(options: LocalRunnerOptions): Runner {
 	const { runsDirectory, log } = options;
 	const positions = new Map<string, EventPosition>();
+	/** GPUs of runs whose supervisor has not started yet. */
+	const reserved = new Map<string, readonly string[]>();
+	let reserving: Promise<void> = Promise.resolve();
 	const filesOf = (handle: string) => {
 		parseHandle(handle);
 		return runFiles(join(runsDirectory, handle));
 	};
 
-	function settingsFor(files: RunFiles, spec: JobSpec): RunSettings {
+	function settingsFor(files: RunFiles, spec: JobSpec, gpus: readonly string[] | null): RunSettings {
 		const threads = spec.limits.threads;
 		return {
 			command: options.python,
@@ -226,6 +234,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 			workingDirectory: options.runnerDirectory,
 			environment: {
 				...options.environment,
+				...(gpus === null ? {} : { CUDA_VISIBLE_DEVICES: gpus.join(",") }),
 				HOME: files.home,
 				TMPDIR: files.temporary,
 				HF_HOME: join(files.home, "huggingface"),
@@ -247,13 +256,103 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		};
 	}
 
+	const isAlive = (files: RunFiles): boolean => {
+		const started = readRunProcess(files);
+		return started !== null && readProcess(started.pid)?.startTicks === started.startTicks;
+	};
+
+	/** GPUs of runs that go on, or are about to begin. What is taken is written into the run's folder before it starts. */
+	async function takenGpus(): Promise<ReadonlySet<string>> {
+		const taken = new Set<string>();
+		for (const handle of await listHeld()) {
+			const files = filesOf(handle);
+			const starting = reserved.get(handle);
+			const listed =
+				starting ?? (isAlive(files) ? readRunSettings(files)?.environment["CUDA_VISIBLE_DEVICES"]?.split(",") : []);
+			for (const device of listed ?? []) taken.add(device);
+		}
+		return taken;
+	}
+
+	async function reserveGpus(handle: string): Promise<readonly string[] | null> {
+		const { gpus } = options;
+		if (gpus == null) return null;
+		// One after the other: two that look at once would find the same ones free.
+		const mine = reserving.then(async () => {
+			const taken = await takenGpus();
+			const free = gpus.devices.filter((device) => !taken.has(device)).slice(0, gpus.perRun);
+			if (free.length < gpus.perRun) {
+				throw new RetryableError(
+					`${gpus.perRun === 1 ? "No GPU is" : `Fewer than ${gpus.perRun} GPUs are`} free on this machine.`,
+				);
+			}
+			reserved.set(handle, free);
+			return free;
+		});
+		reserving = mine.then(
+			() => undefined,
+			() => undefined,
+		);
+		return await mine;
+	}
+
+	async function listHeld(): Promise<readonly string[]> {
+		const names = await readdir(runsDirectory).catch(() => []);
+		return names.filter((name) => HANDLE.test(name));
+	}
+
+	/** What earlier attempts at the job left: `JOB-FENCE.aside`, each with nothing but their checkpoints. */
+	async function asideOf(job: string): Promise<readonly { readonly path: string; readonly fence: number }[]> {
+		const names = await readdir(runsDirectory).catch(() => []);
+		return names
+			.flatMap((name) => {
+				const [, owner, fence] = /^(.{36})-(\d{1,9})\.aside$/.exec(name) ?? [];
+				return owner === job ? [{ path: join(runsDirectory, name), fence: Number(fence) }] : [];
+			})
+			.toSorted((one, other) => other.fence - one.fence);
+	}
+
+	/** Lets the run go on from where the newest earlier attempt was. */
+	async function takeCheckpoint(files: RunFiles, job: string): Promise<void> {
+		for (const { path } of await asideOf(job)) {
+			for (const name of CHECKPOINTS) {
+				// One that is there already is newer, or was put there before a crash of this very step.
+				await rename(join(path, name), join(files.staging, name)).catch(() => undefined);
+			}
+			await rm(path, { recursive: true, force: true });
+		}
+	}
+
+	async function keepLog(files: RunFiles, handle: string): Promise<void> {
+		try {
+			await mkdir(options.logsDirectory, { recursive: true });
+			await rename(files.log, join(options.logsDirectory, `${handle}.log`));
+		} catch (error) {
+			// A log that cannot be kept must not keep gigabytes of a run's files.
+			if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) {
+				log.warn("A run's log could not be kept", { handle, error });
+			}
+		}
+	}
+
 	async function start(files: RunFiles, spec: JobSpec): Promise<void> {
+		const handle = `${spec.job}-${spec.fence}`;
+		const gpus = await reserveGpus(handle);
+		try {
+			await startWith(files, spec, gpus);
+		} finally {
+			reserved.delete(handle);
+		}
+	}
+
+	async function startWith(files: RunFiles, spec: JobSpec, gpus: readonly string[] | null): Promise<void> {
 		for (const folder of [files.staging, files.home, files.temporary, join(options.cacheDirectory, "numba")]) {
 			await mkdir(folder, { recursive: true, mode: 0o700 });
 		}
+		await takeCheckpoint(files, spec.job);
 		const placed: JobSpec = { ...spec, staging: { kind: "directory", path: files.staging } };
 		writeWhole(files.spec, JSON.stringify(placed, null, "\t"));
-		writeWhole(files.settings, JSON.stringify(settingsFor(files, spec), null, "\t"));
+		writeWhole(files.settings, JSON.stringify(settingsFor(files, spec, gpus), null, "\t"));
 		const supervisor = spawn(process.execPath, [SUPERVISOR, files.folder], {
 			cwd: files.folder,
 			// The supervisor holds no tokens either: the run could read its environment.
@@ -303,8 +402,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 			const attempt = parseHandle(handle);
 			const files = filesOf(handle);
 			const started = readRunProcess(files);
-			const leader = started === null ? null : readProcess(started.pid);
-			const alive = started !== null && leader !== null && leader.startTicks === started.startTicks;
+			const alive = isAlive(files);
 			// Read after the process was looked for: a run that ends in between has written its exit by now.
 			const exit = readRunExit(files);
 			if (exit === null && alive) return { status: "running" };
@@ -367,27 +465,47 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 			await copyTree(files.staging, directory);
 		},
 
+		async setAside(handle) {
+			const { job, fence } = parseHandle(handle);
+			const files = filesOf(handle);
+			positions.delete(handle);
+			await keepLog(files, handle);
+			const aside = join(runsDirectory, `${job}-${fence}.aside`);
+			for (const name of CHECKPOINTS) {
+				try {
+					await stat(join(files.staging, name));
+				} catch {
+					continue;
+				}
+				await mkdir(aside, { recursive: true });
+				await rename(join(files.staging, name), join(aside, name)).catch((error: unknown) => {
+					// Without it the next attempt begins anew, which is no reason to fail this one.
+					log.warn("A checkpoint could not be kept", { handle, error });
+				});
+			}
+			await removeFolder(files.folder);
+		},
+
 		async discard(handle) {
 			const files = filesOf(handle);
 			positions.delete(handle);
-			try {
-				await mkdir(options.logsDirectory, { recursive: true });
-				await rename(files.log, join(options.logsDirectory, `${handle}.log`));
-			} catch (error) {
-				// A log that cannot be kept must not keep gigabytes of a run's files.
-				if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) {
-					log.warn("A run's log could not be kept", { handle, error });
-				}
-			}
-			// Two clean-ups may meet here, or a cancel that is about to leave its mark: out of the way first, in one step,
-			// so that nothing appears in a folder that is being emptied.
-			const doomed = `${files.folder}.discarded`;
-			try {
-				await rename(files.folder, doomed);
-			} catch (error) {
-				if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
-			}
-			await rm(doomed, { recursive: true, force: true });
+			await keepLog(files, handle);
+			await removeFolder(files.folder);
+			for (const { path } of await asideOf(parseHandle(handle).job)) await rm(path, { recursive: true, force: true });
 		},
+
+		listHeld,
 	};
+}
+
+async function removeFolder(folder: string): Promise<void> {
+	// Two clean-ups may meet here, or a cancel that is about to leave its mark: out of the way first, in one step, so
+	// that nothing appears in a folder that is being emptied.
+	const doomed = `${folder}.discarded`;
+	try {
+		await rename(folder, doomed);
+	} catch (error) {
+		if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+	}
+	await rm(doomed, { recursive: true, force: true });
 }

@@ -244,6 +244,12 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		throw new RetryableError(`${engine.title} has not ended the run ${id} yet.`);
 	}
 
+	async function discard(handle: string): Promise<void> {
+		memories.get(handle)?.stream?.abort();
+		memories.delete(handle);
+		await staging.discard(parseAttempt(handle));
+	}
+
 	return {
 		name: engine.name,
 		isRemote: true,
@@ -340,11 +346,9 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			await staging.collect(parseAttempt(handle), directory);
 		},
 
-		async discard(handle) {
-			const attempt = parseAttempt(handle);
-			memories.get(handle)?.stream?.abort();
-			memories.delete(handle);
-			await staging.discard(attempt);
-		},
+		// Nothing of a run is anywhere but on its machine before it delivers.
+		setAside: discard,
+		discard,
+		listHeld: async () => [],
 	};
 }

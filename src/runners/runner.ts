@@ -30,6 +30,10 @@ export type Runner = {
 	cancel(handle: string): Promise<void>;
 	/** Brings the staged files into `directory`, byte for byte as the runner wrote them. */
 	collect(handle: string, directory: string): Promise<void>;
-	/** Frees what the run left behind. */
+	/** Frees what an ended run left behind, but for what the job's next attempt can go on from. */
+	setAside(handle: string): Promise<void>;
+	/** Frees what the run, and earlier ones of its job, left behind. */
 	discard(handle: string): Promise<void>;
+	/** Handles of the runs that this machine holds; none where an engine elsewhere does. */
+	listHeld(): Promise<readonly string[]>;
 };

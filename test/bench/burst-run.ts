@@ -36,6 +36,8 @@ function heldRunner(name: string): Runner {
 	return {
 		name,
 		isRemote: false,
+		setAside: async () => undefined,
+		listHeld: async () => [],
 		dispatch: async (spec) => ({ handle: `${spec.job}-${spec.fence}` }),
 		find: async () => null,
 		observe: async () => ({ status: "running" }),

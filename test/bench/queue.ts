@@ -107,6 +107,8 @@ function waitingRunner(name: string): Runner {
 	return {
 		name,
 		isRemote: false,
+		setAside: async () => undefined,
+		listHeld: async () => [],
 		async dispatch(spec) {
 			const handle = handleOf(spec.job, spec.fence);
 			if (!runs.has(handle)) {

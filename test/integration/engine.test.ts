@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
@@ -7,6 +8,7 @@ import { getDelivery, listDeliveries } from "../../src/db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
 import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
+import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
@@ -412,7 +414,7 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(found.items.length, 0);
 		});
 
-		test("a graceful stop ends the workers and the next engine goes on", async () => {
+		test("after a stop the next engine goes on with the run there is, and ends those that nobody waits for", async () => {
 			world.setHead("acme/later", shaOf("later"));
 			world.setBehaviour("acme/later", { steps: 20, delayMs: 100 });
 			const outcome = await bot.engine.recordRequest({
@@ -427,9 +429,30 @@ await onEveryDatabase((databases, name) => {
 			await untilState(database, outcome.job.id, ["running"]);
 			await bot.engine.stop();
 			await database.close();
+			const source = join(own.dataDirectory, "orphan");
+			mkdirSync(source, { recursive: true });
+			writeFileSync(join(source, "behaviour.json"), JSON.stringify({ hang: true, ignoreTerm: true, steps: 1 }));
+			const orphan = await bot.runner.dispatch({
+				protocol: 1,
+				job: randomUUID(),
+				fence: 1,
+				source: { repo: "acme/orphan", revision: shaOf("orphan"), path: source },
+				calibration: { kind: "self", sequences: 1, length: 8, seed: 0 },
+				evaluation: { selection: [], report: [], sequences: 2, length: 8, verificationSequences: 1 },
+				sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
+				tuning: { passes: 1 },
+				variants: [{ id: randomUUID(), recipe: "w4a16" }],
+				staging: { kind: "directory", path: "/nowhere" },
+				limits: { device: "cpu" },
+			});
+			const runFile = join(own.dataDirectory, "runs", orphan.handle, "process.json");
+			const { pid } = JSON.parse(readFileSync(runFile, "utf8"));
+			assert.ok(listGroup(pid).length > 0);
 			database = await own.open();
 			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
 			await bot.engine.start();
+			assert.deepEqual(listGroup(pid), []);
+			assert.ok(!existsSync(runFile));
 			const job = await untilState(database, outcome.job.id, ["done"]);
 			assert.equal(job.fence, 1);
 			await bot.engine.stop();

@@ -1,11 +1,21 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+	existsSync,
+	mkdirSync,
+	mkdtempSync,
+	readdirSync,
+	readFileSync,
+	rmSync,
+	symlinkSync,
+	writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { RetryableError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import type { JobSpec } from "../../src/protocol/job-spec.ts";
 import { createLocalRunner, type LocalRunnerOptions } from "../../src/runners/local.ts";
@@ -229,4 +239,77 @@ test("lines that are no events, or another attempt's, are skipped and keep their
 	);
 	const observation = await fresh.observe(handle);
 	assert.ok(observation.status === "finished", "the half line after the result does not count");
+});
+
+function environmentOf(handle: string): Record<string, string> {
+	const [line = ""] = readFileSync(join(folder, "runs", handle, "stderr.log"), "utf8").split("\n");
+	return JSON.parse(line.replace("environment: ", "")) as Record<string, string>;
+}
+
+test("runs share the GPUs out, one each, also after a restart; what ends frees its own", async () => {
+	const gpus = { devices: ["0", "GPU-1a2b"], perRun: 1 };
+	const runner = createLocalRunner(options({ gpus }));
+	const hanging = () => specOf({ hang: true, steps: 1 });
+	const [one, other] = await Promise.all([runner.dispatch(hanging()), runner.dispatch(hanging())]);
+	const started = async (handle: string) =>
+		await until("the run to start", async () =>
+			(await runner.events(handle, 0)).length > 0 ? environmentOf(handle) : null,
+		);
+	const devices = [
+		(await started(one.handle)).CUDA_VISIBLE_DEVICES,
+		(await started(other.handle)).CUDA_VISIBLE_DEVICES,
+	];
+	assert.deepEqual(devices.toSorted(), gpus.devices);
+	// As the next process of the bot finds them: both are taken.
+	const later = createLocalRunner(options({ gpus }));
+	const waiting = hanging();
+	await assert.rejects(later.dispatch(waiting), (error) => {
+		assert.ok(error instanceof RetryableError);
+		assert.match(error.message, /No GPU is free/);
+		return true;
+	});
+	await later.cancel(one.handle);
+	const third = await later.dispatch(waiting);
+	assert.deepEqual(await later.dispatch(waiting), third);
+	assert.equal((await started(third.handle)).CUDA_VISIBLE_DEVICES, devices[0]);
+	await assert.rejects(
+		createLocalRunner(options({ gpus: { ...gpus, perRun: 2 } })).dispatch(hanging()),
+		/Fewer than 2/,
+	);
+	for (const { handle } of [other, third]) await later.cancel(handle);
+	const both = await createLocalRunner(options({ gpus: { ...gpus, perRun: 2 } })).dispatch(hanging());
+	assert.equal((await started(both.handle)).CUDA_VISIBLE_DEVICES, "0,GPU-1a2b");
+	await later.cancel(both.handle);
+	for (const { handle } of [one, other, third, both]) await later.discard(handle);
+});
+
+test("the next attempt of a killed run goes on from its checkpoint, and from nothing else of it", async () => {
+	const runner = createLocalRunner(options());
+	const spec = specOf({ checkpoint: true, hang: true, onlyFence: 1, steps: 1 });
+	const { handle } = await runner.dispatch(spec);
+	const checkpoint = join(folder, "runs", handle, "out", "sketch.partial", "block-of-1.json");
+	await until("the checkpoint", async () => (existsSync(checkpoint) ? true : null));
+	process.kill(-leaderOf(handle), "SIGKILL");
+	assert.equal((await ended(runner, handle)).status, "lost");
+	await runner.setAside(handle);
+	await runner.setAside(handle);
+	assert.ok(existsSync(join(folder, "logs", `${handle}.log`)));
+	assert.ok(!(await runner.listHeld()).includes(handle));
+
+	const next = createLocalRunner(options());
+	const second = await next.dispatch({ ...spec, fence: 2 });
+	const out = join(folder, "runs", second.handle, "out");
+	assert.ok(existsSync(join(out, "sketch.partial", "block-of-1.json")));
+	assert.ok(!existsSync(join(out, "half-a-variant")));
+	assert.equal((await ended(next, second.handle)).status, "finished");
+	// Lost once more, then given up: nothing stays.
+	await next.setAside(second.handle);
+	const third = await next.dispatch({ ...spec, fence: 3 });
+	await ended(next, third.handle);
+	await next.setAside(third.handle);
+	await next.discard(third.handle);
+	assert.deepEqual(
+		readdirSync(join(folder, "runs")).filter((name) => name.startsWith(spec.job)),
+		[],
+	);
 });

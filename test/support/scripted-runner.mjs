@@ -35,6 +35,11 @@ for (let done = 1; done <= steps; done++) {
 	await sleep(delayMs);
 	emit({ event: "progress", stage: "round", done, total: steps, unit: "layers", etaSeconds: (steps - done) * 0.1 });
 }
+if (applies && behaviour.checkpoint) {
+	mkdirSync(join(out, "sketch.partial"), { recursive: true });
+	writeFileSync(join(out, "sketch.partial", `block-of-${spec.fence}.json`), "{}");
+	mkdirSync(join(out, "half-a-variant"), { recursive: true });
+}
 if (applies && behaviour.hang) await sleep(600_000);
 if (applies && behaviour.killItself) process.kill(process.pid, "SIGKILL");
 if (applies && behaviour.allocate) {

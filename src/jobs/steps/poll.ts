@@ -82,7 +82,7 @@ export async function runLost(
 	const { job } = work;
 	if (job.runnerHandle !== null) {
 		await runner.cancel(job.runnerHandle);
-		await runner.discard(job.runnerHandle);
+		await runner.setAside(job.runnerHandle);
 	}
 	const moved = await advance(context, job, "lost", {
 		statusText: `The run was lost (${refusal.code}); attempt ${work.runAttempts + 1} of ${attempts} follows.`,
