@@ -39,6 +39,7 @@ from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketch.compute import compute_sketch
+from yaqa_runner.sketch.memory import plan_memory
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
@@ -173,7 +174,7 @@ def main() -> None:
             calibration,
             settings,
             folder / key[:16],
-            8 << 30,
+            plan_memory(source.linears, len(calibration.tokens), arguments.length, settings, 8 << 30, source.device),
             lambda done, total: None,
             lambda: None,
             warn,

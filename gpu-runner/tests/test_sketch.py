@@ -25,7 +25,7 @@ from yaqa_runner.sketch.contraction import (
     weighted_moment,
 )
 from yaqa_runner.sketch.evidence import effective_rank, estimate_cosine
-from yaqa_runner.sketch.iteration import IterationA, IterationB
+from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
 from yaqa_runner.sketch.labels import sampled_label_gradient
 from yaqa_runner.sketch.memory import plan_memory
 from yaqa_runner.sketch.reference import cosine_similarity, sketch_a, sketch_b
@@ -58,7 +58,8 @@ def take(
     check: Callable[[], None] = lambda: None,
     warn: Callable[[str, str], None] = lambda code, message: None,
 ) -> Sketch:
-    return compute_sketch(source, "0" * 64, tokens, settings, directory, budget, lambda a, b: None, check, warn)
+    plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, CPU)
+    return compute_sketch(source, "0" * 64, tokens, settings, directory, plan, lambda a, b: None, check, warn)
 
 
 def captured(source: SourceModel, tokens: TokenSet, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -174,7 +175,26 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
         assert close(scarcely.factors(layer.name).output, expected.factors(layer.name).output)
 
 
-def test_a_batch_of_one_that_does_not_fit_fails(
+def test_one_sequence_that_does_not_fit_goes_on_without_keeping_activations(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SketchSettings("a", 3, 3)
+    expected = take(source, tokens, settings, tmp_path / "plenty")
+
+    def scarce(*rest: object) -> None:
+        if not rest[-1]:
+            raise MemoryError
+        visit_gradients(*rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compute_module, "visit_gradients", scarce)
+    warnings: list[str] = []
+    scarcely = take(source, tokens, settings, tmp_path / "scarce", warn=lambda code, _: warnings.append(code))
+    assert warnings == ["batch-halved", "batch-halved", "activations-recomputed"]
+    for layer in source.linears:
+        assert close(scarcely.factors(layer.name).output, expected.factors(layer.name).output)
+
+
+def test_a_sequence_that_never_fits_fails(
     source: SourceModel, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*rest: object) -> None:
@@ -183,6 +203,27 @@ def test_a_batch_of_one_that_does_not_fit_fails(
     monkeypatch.setattr(compute_module, "visit_gradients", never)
     with pytest.raises(MemoryError):
         take(source, tokens, SketchSettings("a", 2, 3), tmp_path / "never")
+
+
+def test_recomputed_activations_give_the_same_pairs(source: SourceModel, tokens: TokenSet) -> None:
+    def pairs(recompute: bool) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
+        seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+        def visit(layer: LinearLayer, x: torch.Tensor, g: torch.Tensor) -> None:
+            seen.setdefault(layer.name, []).append((x, g))
+
+        visit_gradients(source.model, source.linears, tokens.tokens, 3, 0, 2, visit, recompute)
+        return seen
+
+    kept, anew = pairs(False), pairs(True)
+    assert kept.keys() == anew.keys()
+    for name, found in kept.items():
+        assert len(found) == len(anew[name]) == 2
+        for (x, g), (other_x, other_g) in zip(found, anew[name], strict=True):
+            assert close(other_x, x) and close(other_g, g), name
+    # Nothing of it stays in the model.
+    plain = source.model(input_ids=tokens.tokens[:1]).logits
+    assert not plain.requires_grad
 
 
 @pytest.mark.parametrize("budget", [PLENTY, 1])
@@ -215,6 +256,64 @@ def test_an_interrupted_sketch_goes_on_where_it_was(
     assert {name: file.sha256 for name, file in resumed.record.files.items()} == {
         name: file.sha256 for name, file in expected.record.files.items()
     }
+
+
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_an_unfinished_half_step_goes_on_where_it_was(
+    source: SourceModel, tokens: TokenSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    settings = SketchSettings(kind, 2, 3)  # type: ignore[arg-type]
+    expected = take(source, tokens, settings, tmp_path / "whole", 1)
+    monkeypatch.setattr(compute_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(compute_module, "CHECKPOINT_SHARE", 0)
+    for stop_at in (4, 9):
+        batches = [0]
+
+        def interrupt(counted: list[int] = batches, last: int = stop_at) -> None:
+            counted[0] += 1
+            if counted[0] == last:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            take(source, tokens, settings, tmp_path / "resumed", 1, interrupt)
+    calls = [0]
+    resumed = take(source, tokens, settings, tmp_path / "resumed", 1, lambda: calls.__setitem__(0, calls[0] + 1))
+    # 11 of the batches were done before; every window takes two passes of six, and six more for the evidence.
+    assert calls[0] == 2 * 18 - 11
+    assert resumed.record.files == expected.record.files
+
+
+def test_the_plan_puts_factors_where_they_fit(source: SourceModel) -> None:
+    settings = SketchSettings("a", 3, 3)
+    gpu = torch.device("cuda")
+    cached = plan_memory(source.linears, 6, 12, settings, PLENTY, gpu)
+    assert (cached.mode, cached.place, cached.recompute, cached.passes) == ("cached", "device", False, 1)
+    factors = sum(4 * (3 * layer.columns**2 + 2 * layer.rows**2) for layer in source.linears)
+    whole = plan_memory(source.linears, 10**6, 12, settings, factors, gpu)
+    assert (whole.mode, whole.place, len(whole.windows)) == ("streaming", "device", 1)
+    pinned = plan_memory(source.linears, 10**6, 12, settings, factors - 1, gpu, pinned=factors)
+    assert (pinned.place, len(pinned.windows), pinned.passes) == ("pinned", 1, 3)
+    windows = plan_memory(source.linears, 10**6, 12, settings, factors - 1, gpu, pinned=factors - 1)
+    assert (windows.place, len(windows.windows), windows.passes) == ("device", 2, 6)
+    assert "2 windows of linears" in windows.describe()
+    assert plan_memory(source.linears, 6, 12, settings, 1, CPU).recompute
+
+
+def test_rounded_operands_change_factors_by_no_more_than_their_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = torch.randn(4, 50, 96, generator=generator), torch.randn(4, 50, 64, generator=generator) * 1e-6
+    for kind in (IterationA, IterationB):
+        factors = []
+        for precision in ("float32", "bfloat16"):
+            iteration = kind(64, 96, FactorPlace(CPU, precision))  # type: ignore[arg-type]
+            for step in (1, 2):
+                iteration.begin(step)
+                iteration.add(x, g)
+                iteration.finish()
+            factors.append(iteration.scaled_factors())
+        for exact, rounded in zip(*factors, strict=True):
+            difference = float((rounded - exact).norm() / exact.norm())
+            assert 0 < difference < 5e-3
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken_up(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
@@ -337,7 +436,7 @@ def test_factors_that_say_nothing_fall_back_to_one_sided() -> None:
 
 
 def test_linears_that_saw_no_tokens_keep_the_identity() -> None:
-    for iteration in (IterationA(3, 4, CPU), IterationB(3, 4, CPU)):
+    for iteration in (IterationA(3, 4, FactorPlace(CPU)), IterationB(3, 4, FactorPlace(CPU))):
         iteration.begin(1)
         iteration.finish()
         assert torch.equal(iteration.scaled_factors()[1], torch.eye(3))

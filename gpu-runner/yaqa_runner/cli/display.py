@@ -76,13 +76,16 @@ class Display:
     def _show_stage(self, event: StageEvent) -> None:
         detail = f" ({event.detail})" if event.detail else ""
         if event.status == "finished":
-            self._line(f"{event.stage}{detail}: {event.seconds:.1f} s", "green")
+            told = "" if event.stage == "sketch" else detail
+            self._line(f"{event.stage}{told}: {event.seconds:.1f} s", "green")
         elif event.status == "skipped":
             self._line(f"{event.stage}: skipped{detail}")
-        elif self._progress is not None:
+        elif event.stage == "sketch" and detail:
+            self._line(f"sketch{detail}")
+        if event.status == "started" and self._progress is not None:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(escape(f"{event.stage}{detail}"), total=None, unit="")
+            self._task = self._progress.add_task(escape(f"{event.stage}{detail}"[:80]), total=None, unit="")
         self._last_line = time.monotonic()
 
     def _show_progress(self, event: ProgressEvent) -> None:

@@ -20,6 +20,8 @@ from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, describe_validation
 from yaqa_runner.protocol.reporter import Reporter
+from yaqa_runner.sketch.launched import launched_processes
+from yaqa_runner.sketch.parallel import joined_ranks, own_device
 from yaqa_runner.sketch.store import Sketch
 
 DEFAULT_ITERATIONS = {"a": 6, "b": 1}
@@ -38,19 +40,24 @@ def job_from_options(options: argparse.Namespace) -> JobSpec:
 def sketch_from_options(
     options: argparse.Namespace, reporter: Reporter, flag: InterruptFlag, label_samples: int
 ) -> Sketch:
-    """Take the sketch of ``yaqa-runner sketch`` at ``--output``."""
+    """Take the sketch of ``yaqa-runner sketch`` at ``--output``.
+
+    Under ``torchrun`` every process takes its share of the sequences, and the first one writes.
+    """
     # The recipe is never made; a job spec wants one.
     spec = _spec(options, ["gguf:q8_0"], [], [])
-    torch.set_num_threads(spec.limits.threads or len(os.sched_getaffinity(0)))
-    with reporter.stage("load", spec.source.repo):
-        snapshot = inspect_snapshot(Path(spec.source.path or ""))
-        source = load_source_model(snapshot, choose_device(spec.limits.device))
-        source_sha256 = fingerprint_files(snapshot)
-    with reporter.stage("calibrate"):
-        splits = build_splits(source, spec.calibration, spec.evaluation, reporter.warn, None, flag.check)
-    sketch, _ = obtain_sketch(
-        spec, source, source_sha256, splits, options.output.resolve(), reporter, flag, label_samples
-    )
+    threads = len(os.sched_getaffinity(0)) // launched_processes()
+    torch.set_num_threads(spec.limits.threads or max(1, threads))
+    with joined_ranks(own_device(choose_device(spec.limits.device))) as ranks:
+        with reporter.stage("load", spec.source.repo):
+            snapshot = inspect_snapshot(Path(spec.source.path or ""))
+            source = load_source_model(snapshot, ranks.device)
+            source_sha256 = fingerprint_files(snapshot)
+        with reporter.stage("calibrate"):
+            splits = build_splits(source, spec.calibration, spec.evaluation, reporter.warn, None, flag.check)
+        sketch, _ = obtain_sketch(
+            spec, source, source_sha256, splits, options.output.resolve(), reporter, flag, label_samples, ranks
+        )
     return sketch
 
 
@@ -83,6 +90,8 @@ def _spec(options: argparse.Namespace, recipes: list[str], selection: list[str],
     limits: dict[str, object] = {"device": options.device}
     if options.threads is not None:
         limits["threads"] = options.threads
+    if options.memory is not None:
+        limits["memoryBytes"] = options.memory
     document = {
         "protocol": 1,
         "job": str(_stable_uuid(repo, revision, str(options.output.resolve()))),

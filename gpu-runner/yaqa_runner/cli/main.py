@@ -18,6 +18,7 @@ from yaqa_runner import __version__
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag, install_signal_handlers
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
+from yaqa_runner.sketch.launched import launched_processes, leads_its_group
 
 if TYPE_CHECKING:
     from yaqa_runner.protocol.job_spec import JobSpec
@@ -85,7 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
     quantize.add_argument("--json", action="store_true", help="manifests as one JSON document on stdout")
     quantize.set_defaults(command=_quantize)
 
-    sketch = commands.add_parser("sketch", help="take the sketch alone")
+    sketch = commands.add_parser(
+        "sketch",
+        help="take the sketch alone; on several GPUs under torchrun",
+        epilog="Several processes, each with its share of the sequences: "
+        "torchrun --nproc-per-node N -m yaqa_runner sketch MODEL --output FOLDER",
+    )
     _add_source_options(sketch)
     sketch.add_argument("--json", action="store_true", help="sketch.json on stdout")
     sketch.set_defaults(command=_sketch)
@@ -111,6 +117,9 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument(
+        "--memory", type=int, metavar="BYTES", help="host memory to plan for; all of the machine's when left out"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--verbose", action="store_true", help="log on stderr")
 
@@ -162,6 +171,11 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
     display = Display()
     reporter = Reporter(display, NIL_JOB, 1)
     try:
+        if launched_processes() > 1:
+            raise InvalidSpec(
+                "torchrun spreads sketches over processes, and nothing else.",
+                "Take the sketch under torchrun (yaqa-runner sketch), then quantize with --reuse, without it.",
+            )
         from yaqa_runner.cli.local_job import job_from_options
         from yaqa_runner.pipeline.run_job import run_job
 
@@ -203,7 +217,8 @@ def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
     stdout = claim_stdout()
     configure_logging(options.verbose)
     display = Display()
-    reporter = Reporter(display, NIL_JOB, 1)
+    leads = leads_its_group()
+    reporter = Reporter(display if leads else lambda event: None, NIL_JOB, 1)
     try:
         from yaqa_runner.cli.local_job import sketch_from_options
 
@@ -218,6 +233,8 @@ def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
             print(json.dumps({"ok": False, "error": _error_document(failure)}), file=stdout, flush=True)
         return failure.exit_code
     display.close()
+    if not leads:
+        return 0
     if options.json:
         print(json.dumps({"ok": True, "sketch": sketch.record.to_wire()}), file=stdout, flush=True)
     else:

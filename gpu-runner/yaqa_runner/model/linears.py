@@ -102,20 +102,29 @@ def discover_linears(
     return linears, untouched
 
 
-def _blocks(model: nn.Module) -> dict[str, int]:
-    """Block index of every module inside the outermost ModuleLists, numbered through the model."""
-    found: dict[str, int] = {}
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The members of the outermost ModuleLists, in order."""
+    return [block for _, block in _named_blocks(model)]
+
+
+def _named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     outer: list[str] = []
-    number = 0
+    blocks: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{list_name}.") for list_name in outer):
             continue
         outer.append(name)
-        for index, block in enumerate(module):
-            for inner, _ in block.named_modules(prefix=f"{name}.{index}"):
-                found[inner] = number
-            number += 1
-    return found
+        blocks.extend((f"{name}.{index}", block) for index, block in enumerate(module))
+    return blocks
+
+
+def _blocks(model: nn.Module) -> dict[str, int]:
+    """Block index of every module inside the outermost ModuleLists, numbered through the model."""
+    return {
+        inner: number
+        for number, (name, block) in enumerate(_named_blocks(model))
+        for inner, _ in block.named_modules(prefix=name)
+    }
 
 
 def _is_stored(name: str, prefix: str, stored: set[str]) -> bool:

@@ -31,7 +31,8 @@ from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.sketch.compute import compute_sketch
-from yaqa_runner.sketch.memory import memory_budget
+from yaqa_runner.sketch.memory import memory_budget, pinned_budget, plan_memory
+from yaqa_runner.sketch.parallel import ALONE, Ranks
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
 
@@ -248,6 +249,7 @@ def obtain_sketch(
     reporter: Reporter,
     interrupt: InterruptFlag,
     label_samples: int = 1,
+    ranks: Ranks = ALONE,
 ) -> tuple[Sketch, bool]:
     """The sketch at ``target``: left by an interrupted run, an earlier job's, or taken now.
 
@@ -273,17 +275,27 @@ def obtain_sketch(
             return linked, True
         except SketchUnreadable as error:
             reporter.warn("sketch-not-reused", f"The earlier sketch is not used: {error}.")
-    with reporter.stage("sketch", f"{settings.kind}, {settings.iterations} iterations"):
+    plan = plan_memory(
+        source.linears,
+        splits.calibration.sequences,
+        splits.calibration.length,
+        settings,
+        memory_budget(source.device, spec.limits.memory_bytes),
+        source.device,
+        pinned_budget(source.device),
+    )
+    with reporter.stage("sketch", f"{settings.kind}, {settings.iterations} iterations; {plan.describe()}"):
         sketch = compute_sketch(
             source,
             source_sha256,
             splits.calibration,
             settings,
             target,
-            memory_budget(source.device, spec.limits.memory_bytes),
+            plan,
             lambda done, total: reporter.progress("sketch", round(done, 2), total, "sequences"),
             interrupt.check,
             reporter.warn,
+            ranks,
         )
     return sketch, False
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.model.linears import LinearLayer, repeated_blocks
 from yaqa_runner.sketch.labels import sampled_label_gradient
 
 Visit = Callable[[LinearLayer, torch.Tensor, torch.Tensor], None]
@@ -44,12 +46,29 @@ def visit_gradients(
     first_sequence: int,
     label_samples: int,
     visit: Visit,
+    recompute: bool = False,
 ) -> None:
     """One forward pass over ``tokens`` ``[b, T]`` and ``label_samples`` backward passes.
 
     ``visit`` sees every linear once a label sample (once a call, for modules that are called several times).
-    ``first_sequence`` is the number of the batch's first sequence within the calibration set.
+    ``first_sequence`` is the number of the batch's first sequence within the calibration set. With ``recompute`` no
+    activations are kept but those between the model's blocks; each backward pass computes the others anew.
     """
+    hooks = _recomputing_hooks if recompute else _keeping_hooks
+    with ExitStack() as stack:
+        stack.enter_context(_gradients_through(model))
+        start_backward = stack.enter_context(hooks(model, layers, visit))
+        with torch.enable_grad():
+            logits = model(input_ids=tokens.to(_device(model)), use_cache=False).logits
+            for sample in range(label_samples):
+                gradient = sampled_label_gradient(logits.detach(), seed, first_sequence, sample)
+                start_backward()
+                logits.backward(gradient, retain_graph=sample + 1 < label_samples)
+
+
+@contextmanager
+def _keeping_hooks(model: nn.Module, layers: list[LinearLayer], visit: Visit) -> Iterator[Callable[[], None]]:
+    """Every linear's inputs are kept from the forward pass until its gradient comes."""
 
     def hook_for(layer: LinearLayer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -58,17 +77,73 @@ def visit_gradients(
 
         return hook
 
-    with _gradients_through(model):
-        handles = [layer.module.register_forward_hook(hook_for(layer)) for layer in layers]
-        try:
-            with torch.enable_grad():
-                logits = model(input_ids=tokens.to(_device(model)), use_cache=False).logits
-                for sample in range(label_samples):
-                    gradient = sampled_label_gradient(logits.detach(), seed, first_sequence, sample)
-                    logits.backward(gradient, retain_graph=sample + 1 < label_samples)
-        finally:
-            for handle in handles:
-                handle.remove()
+    handles = [layer.module.register_forward_hook(hook_for(layer)) for layer in layers]
+    try:
+        yield lambda: None
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _recomputing_hooks(model: nn.Module, layers: list[LinearLayer], visit: Visit) -> Iterator[Callable[[], None]]:
+    """Every block's inside is computed anew in the backward pass; inputs meet gradients there.
+
+    A block's last linear gets its gradient before anything asks for the block's activations, so whichever of the two
+    comes first waits for the other. Calls of one module are told apart by their order.
+    """
+    backward = False
+    calls: dict[str, int] = {}
+    waiting: dict[tuple[str, int], tuple[str, torch.Tensor]] = {}
+
+    def meet(layer: LinearLayer, call: int, kind: str, value: torch.Tensor) -> None:
+        found = waiting.pop((layer.name, call), None)
+        if found is None:
+            waiting[layer.name, call] = (kind, value)
+            return
+        values, gradient = (value, found[1]) if kind == "input" else (found[1], value)
+        visit(layer, values, gradient)
+
+    def hook_for(layer: LinearLayer) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            call = calls.get(layer.name, 0)
+            calls[layer.name] = call + 1
+            if backward:
+                meet(layer, call, "input", inputs[0].detach())
+            else:
+                output.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient: meet(layer, call, "gradient", gradient.detach())
+                )
+
+        return hook
+
+    def start_backward() -> None:
+        nonlocal backward
+        backward = True
+        calls.clear()
+        waiting.clear()
+
+    def through_checkpoint(block: nn.Module) -> Callable[..., Any]:
+        forward = block.forward
+
+        def run(*values: Any, **named: Any) -> Any:
+            return checkpoint(partial(forward, **named), *values, use_reentrant=False, preserve_rng_state=False)
+
+        return run
+
+    blocks = repeated_blocks(model)
+    handles = [layer.module.register_forward_hook(hook_for(layer)) for layer in layers]
+    try:
+        for block in blocks:
+            block.forward = through_checkpoint(block)
+        with set_checkpoint_early_stop(False):
+            yield start_backward
+    finally:
+        for block in blocks:
+            # The instance's own attribute hides the class's method only while it is there.
+            del block.forward
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

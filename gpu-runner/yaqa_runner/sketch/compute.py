@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ from yaqa_runner.model.load import SourceModel
 from yaqa_runner.protocol.failures import is_out_of_memory
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketch.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
-from yaqa_runner.sketch.iteration import IterationA, IterationB, add_input_moment
-from yaqa_runner.sketch.memory import plan_memory
+from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB, add_input_moment
+from yaqa_runner.sketch.memory import MemoryPlan
+from yaqa_runner.sketch.parallel import ALONE, Ranks
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import FreshLayer, Sketch, SketchedLayer, SketchWriter, block_file
+from yaqa_runner.sketch.store import FreshLayer, Sketch, SketchedLayer, SketchWriter, block_file, open_sketch
 
 logger = logging.getLogger(__name__)
+
+# A resumed half step loses no more than this, or twenty times what keeping its sums takes.
+CHECKPOINT_SECONDS = 300.0
+CHECKPOINT_SHARE = 20
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Inputs ``[b, T, in]`` and output gradients ``[b, T, out]`` of one linear in one batch."""
@@ -36,16 +42,31 @@ class SketchRun:
     writer: SketchWriter
     leaders: dict[str, str]
     batch: int
+    recompute: bool
+    place: FactorPlace
+    ranks: Ranks
     progress: Callable[[float, float], None]
     check: Callable[[], None]
     warn: Callable[[str, str], None]
     total: float
     done: float = 0.0
+    kept_at: float = 0.0
+    keeping_seconds: float = 0.0
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """First and last (exclusive) of the sequences that this process looks at."""
+        return self.ranks.share(self.tokens.sequences)
 
     def advance(self, amount: float) -> None:
         """Report ``amount`` more sequences' worth of work."""
         self.done = min(self.total, self.done + amount)
-        self.progress(self.done, self.total)
+        self.progress(self.done * self.ranks.count, self.total * self.ranks.count)
+
+    def may_keep(self) -> bool:
+        """Whether it is time to keep an unfinished half step."""
+        waited = time.monotonic() - self.kept_at
+        return self.ranks.count == 1 and waited >= max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.keeping_seconds)
 
 
 def compute_sketch(
@@ -54,45 +75,64 @@ def compute_sketch(
     tokens: TokenSet,
     settings: SketchSettings,
     directory: Path,
-    budget: int,
+    plan: MemoryPlan,
     progress: Callable[[float, float], None],
     check: Callable[[], None],
     warn: Callable[[str, str], None],
+    ranks: Ranks = ALONE,
 ) -> Sketch:
     """Take the sketch of every linear of ``source`` on ``tokens`` and store it at ``directory``.
 
-    Finished blocks and, when streaming, finished half steps are kept beside ``directory`` and taken up again by the
-    next call with the same fingerprint.
+    Finished blocks and, when streaming, half steps (and what of one was gathered in five minutes) are kept beside
+    ``directory`` and taken up again by the next call with the same fingerprint. With ``ranks``, every process of them
+    calls this with the same arguments; ``directory`` is one that all of them see, and the leader writes there.
 
     Raises:
         Interrupted: ``check`` raised it; what is finished stays.
         RuntimeError: memory ran out with a batch of one.
     """
     key = sketch_key(source_sha256, tokens.sha256, settings)
-    plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, source.device)
     logger.info("%s", plan.describe())
     factor = 2 if plan.mode == "cached" else 1
+    if not ranks.leads:
+        ranks.wait()
+    writer = SketchWriter(directory, key)
+    if ranks.leads:
+        ranks.wait()
+    on_gpu = source.device.type == "cuda"
+    start, stop = ranks.share(tokens.sequences)
     run = SketchRun(
         source=source,
         tokens=tokens,
         settings=settings,
-        writer=SketchWriter(directory, key),
+        writer=writer,
         leaders=find_input_groups(source, tokens.tokens[:1]),
         batch=plan.batch,
+        recompute=plan.recompute,
+        place=FactorPlace(
+            torch.device("cpu") if plan.place == "pinned" else source.device,
+            "bfloat16" if on_gpu else "float32",
+            plan.place == "pinned",
+        ),
+        ranks=ranks,
         progress=progress,
         check=check,
         warn=warn,
-        total=float(plan.passes * tokens.sequences * factor),
+        total=float(plan.passes * (stop - start) * factor),
+        kept_at=time.monotonic(),
     )
     for number, window in enumerate(plan.windows):
         blocks = sorted({layer.block for layer in window})
-        if all(run.writer.has_block(block) for block in blocks):
+        if ranks.agree(all(writer.has_block(block) for block in blocks)):
             run.advance(run.total / len(plan.windows))
         elif plan.mode == "cached":
             _cached_window(run, list(window))
         else:
             _streaming_window(run, list(window), number)
-    return run.writer.finish(settings, source_sha256, tokens, sorted({layer.block for layer in source.linears}))
+    if ranks.leads:
+        writer.finish(settings, source_sha256, tokens, sorted({layer.block for layer in source.linears}))
+    ranks.wait()
+    return open_sketch(directory, key, verify=False)
 
 
 def find_input_groups(source: SourceModel, tokens: torch.Tensor) -> dict[str, str]:
@@ -113,10 +153,14 @@ def find_input_groups(source: SourceModel, tokens: torch.Tensor) -> dict[str, st
     return leaders
 
 
-def _batches(run: SketchRun, stop: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
-    """First sequence and tokens of each batch; looks at ``run.batch`` anew, for it may shrink on the way."""
-    start = 0
-    end = run.tokens.sequences if stop is None else stop
+def _batches(run: SketchRun, skip: int = 0, count: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
+    """First sequence and tokens of each batch of this process's share; looks at ``run.batch`` anew, for it may shrink.
+
+    The first ``skip`` sequences are left out, and ``count`` ends it early.
+    """
+    start, end = run.share
+    start += skip
+    end = end if count is None else min(end, start + count)
     while start < end:
         run.check()
         size = min(run.batch, end - start)
@@ -135,9 +179,18 @@ def _capture(
         pairs[layer.name].append((_by_sequence(x, sequences), _by_sequence(g, sequences)))
 
     try:
-        visit_gradients(run.source.model, layers, tokens, run.settings.seed, first, run.settings.label_samples, visit)
+        visit_gradients(
+            run.source.model,
+            layers,
+            tokens,
+            run.settings.seed,
+            first,
+            run.settings.label_samples,
+            visit,
+            run.recompute,
+        )
     except Exception as error:
-        if not is_out_of_memory(error) or len(tokens) == 1:
+        if not is_out_of_memory(error) or (len(tokens) == 1 and run.recompute):
             raise
         failed = True
     else:
@@ -147,6 +200,14 @@ def _capture(
         return
     # Outside the handler, so that the failed attempt's tensors are free.
     pairs.clear()
+    if len(tokens) == 1:
+        run.recompute = True
+        run.warn(
+            "activations-recomputed",
+            "Memory ran out with one sequence; going on with activations computed anew in the backward pass.",
+        )
+        yield from _capture(run, layers, tokens, first)
+        return
     _halve(run, len(tokens))
     middle = len(tokens) // 2
     yield from _capture(run, layers, tokens[:middle], first)
@@ -180,7 +241,7 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
             for name, found in pairs.items():
                 cache[name].extend(found)
         run.advance(len(tokens))
-    moments: dict[str, torch.Tensor] = {}
+    moments: dict[str, Moment] = {}
     for block in sorted({layer.block for layer in layers}):
         members = [layer for layer in layers if layer.block == block]
         fresh: list[FreshLayer] = []
@@ -192,7 +253,7 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
                 moments[leader] = _mean_moment(run, layer, pairs_of_layer)
             iteration = _new_iteration(run, layer)
             if isinstance(iteration, IterationA):
-                iteration.start(moments[leader])
+                iteration.start(moments[leader].mean)
                 steps = range(1, run.settings.iterations)
             else:
                 steps = range(run.settings.iterations)
@@ -201,64 +262,94 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
                 iteration.begin(step)
                 for x, g in pairs_of_layer:
                     iteration.add(x, g)
-                iteration.finish()
-            fresh.append(_evidence(run, layer, iteration, moments[leader], pairs_of_layer))
-            run.advance(run.tokens.sequences / len(layers))
-        run.writer.write_block(block, fresh)
+                iteration.finish(run.ranks)
+            if run.ranks.leads:
+                fresh.append(_evidence(run, layer, iteration, moments[leader], pairs_of_layer))
+            run.advance((run.share[1] - run.share[0]) / len(layers))
+        if run.ranks.leads:
+            run.writer.write_block(block, fresh)
 
 
-def _mean_moment(run: SketchRun, layer: LinearLayer, pairs: list[Pair]) -> torch.Tensor:
+@dataclass(frozen=True)
+class Moment:
+    """``E[x xᵀ]`` ``[in, in]`` over ``tokens`` inputs."""
+
+    mean: torch.Tensor
+    tokens: int
+
+
+def _mean_moment(run: SketchRun, layer: LinearLayer, pairs: list[Pair]) -> Moment:
     total: torch.Tensor | None = None
     count = 0
     # Every label sample repeats the same inputs.
     for x, _ in pairs[:: run.settings.label_samples]:
-        total = add_input_moment(total, x)
+        total = add_input_moment(total, x, run.place)
         count += x.shape[0] * x.shape[1]
-    if total is None:
-        return torch.zeros(layer.columns, layer.columns, device=run.source.device)
-    return total / max(1, count)
+    return _reduced_moment(run, layer, total, count)
+
+
+def _reduced_moment(run: SketchRun, layer: LinearLayer, total: torch.Tensor | None, count: int) -> Moment:
+    whole = run.ranks.add_up(run.place.zeros(layer.columns) if total is None else total)
+    tokens = int(run.ranks.add_up_number(count))
+    return Moment(whole / max(1, tokens), tokens)
 
 
 def _new_iteration(run: SketchRun, layer: LinearLayer) -> IterationA | IterationB:
     kind = IterationA if run.settings.kind == "a" else IterationB
-    return kind(layer.rows, layer.columns, run.source.device)
+    return kind(layer.rows, layer.columns, run.place)
+
+
+@dataclass
+class _Gathered:
+    """What a window's current half step holds so far; ``sequences`` of this process's share are in it."""
+
+    step: int
+    sequences: int
+    totals: dict[str, torch.Tensor]
+    counts: dict[str, int]
 
 
 def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) -> None:
     """One pass over the calibration set for every half step; only factors are held, and kept after each step."""
     iterations = {layer.name: _new_iteration(run, layer) for layer in layers}
     own_leaders = {run.leaders[layer.name] for layer in layers}
-    moments, first_step = _resume(run, layers, iterations, window)
-    run.advance(first_step * run.tokens.sequences)
+    leading = [layer for layer in layers if layer.name in own_leaders]
+    moments, gathered = _resume(run, layers, iterations, window)
+    first_step = gathered.step
+    run.advance(first_step * (run.share[1] - run.share[0]) + gathered.sequences)
     for step in range(first_step, run.settings.iterations):
-        if step == 0:
-            totals: dict[str, torch.Tensor] = {}
-            counts: dict[str, int] = {}
-            leading = [layer for layer in layers if layer.name in own_leaders]
+        if step > first_step:
+            gathered = _Gathered(step, 0, {}, {})
         if step == 0 and run.settings.kind == "a":
-            _input_pass(run, leading, totals, counts)
+            _input_pass(run, leading, iterations, moments, gathered, window)
         else:
-            for iteration in iterations.values():
-                iteration.begin(step)
-            for first, tokens in _batches(run):
+            if gathered.sequences == 0:
+                for iteration in iterations.values():
+                    iteration.begin(step)
+            for first, tokens in _batches(run, gathered.sequences):
                 for pairs in _capture(run, layers, tokens, first):
                     for name, found in pairs.items():
                         for number, (x, g) in enumerate(found):
                             iterations[name].add(x, g)
                             if step == 0 and name in own_leaders and number % run.settings.label_samples == 0:
-                                totals[name] = add_input_moment(totals.get(name), x)
-                                counts[name] = counts.get(name, 0) + x.shape[0] * x.shape[1]
+                                _gather(run, gathered, name, x)
+                gathered.sequences += len(tokens)
                 run.advance(len(tokens))
+                if run.may_keep():
+                    _checkpoint(run, iterations, moments, window, gathered)
             for iteration in iterations.values():
-                iteration.finish()
+                iteration.finish(run.ranks)
         if step == 0:
             for layer in leading:
-                empty = torch.zeros(layer.columns, layer.columns, device=run.source.device)
-                moments[layer.name] = totals.get(layer.name, empty) / max(1, counts.get(layer.name, 0))
+                moments[layer.name] = _reduced_moment(
+                    run, layer, gathered.totals.get(layer.name), gathered.counts.get(layer.name, 0)
+                )
             for name, iteration in iterations.items():
                 if isinstance(iteration, IterationA):
-                    iteration.start(moments[run.leaders[name]])
-        _checkpoint(run, iterations, moments, window, step + 1)
+                    iteration.start(moments[run.leaders[name]].mean)
+        _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
+    if not run.ranks.leads:
+        return
     gradients = _sampled_pairs(run, layers)
     for block in sorted({layer.block for layer in layers}):
         fresh = [
@@ -269,65 +360,107 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
         run.writer.write_block(block, fresh)
 
 
-def _input_pass(
-    run: SketchRun, layers: list[LinearLayer], totals: dict[str, torch.Tensor], counts: dict[str, int]
-) -> None:
-    def visit(layer: LinearLayer, x: torch.Tensor) -> None:
-        totals[layer.name] = add_input_moment(totals.get(layer.name), x)
-        counts[layer.name] = counts.get(layer.name, 0) + x[..., 0].numel()
+def _gather(run: SketchRun, gathered: _Gathered, name: str, x: torch.Tensor) -> None:
+    gathered.totals[name] = add_input_moment(gathered.totals.get(name), x, run.place)
+    gathered.counts[name] = gathered.counts.get(name, 0) + x[..., 0].numel()
 
-    for _, tokens in _batches(run):
-        visit_inputs(run.source.model, layers, tokens, visit)
+
+def _input_pass(
+    run: SketchRun,
+    layers: list[LinearLayer],
+    iterations: dict[str, IterationA | IterationB],
+    moments: dict[str, Moment],
+    gathered: _Gathered,
+    window: int,
+) -> None:
+    for _, tokens in _batches(run, gathered.sequences):
+        visit_inputs(run.source.model, layers, tokens, lambda layer, x: _gather(run, gathered, layer.name, x))
+        gathered.sequences += len(tokens)
         run.advance(len(tokens))
+        if run.may_keep():
+            _checkpoint(run, iterations, moments, window, gathered)
 
 
 def _checkpoint(
     run: SketchRun,
     iterations: dict[str, IterationA | IterationB],
-    moments: dict[str, torch.Tensor],
+    moments: dict[str, Moment],
     window: int,
-    step: int,
+    gathered: _Gathered,
 ) -> None:
-    tensors = {f"{name}.moment": moment for name, moment in moments.items()}
+    if not run.ranks.leads:
+        return
+    started = time.monotonic()
+    tensors: dict[str, torch.Tensor] = {}
+    for name, moment in moments.items():
+        tensors[f"{name}.moment"] = moment.mean
+        tensors[f"{name}.tokens"] = torch.tensor([moment.tokens])
+    for name, total in gathered.totals.items():
+        tensors[f"{name}.gathered"] = total
+        tensors[f"{name}.count"] = torch.tensor([gathered.counts[name]])
+    sums_too = gathered.sequences > 0 and (gathered.step > 0 or run.settings.kind == "b")
     for name, iteration in iterations.items():
         # One linear's E[x xᵀ] may serve several; safetensors stores no shared memory.
         tensors[f"{name}.input"] = iteration.factor_input.clone()
         tensors[f"{name}.output"] = iteration.factor_output
         if isinstance(iteration, IterationB):
             tensors[f"{name}.mean_square"] = torch.tensor([iteration.mean_square], dtype=torch.float64)
-    run.writer.save_state(tensors, {"window": window, "step": step})
+        if sums_too:
+            tensors |= {f"{name}.sum.{part}": tensor for part, tensor in iteration.sums().items()}
+    run.writer.save_state(tensors, {"window": window, "step": gathered.step, "sequences": gathered.sequences})
+    run.kept_at = time.monotonic()
+    run.keeping_seconds = run.kept_at - started
 
 
 def _resume(
     run: SketchRun, layers: list[LinearLayer], iterations: dict[str, IterationA | IterationB], window: int
-) -> tuple[dict[str, torch.Tensor], int]:
+) -> tuple[dict[str, Moment], _Gathered]:
     state = run.writer.load_state()
-    if state is None or state[1].get("window") != window:
-        return {}, 0
+    fits = (
+        state is not None
+        and state[1].get("window") == window
+        and all(f"{layer.name}.input" in state[0] for layer in layers)
+        # An unfinished half step is one process's.
+        and (run.ranks.count == 1 or state[1].get("sequences") == 0)
+    )
+    if not run.ranks.agree(fits):
+        return {}, _Gathered(0, 0, {}, {})
+    if state is None:
+        raise RuntimeError("this process does not see the folder that the sketch is written to")
     tensors, progress = state
-    if any(f"{layer.name}.input" not in tensors for layer in layers):
-        return {}, 0
-    device = run.source.device
-    moments = {
-        name.removesuffix(".moment"): tensor.to(device) for name, tensor in tensors.items() if name.endswith(".moment")
-    }
+    device = run.place.device
+    moments: dict[str, Moment] = {}
+    gathered = _Gathered(progress["step"], progress["sequences"], {}, {})
+    for key, tensor in tensors.items():
+        name, _, part = key.rpartition(".")
+        if part == "moment":
+            moments[name] = Moment(tensor.to(device), int(tensors[f"{name}.tokens"]))
+        elif part == "gathered":
+            gathered.totals[name] = tensor.to(device)
+            gathered.counts[name] = int(tensors[f"{name}.count"])
     for name, iteration in iterations.items():
         iteration.factor_input = tensors[f"{name}.input"].to(device)
         iteration.factor_output = tensors[f"{name}.output"].to(device)
         if isinstance(iteration, IterationB):
             iteration.mean_square = float(tensors[f"{name}.mean_square"])
-    logger.info("resuming the sketch of window %d at step %d", window, progress["step"])
-    return moments, progress["step"]
+        if gathered.sequences > 0 and (gathered.step > 0 or run.settings.kind == "b"):
+            iteration.begin(gathered.step)
+            prefix = f"{name}.sum."
+            iteration.resume(
+                {key.removeprefix(prefix): value.to(device) for key, value in tensors.items() if key.startswith(prefix)}
+            )
+    logger.info("resuming the sketch of window %d at step %d, sequence %d", window, gathered.step, gathered.sequences)
+    return moments, gathered
 
 
 def _sampled_pairs(run: SketchRun, layers: list[LinearLayer]) -> dict[str, list[Pair]]:
     """Inputs and gradients of the first sequences, for the evidence; none where they would not fit."""
     affordable = COSINE_BYTES // max(1, sum(4 * run.tokens.length * (layer.rows + layer.columns) for layer in layers))
-    count = min(affordable, 16, run.tokens.sequences)
+    count = min(affordable, 16, run.share[1] - run.share[0])
     kept: dict[str, list[Pair]] = {layer.name: [] for layer in layers}
     if count < 4:
         return kept
-    for first, tokens in _batches(run, count):
+    for first, tokens in _batches(run, 0, count):
         for pairs in _capture(run, layers, tokens, first):
             for name, found in pairs.items():
                 kept[name].extend(found)
@@ -338,29 +471,29 @@ def _evidence(
     run: SketchRun,
     layer: LinearLayer,
     iteration: IterationA | IterationB,
-    moment: torch.Tensor,
+    moment: Moment,
     pairs: list[Pair],
 ) -> FreshLayer:
-    factor_input, factor_output = iteration.scaled_factors()
+    factor_input, factor_output = (factor.to(run.source.device) for factor in iteration.scaled_factors())
     entry = SketchedLayer(
         name=layer.name,
         shape=(layer.rows, layer.columns),
         block=layer.block,
         file=block_file(layer.block),
         second_moment=run.leaders[layer.name],
-        tokens=sum(x.shape[0] * x.shape[1] for x, _ in pairs),
+        tokens=moment.tokens,
         effective_rank_input=effective_rank(factor_input),
         effective_rank_output=effective_rank(factor_output),
         cosine_similarity=_cosine(run, layer, pairs, factor_input, factor_output),
     )
-    own_moment = moment if run.leaders[layer.name] == layer.name else None
+    own_moment = moment.mean if run.leaders[layer.name] == layer.name else None
     return FreshLayer(entry, factor_input, factor_output, own_moment)
 
 
 def _cosine(
     run: SketchRun, layer: LinearLayer, pairs: list[Pair], factor_input: torch.Tensor, factor_output: torch.Tensor
 ) -> float | None:
-    wanted = cosine_sequences(layer.rows, layer.columns, run.tokens.sequences)
+    wanted = cosine_sequences(layer.rows, layer.columns, run.share[1] - run.share[0])
     gradients: list[torch.Tensor] = []
     for x, g in pairs[:: run.settings.label_samples]:
         # Tokens that were gathered from many sequences give no sequence's gradient.

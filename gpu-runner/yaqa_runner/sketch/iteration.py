@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from yaqa_runner.sketch.contraction import (
+    Precision,
     input_moment,
     quadratic_forms,
     sequence_moments,
     sequence_moments_through,
     weighted_moment,
 )
+from yaqa_runner.sketch.parallel import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class FactorPlace:
+    """Where factors and their sums are kept, and what products round their operands to.
+
+    ``pinned`` keeps them in host memory that a GPU copies from and to at full speed; products are made where the
+    activations are.
+    """
+
+    device: torch.device
+    precision: Precision = "float32"
+    pinned: bool = False
+
+    def zeros(self, size: int) -> torch.Tensor:
+        """``[size, size]`` float32."""
+        return torch.zeros(size, size, device=self.device, pin_memory=self.pinned)
+
+    def identity(self, size: int) -> torch.Tensor:
+        """``I`` ``[size, size]`` float32."""
+        eye = self.zeros(size)
+        eye.fill_diagonal_(1.0)
+        return eye
 
 
 class IterationA:
@@ -20,11 +47,12 @@ class IterationA:
     ``begin``, any number of ``add`` with inputs ``[b, T, in]`` and gradients ``[b, T, out]``, then ``finish``.
     """
 
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
-        self.factor_input = torch.eye(columns, device=device)
-        self.factor_output = torch.eye(rows, device=device)
+    def __init__(self, rows: int, columns: int, place: FactorPlace) -> None:
+        self._place = place
+        self.factor_input = place.identity(columns)
+        self.factor_output = place.identity(rows)
         self._total = torch.zeros(0)
-        self._tokens = 0
+        self._tokens = 0.0
 
     def start(self, second_moment: torch.Tensor) -> None:
         """Half step 0, from ``E[x xᵀ]`` ``[in, in]``, which is shared and not changed."""
@@ -33,31 +61,45 @@ class IterationA:
     def begin(self, step: int) -> None:
         """Start half step ``step`` ≥ 1."""
         self._output = step % 2 == 1
-        self._total = torch.zeros_like(self.factor_output if self._output else self.factor_input)
-        self._tokens = 0
+        self._total = self._place.zeros(len(self.factor_output if self._output else self.factor_input))
+        self._tokens = 0.0
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch to the current half step."""
         x = x.reshape(-1, x.shape[-1]).float()
         g = g.reshape(-1, g.shape[-1]).float()
+        precision = self._place.precision
         if self._output:
-            self._total += weighted_moment(g, quadratic_forms(x, self.factor_input))
+            forms = quadratic_forms(x, self.factor_input.to(x.device), precision)
+            moment = weighted_moment(g, forms, precision)
         else:
-            self._total += weighted_moment(x, quadratic_forms(g, self.factor_output))
+            forms = quadratic_forms(g, self.factor_output.to(x.device), precision)
+            moment = weighted_moment(x, forms, precision)
+        self._total += moment.to(self._total.device)
         self._tokens += len(x)
 
-    def finish(self) -> None:
+    def sums(self) -> dict[str, torch.Tensor]:
+        """What ``add`` gathered in this half step so far."""
+        return {"total": self._total, "tokens": torch.tensor([self._tokens], dtype=torch.float64)}
+
+    def resume(self, sums: dict[str, torch.Tensor]) -> None:
+        """Go on, after ``begin``, from what ``sums`` gave."""
+        self._total.copy_(sums["total"])
+        self._tokens = float(sums["tokens"])
+
+    def finish(self, ranks: Ranks = ALONE) -> None:
         """End the half step: ``H_O ← E[g gᵀ (xᵀ H_I x)] / ‖H_I‖²``, or the mirror image. No tokens: no change."""
+        total, tokens = ranks.add_up(self._total), ranks.add_up_number(self._tokens)
+        self._total = torch.zeros(0)
         other = self.factor_input if self._output else self.factor_output
         norm = float(other.double().square().sum())
-        if self._tokens == 0 or norm == 0:
+        if tokens == 0 or norm == 0:
             return
-        mean = (self._total.double() / (self._tokens * norm)).float()
+        mean = (total.double() / (tokens * norm)).float()
         if self._output:
             self.factor_output = mean
         else:
             self.factor_input = mean
-        self._total = torch.zeros(0)
 
     def scaled_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``H_I`` and ``H_O``; their product is the least-squares scale, a token's share of the Fisher."""
@@ -70,10 +112,12 @@ class IterationB:
     A round updates both factors from the previous round's; call ``begin``, ``add`` for every batch, ``finish``.
     """
 
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
-        self.factor_input = torch.eye(columns, device=device)
-        self.factor_output = torch.eye(rows, device=device)
-        self._sequences = 0
+    def __init__(self, rows: int, columns: int, place: FactorPlace) -> None:
+        self._place = place
+        self.factor_input = place.identity(columns)
+        self.factor_output = place.identity(rows)
+        self._sequences = 0.0
+        self._tokens = 0.0
         self._first = True
         self.mean_square = 0.0
         """``E‖G‖²`` a token, the trace of the Fisher."""
@@ -81,39 +125,57 @@ class IterationB:
     def begin(self, step: int) -> None:
         """Start round ``step`` ≥ 0."""
         self._first = step == 0
-        self._total_input = torch.zeros_like(self.factor_input)
-        self._total_output = torch.zeros_like(self.factor_output)
-        self._sequences = 0
-        self._tokens = 0
+        self._total_input = self._place.zeros(len(self.factor_input))
+        self._total_output = self._place.zeros(len(self.factor_output))
+        self._sequences = 0.0
+        self._tokens = 0.0
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch, ``[b, T, in]`` and ``[b, T, out]``, to the current round."""
         x, g = x.float(), g.float()
+        precision = self._place.precision
         if self._first:
-            moment_input, moment_output = sequence_moments(x, g)
-        elif x.shape[1] == 1:
-            # A token's G has rank one: no [out, in] matrix a token is needed.
-            x, g = x[:, 0], g[:, 0]
-            moment_input = weighted_moment(x, quadratic_forms(g, self.factor_output))
-            moment_output = weighted_moment(g, quadratic_forms(x, self.factor_input))
-            x, g = x[:, None], g[:, None]
+            moment_input, moment_output = sequence_moments(x, g, None, precision)
         else:
-            moment_input, moment_output = sequence_moments_through(x, g, self.factor_input, self.factor_output)
-        self._total_input += moment_input
-        self._total_output += moment_output
+            factor_input, factor_output = self.factor_input.to(x.device), self.factor_output.to(x.device)
+            if x.shape[1] == 1:
+                # A token's G has rank one: no [out, in] matrix a token is needed.
+                rows_x, rows_g = x[:, 0], g[:, 0]
+                moment_input = weighted_moment(rows_x, quadratic_forms(rows_g, factor_output, precision), precision)
+                moment_output = weighted_moment(rows_g, quadratic_forms(rows_x, factor_input, precision), precision)
+            else:
+                moment_input, moment_output = sequence_moments_through(x, g, factor_input, factor_output, precision)
+        self._total_input += moment_input.to(self._total_input.device)
+        self._total_output += moment_output.to(self._total_output.device)
         self._sequences += x.shape[0]
         self._tokens += x.shape[0] * x.shape[1]
 
-    def finish(self) -> None:
+    def sums(self) -> dict[str, torch.Tensor]:
+        """What ``add`` gathered in this round so far."""
+        return {
+            "total_input": self._total_input,
+            "total_output": self._total_output,
+            "counts": torch.tensor([self._sequences, self._tokens], dtype=torch.float64),
+        }
+
+    def resume(self, sums: dict[str, torch.Tensor]) -> None:
+        """Go on, after ``begin``, from what ``sums`` gave."""
+        self._total_input.copy_(sums["total_input"])
+        self._total_output.copy_(sums["total_output"])
+        self._sequences, self._tokens = (float(value) for value in sums["counts"])
+
+    def finish(self, ranks: Ranks = ALONE) -> None:
         """End the round: ``H_O ← E[G H_I Gᵀ] / ‖H_I‖²``, ``H_I ← E[Gᵀ H_O G] / ‖H_O‖²``. No tokens: no change."""
+        total_input, total_output = ranks.add_up(self._total_input), ranks.add_up(self._total_output)
+        sequences, tokens = ranks.add_up_number(self._sequences), ranks.add_up_number(self._tokens)
         norm_input = float(self.factor_input.double().square().sum())
         norm_output = float(self.factor_output.double().square().sum())
-        if self._sequences == 0 or norm_input == 0 or norm_output == 0:
+        if sequences == 0 or norm_input == 0 or norm_output == 0:
             return
         if self._first:
-            self.mean_square = float(self._total_input.double().trace()) / self._tokens
-        self.factor_input = (self._total_input.double() / (self._sequences * norm_output)).float()
-        self.factor_output = (self._total_output.double() / (self._sequences * norm_input)).float()
+            self.mean_square = float(total_input.double().trace()) / tokens
+        self.factor_input = (total_input.double() / (sequences * norm_output)).float()
+        self.factor_output = (total_output.double() / (sequences * norm_input)).float()
 
     def scaled_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``H_I`` and ``H_O``, scaled so that the product's trace is the Fisher's, a token."""
@@ -123,7 +185,9 @@ class IterationB:
         return self.factor_input, self.factor_output * (self.mean_square / traces)
 
 
-def add_input_moment(total: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+def add_input_moment(total: torch.Tensor | None, x: torch.Tensor, place: FactorPlace) -> torch.Tensor:
     """``total + Σ x xᵀ`` over the tokens of ``x`` ``[..., in]``; ``None`` starts at zero."""
-    moment = input_moment(x.reshape(-1, x.shape[-1]).float())
-    return moment if total is None else total.add_(moment)
+    moment = input_moment(x.reshape(-1, x.shape[-1]).float(), place.precision)
+    if total is None:
+        total = place.zeros(x.shape[-1])
+    return total.add_(moment.to(total.device))

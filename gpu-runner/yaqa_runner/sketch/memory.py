@@ -15,6 +15,8 @@ from yaqa_runner.sketch.settings import SketchSettings
 
 # Of the machine's memory (not of what is free now: a plan must come out the same twice on one machine).
 BUDGET_SHARE = 0.15
+# Pinned memory cannot be swapped out; what is left serves the loader, the containers and everybody else.
+PINNED_SHARE = 0.6
 GIB = 1024**3
 # Tokens of a batch: past this a CPU gains nothing and logits [tokens, vocabulary] grow.
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
@@ -27,25 +29,36 @@ class MemoryPlan:
     Attributes:
         mode: ``cached`` keeps a window's activations and gradients and iterates on them; ``streaming`` recomputes
             them for every half step and keeps only the factors.
+        place: Where factors are kept: on the device, or in pinned host memory, with the GPU copying from and to it.
+        recompute: Whether the backward pass computes the blocks' activations anew instead of keeping them.
         windows: Lists of linears that are sketched together.
         batch: Sequences a forward pass.
         passes: Forward passes over the calibration set in all.
         window_bytes: The largest window's bytes.
+        activation_bytes: Activations that a batch keeps for its backward pass, roughly.
         budget_bytes: What the plan may use.
     """
 
     mode: Literal["cached", "streaming"]
+    place: Literal["device", "pinned"]
+    recompute: bool
     windows: tuple[tuple[LinearLayer, ...], ...]
     batch: int
     passes: int
     window_bytes: int
+    activation_bytes: int
     budget_bytes: int
 
     def describe(self) -> str:
-        """One line for the log."""
+        """One line for people."""
+        kept = {"cached": "activations and gradients kept, one pass a window", "streaming": "one pass a half step"}
+        windows = "all linears at once" if len(self.windows) == 1 else f"{len(self.windows)} windows of linears"
+        where = "" if self.place == "device" else ", factors in pinned host memory"
+        anew = ", activations recomputed in the backward pass" if self.recompute else ""
         return (
-            f"sketch plan: {self.mode}, {len(self.windows)} window(s) of up to {self.window_bytes / GIB:.2f} GiB "
-            f"(budget {self.budget_bytes / GIB:.2f} GiB), {self.passes} pass(es), batch of {self.batch}"
+            f"memory plan: {kept[self.mode]}, {windows} of up to {self.window_bytes / GIB:.2f} GiB{where} "
+            f"(budget {self.budget_bytes / GIB:.2f} GiB), {self.passes} pass(es), batches of {self.batch} with about "
+            f"{self.activation_bytes / GIB:.2f} GiB of activations{anew}"
         )
 
 
@@ -55,6 +68,11 @@ def memory_budget(device: torch.device, memory_bytes: int | None) -> int:
     if memory_bytes is not None and device.type == "cpu":
         total = min(total, memory_bytes)
     return int(total * BUDGET_SHARE)
+
+
+def pinned_budget(device: torch.device) -> int:
+    """Bytes of host memory that may be pinned for a GPU's factors; 0 where there is no GPU."""
+    return int(_host_memory() * PINNED_SHARE) if device.type == "cuda" else 0
 
 
 def _host_memory() -> int:
@@ -73,30 +91,51 @@ def plan_memory(
     settings: SketchSettings,
     budget: int,
     device: torch.device,
+    pinned: int = 0,
 ) -> MemoryPlan:
-    """The plan with the fewest forward passes that fits ``budget``. Windows are whole blocks, at least one each."""
+    """The plan with the fewest forward passes that fits ``budget``. Windows are whole blocks, at least one each.
+
+    Factors that do not fit on the device go to host memory, up to ``pinned`` bytes; beyond that, to windows.
+    """
     tokens = sequences * length
     cached = _windows(
         layers, budget, lambda layer: 4 * (tokens * (layer.columns + settings.label_samples * layer.rows))
     )
-    streaming = _windows(
-        layers, budget, lambda layer: 4 * 2 * (layer.columns**2 + layer.rows**2) + 4 * layer.columns**2
-    )
+    streaming = _windows(layers, budget, _streaming_bytes)
     steps = settings.iterations
-    batch = max(1, min(sequences, BATCH_TOKENS.get(device.type, 4096) // length))
+    a_sequence = 4 * length * sum(layer.columns + layer.rows for layer in layers)
+    affordable = max(1, budget // a_sequence)
+    batch = max(1, min(sequences, BATCH_TOKENS.get(device.type, 4096) // length, affordable))
+    recompute = a_sequence > budget
+    blocks = len({layer.block for layer in layers})
+    activations = batch * (a_sequence // blocks if recompute else a_sequence)
     cached_fits = max(size for _, size in cached) <= budget
     if cached_fits and len(cached) <= len(streaming) * steps:
-        return MemoryPlan(
-            "cached", tuple(window for window, _ in cached), batch, len(cached), max(size for _, size in cached), budget
-        )
+        mode: Literal["cached", "streaming"] = "cached"
+        place: Literal["device", "pinned"] = "device"
+        windows, passes = cached, len(cached)
+    else:
+        mode, windows, place = "streaming", streaming, "device"
+        whole = sum(map(_streaming_bytes, layers))
+        if len(streaming) > 1 and whole <= pinned:
+            windows, place = [(tuple(layers), whole)], "pinned"
+        passes = len(windows) * steps
     return MemoryPlan(
-        "streaming",
-        tuple(window for window, _ in streaming),
-        batch,
-        len(streaming) * steps,
-        max(size for _, size in streaming),
-        budget,
+        mode=mode,
+        place=place,
+        recompute=recompute,
+        windows=tuple(window for window, _ in windows),
+        batch=batch,
+        passes=passes,
+        window_bytes=max(size for _, size in windows),
+        activation_bytes=activations,
+        budget_bytes=budget,
     )
+
+
+def _streaming_bytes(layer: LinearLayer) -> int:
+    """Both factors, the sum that is being gathered for each, and the second moment."""
+    return 4 * 2 * (layer.columns**2 + layer.rows**2) + 4 * layer.columns**2
 
 
 def _windows(
