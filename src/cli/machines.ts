@@ -97,7 +97,8 @@ export async function configuredMachines(
 			return await ownMachine(configuration);
 		case "hf-jobs": {
 			const { flavor } = configuration.runner.hfJobs;
-			return (await hubMachines(hub)).filter((machine) => machine.flavour === flavor);
+			const all = await hubMachines(hub);
+			return flavor === "auto" ? all : all.filter((machine) => machine.flavour === flavor);
 		}
 		case "github-actions":
 			return null;

@@ -275,8 +275,10 @@ const HfJobs = z.strictObject({
 	flavor: z
 		.string()
 		.regex(/^[a-z0-9-]{1,64}$/, "a hardware flavor such as a10g-small")
-		.default("a10g-small")
-		.describe("The hardware; `hf jobs hardware` lists it."),
+		.default("auto")
+		.describe(
+			"`auto`: the cheapest of the Hub's live list that holds the job, chosen for each. Or one that `hf jobs hardware` lists.",
+		),
 });
 
 const GitHubActions = z.strictObject({

@@ -129,11 +129,16 @@ export async function approveJob(handle: Handle, id: string, now: Date): Promise
 
 export async function setJobPlan(
 	tx: Handle,
-	request: { readonly id: string; readonly text: string; readonly microUsd: number | null },
+	request: {
+		readonly id: string;
+		readonly text: string;
+		readonly microUsd: number | null;
+		readonly flavour: string | null;
+	},
 ): Promise<void> {
 	await tx
 		.updateTable("jobs")
-		.set({ plan_text: request.text.slice(0, 4000), estimate_micro_usd: request.microUsd })
+		.set({ plan_text: request.text.slice(0, 4000), estimate_micro_usd: request.microUsd, flavour: request.flavour })
 		.where("id", "=", request.id)
 		.execute();
 }

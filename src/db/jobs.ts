@@ -27,6 +27,8 @@ export type JobWork = {
 	readonly sideFailures: number;
 	/** When somebody last said that the run has news. */
 	readonly hintAt: Date | null;
+	/** The kind of machine that the planner chose. */
+	readonly flavour: string | null;
 };
 
 type JobRow = Parameters<typeof jobOfRow>[0];
@@ -44,6 +46,7 @@ function workOfRow(row: JobRow): JobWork {
 		announceDue: row.announce_version > row.announced_version,
 		sideFailures: row.side_failures,
 		hintAt: row.hint_at,
+		flavour: row.flavour,
 	};
 }
 

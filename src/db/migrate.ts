@@ -4,6 +4,7 @@ import { leases } from "./migrations/0002-leases.ts";
 import { admission } from "./migrations/0003-admission.ts";
 import { runHints } from "./migrations/0004-run-hints.ts";
 import { storedSketches } from "./migrations/0005-stored-sketches.ts";
+import { jobFlavours } from "./migrations/0006-job-flavours.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -12,7 +13,7 @@ export type Migration = {
 	readonly statements: readonly string[];
 };
 
-export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints, storedSketches];
+export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints, storedSketches, jobFlavours];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
 const MIGRATION_LOCK = 7_919_040_521;

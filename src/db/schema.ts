@@ -71,6 +71,8 @@ export type JobsTable = {
 	priority: Generated<number>;
 	/** What the planner chose, in words, and what it will cost. */
 	plan_text: string | null;
+	/** The kind of machine that it chose. */
+	flavour: string | null;
 	estimate_micro_usd: ColumnType<string | number | null, number | null, number | null>;
 	/** Whether an operator let it run although it costs more than may start by itself. */
 	approved: Generated<boolean>;

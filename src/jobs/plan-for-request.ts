@@ -32,6 +32,7 @@ export function createPlanner(
 			},
 			hardware,
 			rates,
+			configuration.runner.timeoutSeconds / 60,
 		);
 }
 

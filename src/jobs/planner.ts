@@ -56,14 +56,14 @@ export type Estimate = {
 	readonly hardware: Hardware;
 	readonly fits: boolean;
 	readonly neededBytes: number;
-	/** Of the accelerators together, or of the machine. */
+	/** Of one accelerator, or of the machine. */
 	readonly availableBytes: number;
 	readonly minutes: number;
 	readonly microUsd: number;
 	/** Whether finished jobs on such a device went into the time. */
 	readonly isLearned: boolean;
-	/** More than one accelerator, and one does not hold the job. */
-	readonly needsSeveral: boolean;
+	/** Whether it is done within the time that a run may take. */
+	readonly inTime: boolean;
 };
 
 export type Plan = {
@@ -86,8 +86,8 @@ const OVERHEAD_BYTES = { cpu: 1.5 * GIB, cuda: 2.5 * GIB } as const;
 const FIXED_SECONDS = 60;
 /** Bytes a second from the Hub or a disk, at which sources are loaded. */
 const LOAD_BYTES_PER_SECOND = 200_000_000;
-/** Of several accelerators together, what a split model can use. */
-const SPLIT_SHARE = 0.85;
+/** Several accelerators share out the sketch's sequences, not the model; of their number, what that is worth. */
+const PARALLEL_SHARE = 0.9;
 const DEFAULT_VOCABULARY = 128_000;
 
 /**
@@ -182,13 +182,17 @@ function isSameDevice(device: string, hardware: Hardware): boolean {
 	return words(device).includes(words(name));
 }
 
-function estimate(workload: JobWorkload, hardware: Hardware, rates: readonly MeasuredRate[]): Estimate {
+function estimate(
+	workload: JobWorkload,
+	hardware: Hardware,
+	rates: readonly MeasuredRate[],
+	limitMinutes: number,
+): Estimate {
 	const device = hardware.accelerator === null ? "cpu" : "cuda";
 	const neededBytes = memoryOf(workload, device);
 	const { accelerator } = hardware;
-	const one = accelerator === null ? hardware.memoryBytes : accelerator.bytesEach;
-	const availableBytes =
-		accelerator === null || accelerator.count === 1 ? one : accelerator.count * accelerator.bytesEach * SPLIT_SHARE;
+	const availableBytes = accelerator === null ? hardware.memoryBytes : accelerator.bytesEach;
+	const processes = accelerator === null || accelerator.count === 1 ? 1 : accelerator.count * PARALLEL_SHARE;
 	// What a GPU computes is read and written through the machine's own memory.
 	const hostFits = accelerator === null || hardware.memoryBytes >= workload.facts.weightBytes * 0.5 + 4 * GIB;
 	const work = workOf(workload);
@@ -203,7 +207,7 @@ function estimate(workload: JobWorkload, hardware: Hardware, rates: readonly Mea
 		);
 		const share = stage === "round" ? ROUNDING_SHARE[device] : 1;
 		if (measured !== null) isLearned = true;
-		seconds += work[stage] * (measured ?? 1 / (speed * share));
+		seconds += (work[stage] * (measured ?? 1 / (speed * share))) / (stage === "sketch" ? processes : 1);
 	}
 	const minutes = seconds / 60;
 	return {
@@ -214,7 +218,7 @@ function estimate(workload: JobWorkload, hardware: Hardware, rates: readonly Mea
 		minutes,
 		microUsd: Math.ceil(minutes * hardware.microUsdPerMinute),
 		isLearned,
-		needsSeveral: accelerator !== null && accelerator.count > 1 && neededBytes > accelerator.bytesEach,
+		inTime: minutes <= limitMinutes,
 	};
 }
 
@@ -242,7 +246,10 @@ function explain(choice: Estimate, estimates: readonly Estimate[]): string {
 	const cheaper = estimates.filter(
 		(other) => !other.fits && other.hardware.microUsdPerMinute <= hardware.microUsdPerMinute && other !== choice,
 	);
-	if (choice.needsSeveral) why.push(`one accelerator does not hold it, so that ${count} share it`);
+	const alone = estimates.some(
+		(other) => other.fits && !other.inTime && (other.hardware.accelerator?.count ?? 1) < count,
+	);
+	if (choice.inTime && alone) why.push(`fewer accelerators would take too long, so that ${count} share the sketch`);
 	else if (cheaper.length > 0) why.push(`${cheaper.length} cheaper or equal ones have too little memory`);
 	if (estimates.filter((other) => other.fits).length > 1) why.push("the cheapest that fits");
 	const reason = why.length === 0 ? "" : ` (${why.join("; ")})`;
@@ -250,16 +257,24 @@ function explain(choice: Estimate, estimates: readonly Estimate[]): string {
 	return `${hardware.title} of ${hardware.runner}${reason}: ${gigabytes(choice.neededBytes)} of its ${gigabytes(choice.availableBytes)} are needed; ${duration(choice.minutes)}, ${usd(choice.microUsd)}, estimated ${source}.`;
 }
 
-/** The cheapest machine that holds the job; several accelerators only where no single one does. */
+/**
+ * The cheapest machine that holds the job and is done in time, `limitMinutes`; where none is, the fastest that holds it,
+ * since an estimate is no reason not to try.
+ */
 export function planJob(
 	workload: JobWorkload,
 	hardware: readonly Hardware[],
 	rates: readonly MeasuredRate[] = [],
+	limitMinutes = Number.POSITIVE_INFINITY,
 ): Plan {
-	const all = hardware.map((one) => estimate(workload, one, rates));
-	const rank = (one: Estimate) => (one.fits ? (one.needsSeveral ? 1 : 0) : 2);
+	const all = hardware.map((one) => estimate(workload, one, rates, limitMinutes));
+	const rank = (one: Estimate) => (one.fits ? (one.inTime ? 0 : 1) : 2);
 	const estimates = all.toSorted(
-		(one, other) => rank(one) - rank(other) || one.microUsd - other.microUsd || one.minutes - other.minutes,
+		(one, other) =>
+			rank(one) - rank(other) ||
+			(rank(one) === 1 ? one.minutes - other.minutes : 0) ||
+			one.microUsd - other.microUsd ||
+			one.minutes - other.minutes,
 	);
 	const [first] = estimates;
 	if (first?.fits === true) {
@@ -268,8 +283,8 @@ export function planJob(
 	const largest = estimates.toSorted((one, other) => other.availableBytes - one.availableBytes)[0];
 	const message =
 		largest === undefined
-			? "There is no machine to run it on."
-			: `${workload.facts.repo} needs about ${gigabytes(largest.neededBytes)} of memory; the largest machine, ${largest.hardware.title} of ${largest.hardware.runner}, has ${gigabytes(largest.availableBytes)}.`;
+			? "There is no machine to run it on: the runner offers none of the configured kind."
+			: `${workload.facts.repo} needs about ${gigabytes(largest.neededBytes)} of memory; the largest ${largest.hardware.accelerator === null ? "machine" : "accelerator"}, of ${largest.hardware.title} of ${largest.hardware.runner}, has ${gigabytes(largest.availableBytes)}.`;
 	const remedy = "Whoever runs the bot can give it a larger machine, or another runner.";
 	return {
 		workload,

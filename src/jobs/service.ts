@@ -250,7 +250,12 @@ async function plan(
 			// With what others asked of the same job.
 			const variants = (await listVariantsOfJob(tx, job.id)).length;
 			const { text, choice } = planner({ facts, variants, sketchReused: await hasSketch(context, tx, source) });
-			await setJobPlan(tx, { id: job.id, text, microUsd: choice?.microUsd ?? null });
+			await setJobPlan(tx, {
+				id: job.id,
+				text,
+				microUsd: choice?.microUsd ?? null,
+				flavour: choice?.hardware.flavour ?? null,
+			});
 			job = { ...job, planText: text };
 		}
 	} else {

@@ -18,6 +18,7 @@ export type HfJobsOptions = {
 	/** Who runs the jobs and pays for them. */
 	readonly namespace: string;
 	readonly image: string;
+	/** `auto`: what the planner chose for the job. */
 	readonly flavor: string;
 	readonly timeoutSeconds: number;
 	/** Reach the run as secrets only. */
@@ -144,7 +145,7 @@ function refusedBy(error: unknown, namespace: string, flavor: string): unknown {
 }
 
 export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
-	const { hub, namespace, flavor, secrets } = options;
+	const { hub, namespace, secrets } = options;
 	const identity = createHash("sha256").update(`${hub.hubUrl}\n${namespace}`).digest("hex").slice(0, 10);
 
 	function runOf(answer: unknown): RemoteRun {
@@ -167,7 +168,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				// A server that overlooks the filter must not have us follow, or end, somebody else's job.
 				return jobs.filter((job) => job.labels?.[LABEL] === markOf(attempt)).map(runOf);
 			} catch (error) {
-				throw refusedBy(error, namespace, flavor);
+				throw refusedBy(error, namespace, options.flavor);
 			}
 		},
 		async get(id) {
@@ -175,10 +176,18 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				return runOf(await getJob({ ...hub, namespace, jobId: id }));
 			} catch (error) {
 				if (hubStatus(error) === 404) return null;
-				throw refusedBy(error, namespace, flavor);
+				throw refusedBy(error, namespace, options.flavor);
 			}
 		},
-		async start(spec, stagingRepo) {
+		async start(spec, stagingRepo, placement) {
+			const flavor = options.flavor === "auto" ? placement.flavour : options.flavor;
+			if (flavor === null) {
+				throw new PermanentError({
+					code: "runner-unavailable",
+					message: "No hardware was chosen for the run.",
+					remedy: "The operator names one as runner.hfJobs.flavor, then retries the job.",
+				});
+			}
 			try {
 				const job = await runJob({
 					...hub,
@@ -209,7 +218,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				await cancelJob({ ...hub, namespace, jobId: id });
 			} catch (error) {
 				if (hubStatus(error) === 404 || hubStatus(error) === 409) return;
-				throw refusedBy(error, namespace, flavor);
+				throw refusedBy(error, namespace, options.flavor);
 			}
 		},
 		readLog: (id, onLine, signal) =>

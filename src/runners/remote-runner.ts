@@ -5,7 +5,7 @@ import type { JobSpec } from "../protocol/job-spec.ts";
 import { type Attempt, attemptHandle, parseAttempt } from "./attempt.ts";
 import type { HubStaging } from "./hub-staging.ts";
 import { type NumberedEvent, parseEventLine } from "./run-events.ts";
-import type { Observation, Runner } from "./runner.ts";
+import type { Observation, Placement, Runner } from "./runner.ts";
 
 /** What an engine says of one of its runs. */
 export type RemoteRun = {
@@ -32,7 +32,7 @@ export type RemoteEngine = {
 	 * Asks once for a run, marked with the attempt; its id where the answer names it. A `RetryableError` leaves open
 	 * whether the run was accepted.
 	 */
-	start(spec: JobSpec, stagingRepo: string): Promise<string | null>;
+	start(spec: JobSpec, stagingRepo: string, placement: Placement): Promise<string | null>;
 	/** Asks for the end of a run; that it has ended, or is gone, is fine. `force`: asking before was not enough. */
 	cancel(id: string, force: boolean): Promise<void>;
 	/** One connection to what the run prints, from its first line; resolves when the other side ends it. */
@@ -254,7 +254,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		name: engine.name,
 		isRemote: true,
 
-		async dispatch(spec) {
+		async dispatch(spec, placement = { flavour: null }) {
 			const attempt = { job: spec.job, fence: spec.fence };
 			const handle = attemptHandle(attempt);
 			const memory = memoryOf(handle);
@@ -262,7 +262,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			if (run === null) {
 				await staging.prepare(spec);
 				try {
-					memory.id = await engine.start(spec, staging.repoOf(attempt));
+					memory.id = await engine.start(spec, staging.repoOf(attempt), placement);
 				} catch (error) {
 					if (!(error instanceof RetryableError)) throw error;
 					// Asked again, the engine would start a second run if it took the first.

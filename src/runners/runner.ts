@@ -10,6 +10,9 @@ export type Observation =
 	/** The run ended, or is gone, without a result. `retryable`: another attempt may succeed. */
 	| { readonly status: "lost"; readonly refusal: Refusal; readonly retryable: boolean };
 
+/** What the planner chose for the job. */
+export type Placement = { readonly flavour: string | null };
+
 /**
  * An engine that executes GPU work. Every method is safe to call again after a crash of the caller:
  * `dispatch` with the same job and fence finds the run that it started before instead of starting a second one.
@@ -19,7 +22,7 @@ export type Runner = {
 	/** Its runs are elsewhere: what the spec names on the Hub they fetch themselves. */
 	readonly isRemote: boolean;
 	/** Starts the run for `spec.job` at `spec.fence`, or finds it. The handle is what the database keeps. */
-	dispatch(spec: JobSpec): Promise<{ readonly handle: string }>;
+	dispatch(spec: JobSpec, placement?: Placement): Promise<{ readonly handle: string }>;
 	/** The handle of the run that `dispatch` started for this attempt, if it did: for a caller that died before it kept it. */
 	find(job: string, fence: number): Promise<string | null>;
 	/** `notBefore`: what was learned of the run before then is too old, since somebody said that it has news. */

@@ -111,6 +111,27 @@ describe("HF Jobs alone", () => {
 		await runner.discard(handle);
 	});
 
+	test("the planner's choice is the hardware, unless the configuration names one", async () => {
+		const [chosen, named] = [await place.specOf({ steps: 1 }), await place.specOf({ steps: 1 })];
+		const auto = createHfJobsRunner(optionsFor(place, { flavor: "auto" }));
+		await assert.rejects(auto.dispatch(chosen), /No hardware was chosen/);
+		const first = await auto.dispatch(chosen, { flavour: "l4x1" });
+		const second = await runner.dispatch(named, { flavour: "l4x1" });
+		const list = await call(`${place.hub.url}/api/jobs/${COMPUTE}`, { token: JOBS });
+		const flavours = new Map(
+			(list.json as { flavor: string; labels: Record<string, string> }[]).map((job) => [
+				job.labels["yaqa-job"],
+				job.flavor,
+			]),
+		);
+		assert.equal(flavours.get(`${chosen.job}.1`), "l4x1");
+		assert.equal(flavours.get(`${named.job}.1`), "t4-small");
+		for (const { handle } of [first, second]) {
+			await ended(runner, handle);
+			await runner.discard(handle);
+		}
+	});
+
 	test("a flavor that does not exist is refused with the setting to look at", async () => {
 		const spec = await place.specOf();
 		const other = createHfJobsRunner(optionsFor(place, { flavor: "abacus" }));

@@ -42,27 +42,38 @@ test("the cheapest machine that holds the job is chosen, and said why", () => {
 	const small = planJob(workload(0.5), ALL);
 	const eight = planJob(workload(7), ALL);
 	assert.ok(small.choice !== null && eight.choice !== null);
-	assert.equal(small.choice.needsSeveral, false);
-	const fitting = eight.estimates.filter((one) => one.fits && !one.needsSeveral);
+	const fitting = eight.estimates.filter((one) => one.fits);
 	assert.equal(eight.choice.microUsd, Math.min(...fitting.map((one) => one.microUsd)));
 	assert.equal(eight.estimates.find((one) => one.hardware === T4)?.fits, false);
 	assert.match(eight.text, /of hf-jobs .*the cheapest that fits.*GiB are needed; about .*, (\$|less than \$)/);
 	assert.match(eight.text, /estimated before any job was measured there/);
 });
 
-test("several GPUs are taken only where no single one holds the job", () => {
-	const large = planJob(workload(30), ALL);
-	assert.equal(large.choice?.hardware, FOUR_L40S);
-	assert.equal(large.choice?.needsSeveral, true);
-	assert.match(large.text, /one accelerator does not hold it, so that 4 share it/);
-	assert.notEqual(planJob(workload(7), ALL).choice?.hardware, FOUR_L40S);
+test("several GPUs are taken only where a single one would take too long: they share the sketch, not the memory", () => {
+	const of = (plan: ReturnType<typeof planJob>, hardware: Hardware) => {
+		const found = plan.estimates.find((one) => one.hardware === hardware);
+		assert.ok(found !== undefined);
+		return found;
+	};
+	const unhurried = planJob(workload(7), ALL);
+	assert.notEqual(unhurried.choice?.hardware, FOUR_L40S);
+	const [one, four] = [of(unhurried, L40S), of(unhurried, FOUR_L40S)];
+	assert.ok(four.minutes < one.minutes && four.minutes > one.minutes / 4);
+	const hurried = planJob(workload(7), ALL, [], (one.minutes + four.minutes) / 2);
+	assert.equal(hurried.choice?.hardware, FOUR_L40S);
+	assert.match(hurried.text, /fewer accelerators would take too long, so that 4 share the sketch/);
+	// No machine is fast enough: the fastest is tried.
+	assert.equal(planJob(workload(7), ALL, [], 1).choice?.hardware, FOUR_L40S);
+	// What one does not hold, four do not hold either.
+	assert.equal(planJob(workload(30), ALL).choice, null);
+	assert.equal(of(planJob(workload(30), ALL), FOUR_L40S).availableBytes, 48 * GIB);
 });
 
 test("what fits nowhere, and no machine at all, is refused with who can help", () => {
 	const huge = planJob(workload(400), ALL);
 	assert.equal(huge.choice, null);
 	assert.equal(huge.refusal?.code, "too-large");
-	assert.match(huge.text, /the largest machine, 4 × L40S of hf-jobs, has .* Whoever runs the bot/);
+	assert.match(huge.text, /the largest accelerator, of (4|1) × L40S of hf-jobs, has .* Whoever runs the bot/);
 	assert.match(planJob(workload(1), []).text, /no machine/);
 });
 

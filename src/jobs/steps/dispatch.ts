@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { listVariantsOfJob } from "../../db/variants.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
+import { placementOf } from "../choose-machine.ts";
 import { later } from "../context.ts";
 import { jobSpecOf } from "../job-spec-of.ts";
 import type { JobRecord } from "../records.ts";
@@ -85,7 +86,7 @@ export const dispatchStep: Step = async (context, work) => {
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
 	const earlierSketch = await findEarlierSketch(context, job, signal);
 	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, earlierSketch });
-	const { handle } = await runner.dispatch(spec);
+	const { handle } = await runner.dispatch(spec, await placementOf(context, work, variants.length));
 	const moved = await advance(context, job, "started", {
 		statusText: "Running.",
 		set: { runnerHandle: handle },

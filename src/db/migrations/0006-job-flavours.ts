@@ -1,0 +1,8 @@
+import type { Migration } from "../migrate.ts";
+
+export const jobFlavours: Migration = {
+	version: 6,
+	name: "job flavours",
+	// The kind of machine that the planner chose, as its runner names it.
+	statements: ["alter table jobs add column flavour text"],
+};
