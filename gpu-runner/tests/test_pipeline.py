@@ -299,9 +299,12 @@ def test_sigterm_ends_with_75_and_the_same_command_resumes(model: Path, tmp_path
 def test_quantize_works_alone_and_prints_one_json_document(model: Path, tmp_path: Path) -> None:
     arguments = ["quantize", str(model), "--recipe", "gguf:q8_0", "--sequences", "4", "--length", "16"]
     arguments += ["--evaluation-sequences", "2", "--iterations", "2", "--output", str(tmp_path / "out"), "--json"]
-    process = start(arguments)
+    process = start([*arguments, "--plots"])
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "out" / "plots").iterdir()}
+    assert set(pictures) == {"kl-by-layer-00.png", "kl-by-size.png", "spectrum-of-h-o.png"}
+    assert all(content.startswith(b"\x89PNG") for content in pictures.values())
     result = json.loads(stdout)
     assert result["ok"] and result["variants"][0]["directory"] == "gguf-q8-0"
     jsonschema.Draft202012Validator(schema("manifest.schema.json")).validate(result["variants"][0]["manifest"])

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from yaqa_runner.evaluate.tasks import TaskScore
 from yaqa_runner.protocol.events import (
     FailureEvent,
     LayerEvent,
@@ -104,6 +105,22 @@ class Display:
             self._progress.console.print(text, style=style, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def print_scores(console: Console, scores: dict[str, list[TaskScore]]) -> None:
+    """The table of tasks, a column for every model."""
+    table = Table(title="Tasks, by log-likelihood")
+    table.add_column("task")
+    table.add_column("metric")
+    for name in scores:
+        table.add_column(escape(name), justify="right")
+    for row in zip(*scores.values(), strict=True):
+        cells = [
+            f"{score.value:.4f}" + ("" if score.standard_error is None else f" ± {score.standard_error:.4f}")
+            for score in row
+        ]
+        table.add_row(escape(row[0].task), row[0].metric, *cells)
+    console.print(table)
 
 
 def print_summary(console: Console, manifests: list[Manifest]) -> None:

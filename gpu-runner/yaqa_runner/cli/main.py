@@ -83,6 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
     quantize.add_argument("--sigma-input", type=float, default=0.01)
     quantize.add_argument("--sigma-output", type=float, default=0.1)
+    quantize.add_argument(
+        "--plots",
+        action="store_true",
+        help="pictures in OUTPUT/plots: KL by layer and by size, spectra (the extra 'plots')",
+    )
     quantize.add_argument("--json", action="store_true", help="manifests as one JSON document on stdout")
     quantize.set_defaults(command=_quantize)
 
@@ -95,6 +100,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_source_options(sketch)
     sketch.add_argument("--json", action="store_true", help="sketch.json on stdout")
     sketch.set_defaults(command=_sketch)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="multiple-choice tasks of lm-eval on a model and on finished folders (the extra 'evaluate')"
+    )
+    evaluate.add_argument("model", type=Path, help="a folder with the original's snapshot")
+    evaluate.add_argument(
+        "--variant", action="append", default=[], type=Path, metavar="FOLDER", help="what quantize wrote"
+    )
+    evaluate.add_argument("--task", action="append", required=True, metavar="NAME", help="arc_easy, hellaswag, …")
+    evaluate.add_argument("--tasks-folder", type=Path, metavar="FOLDER", help="YAML files of further tasks")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="questions of each task")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    evaluate.add_argument("--json", action="store_true", help="scores as one JSON document on stdout")
+    evaluate.add_argument("--verbose", action="store_true", help="log on stderr")
+    evaluate.set_defaults(command=_evaluate)
     return parser
 
 
@@ -177,11 +197,17 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
                 "Take the sketch under torchrun (yaqa-runner sketch), then quantize with --reuse, without it.",
             )
         from yaqa_runner.cli.local_job import job_from_options
+        from yaqa_runner.cli.plots import draw_plots, require_matplotlib
         from yaqa_runner.pipeline.run_job import run_job
+
+        if options.plots:
+            require_matplotlib()
 
         spec = job_from_options(options)
         reporter = Reporter(display, spec.job, spec.fence)
         outcome = run_job(spec, options.output, reporter, flag, _label_samples(options))
+        if options.plots:
+            draw_plots(outcome.manifests, outcome.sketch, options.output / "plots")
     except BaseException as error:
         if isinstance(error, (SystemExit, GeneratorExit)):
             raise
@@ -239,6 +265,33 @@ def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
         print(json.dumps({"ok": True, "sketch": sketch.record.to_wire()}), file=stdout, flush=True)
     else:
         print(f"Sketch {sketch.key} of {len(sketch.layers)} linears is in {sketch.directory}.", file=stdout, flush=True)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.display import print_scores
+    from yaqa_runner.cli.streams import claim_stdout, configure_logging
+
+    stdout = claim_stdout()
+    configure_logging(options.verbose)
+    try:
+        from yaqa_runner.cli.evaluate_command import evaluate_from_options, scores_document
+
+        scores = evaluate_from_options(options, flag)
+    except BaseException as error:
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        failure = _as_logged_failure(error)
+        print(f"{failure.code}: {failure.message}\n{failure.remedy}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"ok": False, "error": _error_document(failure)}), file=stdout, flush=True)
+        return failure.exit_code
+    if options.json:
+        print(json.dumps(scores_document(scores)), file=stdout, flush=True)
+    else:
+        from rich.console import Console
+
+        print_scores(Console(file=stdout), scores)
     return 0
 
 
