@@ -22,7 +22,12 @@ export type GitHubAccess = {
 		route: string,
 		parameters: Readonly<Record<string, unknown>>,
 		options: { readonly repeatable: boolean },
-	): Promise<{ readonly status: number; readonly data: unknown }>;
+	): Promise<{
+		readonly status: number;
+		readonly data: unknown;
+		/** Where an answer points to instead of giving the thing itself; not followed. */
+		readonly location: string | null;
+	}>;
 };
 
 /** GitHub said no, in a way that asking again does not change. */
@@ -120,9 +125,9 @@ export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
 					repo,
 					headers: { "x-github-api-version": API_VERSION },
 					// The client would send a call again whose answer was lost, and start a second run.
-					request: { fetch: timedFetch, retries: repeatable ? RETRIES : 0 },
+					request: { fetch: timedFetch, retries: repeatable ? RETRIES : 0, redirect: "manual" },
 				});
-				return { status: answer.status, data: answer.data };
+				return { status: answer.status, data: answer.data, location: answer.headers.location ?? null };
 			} catch (error) {
 				throw judge(error);
 			}

@@ -5,6 +5,7 @@ import { dispatchWorkflow } from "../github/dispatch-workflow.ts";
 import { getWorkflowRun } from "../github/get-workflow-run.ts";
 import { type GitHubAccess, GitHubRequestError } from "../github/github-access.ts";
 import { listWorkflowRuns } from "../github/list-workflow-runs.ts";
+import { readRunLog } from "../github/read-run-log.ts";
 import type { WorkflowRun } from "../github/workflow-run.ts";
 import type { Log } from "../log.ts";
 import type { HubStaging } from "./hub-staging.ts";
@@ -151,6 +152,7 @@ export function createGitHubActionsEngine(options: GitHubActionsOptions): Remote
 		cancel: (id, force) => told(() => cancelWorkflowRun({ github, id: Number(id), force })),
 		// The lines of a step that runs are not in GitHub's API: the run uploads its events instead.
 		readLog: null,
+		readEndedLog: (id, onLine, signal) => readRunLog({ github, id: Number(id), onLine, signal }),
 	};
 }
 

@@ -154,6 +154,9 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 	}
 	const markOf = (attempt: Attempt): string => `${attempt.job}.${attempt.fence}`;
 
+	const readLog: RemoteEngine["readEndedLog"] = (jobId, onLine, signal) =>
+		readJobLog({ hubUrl: hub.hubUrl, accessToken: hub.accessToken, namespace, jobId, onLine, signal });
+
 	return {
 		name: `hf-jobs-${identity}`,
 		title: "HF Jobs",
@@ -221,15 +224,9 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				throw refusedBy(error, namespace, options.flavor);
 			}
 		},
-		readLog: (id, onLine, signal) =>
-			readJobLog({
-				hubUrl: hub.hubUrl,
-				accessToken: hub.accessToken,
-				namespace,
-				jobId: id,
-				onLine,
-				signal,
-			}),
+		readLog,
+		// The same stream, which then ends by itself.
+		readEndedLog: readLog,
 	};
 }
 

@@ -133,13 +133,14 @@ export function createHubStaging(options: HubStagingOptions): HubStaging {
 	async function readText(attempt: Attempt, path: string, limit: number): Promise<string | null> {
 		const state = await head(attempt);
 		if (state === null) return null;
-		const blob = await downloadFile({
-			...hub,
-			repo: designation(attempt),
-			path,
-			revision: state.sha,
-			xet: false,
-		});
+		let blob: Blob | null;
+		try {
+			blob = await downloadFile({ ...hub, repo: designation(attempt), path, revision: state.sha, xet: false });
+		} catch (error) {
+			// The repo was deleted meanwhile: somebody else is through with the run.
+			if (hubStatus(error) === 404) return null;
+			throw refused(repoOf(attempt), error);
+		}
 		if (blob === null) return null;
 		if (blob.size > limit) throw new Error(`${path} of ${repoOf(attempt)} is longer than ${limit} bytes.`);
 		return await blob.text();

@@ -20,6 +20,8 @@ export type RemoteRun = {
 		| { readonly kind: "ended"; readonly refusal: Refusal; readonly retryable: boolean };
 };
 
+type ReadLog = (id: string, onLine: (line: string) => void, signal: AbortSignal) => Promise<void>;
+
 /** A service that runs jobs on machines of its own. */
 export type RemoteEngine = {
 	readonly name: string;
@@ -36,7 +38,9 @@ export type RemoteEngine = {
 	/** Asks for the end of a run; that it has ended, or is gone, is fine. `force`: asking before was not enough. */
 	cancel(id: string, force: boolean): Promise<void>;
 	/** One connection to what the run prints, from its first line; resolves when the other side ends it. */
-	readLog: ((id: string, onLine: (line: string) => void, signal: AbortSignal) => Promise<void>) | null;
+	readLog: ReadLog | null;
+	/** What an ended run printed. */
+	readonly readEndedLog: ReadLog;
 };
 
 export type RemoteRunnerOptions = {
@@ -87,7 +91,7 @@ function keepLine(memory: Memory, line: string, attempt: Attempt): void {
 
 /** Keeps what a run's log says, over any number of connections. Numbers tell repeated events from new ones. */
 function followLog(
-	readLog: NonNullable<RemoteEngine["readLog"]>,
+	readLog: ReadLog,
 	id: string,
 	attempt: Attempt,
 	memory: Memory,
@@ -180,9 +184,8 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 
 	/** The end of an ended run's log. Without it the refusal is still told. */
 	async function readTail(id: string, attempt: Attempt, memory: Memory): Promise<void> {
-		if (engine.readLog === null) return;
 		try {
-			await engine.readLog(id, (line) => keepLine(memory, line, attempt), AbortSignal.timeout(TAIL_MILLISECONDS));
+			await engine.readEndedLog(id, (line) => keepLine(memory, line, attempt), AbortSignal.timeout(TAIL_MILLISECONDS));
 		} catch (error) {
 			log.debug("A run's log could not be read", { run: id, error });
 		}

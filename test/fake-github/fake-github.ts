@@ -7,6 +7,7 @@ import { endGroup, startJobProcess } from "../../src/local-hub/job-process.ts";
 import { loadContract, type MatchedOperation } from "./api-contract.ts";
 import { createIssues, type IssueBook } from "./issues.ts";
 import { Refused } from "./refused.ts";
+import { createWebhookSender, type WebhookSender } from "./webhooks.ts";
 import { fillIn, readWorkflow } from "./workflow-file.ts";
 
 /** What goes wrong with the next dispatch, or with the run it starts. */
@@ -18,6 +19,9 @@ export type GitHubFault =
 	| "vanishes"
 	| "succeeds-without-result"
 	| "never-taken"
+	/** A run that goes on after a plain cancel, as one with steps that run always does. */
+	| "needs-force"
+	| "logs-gone"
 	| "revoked"
 	| "workflow-missing";
 
@@ -30,6 +34,8 @@ type Run = {
 	conclusion: "success" | "failure" | "cancelled" | null;
 	pid: number | null;
 	cancelled: boolean;
+	readonly needsForce: boolean;
+	readonly cancels: ("plain" | "force")[];
 	readonly log: string[];
 };
 
@@ -43,6 +49,8 @@ export type FakeGitHub = {
 	arm(fault: GitHubFault, times?: number): void;
 	disarm(): void;
 	runs(): readonly Run[];
+	/** Nothing is sent before `sendTo` was called. */
+	readonly webhooks: WebhookSender;
 	/** Where this server broke GitHub's own description; empty, or a test of it is worth nothing. */
 	readonly breaches: readonly string[];
 	close(): Promise<void>;
@@ -63,6 +71,7 @@ const INSTALLATION = 42;
 const REPOSITORY = "acme/quantize";
 const ISSUE_REPOSITORY = "acme/models";
 const WORKFLOW = "quantize.yml";
+const LOGS = "/_logs/";
 
 function part(token: string, index: number): Readonly<Record<string, unknown>> {
 	return JSON.parse(Buffer.from(token.split(".")[index] ?? "", "base64url").toString("utf8"));
@@ -82,6 +91,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	let nextId = 9_000_000_001;
 	let origin = "";
 
+	const webhooks = createWebhookSender();
 	const issues = createIssues({
 		repository: ISSUE_REPOSITORY,
 		appId: Number(APP_ID),
@@ -94,6 +104,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		faults.left--;
 		return true;
 	};
+
+	const jobOf = (run: Run): number => run.id + 1_000_000_000;
 
 	function signedInAsApp(request: IncomingMessage): void {
 		const token = (request.headers.authorization ?? "").replace(/^bearer /i, "");
@@ -176,6 +188,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			});
 			run.pid = started.pid;
 			run.status = "in_progress";
+			tell(run, "in_progress");
 			if (run.cancelled) await endGroup(started.pid);
 			const { code } = await started.ended;
 			run.pid = null;
@@ -186,6 +199,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		}
 		run.conclusion = run.cancelled ? "cancelled" : (run.conclusion ?? "success");
 		run.status = "completed";
+		tell(run, "completed");
 	}
 
 	function dispatch(body: Readonly<Record<string, unknown>>): Run {
@@ -208,21 +222,66 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			conclusion: null,
 			pid: null,
 			cancelled: false,
+			needsForce: has("needs-force"),
+			cancels: [],
 			log: [],
 		};
 		if (has("vanishes")) return run;
 		runs.set(id, run);
+		tell(run, "requested");
 		if (has("never-taken")) return run;
 		const ending = execute(run, inputs, has("succeeds-without-result"));
 		endings.add(ending);
 		return run;
 	}
 
+	function jobView(run: Run): Record<string, unknown> {
+		const url = `${origin}/repos/${REPOSITORY}/actions/jobs/${jobOf(run)}`;
+		return {
+			id: jobOf(run),
+			run_id: run.id,
+			run_url: `${origin}/repos/${REPOSITORY}/actions/runs/${run.id}`,
+			node_id: `CR_${run.id}`,
+			head_sha: "0".repeat(40),
+			url,
+			html_url: url,
+			status: run.status,
+			conclusion: run.conclusion,
+			created_at: run.createdAt,
+			started_at: run.createdAt,
+			completed_at: run.status === "completed" ? new Date().toISOString() : null,
+			name: run.title,
+			check_run_url: url,
+			labels: ["self-hosted", "gpu"],
+			runner_id: 1,
+			runner_name: "gpu-1",
+			runner_group_id: 1,
+			runner_group_name: "quantize",
+			workflow_name: workflow.name,
+			head_branch: "main",
+		};
+	}
+
+	/** Tells of a run as GitHub does: of the run and of its job. */
+	function tell(run: Run, action: "requested" | "in_progress" | "completed"): void {
+		const repository = { full_name: REPOSITORY };
+		const subject = String(run.id);
+		const job = { action: action === "requested" ? "queued" : action, repository, workflow_job: jobView(run) };
+		webhooks.emit(subject, "workflow_job", job, false);
+		const told = { action, repository, workflow_run: view(run) };
+		webhooks.emit(subject, "workflow_run", told, action === "completed");
+	}
+
 	function cancel(run: Run, force: boolean): void {
 		if (run.status === "completed") throw new Refused(409, "Cannot cancel a workflow run that is completed.");
+		run.cancels.push(force ? "force" : "plain");
+		if (run.needsForce && !force) return;
 		run.cancelled = true;
 		if (run.pid !== null) void endGroup(run.pid, force ? 0 : 3000);
-		else if (run.status === "queued") Object.assign(run, { status: "completed", conclusion: "cancelled" });
+		else if (run.status === "queued") {
+			Object.assign(run, { status: "completed", conclusion: "cancelled" });
+			tell(run, "completed");
+		}
 	}
 
 	/** Status and body; `null` for no answer at all. */
@@ -231,7 +290,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		operation: MatchedOperation,
 		url: URL,
 		body: unknown,
-	): readonly [number, unknown] | null {
+	): readonly [status: number, body: unknown, location?: string] | null {
 		const { path } = operation;
 		if (operation.id === "apps/get-repo-installation") {
 			signedInAsApp(request);
@@ -293,6 +352,15 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			case "actions/get-workflow-run":
 				if (run === null) throw new Refused(404, "Not Found");
 				return [200, view(run)];
+			case "actions/list-jobs-for-workflow-run":
+				if (run === null) throw new Refused(404, "Not Found");
+				return [200, { total_count: 1, jobs: [jobView(run)] }];
+			case "actions/download-job-logs-for-workflow-run": {
+				const found = [...runs.values()].find((one) => jobOf(one) === Number(path["job_id"]));
+				if (found === undefined || found.status !== "completed") throw new Refused(404, "Not Found");
+				if (has("logs-gone")) throw new Refused(410, "Gone");
+				return [302, null, `${origin}${LOGS}${found.id}`];
+			}
 			case "actions/cancel-workflow-run":
 			case "actions/force-cancel-workflow-run":
 				if (run === null) throw new Refused(404, "Not Found");
@@ -310,10 +378,20 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		const url = new URL(request.url ?? "/", origin);
 		const body: unknown = text === "" ? undefined : JSON.parse(text);
 		const operation = match(request.method ?? "GET", url, body);
-		const send = (status: number, content: unknown): void => {
+		if (url.pathname.startsWith(LOGS)) {
+			// The storage that log addresses point to: it knows no tokens, and ought to be sent none.
+			if (request.headers.authorization !== undefined) breaches.push("a token was sent to the log storage");
+			const stamped = runs.get(Number(url.pathname.slice(LOGS.length)))?.log ?? [];
+			response.end(stamped.map((line) => `2026-11-25T10:00:00.0000000Z ${line}\n`).join(""));
+			return;
+		}
+		const send = (status: number, content: unknown, location?: string): void => {
 			const problem = operation?.problemOf(status, content) ?? null;
 			if (problem !== null) breaches.push(`${request.method} ${url.pathname} ${status}: ${problem}`);
-			response.writeHead(status, { "Content-Type": "application/json" });
+			response.writeHead(status, {
+				"Content-Type": "application/json",
+				...(location === undefined ? {} : { Location: location }),
+			});
 			response.end(content === null ? "" : JSON.stringify(content));
 		};
 		if (operation === null) {
@@ -328,7 +406,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		}
 		try {
 			const result = act(request, operation, url, body);
-			if (result !== null) send(result[0], result[1]);
+			if (result !== null) send(...result);
 		} catch (error) {
 			if (!(error instanceof Refused)) throw error;
 			send(error.status, { message: error.message });
@@ -359,10 +437,12 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			faults = null;
 		},
 		runs: () => [...runs.values()],
+		webhooks,
 		breaches,
 		async close() {
 			for (const run of runs.values()) if (run.pid !== null) await endGroup(run.pid, 0);
 			await Promise.allSettled(endings);
+			await webhooks.settle();
 			server.closeAllConnections();
 			server.close();
 		},

@@ -12,13 +12,13 @@ import { type FakeGitHub, type GitHubFault, startFakeGitHub } from "../fake-gith
 import { describeRemoteFaults, type RemoteFault } from "./remote-faults.ts";
 import { ended, READER, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
 
-async function gitHubFor(place: RemotePlace): Promise<FakeGitHub> {
+async function gitHubFor(place: RemotePlace, stagingToken = STAGER): Promise<FakeGitHub> {
 	return await startFakeGitHub({
 		folder: join(place.folder, "github"),
 		workflowPath: join(root, "workflows", "quantize.yml"),
 		path: [place.programFolder, process.env["PATH"] ?? "/usr/bin:/bin"].join(":"),
 		variables: { YAQA_STAGING_NAMESPACE: STAGING, HF_ENDPOINT: place.hub.url, YAQA_PUSH_SECONDS: "0.2" },
-		secrets: { YAQA_STAGING_TOKEN: STAGER, YAQA_READ_TOKEN: READER },
+		secrets: { YAQA_STAGING_TOKEN: stagingToken, YAQA_READ_TOKEN: READER },
 	});
 }
 
@@ -108,6 +108,38 @@ describe("GitHub Actions alone", () => {
 		await runner.discard(handle);
 	});
 
+	test("a run that a plain cancel does not end is forced", async () => {
+		gitHub.arm("needs-force");
+		const spec = await place.specOf({ hang: true, steps: 1 });
+		const options = optionsFor(place, gitHub);
+		const runner = createGitHubActionsRunner({ ...options, timing: { ...options.timing, cancelMilliseconds: 300 } });
+		const { handle } = await runner.dispatch(spec);
+		await runner.cancel(handle);
+		const run = gitHub.runs().at(-1);
+		assert.deepEqual([run?.cancels, run?.conclusion], [["plain", "force"], "cancelled"]);
+		await runner.discard(handle);
+	});
+
+	test("what a failed run printed is told with the failure, as long as GitHub has it", async () => {
+		const other = await gitHubFor(place, "hf_wrong_token");
+		opened.push(other);
+		try {
+			for (const fault of [null, "logs-gone"] as const) {
+				if (fault !== null) other.arm(fault, 10);
+				const spec = await place.specOf();
+				const runner = createGitHubActionsRunner(optionsFor(place, other));
+				const { handle } = await runner.dispatch(spec);
+				const observation = await ended(runner, handle);
+				assert.ok(observation.status === "lost", JSON.stringify(observation));
+				assert.equal(/staging token/.test(observation.refusal.message), fault === null, observation.refusal.message);
+				assert.match(observation.refusal.remedy, /operator looks at the log/);
+				await runner.discard(handle);
+			}
+		} finally {
+			await other.close();
+		}
+	});
+
 	test("the job's identity is the only input, and what is none never reaches a shell", async () => {
 		const { github, workflow } = optionsFor(place, gitHub);
 		const before = gitHub.runs().length;
@@ -124,7 +156,7 @@ describe("GitHub Actions alone", () => {
 });
 
 test("requests and answers kept to GitHub's own description", () => {
-	assert.equal(opened.length, 2);
+	assert.equal(opened.length, 3);
 	assert.deepEqual(
 		opened.flatMap((gitHub) => gitHub.breaches),
 		[],

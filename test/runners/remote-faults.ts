@@ -36,7 +36,7 @@ export type RemoteBench = {
 };
 
 /** Living processes whose command line names the job. */
-function processesOf(job: string): readonly string[] {
+export function processesOf(job: string): readonly string[] {
 	return readdirSync("/proc").filter((name) => {
 		if (!/^\d+$/.test(name) || Number(name) === process.pid) return false;
 		try {

@@ -1,0 +1,286 @@
+import assert from "node:assert/strict";
+import { createServer, type Server } from "node:http";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import express from "express";
+import { systemClock } from "../../src/clock.ts";
+import type { Database } from "../../src/db/database.ts";
+import { listDeliveries } from "../../src/db/deliveries.ts";
+import { getJob } from "../../src/db/jobs.ts";
+import { openDatabase } from "../../src/db/open-database.ts";
+import { createGitHubAccess } from "../../src/github/github-access.ts";
+import type { JobState } from "../../src/jobs/records.ts";
+import { silentLog } from "../../src/log.ts";
+import { parseRecipe } from "../../src/protocol/recipe.ts";
+import { createEngine, type Engine } from "../../src/queue/engine.ts";
+import { createGitHubActionsEngine, createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
+import { createHfJobsEngine, createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
+import type { RemoteEngine } from "../../src/runners/remote-runner.ts";
+import type { Runner } from "../../src/runners/runner.ts";
+import { gitHubWebhook } from "../../src/web/github-webhook.ts";
+import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
+import type { DeliveryMode } from "../fake-github/webhooks.ts";
+import { scriptedConfiguration, until, untilState, worldFolder } from "../support/scripted-bot.ts";
+import { type ScriptedWorld, scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
+import { processesOf } from "./remote-faults.ts";
+import { COMPUTE, JOBS, READER, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
+
+const SECRET = "what GitHub signs with, here";
+/** Nothing but a hint makes the bot look again within a test. */
+const NEVER = 3_600_000;
+
+type Bench = {
+	readonly runner: Runner;
+	readonly engine: RemoteEngine;
+	vanishNext(): void;
+};
+
+function hfJobs(place: RemotePlace): Bench {
+	const options = {
+		hub: place.access(JOBS),
+		namespace: COMPUTE,
+		image: "registry.example/yaqa-runner:1",
+		flavor: "t4-small",
+		timeoutSeconds: 120,
+		secrets: { stagingToken: STAGER, readToken: READER },
+		staging: place.staging,
+		log: silentLog,
+		timing: { pollMilliseconds: 100, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
+	};
+	return {
+		runner: createHfJobsRunner(options),
+		engine: createHfJobsEngine(options),
+		vanishNext: () => place.hub.faults.set({ vanishingJobs: 1 }),
+	};
+}
+
+function gitHubActions(place: RemotePlace, gitHub: FakeGitHub, pollMilliseconds: number): Bench {
+	const options = {
+		github: createGitHubAccess({
+			apiUrl: gitHub.url,
+			repository: gitHub.repository,
+			appId: gitHub.appId,
+			privateKey: gitHub.privateKey,
+		}),
+		workflow: "quantize.yml",
+		ref: "main",
+		staging: place.staging,
+		log: silentLog,
+		timing: { pollMilliseconds, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
+	};
+	return {
+		runner: createGitHubActionsRunner(options),
+		engine: createGitHubActionsEngine(options),
+		vanishNext: () => gitHub.arm("vanishes"),
+	};
+}
+
+describe("a bot whose runs are elsewhere", () => {
+	let place: RemotePlace;
+	let gitHub: FakeGitHub;
+	let database: Database;
+	let world: ScriptedWorld;
+	let folder: string;
+	before(async () => {
+		place = await startRemotePlace();
+		folder = join(place.folder, "bot");
+		gitHub = await startFakeGitHub({
+			folder: join(place.folder, "github"),
+			workflowPath: join(root, "workflows", "quantize.yml"),
+			path: [place.programFolder, process.env["PATH"] ?? "/usr/bin:/bin"].join(":"),
+			variables: { YAQA_STAGING_NAMESPACE: STAGING, HF_ENDPOINT: place.hub.url, YAQA_PUSH_SECONDS: "0.2" },
+			secrets: { YAQA_STAGING_TOKEN: STAGER, YAQA_READ_TOKEN: READER },
+		});
+		database = await openDatabase({
+			dataDirectory: folder,
+			databaseUrl: null,
+			poolSize: 2,
+			clock: systemClock,
+			log: silentLog,
+		});
+		world = scriptedWorld(worldFolder(folder));
+	});
+	after(async () => {
+		await gitHub.close();
+		await database.close();
+		await place.close();
+	});
+
+	async function withBot(bench: Bench, work: (engine: Engine) => Promise<void>): Promise<void> {
+		const configuration = scriptedConfiguration(folder);
+		const engine = createEngine({
+			database,
+			// The runner was made above; whose news of runs count is read from here.
+			configuration: {
+				...configuration,
+				runner: {
+					...configuration.runner,
+					kind: bench.engine.title === "HF Jobs" ? "hf-jobs" : "github-actions",
+					githubActions: { ...configuration.runner.githubActions, repository: gitHub.repository },
+				},
+			},
+			ports: () => scriptedPorts(world),
+			runner: bench.runner,
+			clock: systemClock,
+			log: silentLog,
+			superviseIntervalMs: 200,
+		});
+		await engine.start();
+		try {
+			await work(engine);
+		} finally {
+			await engine.stop();
+		}
+	}
+
+	async function request(engine: Engine, behaviour: Readonly<Record<string, unknown>>): Promise<string> {
+		const { source } = await place.specOf(behaviour);
+		world.setHead(source.repo, source.revision);
+		const recipe = parseRecipe("w4a16");
+		assert.ok(recipe.ok);
+		const outcome = await engine.recordRequest({
+			kind: "api",
+			sourceRepo: source.repo,
+			recipes: [recipe.recipe],
+			requester: null,
+			replyTo: null,
+			dedupeKey: source.repo,
+		});
+		assert.ok(outcome.kind === "planned", JSON.stringify(outcome));
+		return outcome.job.id;
+	}
+
+	async function publications(job: string): Promise<number> {
+		const row = await getJob(database.handle, job);
+		const name = row?.sourceRepo.split("/")[1] ?? "";
+		return world.calls().filter(({ call, detail }) => call === "publish" && detail.includes(name)).length;
+	}
+
+	async function nothingIsLeft(bench: Bench, job: string, fences: readonly number[]): Promise<void> {
+		assert.deepEqual(processesOf(job), []);
+		for (const fence of fences) {
+			const runs = await bench.engine.list({ job, fence });
+			assert.ok(runs.every(({ state }) => state.kind === "ended" || state.kind === "succeeded"));
+		}
+		await until("the clean-up", async () =>
+			(await place.stagingRepos()).some((name) => name.includes(job)) || world.stagingRepos().length > 0 ? null : true,
+		);
+	}
+
+	for (const [title, benchOf] of [
+		["HF Jobs", () => hfJobs(place)],
+		["GitHub Actions", () => gitHubActions(place, gitHub, 100)],
+	] as const) {
+		test(`${title}: a run that vanishes gives another attempt, one result, one publication`, async () => {
+			const bench = benchOf();
+			await withBot(bench, async (engine) => {
+				bench.vanishNext();
+				const id = await request(engine, { steps: 1 });
+				const job = await untilState(database, id, ["done", "failed"]);
+				assert.equal(job.state, "done", job.statusText);
+				assert.equal(job.fence, 2);
+				assert.equal((await bench.engine.list({ job: id, fence: 2 })).length, 1);
+				assert.equal(await publications(id), 1);
+				await nothingIsLeft(bench, id, [1, 2]);
+			});
+		});
+
+		test(`${title}: a completion that is told twice, late, and again after the end changes nothing`, async () => {
+			const bench = benchOf();
+			await withBot(bench, async (engine) => {
+				const id = await request(engine, { steps: 1 });
+				await untilState(database, id, ["done"]);
+				await nothingIsLeft(bench, id, [1]);
+				// As a replica that slept through it all: the run is still called a success, its result is gone.
+				assert.equal((await bench.runner.observe(`${id}-1`)).status, "lost");
+				const told = await engine.storeDelivery({
+					source: "github",
+					dedupeKey: `late ${id}`,
+					receivedAt: new Date(),
+					body: {
+						event: "workflow_run",
+						payload: {
+							action: "completed",
+							repository: { full_name: gitHub.repository },
+							workflow_run: { display_title: `quant ${id} #1` },
+						},
+					},
+				});
+				await until("the delivery", async () => {
+					const { items } = await listDeliveries(database.handle);
+					return items.find((one) => one.id === told.id)?.outcome === "ignored" ? true : null;
+				});
+				const job = await getJob(database.handle, id);
+				assert.deepEqual([job?.state, job?.fence], ["done", 1]);
+				assert.equal(await publications(id), 1);
+				assert.equal((await bench.engine.list({ job: id, fence: 1 })).length, 1);
+				await nothingIsLeft(bench, id, [1]);
+			});
+		});
+
+		for (const [state, behaviour] of [
+			["running", { hang: true, ignoreTerm: true, steps: 1 }],
+			["ingesting", { steps: 1 }],
+			["verifying", { steps: 1 }],
+		] as const satisfies readonly (readonly [JobState, object])[]) {
+			test(`${title}: cancel while ${state} leaves no process, no run and nothing published`, async () => {
+				const bench = benchOf();
+				await withBot(bench, async (engine) => {
+					const step = state === "ingesting" ? "stage" : "verify";
+					if (state !== "running") world.setDelay(step, 1500);
+					const id = await request(engine, behaviour);
+					await untilState(database, id, [state]);
+					if (state === "running") {
+						await until("the program to run", async () => (processesOf(id).length > 0 ? true : null));
+					}
+					assert.ok((await engine.cancelJob(id)).ok);
+					world.setDelay(step, 0);
+					await untilState(database, id, ["cancelled"]);
+					assert.equal(await publications(id), 0);
+					await nothingIsLeft(bench, id, [1]);
+				});
+			});
+		}
+	}
+
+	for (const mode of ["once", "twice-and-backwards"] as const satisfies readonly DeliveryMode[]) {
+		test(`GitHub Actions: deliveries that come ${mode} end the wait for the next look, and no more`, async () => {
+			const bench = gitHubActions(place, gitHub, NEVER);
+			let server: Server | null = null;
+			try {
+				await withBot(bench, async (engine) => {
+					const app = express();
+					app.use(
+						gitHubWebhook({
+							secrets: [SECRET],
+							maxBodyBytes: 1024 * 1024,
+							store: (delivery) => engine.storeDelivery(delivery),
+							clock: systemClock,
+							log: silentLog,
+							onOutcome: () => undefined,
+						}),
+					);
+					const listening = createServer(app).listen(0, "127.0.0.1");
+					server = listening;
+					await new Promise((resolve) => listening.once("listening", resolve));
+					const address = listening.address();
+					const port = typeof address === "object" && address !== null ? address.port : 0;
+					const before = gitHub.webhooks.answers.length;
+					gitHub.webhooks.sendTo({ url: `http://127.0.0.1:${port}/webhooks/github`, secret: SECRET, mode });
+					const id = await request(engine, { steps: 2, delayMs: 100 });
+					await untilState(database, id, ["done"]);
+					await gitHub.webhooks.settle();
+					const answers = gitHub.webhooks.answers.slice(before);
+					assert.equal(answers.filter((status) => status === 202).length, 6);
+					assert.equal(answers.filter((status) => status === 200).length, mode === "once" ? 0 : 6);
+					assert.equal((await bench.engine.list({ job: id, fence: 1 })).length, 1);
+					assert.equal(await publications(id), 1);
+					await nothingIsLeft(bench, id, [1]);
+				});
+			} finally {
+				(server as Server | null)?.closeAllConnections();
+				(server as Server | null)?.close();
+			}
+		});
+	}
+});
