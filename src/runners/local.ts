@@ -230,7 +230,15 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		const threads = spec.limits.threads;
 		return {
 			command: options.python,
-			arguments: [...(options.programArguments ?? ["-m", "yaqa_runner"]), "run", files.spec, "--out", files.staging],
+			arguments: [
+				...(options.programArguments ?? ["-m", "yaqa_runner"]),
+				"run",
+				files.spec,
+				"--out",
+				files.staging,
+				// Several GPUs share the sketch out.
+				...(gpus !== null && gpus.length > 1 ? ["--processes", String(gpus.length)] : []),
+			],
 			workingDirectory: options.runnerDirectory,
 			environment: {
 				...options.environment,

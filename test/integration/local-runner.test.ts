@@ -279,6 +279,10 @@ test("runs share the GPUs out, one each, also after a restart; what ends frees i
 	for (const { handle } of [other, third]) await later.cancel(handle);
 	const both = await createLocalRunner(options({ gpus: { ...gpus, perRun: 2 } })).dispatch(hanging());
 	assert.equal((await started(both.handle)).CUDA_VISIBLE_DEVICES, "0,GPU-1a2b");
+	const argumentsOf = (handle: string): readonly string[] =>
+		JSON.parse(readFileSync(join(folder, "runs", handle, "run.json"), "utf8")).arguments;
+	assert.deepEqual(argumentsOf(both.handle).slice(-2), ["--processes", "2"]);
+	assert.ok(!argumentsOf(one.handle).includes("--processes"));
 	await later.cancel(both.handle);
 	for (const { handle } of [one, other, third, both]) await later.discard(handle);
 });

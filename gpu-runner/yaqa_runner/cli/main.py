@@ -51,6 +51,15 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a job spec; events on stdout, one JSON object a line")
     run.add_argument("spec", type=Path, help="job.json, protocol 1")
     run.add_argument("--out", type=Path, help="where finished folders go; the spec's staging folder when left out")
+    run.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N|auto",
+        help="take the sketch on so many processes, each with a GPU of its own; auto: one a GPU (1)",
+    )
+    # What --processes starts.
+    run.add_argument("--sketch-only", action="store_true", help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
 
     remote = commands.add_parser(
@@ -144,6 +153,15 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="log on stderr")
 
 
+def _processes(text: str) -> int | None:
+    """A number, or ``None`` for as many as there are GPUs."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("a number from 1 to 64, or auto")
+    return int(text)
+
+
 def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
     from yaqa_runner.cli.streams import claim_stdout, configure_logging
 
@@ -156,13 +174,22 @@ def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
         spec = read_job_spec(options.spec)
         reporter = Reporter(json_line_sink(events), spec.job, spec.fence)
         from yaqa_runner.pipeline.run_job import run_job
+        from yaqa_runner.pipeline.spread_sketch import processes_for, sketch_of_job, spread_sketch
 
-        run_job(spec, _output_folder(spec, options.out), reporter, flag)
+        output = _output_folder(spec, options.out)
+        if options.sketch_only:
+            # The run that started this one says how it ends.
+            leader = json_line_sink(events) if leads_its_group() else lambda event: None
+            sketch_of_job(spec, output, Reporter(leader, spec.job, spec.fence), flag)
+            return 0
+        spread_sketch(spec, options.spec, output, processes_for(spec, options.processes), reporter, flag)
+        run_job(spec, output, reporter, flag)
     except BaseException as error:
         if isinstance(error, (SystemExit, GeneratorExit)):
             raise
         failure = _as_logged_failure(error)
-        reporter.fail(failure)
+        if not options.sketch_only:
+            reporter.fail(failure)
         return failure.exit_code
     return 0
 

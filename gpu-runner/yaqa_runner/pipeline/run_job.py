@@ -261,7 +261,7 @@ def obtain_sketch(
     if (target / SKETCH_FILE).is_file():
         try:
             finished = open_sketch(target, key)
-            reporter.skip("sketch", "finished before the interruption")
+            reporter.skip("sketch", "it was finished before")
             return finished, False
         except SketchUnreadable as error:
             logger.info("the sketch at %s is not used: %s", target, error)

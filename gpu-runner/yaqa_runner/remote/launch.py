@@ -147,7 +147,12 @@ def launch(run: RemoteRun, program: list[str], interrupt: InterruptFlag) -> int:
             spec_path = work / SPEC_FILE
             spec_path.write_text(json.dumps(placed), encoding="utf-8")
             with _EventPusher(staging, relay, run.push_events):
-                code = _run_child([*program, "run", str(spec_path), "--out", str(output)], work, relay, interrupt)
+                code = _run_child(
+                    [*program, "run", str(spec_path), "--out", str(output), "--processes", "auto"],
+                    work,
+                    relay,
+                    interrupt,
+                )
             if relay.result is None:
                 raise RunnerFailure(
                     "internal", f"The run ended with exit code {code} and no result.", "See the run's log."
