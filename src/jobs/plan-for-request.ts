@@ -10,6 +10,24 @@ export type Planner = (request: {
 	readonly sketchReused: boolean;
 }) => Plan;
 
+/** Why there is no machine at all. */
+function noMachine({ runner }: Configuration): Refusal {
+	if (runner.kind === "hf-jobs") {
+		return {
+			code: "runner-unavailable",
+			message: `HF Jobs offers no hardware called ${runner.hfJobs.flavor}.`,
+			remedy:
+				"Whoever runs the bot sets runner.hfJobs.flavor to auto, or to one that `hf jobs hardware` lists, then retries the job.",
+		};
+	}
+	return {
+		code: "runner-unavailable",
+		message: "This bot's machine has no GPU that can be seen, and its runs are to have one (runner.device is cuda).",
+		remedy:
+			"Whoever runs the bot installs NVIDIA's driver until `nvidia-smi` lists a GPU, sets runner.device to auto, or chooses another runner; then retries the job.",
+	};
+}
+
 /** The planner with the configuration's texts, the machines there are and what finished jobs took. */
 export function createPlanner(
 	configuration: Configuration,
@@ -19,8 +37,8 @@ export function createPlanner(
 	const { calibration, evaluation, sketch, tuning } = configuration.quantization;
 	// Without files of one's own there is one text for choosing and one for reporting.
 	const texts = Math.max(1, evaluation.selection.length) + Math.max(1, evaluation.report.length);
-	return ({ facts, variants, sketchReused }) =>
-		planJob(
+	return ({ facts, variants, sketchReused }) => {
+		const plan = planJob(
 			{
 				facts,
 				variants,
@@ -34,6 +52,10 @@ export function createPlanner(
 			rates,
 			configuration.runner.timeoutSeconds / 60,
 		);
+		if (hardware.length > 0) return plan;
+		const refusal = noMachine(configuration);
+		return { ...plan, refusal, text: `${refusal.message} ${refusal.remedy}` };
+	};
 }
 
 /** Why a plan is not carried out, or `null`. */

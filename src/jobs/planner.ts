@@ -283,7 +283,7 @@ export function planJob(
 	const largest = estimates.toSorted((one, other) => other.availableBytes - one.availableBytes)[0];
 	const message =
 		largest === undefined
-			? "There is no machine to run it on: the runner offers none of the configured kind."
+			? "There is no machine to run it on."
 			: `${workload.facts.repo} needs about ${gigabytes(largest.neededBytes)} of memory; the largest ${largest.hardware.accelerator === null ? "machine" : "accelerator"}, of ${largest.hardware.title} of ${largest.hardware.runner}, has ${gigabytes(largest.availableBytes)}.`;
 	const remedy = "Whoever runs the bot can give it a larger machine, or another runner.";
 	return {

@@ -15,6 +15,7 @@ import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import { createGitHubActionsEngine, createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
 import { createHfJobsEngine, createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
+import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging.ts";
 import type { RemoteEngine } from "../../src/runners/remote-runner.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { gitHubWebhook } from "../../src/web/github-webhook.ts";
@@ -35,7 +36,7 @@ type Bench = {
 	vanishNext(): void;
 };
 
-function hfJobs(place: RemotePlace): Bench {
+function hfJobs(place: RemotePlace, staging: HubStaging = place.staging): Bench {
 	const options = {
 		hub: place.access(JOBS),
 		namespace: COMPUTE,
@@ -43,7 +44,7 @@ function hfJobs(place: RemotePlace): Bench {
 		flavor: "t4-small",
 		timeoutSeconds: 120,
 		secrets: { stagingToken: STAGER, readToken: READER },
-		staging: place.staging,
+		staging,
 		log: silentLog,
 		timing: { pollMilliseconds: 100, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
 	};
@@ -54,7 +55,12 @@ function hfJobs(place: RemotePlace): Bench {
 	};
 }
 
-function gitHubActions(place: RemotePlace, gitHub: FakeGitHub, pollMilliseconds: number): Bench {
+function gitHubActions(
+	place: RemotePlace,
+	gitHub: FakeGitHub,
+	pollMilliseconds: number,
+	queueMilliseconds = 60_000,
+): Bench {
 	const options = {
 		github: createGitHubAccess({
 			apiUrl: gitHub.url,
@@ -66,7 +72,7 @@ function gitHubActions(place: RemotePlace, gitHub: FakeGitHub, pollMilliseconds:
 		ref: "main",
 		staging: place.staging,
 		log: silentLog,
-		timing: { pollMilliseconds, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
+		timing: { pollMilliseconds, queueMilliseconds, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
 	};
 	return {
 		runner: createGitHubActionsRunner(options),
@@ -227,7 +233,7 @@ describe("a bot whose runs are elsewhere", () => {
 				const bench = benchOf();
 				await withBot(bench, async (engine) => {
 					const step = state === "ingesting" ? "stage" : "verify";
-					if (state !== "running") world.setDelay(step, 1500);
+					if (state !== "running") world.setDelay(step, 700);
 					const id = await request(engine, behaviour);
 					await untilState(database, id, [state]);
 					if (state === "running") {
@@ -241,6 +247,71 @@ describe("a bot whose runs are elsewhere", () => {
 				});
 			});
 		}
+	}
+
+	for (const [name, benchOf, says] of [
+		[
+			"an expired token of HF Jobs",
+			() => {
+				place.hub.faults.set({ routes: [{ method: "POST", path: `/api/jobs/${COMPUTE}$`, status: 401 }] });
+				return hfJobs(place);
+			},
+			/expired or was revoked\..*The operator makes a new one and sets YAQA_BOT_JOBS_TOKEN/,
+		],
+		[
+			"no credits",
+			() => {
+				place.hub.faults.set({ routes: [{ method: "POST", path: `/api/jobs/${COMPUTE}$`, status: 402 }] });
+				return hfJobs(place);
+			},
+			/no credits\..*Whoever pays for bot-compute adds credits/,
+		],
+		[
+			"an expired staging token",
+			() => hfJobs(place, createHubStaging({ hub: place.access("hf_expired"), namespace: STAGING })),
+			/answered 401.*The operator sets YAQA_BOT_STAGING_TOKEN/,
+		],
+		[
+			"a revoked App",
+			() => {
+				gitHub.arm("revoked");
+				return gitHubActions(place, gitHub, 100);
+			},
+			/was revoked, removed.*The operator installs the App/,
+		],
+		[
+			"a workflow file that is missing",
+			() => {
+				gitHub.arm("workflow-missing");
+				return gitHubActions(place, gitHub, 100);
+			},
+			/There is no workflow quantize\.yml.*The operator copies workflows\/quantize\.yml/,
+		],
+		[
+			"machines that are offline for longer than runs wait",
+			() => {
+				gitHub.arm("never-taken");
+				return gitHubActions(place, gitHub, 100, 300);
+			},
+			/No machine of GitHub Actions took the run.*Whoever keeps those machines starts one/,
+		],
+	] as const) {
+		test(`${name}: the job fails with a sentence that says who can mend it, and leaves nothing`, async () => {
+			const bench = benchOf();
+			await withBot(bench, async (engine) => {
+				const id = await request(engine, { steps: 1 });
+				const job = await untilState(database, id, ["failed", "done"]);
+				assert.equal(job.refusal?.code, "runner-unavailable", job.statusText);
+				assert.match(`${job.refusal?.message} ${job.refusal?.remedy}`, says);
+				gitHub.disarm();
+				place.hub.faults.clear();
+				await until("the clean-up", async () =>
+					(await place.stagingRepos()).some((repo) => repo.includes(id)) ? null : true,
+				);
+				assert.deepEqual(processesOf(id), []);
+				assert.equal(await publications(id), 0);
+			});
+		});
 	}
 
 	for (const mode of ["once", "twice-and-backwards"] as const satisfies readonly DeliveryMode[]) {

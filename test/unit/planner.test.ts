@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ConfigurationFile, type ConfigurationInput } from "../../src/config/schema.ts";
 import { holdOf, lineText, monthStart } from "../../src/jobs/admission.ts";
-import { refusalOfPlan } from "../../src/jobs/plan-for-request.ts";
+import { createPlanner, refusalOfPlan } from "../../src/jobs/plan-for-request.ts";
 import { type Hardware, type JobWorkload, memoryOf, planJob, usd, workOf } from "../../src/jobs/planner.ts";
 
 const GIB = 1024 ** 3;
@@ -144,4 +145,27 @@ test("a job in line is told how many are ahead", () => {
 	assert.match(lineText(1), /one job is ahead/);
 	assert.match(lineText(7), /7 jobs are ahead/);
 	assert.equal(usd(0), "nothing");
+});
+
+test("no machine at all, and hardware that is not on the list, name the setting and who sets it", () => {
+	const facts = {
+		...workload(1).facts,
+		sha: "a".repeat(40),
+		architecture: "LlamaForCausalLM",
+		license: null,
+		gated: false,
+		private: false,
+		tags: [],
+	};
+	const refusalFor = (runner: ConfigurationInput["runner"]) => {
+		const configuration = ConfigurationFile.parse({ runner });
+		const plan = createPlanner(configuration, [], [])({ facts, variants: 1, sketchReused: false });
+		return refusalOfPlan(plan, configuration.budget);
+	};
+	const noGpu = refusalFor({ device: "cuda" });
+	assert.match(noGpu?.message ?? "", /no GPU that can be seen/);
+	assert.match(noGpu?.remedy ?? "", /Whoever runs the bot .*runner\.device to auto/);
+	const noFlavor = refusalFor({ kind: "hf-jobs", hfJobs: { flavor: "abacus" } });
+	assert.match(noFlavor?.message ?? "", /no hardware called abacus/);
+	assert.match(noFlavor?.remedy ?? "", /Whoever runs the bot sets runner\.hfJobs\.flavor/);
 });

@@ -53,7 +53,10 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if wanted == "cuda":
-        raise UnsupportedModel("CUDA is asked for and not there.", "Use limits.device cpu, or a machine with a GPU.")
+        raise UnsupportedModel(
+            "CUDA is asked for, and this machine has no GPU that PyTorch can use.",
+            "Run it on a machine with one, or on the processor: --device, or runner.device of the bot.",
+        )
     return torch.device("cpu")
 
 

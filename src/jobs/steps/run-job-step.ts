@@ -84,7 +84,14 @@ async function stopJob(context: JobsContext, job: JobRecord, stopAs: StopAs): Pr
 }
 
 async function failJob(context: JobsContext, job: JobRecord, refusal: Refusal): Promise<JobRecord> {
-	await stopRun(context, job);
+	try {
+		await stopRun(context, job);
+	} catch (error) {
+		// An expired token lets nobody look for the run; the job must not wait for a new one to say so. The clean-up ends
+		// the run when it can.
+		if (!(error instanceof PermanentError)) throw error;
+		context.log.warn("The run of a failed job cannot be ended yet", { job: job.id, error });
+	}
 	if (job.state === "announcing") return await advance(context, job, "announced", { statusText: refusal.message });
 	return await context.database.transaction(async (tx) => {
 		const moved = await advanceIn(tx, context, job, "fail", { statusText: refusal.message, set: { refusal } });
