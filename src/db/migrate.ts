@@ -5,6 +5,7 @@ import { admission } from "./migrations/0003-admission.ts";
 import { runHints } from "./migrations/0004-run-hints.ts";
 import { storedSketches } from "./migrations/0005-stored-sketches.ts";
 import { jobFlavours } from "./migrations/0006-job-flavours.ts";
+import { carriedVariants } from "./migrations/0007-carried-variants.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -13,7 +14,15 @@ export type Migration = {
 	readonly statements: readonly string[];
 };
 
-export const MIGRATIONS: readonly Migration[] = [firstTables, leases, admission, runHints, storedSketches, jobFlavours];
+export const MIGRATIONS: readonly Migration[] = [
+	firstTables,
+	leases,
+	admission,
+	runHints,
+	storedSketches,
+	jobFlavours,
+	carriedVariants,
+];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
 const MIGRATION_LOCK = 7_919_040_521;

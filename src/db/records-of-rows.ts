@@ -53,6 +53,7 @@ export function variantOfRow(row: Selectable<VariantsTable>): VariantRecord {
 		manifest: row.manifest as Manifest | null,
 		targetSha: row.target_sha,
 		refusal: row.refusal as Refusal | null,
+		carriedFrom: row.carried_from,
 		createdAt: row.created_at,
 		publishedAt: row.published_at,
 	};

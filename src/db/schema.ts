@@ -100,6 +100,8 @@ export type VariantsTable = {
 	refusal: Json;
 	/** Whether the target repo's head holds this variant: `false` once a newer commit's took its place. */
 	current: Generated<boolean>;
+	/** The variant of an earlier commit whose files this one takes over. */
+	carried_from: Generated<string | null>;
 	container: string;
 	bits: number;
 	kl_mean: number | null;

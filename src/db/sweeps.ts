@@ -34,6 +34,19 @@ export async function getKnownHead(handle: Handle, repo: string): Promise<string
 	return row?.sha ?? null;
 }
 
+/** With the moment from which it was the newest commit. */
+export async function getNewestCommit(
+	handle: Handle,
+	repo: string,
+): Promise<{ readonly sha: string; readonly since: Date } | null> {
+	const row = await handle
+		.selectFrom("known_heads")
+		.select(["sha", "seen_at"])
+		.where("repo", "=", repo)
+		.executeTakeFirst();
+	return row === undefined ? null : { sha: row.sha, since: row.seen_at };
+}
+
 export async function setKnownHead(handle: Handle, repo: string, sha: string, now: Date): Promise<void> {
 	await handle
 		.insertInto("known_heads")

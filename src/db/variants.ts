@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Refusal } from "../errors.ts";
+import type { SourceContent } from "../jobs/ports.ts";
 import type { VariantRecord, VariantState } from "../jobs/records.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Container, Recipe } from "../protocol/recipe.ts";
@@ -11,6 +12,10 @@ import { storableJson, storableJsonOrNull } from "./storable.ts";
 
 /** A manifest's per-layer evidence is hundreds of entries that no list shows. */
 const withoutLayers = sql<unknown>`case when manifest is null then null else jsonb_set(manifest, '{layers}', '[]') end`;
+
+/** Whether the source's main branch has gone on since: a newer commit was seen after the variant was asked for. */
+const isOlder = sql<boolean>`exists (select 1 from known_heads where known_heads.repo = variants.source_repo
+	and known_heads.sha <> variants.source_sha and known_heads.seen_at > variants.created_at)`;
 
 const COLUMNS = [
 	"id",
@@ -24,6 +29,7 @@ const COLUMNS = [
 	"target_sha",
 	"refusal",
 	"current",
+	"carried_from",
 	"container",
 	"bits",
 	"kl_mean",
@@ -41,6 +47,7 @@ export async function insertVariant(
 		readonly recipe: Recipe;
 		readonly jobId: string;
 		readonly targetRepo: string;
+		readonly carriedFrom?: string | null;
 		readonly now: Date;
 	},
 ): Promise<VariantRecord> {
@@ -58,6 +65,7 @@ export async function insertVariant(
 			manifest: null,
 			target_sha: null,
 			refusal: null,
+			carried_from: variant.carriedFrom ?? null,
 			container: variant.recipe.name.container,
 			bits: variant.recipe.name.bits,
 			kl_mean: null,
@@ -82,6 +90,7 @@ export async function reassignVariant(
 			target_repo: request.targetRepo,
 			state: "wanted",
 			refusal: null,
+			carried_from: null,
 			manifest: null,
 			kl_mean: null,
 			bytes: null,
@@ -117,6 +126,57 @@ export async function setVariantState(
 		.where("id", "=", request.id)
 		.where("state", "!=", "published")
 		.execute();
+}
+
+/** Has the variants of a job that are not published made by a run after all. */
+export async function dropCarrying(handle: Handle, jobId: string): Promise<void> {
+	await handle
+		.updateTable("variants")
+		.set({ carried_from: null })
+		.where("job_id", "=", jobId)
+		.where("state", "!=", "published")
+		.execute();
+}
+
+/**
+ * Variants of other commits of a repo with the same weights, whose files a new commit's may take over: those that stand
+ * in their repo's head, then those that a job still works on. `companions`: whether tokenizer and template are the same
+ * as well.
+ */
+export async function listCarriable(
+	tx: Handle,
+	source: { readonly repo: string; readonly sha: string; readonly content: SourceContent },
+): Promise<readonly { readonly variant: VariantRecord; readonly isLive: boolean; readonly companions: boolean }[]> {
+	const rows = await tx
+		.selectFrom("variants")
+		.innerJoin("jobs", "jobs.id", "variants.job_id")
+		.select(COLUMNS.map((column) => `variants.${column}` as const))
+		.select(sql<unknown>`null`.as("manifest"))
+		.select("jobs.state as job_state")
+		.select(sql<string | null>`jobs.facts->'content'->>'companions'`.as("companions"))
+		.where("variants.source_repo", "=", source.repo)
+		.where("variants.source_sha", "!=", source.sha)
+		.where(sql<boolean>`jobs.facts->'content'->>'weights' = ${source.content.weights}`)
+		.where(({ eb, and, or }) =>
+			or([
+				and([eb("variants.state", "=", "published"), eb("variants.current", "=", true)]),
+				and([
+					eb("variants.state", "in", ["wanted", "staged", "verified"]),
+					eb("variants.carried_from", "is", null),
+					eb("jobs.state", "not in", ["done", "failed", "cancelled", "superseded"]),
+					eb("jobs.stop_as", "is", null),
+				]),
+			]),
+		)
+		.orderBy("variants.created_at", "desc")
+		.execute();
+	return rows
+		.map((row) => ({
+			variant: variantOfRow(row),
+			isLive: row.state !== "published",
+			companions: row.companions === source.content.companions,
+		}))
+		.toSorted((one, other) => Number(one.isLive) - Number(other.isLive));
 }
 
 /** Marks every unpublished variant of a job failed. */
@@ -270,6 +330,7 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 		.selectFrom("variants")
 		.select(COLUMNS)
 		.select(withoutLayers.as("manifest"))
+		.select(isOlder.as("is_older"))
 		.where("current", "=", true);
 	const search = options.search?.trim();
 	if (search !== undefined && search !== "") {
@@ -296,7 +357,8 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 			break;
 	}
 	const rows = await query.limit(limit + 1).execute();
-	return pageOf(rows, limit, variantOfRow, (row) => {
+	const shown = (row: (typeof rows)[number]): VariantRecord => ({ ...variantOfRow(row), isOlder: row.is_older });
+	return pageOf(rows, limit, shown, (row) => {
 		switch (sort) {
 			case "newest":
 				return [(row.published_at ?? row.created_at).toISOString(), row.id];

@@ -12,6 +12,14 @@ import type { JobRecord, RequestRecord, VariantRecord } from "./records.ts";
  * `PermanentError` for one that none does. Any other exception counts as a bug and is retried a few times.
  */
 
+/** What a commit's files say, in two parts: commits with equal keys have equal files of that kind. */
+export type SourceContent = {
+	/** Weights, their index and `config.json`. */
+	readonly weights: string;
+	/** Tokenizer, chat template and generation settings. */
+	readonly companions: string;
+};
+
 /** What is known of a source without downloading its weights. */
 export type SourceFacts = {
 	readonly repo: string;
@@ -26,6 +34,7 @@ export type SourceFacts = {
 	readonly gated: boolean;
 	readonly private: boolean;
 	readonly tags: readonly string[];
+	readonly content?: SourceContent | null;
 };
 
 export type Inspection =
@@ -105,7 +114,40 @@ export type Publisher = (request: {
 	readonly variants: readonly VariantFiles[];
 	/** Every other published variant of the same source repo (any commit), for the card: table, plot, links. */
 	readonly siblings: readonly VariantRecord[];
+	/** The newest commit of the source, by which older variants are marked; `null`: not known. */
+	readonly newestSha: string | null;
 }) => Promise<Publication>;
+
+/** What is left of a model when only tokenizer, template, settings or card changed: its variants with the new ones. */
+export type Republication =
+	| {
+			readonly ok: true;
+			readonly targetSha: string;
+			/** By variant: what stands beside the files now. */
+			readonly manifests: ReadonlyMap<string, Manifest>;
+	  }
+	| { readonly ok: false; readonly refusal: Refusal };
+
+/**
+ * Brings published variants with unchanged weights to a newer commit of their source, in one commit: new tokenizer,
+ * template and settings where they lie beside the weights, a manifest and a card that name the commit. `origin`: the
+ * variant of the earlier commit. What was done before is found by the manifests in the repo's head.
+ */
+export type Republisher = (request: {
+	readonly job: JobRecord;
+	readonly targetRepo: string;
+	readonly variants: readonly { readonly variant: VariantRecord; readonly origin: VariantRecord }[];
+	readonly siblings: readonly VariantRecord[];
+}) => Promise<Republication>;
+
+/** Writes the card of a repo anew where its variants are no longer of the newest commit. */
+export type CardRefresher = (request: {
+	readonly targetRepo: string;
+	readonly sourceRepo: string;
+	/** The commit that the source's main branch points at. */
+	readonly newestSha: string;
+	readonly siblings: readonly VariantRecord[];
+}) => Promise<void>;
 
 /** Everything that the status discussion of a source repo shows. */
 export type SourceStatus = {
@@ -200,6 +242,8 @@ export type Ports = {
 	readonly removeStaging: StagingRemover;
 	readonly verify: Verifier;
 	readonly publish: Publisher;
+	readonly republish: Republisher;
+	readonly refreshCard: CardRefresher;
 	readonly announce: Announcer;
 	readonly reply: Replier;
 	readonly handleComment: CommentHandler;

@@ -81,6 +81,10 @@ export type VariantRecord = {
 	/** The commit of the target repo that published it. */
 	readonly targetSha: string | null;
 	readonly refusal: Refusal | null;
+	/** The variant of an earlier commit with the same weights whose files it takes over; absent: it is made by a run. */
+	readonly carriedFrom?: string | null;
+	/** Whether the source has a newer commit; absent: not looked up. */
+	readonly isOlder?: boolean;
 	readonly createdAt: Date;
 	readonly publishedAt: Date | null;
 };

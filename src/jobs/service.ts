@@ -15,7 +15,9 @@ import { findSketch } from "../db/sketches.ts";
 import { getStatusDiscussion, setSourceRefusal } from "../db/status-discussions.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import {
+	dropCarrying,
 	insertVariant,
+	listCarriable,
 	listVariantsOfJob,
 	listVariantsOfSourceCommit,
 	reassignVariant,
@@ -178,6 +180,48 @@ function joinable(jobs: readonly JobRecord[]): JobRecord | null {
 	return jobs.find((job) => (job.state === "planned" || job.state === "waiting") && !job.cancelRequested) ?? null;
 }
 
+type Carriable = Awaited<ReturnType<typeof listCarriable>>[number];
+
+/**
+ * Which of these recipes need no run, because the weights are those of another commit whose variants are published or
+ * under way. A GGUF file carries tokenizer and template inside, so that it is made anew when these changed. Work that is
+ * still under way is waited for only when nothing else of this commit needs a run: else that run makes all of it.
+ */
+async function carriable(
+	tx: Handle,
+	facts: SourceFacts,
+	missing: readonly { readonly recipe: Recipe; readonly earlier: VariantRecord | null }[],
+): Promise<ReadonlyMap<string, Carriable>> {
+	const { content } = facts;
+	if (content === undefined || content === null || missing.length === 0) return new Map();
+	const candidates = await listCarriable(tx, { repo: facts.repo, sha: facts.sha, content });
+	const found = new Map<string, Carriable>();
+	for (const { recipe, earlier } of missing) {
+		if (earlier !== null) continue;
+		const origin = candidates.find(
+			({ variant, companions }) =>
+				variant.recipeHash === recipeHash(recipe) && (companions || recipe.name.container !== "gguf"),
+		);
+		if (origin !== undefined) found.set(recipeHash(recipe), origin);
+	}
+	if (found.size === missing.length) return found;
+	return new Map([...found].filter(([, origin]) => !origin.isLive));
+}
+
+/** A job that publishes and computes nothing. */
+function insertCarrier(context: JobsContext, tx: Handle, facts: SourceFacts): Promise<JobRecord> {
+	return insertJob(tx, {
+		id: context.newId(),
+		sourceRepo: facts.repo,
+		sourceSha: facts.sha,
+		state: "planned",
+		statusText: "The weights are those of an earlier commit: nothing has to be computed.",
+		refusal: null,
+		facts,
+		now: context.clock.now(),
+	});
+}
+
 type Planned = {
 	readonly outcome: RequestOutcome;
 	readonly wakeJobs: readonly JobRecord[];
@@ -210,10 +254,31 @@ async function plan(
 		else missing.push({ recipe, earlier: variant });
 	}
 
+	const carried = automatic ? await carriable(tx, facts, missing) : new Map<string, Carriable>();
+	const toRun = missing.filter(({ recipe }) => !carried.has(recipeHash(recipe)));
+	// What still runs for these weights is waited for, not ended.
+	const kept = new Set([...carried.values()].map(({ variant }) => variant.jobId));
+	const carrier = carried.size === 0 ? null : await insertCarrier(context, tx, facts);
 	let job: JobRecord | null = null;
 	let created = false;
 	const planned: VariantRecord[] = [];
-	if (missing.length > 0) {
+	for (const { recipe } of missing) {
+		const origin = carried.get(recipeHash(recipe));
+		if (origin === undefined || carrier === null) continue;
+		planned.push(
+			await insertVariant(tx, {
+				id: newId(),
+				sourceRepo: source.repo,
+				sourceSha: source.sha,
+				recipe,
+				jobId: carrier.id,
+				targetRepo: ports.nameTarget({ sourceRepo: source.repo, recipe }),
+				carriedFrom: origin.variant.id,
+				now,
+			}),
+		);
+	}
+	if (toRun.length > 0) {
 		job = joinable(jobs);
 		if (job === null) {
 			created = true;
@@ -229,7 +294,7 @@ async function plan(
 				now,
 			});
 		}
-		for (const { recipe, earlier } of missing) {
+		for (const { recipe, earlier } of toRun) {
 			const targetRepo = ports.nameTarget({ sourceRepo: source.repo, recipe });
 			planned.push(
 				earlier === null
@@ -258,6 +323,10 @@ async function plan(
 			});
 			job = { ...job, planText: text };
 		}
+	} else if (carrier !== null) {
+		job = carrier;
+		created = true;
+		await setSourceRefusal(tx, { sourceRepo: source.repo, refused: null, now });
 	} else {
 		const unfinished = settled.find((variant) => variant.state !== "published");
 		job = unfinished === undefined ? null : (jobById.get(unfinished.jobId) ?? null);
@@ -278,8 +347,10 @@ async function plan(
 	});
 
 	const wakeJobs: JobRecord[] = created && job !== null ? [job] : [];
+	if (carrier !== null && carrier !== job) wakeJobs.push(carrier);
 	if (automatic && configuration.watch.supersede) {
 		for (const older of await listSupersedable(tx, source)) {
+			if (kept.has(older.job.id)) continue;
 			const stopped = await requestStop(tx, { id: older.job.id, stopAs: "superseded", now });
 			if (stopped) wakeJobs.push(older.job);
 		}
@@ -443,6 +514,8 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 			}
 		} else {
 			await resetVariantsOfJob(tx, id);
+			// What was to be taken over could not be.
+			await dropCarrying(tx, id);
 		}
 		const wanted = (await listVariantsOfJob(tx, id)).filter((variant) => variant.state === "wanted");
 		if (wanted.length === 0) return null;

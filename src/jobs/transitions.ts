@@ -17,6 +17,8 @@ export type JobEvent =
 	| "verified"
 	/** Every verified variant is public. */
 	| "published"
+	/** Nothing has to be computed: the weights are those of a commit whose variants are published. */
+	| "carry"
 	/** Discussion and replies say so. */
 	| "announced"
 	/** The run vanished; another attempt may succeed. */
@@ -35,6 +37,7 @@ const EVENTS: readonly JobEvent[] = [
 	"finished",
 	"staged",
 	"verified",
+	"carry",
 	"published",
 	"announced",
 	"lost",
@@ -53,8 +56,8 @@ const ENDINGS = { fail: "failed", cancel: "cancelled", supersede: "superseded" }
  * superseded, and a cancel is honoured only as long as nothing is.
  */
 export const TRANSITIONS: Readonly<Record<JobState, Moves>> = {
-	planned: { dispatch: "dispatching", wait: "waiting", ...ENDINGS },
-	waiting: { dispatch: "dispatching", ...ENDINGS },
+	planned: { dispatch: "dispatching", wait: "waiting", carry: "publishing", ...ENDINGS },
+	waiting: { dispatch: "dispatching", carry: "publishing", ...ENDINGS },
 	dispatching: { started: "running", lost: "planned", ...ENDINGS },
 	running: { finished: "ingesting", lost: "planned", ...ENDINGS },
 	ingesting: { staged: "verifying", lost: "planned", ...ENDINGS },

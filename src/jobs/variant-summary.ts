@@ -22,6 +22,8 @@ export type VariantSummary = {
 	readonly perplexityRatio: number | null;
 	readonly quantizer: Quantizer | null;
 	readonly publishedAt: string | null;
+	/** Whether the source has a newer commit; `null`: not looked up. */
+	readonly ofOlderCommit: boolean | null;
 };
 
 export function summarizeVariant(variant: VariantRecord, hubUrl: string): VariantSummary {
@@ -53,5 +55,6 @@ export function summarizeVariant(variant: VariantRecord, hubUrl: string): Varian
 		perplexityRatio: published?.report.perplexity.ratio ?? null,
 		quantizer: manifest?.quantizer ?? null,
 		publishedAt: variant.publishedAt?.toISOString() ?? null,
+		ofOlderCommit: variant.isOlder ?? null,
 	};
 }

@@ -63,7 +63,13 @@ export const Manifest = z.object({
 	variant: z.string(),
 	recipe: z.string(),
 	createdAt: z.iso.datetime(),
-	source: z.object({ repo: repoName, revision: commitSha, license: z.string().nullable() }),
+	source: z.object({
+		repo: repoName,
+		revision: commitSha,
+		license: z.string().nullable(),
+		/** The earlier commit whose run made and measured these weights; since then they are the same. */
+		measuredRevision: commitSha.optional(),
+	}),
 	files: z.array(z.object({ path: publishedPath, size: z.int().min(0), sha256: sha256Hex })).min(1),
 	generator: z.object({ name: z.literal("yaqa-runner"), version: z.string() }),
 	versions: z.record(z.string(), z.string()),

@@ -25,6 +25,8 @@ export type CardRequest = {
 	readonly elsewhere: readonly { readonly repo: string; readonly manifest: Manifest }[];
 	/** The size–KL plot, a path in the repo. */
 	readonly plotPath: string;
+	/** The newest commit of the source: variants of other ones are marked. `null`: not known. */
+	readonly newestSha: string | null;
 };
 
 const CONTAINER_NAMES: Readonly<Record<Container, string>> = {
@@ -68,14 +70,15 @@ export function frontMatter(request: Pick<CardRequest, "source" | "manifests">):
 }
 
 function body(request: CardRequest): string {
-	const { repo, hubUrl, source, manifests, elsewhere, plotPath } = request;
+	const { repo, hubUrl, source, manifests, elsewhere, plotPath, newestSha } = request;
 	const container = recipeNameOf(manifests[0]).container;
 	const name = markdownText(source.repo.split("/")[1] ?? source.repo);
 	const link = `[${markdownText(source.repo)}](${hubUrl}/${source.repo})`;
 	const sections = [
 		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA`,
 		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
-		summaryTable(manifests),
+		...olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`),
+		summaryTable(manifests, newestSha),
 		`![File size against KL to the original, for each quantizer](${plotPath})`,
 		...manifests.map((manifest) => fidelity(manifest)),
 		"## How to load it",
@@ -99,10 +102,28 @@ function isTuned(manifest: Manifest): boolean {
 	return manifest.evaluation.measured.some((measured) => measured.quantizer === "two-sided-tuned");
 }
 
-function summaryTable(manifests: readonly Manifest[]): string {
+function isOlder(manifest: Manifest, newestSha: string | null): boolean {
+	return newestSha !== null && manifest.source.revision !== newestSha;
+}
+
+/** Said at the top, where somebody looks who is about to download. */
+function olderNote(manifests: readonly Manifest[], newestSha: string | null, sourceUrl: string): readonly string[] {
+	const older = manifests.filter((manifest) => isOlder(manifest, newestSha));
+	if (newestSha === null || older.length === 0) return [];
+	const which =
+		older.length === manifests.length
+			? "These files are"
+			: `${older.map(({ recipe }) => markdownCode(recipe)).join(", ")} ${older.length === 1 ? "is" : "are"}`;
+	return [
+		`> ${which} **of an older commit**: the model has changed since, to [\`${newestSha.slice(0, 8)}\`](${sourceUrl}/tree/${newestSha}).`,
+	];
+}
+
+function summaryTable(manifests: readonly Manifest[], newestSha: string | null): string {
 	const rows = manifests.map((manifest) => {
 		const best = published(manifest);
-		return `| ${markdownCode(manifest.recipe)} | ${formatBytes(best.bytes)} | ${formatEstimate(best.report.klNats)} | ${formatPercent(best.report.topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} |`;
+		const older = isOlder(manifest, newestSha) ? ", of an older commit" : "";
+		return `| ${markdownCode(manifest.recipe)}${older} | ${formatBytes(best.bytes)} | ${formatEstimate(best.report.klNats)} | ${formatPercent(best.report.topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} |`;
 	});
 	return [
 		"| variant | size | KL to the original, nats a token | same top token | perplexity ratio | rounding |",
@@ -230,6 +251,11 @@ function provenance(manifest: Manifest, hubUrl: string): string {
 		`<summary>Provenance of ${htmlText(manifest.recipe)}</summary>`,
 		"",
 		`- source: [${markdownText(source.repo)}](${hubUrl}/${source.repo}/tree/${source.revision}) at \`${source.revision}\``,
+		...(source.measuredRevision === undefined
+			? []
+			: [
+					`- the weights are those of commit [\`${source.measuredRevision.slice(0, 8)}\`](${hubUrl}/${source.repo}/tree/${source.measuredRevision}), unchanged since: they were quantized and measured there, with the tokenizer it had`,
+				]),
 		`- recipe: ${markdownCode(manifest.recipe)}; full record with the hash of every file: [${manifestPath(manifest.recipe)}](${manifestPath(manifest.recipe)})`,
 		`- calibration: ${markdownText(calibration.kind)}, ${calibration.sequences} sequences of ${calibration.length} tokens, sha256 \`${calibration.sha256}\``,
 		`- sketch ${sketch.kind.toUpperCase()}, ${sketch.iterations} ${sketch.iterations === 1 ? "iteration" : "iterations"}${sketch.reused ? ", reused from an earlier job" : ""}, key ${markdownCode(sketch.key)}`,

@@ -3,6 +3,8 @@ import type { Recipe } from "../protocol/recipe.ts";
 import { announce } from "./announce.ts";
 import { targetRepo } from "./names.ts";
 import { publish } from "./publish.ts";
+import { refreshCard } from "./refresh-card.ts";
+import { republish } from "./republish.ts";
 import { fetchStaged, removeStaging, stage } from "./stage.ts";
 import type { SourceStatusView } from "./status-text.ts";
 
@@ -32,6 +34,27 @@ export function createPublishPorts(settings: PublishSettings) {
 		removeStaging: (request: Omit<Parameters<typeof removeStaging>[0], "hub" | "namespace">) =>
 			removeStaging({ ...request, hub, namespace }),
 		publish: (request: Omit<Parameters<typeof publish>[0], "hub" | "reader">) => publish({ ...request, hub, reader }),
+		republish: (request: {
+			readonly job: { readonly sourceRepo: string; readonly sourceSha: string };
+			readonly targetRepo: string;
+			readonly variants: readonly {
+				readonly variant: { readonly id: string; readonly recipe: string };
+				readonly origin: { readonly sourceSha: string };
+			}[];
+			readonly siblings: Parameters<typeof republish>[0]["siblings"];
+		}) =>
+			republish({
+				...request,
+				hub,
+				reader,
+				variants: request.variants.map(({ variant, origin }) => ({
+					id: variant.id,
+					recipe: variant.recipe,
+					fromSha: origin.sourceSha,
+				})),
+			}),
+		refreshCard: (request: Omit<Parameters<typeof refreshCard>[0], "hub" | "reader">) =>
+			refreshCard({ ...request, hub, reader }),
 		announce: (status: SourceStatusView & { readonly discussion: number | null }) =>
 			announce({ hub: discussions, publicUrl, mention, status }),
 	};

@@ -9,7 +9,7 @@ import { listRepoFiles, type RepoFile } from "../hub/list-repo-files.ts";
 import { updateRepoSettings } from "../hub/update-repo-settings.ts";
 import { validateYaml } from "../hub/validate-yaml.ts";
 import type { Manifest } from "../protocol/manifest.ts";
-import { published, renderCard } from "./card.ts";
+import { type CardRequest, published, renderCard } from "./card.ts";
 import { commitFiles, type FileContent } from "./commit-files.ts";
 import { createPrivateRepo, repoState } from "./create-private-repo.ts";
 import { type PlotPoint, plotPng } from "./plot.ts";
@@ -18,7 +18,7 @@ import { isShareable, mergeConfigs, ownVersionPath } from "./shared-files.ts";
 import { readSourceCard, type SourceCard } from "./source-card.ts";
 
 export const PLOT_PATH = "kl-by-size.png";
-const CARD_PATH = "README.md";
+export const CARD_PATH = "README.md";
 const LICENCE_FILE = /^(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?$/;
 const MAXIMUM_LICENCE_BYTES = 2 ** 20;
 /** What the Hub itself puts into a new repo. */
@@ -30,6 +30,8 @@ export type PublishableVariant = {
 	readonly manifest: Manifest;
 	/** The verified folder: the manifest's files and `manifest.json`. */
 	readonly directory: string;
+	/** Files that the target's head holds already and `directory` lacks. */
+	readonly inPlace?: ReadonlySet<string>;
 };
 
 export type PublishOutcome =
@@ -52,8 +54,10 @@ export async function publish(request: {
 	readonly variants: readonly PublishableVariant[];
 	/** Other published variants of the same source, for the card. */
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
+	/** The newest commit of the source, by which older variants are marked; `null`: not known. */
+	readonly newestSha?: string | null;
 }): Promise<PublishOutcome> {
-	const { hub, reader, targetRepo: repo, job, variants, siblings } = request;
+	const { hub, reader, targetRepo: repo, job, variants, siblings, newestSha = null } = request;
 	const source = await readSourceCard({ ...reader, repo: job.sourceRepo });
 	if (source === null) {
 		return refused(
@@ -87,6 +91,7 @@ export async function publish(request: {
 			head,
 			headSha: state.sha,
 			wanted,
+			newestSha,
 		});
 		if (!content.ok) return content;
 		sha = await commitFiles({
@@ -145,6 +150,7 @@ async function contentOf(request: {
 	readonly headSha: string;
 	/** Manifests as text, by their path in the target repo. */
 	readonly wanted: ReadonlyMap<string, string>;
+	readonly newestSha: string | null;
 }): Promise<
 	| { readonly ok: true; readonly files: FileContent[]; readonly deleted: string[] }
 	| { readonly ok: false; readonly refusal: Refusal }
@@ -153,8 +159,9 @@ async function contentOf(request: {
 	const keptEntries = head.manifests.filter(({ path }) => !wanted.has(path));
 	const kept = keptEntries.map(({ manifest }) => manifest);
 	const files = new Map<string, FileContent>();
-	for (const { manifest, directory } of variants) {
+	for (const { manifest, directory, inPlace } of variants) {
 		for (const file of manifest.files) {
+			if (inPlace?.has(file.path) === true) continue;
 			files.set(file.path, { path: file.path, from: "disk", source: join(directory, file.path) });
 		}
 	}
@@ -165,9 +172,7 @@ async function contentOf(request: {
 		if (!files.has(licence.path)) files.set(licence.path, licence);
 	}
 	const manifests = [...kept, ...variants.map(({ manifest }) => manifest)];
-	const elsewhere = siblings.flatMap(({ targetRepo, manifest }) =>
-		manifest === null || targetRepo === repo ? [] : [{ repo: targetRepo, manifest }],
-	);
+	const elsewhere = elsewhereOf(repo, siblings);
 	const title = `${source.repo}: size and fidelity of its quantized files`;
 	files.set(PLOT_PATH, {
 		path: PLOT_PATH,
@@ -176,16 +181,7 @@ async function contentOf(request: {
 			plotPng({ title, points: plotPoints([...manifests, ...elsewhere.map((other) => other.manifest)]) }),
 		),
 	});
-	const card = await acceptableCard(hub, (inherited) =>
-		renderCard({
-			repo,
-			hubUrl: hub.hubUrl,
-			source: inherited ? source : { ...source, licenseLink: null, languages: [], pipelineTag: null },
-			manifests,
-			elsewhere,
-			plotPath: PLOT_PATH,
-		}),
-	);
+	const card = await cardOf({ hub, repo, source, manifests, elsewhere, newestSha: request.newestSha });
 	files.set(CARD_PATH, { path: CARD_PATH, from: "memory", content: card });
 	for (const [path, text] of wanted) files.set(path, { path, from: "memory", content: text });
 
@@ -196,6 +192,28 @@ async function contentOf(request: {
 		.flatMap((entry) => entry.files.map(({ listed }) => listed.path))
 		.filter((path) => !needed.has(path) && !files.has(path));
 	return { ok: true, files: [...files.values()], deleted: [...new Set(deleted)] };
+}
+
+export function elsewhereOf(
+	repo: string,
+	siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[],
+): readonly { readonly repo: string; readonly manifest: Manifest }[] {
+	return siblings.flatMap(({ targetRepo, manifest }) =>
+		manifest === null || targetRepo === repo ? [] : [{ repo: targetRepo, manifest }],
+	);
+}
+
+/** The card as the Hub takes it. */
+export function cardOf(request: { readonly hub: Access } & Omit<CardRequest, "hubUrl" | "plotPath">): Promise<string> {
+	const { hub, source, ...rest } = request;
+	return acceptableCard(hub, (inherited) =>
+		renderCard({
+			...rest,
+			hubUrl: hub.hubUrl,
+			source: inherited ? source : { ...source, licenseLink: null, languages: [], pipelineTag: null },
+			plotPath: PLOT_PATH,
+		}),
+	);
 }
 
 /** What must be written because variants of this repo have different versions of one path. */
@@ -307,7 +325,7 @@ async function licenceFiles(reader: HubAccess, repo: string, revision: string): 
 	return copies;
 }
 
-async function download(
+export async function download(
 	hub: HubAccess,
 	repo: string,
 	revision: string,

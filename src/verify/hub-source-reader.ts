@@ -1,10 +1,12 @@
 import { RetryableError } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
-import { listRepoFiles } from "../hub/list-repo-files.ts";
+import { listRepoFiles, type RepoFile } from "../hub/list-repo-files.ts";
 import { SourceAccessError, type SourceReader } from "./source-reader.ts";
 
 /** A Hub repo at one commit, read by ranges: the weights stay where they are. */
-export async function hubSourceReader(params: HubAccess & { repo: string; sha: string }): Promise<SourceReader> {
+export async function hubSourceReader(
+	params: HubAccess & { repo: string; sha: string },
+): Promise<SourceReader & { readonly files: readonly RepoFile[] }> {
 	const { repo, sha, hubUrl, accessToken } = params;
 	const send = params.fetch ?? fetch;
 	const files = await listRepoFiles({ ...params, revision: sha });

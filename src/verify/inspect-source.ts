@@ -3,9 +3,11 @@ import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
+import type { SourceContent } from "../jobs/ports.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
 import { inspectFiles, type LinearShape, type SourceLimits } from "./inspect-files.ts";
 import { quoted, refusal } from "./refusals.ts";
+import { sourceContent } from "./source-content.ts";
 import { SourceAccessError, type SourceFile } from "./source-reader.ts";
 
 /** What is known of a source without downloading its weights. */
@@ -23,6 +25,7 @@ export type InspectedSource = {
 	readonly tags: readonly string[];
 	/** What a runner needs of the repo. */
 	readonly files: readonly SourceFile[];
+	readonly content: SourceContent | null;
 };
 
 export type SourceInspection =
@@ -121,6 +124,7 @@ export async function inspectSource(
 				private: info.private,
 				tags: info.tags ?? [],
 				files: files.inspected.files,
+				content: sourceContent(reader.files, new Set(files.inspected.files.map((file) => file.path))),
 			},
 		};
 	} catch (error) {

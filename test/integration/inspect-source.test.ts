@@ -72,7 +72,7 @@ test("a sound source is described without downloading its weights", async () => 
 	requests.length = 0;
 	const result = await inspect("owner/sound");
 	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
-	const { files: _, linears, ...facts } = result.facts;
+	const { files: _, content: __, linears, ...facts } = result.facts;
 	assert.deepEqual(linears.map(({ rows, columns, count }) => `${count} × ${rows} × ${columns}`).toSorted(), [
 		"1 × 128 × 256",
 		"2 × 128 × 128",
@@ -95,6 +95,33 @@ test("a sound source is described without downloading its weights", async () => 
 		},
 	);
 	assert.equal(requests.filter((line) => line.includes("model.safetensors")).length, 1, requests.join("\n"));
+});
+
+test("commits are told apart by weights and by what travels with them, not by their card", async () => {
+	await push("owner/content");
+	const contentOf = async () => {
+		const result = await inspect("owner/content");
+		assert.ok(result.ok);
+		return result.facts.content;
+	};
+	const change = async (path: string, text: string) =>
+		await uploadFiles({
+			...access(OWNER),
+			repo: "owner/content",
+			files: [{ path, content: new Blob([text]) }],
+		});
+	const first = await contentOf();
+	assert.ok(first !== null);
+	await change("README.md", "Another card.");
+	await change("notes.txt", "Nothing a model needs.");
+	assert.deepEqual(await contentOf(), first);
+	await change("chat_template.jinja", "{{ messages }}");
+	const second = await contentOf();
+	assert.equal(second?.weights, first.weights);
+	assert.notEqual(second?.companions, first.companions);
+	const config = JSON.parse(await readFile(join(TINY_SOURCE, "config.json"), "utf8")) as object;
+	await change("config.json", JSON.stringify({ ...config, rope_theta: 12345 }));
+	assert.notEqual((await contentOf())?.weights, first.weights);
 });
 
 test("its snapshot arrives whole, code stays away, and a broken copy is fetched again", async () => {

@@ -543,3 +543,91 @@ test("recipes of one model go to repos of different names", () => {
 	});
 	assert.equal(ports.nameTarget({ sourceRepo: "owner/first", recipe: recipeOf("gguf:q4_0") }), "bot/first-YAQA-GGUF");
 });
+
+describe("a newer commit with the same weights", () => {
+	const ports = () =>
+		createPublishPorts({
+			publisher: access(BOT),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: null,
+		});
+
+	test("brings tokenizer, manifest and card, leaves the weights where they are, and is done once", async () => {
+		const first = await source("owner/carried");
+		const jobs = { sourceRepo: "owner/carried", sourceSha: first };
+		const files = await variantOf("w4a16", "owner/carried", first);
+		const inside = await variantOf("gguf:q4_0", "owner/carried", first);
+		const other = await variantOf("gguf:q4_k", "owner/carried", first);
+		const publishing = (targetRepo: string, variants: { manifest: Manifest; directory: string }[]) =>
+			assertOk(publish({ hub: access(BOT), reader: access(BOT), targetRepo, job: jobs, variants, siblings: [] }));
+		await publishing("bot/carried-YAQA-W4A16", [files]);
+		await publishing("bot/carried-YAQA-GGUF", [inside, other]);
+
+		const changed = JSON.stringify({ ...JSON.parse(await textOf("owner/carried", "tokenizer_config.json")), x: 1 });
+		const done = await uploadFiles({
+			...access(OWNER),
+			repo: { type: "model", name: "owner/carried" },
+			files: [
+				{ path: "tokenizer_config.json", content: new Blob([changed]) },
+				{ path: "chat_template.jinja", content: new Blob(["{{ messages }}"]) },
+			],
+		});
+		const second = done?.commit.oid ?? "";
+		const request = {
+			job: { sourceRepo: "owner/carried", sourceSha: second },
+			targetRepo: "bot/carried-YAQA-W4A16",
+			variants: [{ variant: { id: JOB, recipe: "w4a16" }, origin: { sourceSha: first } }],
+			siblings: [],
+		};
+		const before = await listRepoFiles({ ...access(BOT), repo: request.targetRepo, revision: "main" });
+		const outcome = await ports().republish(request);
+		assert.ok(outcome.ok, JSON.stringify(outcome));
+		const weights = (listed: typeof before) => listed.filter((file) => file.path.endsWith(".safetensors"));
+		const after = await listRepoFiles({ ...access(BOT), repo: request.targetRepo, revision: "main" });
+		assert.deepEqual(weights(after), weights(before));
+		assert.ok(weights(after).length > 0);
+		assert.equal(await textOf(request.targetRepo, "tokenizer_config.json"), changed);
+		assert.equal(await textOf(request.targetRepo, "chat_template.jinja"), "{{ messages }}");
+		const manifest = outcome.manifests.get(JOB);
+		assert.deepEqual(
+			[manifest?.source.revision, manifest?.source.measuredRevision, manifest?.job],
+			[second, first, files.manifest.job],
+		);
+		const card = await textOf(request.targetRepo, "README.md");
+		assert.match(card, new RegExp(`at \`${second}\``));
+		assert.match(card, /weights are those of commit/);
+		assert.doesNotMatch(card, /of an older commit/);
+
+		const again = await ports().republish(request);
+		assert.ok(again.ok && again.targetSha === outcome.targetSha, "a second call finds the first one's commit");
+		const gguf = { ...request, targetRepo: "bot/carried-YAQA-GGUF" };
+		const variants = [{ variant: { id: JOB, recipe: "gguf:q4_0" }, origin: { sourceSha: first } }];
+		assert.ok((await ports().republish({ ...gguf, variants })).ok);
+		const mixed = await textOf("bot/carried-YAQA-GGUF", "README.md");
+		assert.match(mixed, /`gguf:q4_k` is \*\*of an older commit\*\*/);
+		assert.doesNotMatch(mixed, /`gguf:q4_0`, of an older commit/);
+		await assert.rejects(textOf("bot/carried-YAQA-GGUF", "chat_template.jinja"), "a GGUF file has its own inside");
+
+		const lost = await ports().republish({ ...request, targetRepo: "bot/nowhere-YAQA-W4A16" });
+		assert.ok(!lost.ok && /cannot be taken over/.test(lost.refusal.message));
+	});
+
+	test("marks the card of what stays behind, once", async () => {
+		const first = await source("owner/behind");
+		const job = { sourceRepo: "owner/behind", sourceSha: first };
+		const variant = await variantOf("w4a16", "owner/behind", first);
+		const targetRepo = "bot/behind-YAQA-W4A16";
+		await assertOk(
+			publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [variant], siblings: [] }),
+		);
+		const newestSha = "f".repeat(40);
+		const refresh = () => ports().refreshCard({ targetRepo, sourceRepo: "owner/behind", newestSha, siblings: [] });
+		await refresh();
+		assert.match(await textOf(targetRepo, "README.md"), /These files are \*\*of an older commit\*\*/);
+		const marked = await repoState({ ...access(BOT), repo: targetRepo });
+		await refresh();
+		assert.deepEqual(await repoState({ ...access(BOT), repo: targetRepo }), marked);
+	});
+});

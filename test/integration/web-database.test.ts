@@ -4,6 +4,7 @@ import { after, describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
 import { insertJob } from "../../src/db/jobs.ts";
+import { setKnownHead } from "../../src/db/sweeps.ts";
 import { insertVariant, publishVariantRow, stageVariant } from "../../src/db/variants.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { databaseData } from "../../src/web/database-data.ts";
@@ -86,6 +87,19 @@ await onEveryDatabase((databases, name) => {
 					);
 				}
 			}
+		});
+
+		test("a variant whose source has gone on is marked in the catalogue", async () => {
+			await setKnownHead(database.handle, "demo/model-3", "e".repeat(40), new Date(NOW.getTime() + 1000));
+			const response = await fetch(`${site.url}/?q=model-3`, { headers: { Accept: "application/json" } });
+			const { variants } = (await response.json()) as {
+				variants: { source: { repo: string }; ofOlderCommit: boolean }[];
+			};
+			assert.deepEqual(
+				variants.filter((variant) => variant.ofOlderCommit).map((variant) => variant.source.repo),
+				["demo/model-3"],
+			);
+			assert.match(await (await fetch(`${site.url}/?q=model-3`)).text(), /of an older commit/);
 		});
 
 		test("search takes its characters as they are, filters narrow, the page links onwards", async () => {

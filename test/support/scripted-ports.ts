@@ -3,7 +3,8 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, r
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Refusal } from "../../src/errors.ts";
-import type { OwnerWishes, Ports } from "../../src/jobs/ports.ts";
+import type { OwnerWishes, Ports, SourceContent } from "../../src/jobs/ports.ts";
+import type { Manifest } from "../../src/protocol/manifest.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
 
 /**
@@ -16,6 +17,10 @@ export type ScriptedWorld = {
 	setRefusal(repo: string, refusal: Refusal): void;
 	/** What the owner says in the repo itself. */
 	setWishes(repo: string, wishes: OwnerWishes): void;
+	/** From now on published variants are found to be gone when they are to be taken over. */
+	refuseRepublishing(): void;
+	/** What a commit's files are; without it nothing is taken over from another one. */
+	setContent(sha: string, content: SourceContent): void;
 	/** What the runner does with the repo's model; see scripted-runner.mjs. */
 	setBehaviour(repo: string, behaviour: Readonly<Record<string, unknown>>): void;
 	setDelay(call: string, milliseconds: number): void;
@@ -35,7 +40,17 @@ function readJson<T>(path: string, fallback: T): T {
 }
 
 export function scriptedWorld(directory: string): ScriptedWorld {
-	for (const folder of ["heads", "refusals", "wishes", "behaviours", "published", "staging", "delays", "failures"]) {
+	for (const folder of [
+		"heads",
+		"refusals",
+		"wishes",
+		"behaviours",
+		"published",
+		"staging",
+		"contents",
+		"delays",
+		"failures",
+	]) {
 		mkdirSync(join(directory, folder), { recursive: true });
 	}
 	return {
@@ -43,6 +58,8 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 		setHead: (repo, sha) => writeFileSync(join(directory, "heads", safeName(repo)), sha),
 		setRefusal: (repo, refusal) => writeFileSync(join(directory, "refusals", safeName(repo)), JSON.stringify(refusal)),
 		setWishes: (repo, wishes) => writeFileSync(join(directory, "wishes", safeName(repo)), JSON.stringify(wishes)),
+		setContent: (sha, content) => writeFileSync(join(directory, "contents", sha), JSON.stringify(content)),
+		refuseRepublishing: () => writeFileSync(join(directory, "gone"), ""),
 		setBehaviour: (repo, behaviour) =>
 			writeFileSync(join(directory, "behaviours", safeName(repo)), JSON.stringify(behaviour)),
 		setDelay: (call, milliseconds) => writeFileSync(join(directory, "delays", call), String(milliseconds)),
@@ -108,6 +125,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 					gated: false,
 					private: false,
 					tags: [],
+					content: readJson(join(directory, "contents", sha), null),
 				},
 			};
 		},
@@ -171,6 +189,25 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			}
 			await enter("afterPublish");
 			return { ok: true, targetRepo, targetSha, url: `hub/${targetRepo}` };
+		},
+		async republish({ targetRepo, variants }) {
+			await enter("republish");
+			if (existsSync(join(directory, "gone"))) {
+				const refusal: Refusal = { code: "repo-not-found", message: "It is gone.", remedy: "Retry." };
+				return { ok: false, refusal };
+			}
+			record("republish", `${targetRepo} ${variants.map(({ variant }) => variant.recipe).join(" ")}`);
+			const manifests = new Map<string, Manifest>();
+			for (const { variant, origin } of variants) {
+				if (origin.manifest === null) throw new Error("What is taken over was published.");
+				const source = { ...origin.manifest.source, revision: variant.sourceSha };
+				manifests.set(variant.id, { ...origin.manifest, source });
+			}
+			return { ok: true, targetSha: shaOf(`${targetRepo} again`), manifests };
+		},
+		async refreshCard({ targetRepo, newestSha }) {
+			await enter("refreshCard");
+			record("refresh-card", `${targetRepo} ${newestSha.slice(0, 8)}`);
 		},
 		async announce({ sourceRepo, discussion, jobs, refused }) {
 			await enter("announce");

@@ -1,14 +1,16 @@
 import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
-import { listVariantsOfJob } from "../../db/variants.ts";
+import { getJob } from "../../db/jobs.ts";
+import { dropCarrying, getVariant, listVariantsOfJob } from "../../db/variants.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { placementOf } from "../choose-machine.ts";
 import { later } from "../context.ts";
 import { jobSpecOf } from "../job-spec-of.ts";
-import type { JobRecord } from "../records.ts";
+import type { JobRecord, VariantRecord } from "../records.ts";
 import { findEarlierSketch } from "../stored-sketches.ts";
+import { isFinished } from "../transitions.ts";
 import { workFolders } from "../work-folders.ts";
-import { advance, advanceIn, type Step, type StepContext } from "./step-context.ts";
+import { advance, advanceIn, type Step, type StepContext, type StepResult } from "./step-context.ts";
 
 /** A free slot wakes the first in line; the rest look only to tell people how many are ahead. */
 const WAIT_SECONDS = 60;
@@ -57,11 +59,56 @@ async function takeSlot(context: StepContext, job: JobRecord, runAttempts: numbe
 	});
 }
 
+const CARRY_WAIT_SECONDS = 15;
+
+/**
+ * planned, waiting → publishing, for a job all of whose variants take over the files of an earlier commit with the same
+ * weights; it waits for those that are still under way. `null`: a run is needed.
+ */
+async function carry(context: StepContext, job: JobRecord): Promise<StepResult | null> {
+	const { database, clock } = context;
+	const { handle } = database;
+	const variants = (await listVariantsOfJob(handle, job.id)).filter((one) => one.state !== "published");
+	const origins: VariantRecord[] = [];
+	for (const { carriedFrom } of variants) {
+		const origin = carriedFrom === undefined || carriedFrom === null ? null : await getVariant(handle, carriedFrom);
+		if (origin === null) {
+			await dropCarrying(handle, job.id);
+			return null;
+		}
+		origins.push(origin);
+	}
+	const open = origins.filter((origin) => origin.state !== "published");
+	for (const origin of open) {
+		const other = await getJob(handle, origin.jobId);
+		if (origin.state === "failed" || other === null || isFinished(other.state) || other.cancelRequested) {
+			await dropCarrying(handle, job.id);
+			return null;
+		}
+	}
+	const [first] = open;
+	if (first !== undefined) {
+		const statusText = `Waits for the run on commit ${first.sourceSha.slice(0, 8)}, whose weights are the same.`;
+		const nextStepAt = later(clock.now(), CARRY_WAIT_SECONDS);
+		// Out of line: it takes no runner from anybody.
+		await holdJob(handle, job.id, nextStepAt);
+		if (job.state === "waiting") return { kind: "again", seconds: CARRY_WAIT_SECONDS, statusText };
+		return { kind: "moved", job: await advance(context, job, "wait", { statusText, nextStepAt }) };
+	}
+	const moved = await advance(context, job, "carry", {
+		statusText: "The weights are unchanged: publishing the new tokenizer, template and card.",
+		set: { startedAt: job.startedAt ?? clock.now() },
+	});
+	return { kind: "moved", job: moved };
+}
+
 /** planned, waiting → dispatching → running. */
 export const dispatchStep: Step = async (context, work) => {
 	const { database, ports, runner, configuration, clock, signal } = context;
 	let { job } = work;
 	if (job.state !== "dispatching") {
+		const carrying = await carry(context, job);
+		if (carrying !== null) return carrying;
 		const taken = await takeSlot(context, job, work.runAttempts);
 		if (!taken.ok) {
 			const { statusText, seconds } = taken;

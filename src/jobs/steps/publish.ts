@@ -1,8 +1,87 @@
 import { appendNotes } from "../../db/jobs.ts";
-import { listVariantsOfJob, listVariantsOfSource, publishVariantRow, setVariantState } from "../../db/variants.ts";
+import { getNewestCommit } from "../../db/sweeps.ts";
+import {
+	getVariant,
+	listVariantsOfJob,
+	listVariantsOfSource,
+	listVariantsOfSourceCommit,
+	publishVariantRow,
+	setVariantState,
+	stageVariant,
+} from "../../db/variants.ts";
+import type { Refusal } from "../../errors.ts";
 import type { VariantFiles } from "../ports.ts";
+import type { JobRecord, VariantRecord } from "../records.ts";
 import { stagedFiles } from "./staged-files.ts";
-import { advance, StaleJobError, type Step } from "./step-context.ts";
+import { advance, StaleJobError, type Step, type StepContext } from "./step-context.ts";
+
+/** The newest commit of the job's source; `null`: somebody asked for this one before any push told which is newest. */
+async function newestCommit(context: StepContext, job: JobRecord): Promise<string | null> {
+	const newest = await getNewestCommit(context.database.handle, job.sourceRepo);
+	if (newest === null) return null;
+	return newest.sha === job.sourceSha || newest.since > job.createdAt ? newest.sha : null;
+}
+
+/** Variants whose weights are published for an earlier commit: they get this commit's small files, card and manifest. */
+async function publishCarried(
+	context: StepContext,
+	job: JobRecord,
+	variants: readonly VariantRecord[],
+): Promise<{ readonly published: number; readonly refusal: Refusal | null }> {
+	const { database, ports, clock, owner } = context;
+	const pairs: { readonly variant: VariantRecord; readonly origin: VariantRecord }[] = [];
+	for (const variant of variants) {
+		if (variant.state !== "wanted" || variant.carriedFrom === undefined || variant.carriedFrom === null) continue;
+		const origin = await getVariant(database.handle, variant.carriedFrom);
+		if (origin !== null) pairs.push({ variant, origin });
+	}
+	let published = 0;
+	let refusal: Refusal | null = null;
+	for (const [targetRepo, group] of Map.groupBy(pairs, ({ variant }) => variant.targetRepo)) {
+		const replaced = new Set(group.map(({ origin }) => origin.id));
+		const siblings = (await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true })).filter(
+			({ id }) => !replaced.has(id),
+		);
+		const done = await ports.republish({ job, targetRepo, variants: group, siblings });
+		await database.transaction(async (tx) => {
+			const note = done.ok
+				? `${targetRepo}: brought to this commit as ${done.targetSha.slice(0, 12)}.`
+				: `${targetRepo}: refused. ${done.refusal.message}`;
+			const held = await appendNotes(tx, { job, owner, notes: [note], now: clock.now() });
+			if (!held) throw new StaleJobError(`Job ${job.id} moved on while it was published.`);
+			for (const { variant } of group) {
+				const manifest = done.ok ? done.manifests.get(variant.id) : undefined;
+				if (done.ok && manifest !== undefined) {
+					await stageVariant(tx, { id: variant.id, manifest });
+					await publishVariantRow(tx, { variant, targetSha: done.targetSha, now: clock.now() });
+					published++;
+				} else if (!done.ok) {
+					await setVariantState(tx, { id: variant.id, state: "failed", refusal: done.refusal });
+				}
+			}
+		});
+		if (!done.ok) refusal ??= done.refusal;
+	}
+	return { published, refusal };
+}
+
+/** The cards of what stays from earlier commits say so; that a card could not be written stops nothing. */
+async function markOlder(context: StepContext, job: JobRecord): Promise<void> {
+	const { database, ports, log } = context;
+	const siblings = await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true });
+	// Where another job of this commit is about to publish, it writes the card.
+	const newest = await listVariantsOfSourceCommit(database.handle, { repo: job.sourceRepo, sha: job.sourceSha });
+	const touched = new Set(newest.filter((one) => one.state !== "failed").map((one) => one.targetRepo));
+	const older = siblings.filter((one) => one.sourceSha !== job.sourceSha && !touched.has(one.targetRepo));
+	for (const targetRepo of new Set(older.map((one) => one.targetRepo))) {
+		try {
+			const { sourceRepo, sourceSha: newestSha } = job;
+			await ports.refreshCard({ targetRepo, sourceRepo, newestSha, siblings });
+		} catch (error) {
+			log.warn("A card could not be brought up to date", { repo: targetRepo, error });
+		}
+	}
+}
 
 /** publishing → announcing: one commit a target repo, readers see all of it or nothing. */
 export const publishStep: Step = async (context, work) => {
@@ -12,6 +91,10 @@ export const publishStep: Step = async (context, work) => {
 	const verified = variants.filter((variant) => variant.state === "verified");
 	let published = variants.filter((variant) => variant.state === "published").length;
 	let firstRefusal = variants.find((variant) => variant.refusal !== null)?.refusal ?? null;
+	const carrying = await publishCarried(context, job, variants);
+	published += carrying.published;
+	firstRefusal ??= carrying.refusal;
+	const newestSha = await newestCommit(context, job);
 	if (verified.length > 0) {
 		const files = await stagedFiles(
 			context,
@@ -30,7 +113,7 @@ export const publishStep: Step = async (context, work) => {
 			// The job's other variants are verified and follow within seconds: a card that left them out would stay so.
 			const others = verified.filter((variant) => !publishedBefore.some(({ id }) => id === variant.id));
 			const siblings = [...publishedBefore, ...others].filter((sibling) => !ours.has(sibling.id));
-			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings });
+			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings, newestSha });
 			await database.transaction(async (tx) => {
 				const note = publication.ok
 					? `${targetRepo}: published as ${publication.targetSha.slice(0, 12)}.`
@@ -59,6 +142,7 @@ export const publishStep: Step = async (context, work) => {
 			},
 		};
 	}
+	if (newestSha === job.sourceSha) await markOlder(context, job);
 	const moved = await advance(context, job, "published", {
 		statusText: `Published ${published} of ${variants.length}.`,
 		set: firstRefusal === null ? {} : { refusal: firstRefusal },

@@ -52,7 +52,7 @@ export function variantTable(options: {
 ${variants.map((variant) => {
 	const change =
 		variant.klNats === null ? null : formatChange(variant.klNats.mean, variant.baselines.gptq?.mean ?? null);
-	const outdated = newestSha !== null && newestSha !== variant.source.sha;
+	const outdated = variant.ofOlderCommit ?? (newestSha !== null && newestSha !== variant.source.sha);
 	return html`<tr>
 <th scope="row">${withSource && html`<a href="/m/${variant.source.repo}">${variant.source.repo}</a> `}<span class="tag">${variant.recipe}</span>${
 		variant.publishedAt !== null &&

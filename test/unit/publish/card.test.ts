@@ -34,6 +34,7 @@ async function request(edit: (manifest: Manifest) => void = () => {}): Promise<C
 		manifests: [manifest],
 		elsewhere: [{ repo: "bot/tiny-llama-YAQA-W4A16", manifest: await readTinyManifest("w4a16") }],
 		plotPath: "kl-by-size.png",
+		newestSha: null,
 	};
 }
 

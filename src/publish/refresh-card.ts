@@ -1,0 +1,35 @@
+import type { HubAccess } from "../hub/hub-access.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import { commitFiles } from "./commit-files.ts";
+import { repoState } from "./create-private-repo.ts";
+import { CARD_PATH, cardOf, download, elsewhereOf } from "./publish.ts";
+import { readPublishedManifests } from "./published-manifests.ts";
+import { readSourceCard } from "./source-card.ts";
+
+/** Writes the card of a repo anew, so that it says which of its variants are of an older commit. Equal cards cost no commit. */
+export async function refreshCard(request: {
+	readonly hub: HubAccess & { readonly accessToken: string };
+	readonly reader: HubAccess;
+	readonly targetRepo: string;
+	readonly sourceRepo: string;
+	readonly newestSha: string;
+	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
+}): Promise<void> {
+	const { hub, reader, targetRepo: repo, sourceRepo, newestSha, siblings } = request;
+	const [state, source] = [await repoState({ ...hub, repo }), await readSourceCard({ ...reader, repo: sourceRepo })];
+	if (state === null || source === null) return;
+	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
+	const manifests = head.manifests.map(({ manifest }) => manifest);
+	// A repo that is not ours alone is left alone.
+	if (manifests.length === 0 || manifests.some((manifest) => manifest.source.repo !== sourceRepo)) return;
+	const card = await cardOf({ hub, repo, source, manifests, elsewhere: elsewhereOf(repo, siblings), newestSha });
+	const before = new TextDecoder().decode(await download(hub, repo, state.sha, CARD_PATH));
+	if (before === card) return;
+	await commitFiles({
+		...hub,
+		repo,
+		parent: state.sha,
+		title: `Say that there is a newer commit of ${sourceRepo}, ${newestSha.slice(0, 8)}`,
+		files: [{ path: CARD_PATH, from: "memory", content: card }],
+	});
+}

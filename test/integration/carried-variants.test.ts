@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import type { Database } from "../../src/db/database.ts";
+import { listJobEvents, listJobs } from "../../src/db/jobs.ts";
+import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
+import type { JobRecord } from "../../src/jobs/records.ts";
+import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
+import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
+import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
+import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
+
+function recipe(text: string): Recipe {
+	const parsed = parseRecipe(text);
+	if (!parsed.ok) throw new Error(parsed.refusal.message);
+	return parsed.recipe;
+}
+
+await onEveryDatabase((databases, name) => {
+	describe(`a commit that leaves the weights alone, on ${name}`, { concurrency: false }, () => {
+		let own: TestDatabases;
+		let database: Database;
+		let world: ScriptedWorld;
+		let bot: ScriptedBot;
+
+		/** Pushes a commit and waits for `jobs` jobs of it. */
+		async function pushes(commit: string, content: { weights: string; companions: string }, jobs: number) {
+			const sha = shaOf(commit);
+			world.setContent(sha, content);
+			world.setHead("acme/model", sha);
+			await bot.engine.storeDelivery({
+				source: "hub",
+				dedupeKey: commit,
+				receivedAt: new Date(),
+				body: push("acme/model"),
+			});
+			return await until(`the jobs of ${commit}`, async () => {
+				const found = (await jobsOf()).filter((job) => job.sourceSha === sha);
+				return found.length >= jobs ? found : null;
+			});
+		}
+		const jobsOf = async (): Promise<readonly JobRecord[]> =>
+			(await listJobs(database.handle, { sourceRepo: "acme/model" })).items;
+		const countOf = (call: string) => world.calls().filter((one) => one.call === call).length;
+
+		test("only the card changed: published anew without a run", async () => {
+			own = await databases();
+			database = await own.open();
+			world = scriptedWorld(worldFolder(own.dataDirectory));
+			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
+			await bot.engine.start();
+			const [first] = await pushes("one", { weights: "w1", companions: "t1" }, 1);
+			await untilState(database, first?.id ?? "", ["done"]);
+			const stagings = countOf("stage");
+
+			const [second] = await pushes("two", { weights: "w1", companions: "t1" }, 1);
+			const done = await untilState(database, second?.id ?? "", ["done"]);
+			assert.equal(done.fence, 0, "no run was started");
+			assert.equal(countOf("stage"), stagings);
+			assert.equal(countOf("republish"), 2);
+			const states = (await listJobEvents(database.handle, done.id, 0, 100)).flatMap(({ body }) => {
+				const { from, to } = body as { from?: string; to?: string };
+				return to !== undefined && from !== to ? [to] : [];
+			});
+			assert.deepEqual(states, ["planned", "publishing", "announcing", "done"]);
+			const { items } = await listPublishedVariants(database.handle, { base: "acme/model" });
+			assert.deepEqual(items.map((variant) => `${variant.recipe} ${variant.sourceSha === shaOf("two")}`).toSorted(), [
+				"gguf:q4_0 true",
+				"w4a16 true",
+			]);
+			assert.ok(items.every((variant) => variant.manifest?.source.revision === shaOf("two")));
+		});
+
+		test("the tokenizer changed: files beside it get it, a GGUF file, which carries it, is made anew", async () => {
+			const jobs = await pushes("three", { weights: "w1", companions: "t2" }, 2);
+			const recipes: string[] = [];
+			for (const job of jobs) {
+				const done = await untilState(database, job.id, ["done"]);
+				const variants = await listVariantsOfJob(database.handle, job.id);
+				recipes.push(`${variants.map((variant) => variant.recipe).join(" ")} in ${done.fence} runs`);
+			}
+			assert.deepEqual(recipes.toSorted(), ["gguf:q4_0 in 1 runs", "w4a16 in 0 runs"]);
+		});
+
+		test("what still runs for these weights is waited for, not ended and not run twice", async () => {
+			world.setDelay("fetchSource", 1500);
+			const [running] = await pushes("four", { weights: "w2", companions: "t2" }, 1);
+			const [waiting] = await pushes("five", { weights: "w2", companions: "t2" }, 1);
+			const held = await untilState(database, waiting?.id ?? "", ["waiting"]);
+			assert.match(held.statusText, /Waits for the run on commit/);
+			await untilState(database, running?.id ?? "", ["done"]);
+			// It would look again by itself a little later.
+			const now = new Date();
+			await database.handle.updateTable("jobs").set({ next_step_at: now }).where("id", "=", held.id).execute();
+			const done = await untilState(database, held.id, ["done"]);
+			assert.equal(done.fence, 0);
+			world.setDelay("fetchSource", 0);
+		});
+
+		test("what cannot be taken over fails with the reason, and a retry makes it by a run", async () => {
+			world.refuseRepublishing();
+			const [job] = await pushes("six", { weights: "w2", companions: "t2" }, 1);
+			const failed = await untilState(database, job?.id ?? "", ["failed"]);
+			assert.equal(failed.refusal?.code, "repo-not-found");
+			assert.ok((await bot.engine.retryJob(failed.id)).ok);
+			assert.equal((await untilState(database, failed.id, ["done"])).fence, 1);
+		});
+
+		test("what stays from an earlier commit is marked on its card", async () => {
+			const asked = await bot.engine.recordRequest({
+				kind: "api",
+				sourceRepo: "acme/model",
+				recipes: [],
+				requester: null,
+				replyTo: null,
+				dedupeKey: "asked",
+			});
+			assert.equal(asked.kind, "published", "a request finds what was taken over");
+			const extra = await bot.engine.recordRequest({
+				kind: "api",
+				sourceRepo: "acme/model",
+				recipes: [recipe("w8a16")],
+				requester: null,
+				replyTo: null,
+				dedupeKey: "extra",
+			});
+			assert.equal(extra.kind, "planned");
+			if (extra.kind === "planned") await untilState(database, extra.job.id, ["done"]);
+			const [job] = await pushes("seven", { weights: "w3", companions: "t2" }, 1);
+			await untilState(database, job?.id ?? "", ["done"]);
+			const marked = world.calls().filter((one) => one.call === "refresh-card");
+			assert.deepEqual(
+				marked.map((one) => one.detail),
+				[`quantized/model-YAQA-w8a16 ${shaOf("seven").slice(0, 8)}`],
+			);
+			await bot.engine.stop();
+			await database.close();
+		});
+	});
+});
