@@ -10,6 +10,7 @@ import { createGitHubActionsRunner } from "../runners/github-actions.ts";
 import { createHfJobsRunner } from "../runners/hf-jobs.ts";
 import { createHubStaging, type HubStaging } from "../runners/hub-staging.ts";
 import { createLocalRunner } from "../runners/local.ts";
+import type { ProgressChannel } from "../runners/remote-runner.ts";
 import type { Runner } from "../runners/runner.ts";
 import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 
@@ -32,7 +33,12 @@ function stagingOf(configuration: Configuration, secrets: Secrets): HubStaging {
 }
 
 /** The runner that the configuration asks for. */
-export function createRunner(configuration: Configuration, secrets: Secrets, log: Log): Runner {
+export function createRunner(
+	configuration: Configuration,
+	secrets: Secrets,
+	progress: ProgressChannel | null,
+	log: Log,
+): Runner {
 	const { runner } = configuration;
 	const hubUrl = configuration.hub.url;
 	switch (runner.kind) {
@@ -77,6 +83,7 @@ export function createRunner(configuration: Configuration, secrets: Secrets, log
 				workflow: runner.githubActions.workflow,
 				ref: runner.githubActions.ref,
 				staging: stagingOf(configuration, secrets),
+				progress,
 				log,
 			});
 		default:

@@ -34,6 +34,7 @@ import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
 import { issueForum, issueRepos } from "./issue-answers.ts";
 import { configuredMachines, measuredRates } from "./machines.ts";
+import { openProgress, type Progress } from "./progress-channel.ts";
 import { programVersion } from "./project-paths.ts";
 import { keepLookingOverIssues, keepPolling, keepWebhook } from "./stay-reachable.ts";
 import type { Terminal } from "./terminal.ts";
@@ -63,13 +64,13 @@ function sketchStoreOf({ configuration, secrets, publisherToken }: Settings): Sk
 }
 
 /** The engine with everything it reaches outside through. */
-function buildEngine(settings: Settings, database: Database, metrics: Metrics, log: Log): Engine {
+function buildEngine(settings: Settings, database: Database, progress: Progress, metrics: Metrics, log: Log): Engine {
 	const { configuration, secrets, publisherToken } = settings;
 	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
 	const reader = readAccess(configuration, secrets);
 	const sweeper = { ...reader, fetch: conditionalFetch(reader.fetch ?? fetch) };
 	const { publicUrl } = configuration.server;
-	const runner = createRunner(configuration, secrets, log);
+	const runner = createRunner(configuration, secrets, progress.channel, log);
 	const issues = issueRepos(configuration, secrets);
 	let botUserId: string | null = null;
 	return createEngine({
@@ -144,12 +145,20 @@ function buildEngine(settings: Settings, database: Database, metrics: Metrics, l
 	});
 }
 
-function buildSite(settings: Settings, database: Database, engine: Engine, metrics: Metrics, log: Log): WebApp {
+function buildSite(
+	settings: Settings,
+	database: Database,
+	engine: Engine,
+	progress: Progress,
+	metrics: Metrics,
+	log: Log,
+): WebApp {
 	const { configuration, secrets } = settings;
 	const hub = readAccess(configuration, secrets);
 	return createApp({
 		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),
 		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
+		progress: progress.door,
 		gitHubWebhookSecrets: [secrets.gitHubWebhookSecret, secrets.previousGitHubWebhookSecret].filter(
 			(secret) => secret !== null,
 		),
@@ -269,8 +278,9 @@ export async function serve(options: ServeOptions, terminal: Terminal): Promise<
 		);
 	}
 	const metrics = createMetrics();
-	const engine = buildEngine(settings, database, metrics, log);
-	const site = buildSite(settings, database, engine, metrics, log);
+	const progress = await openProgress(configuration, database);
+	const engine = buildEngine(settings, database, progress, metrics, log);
+	const site = buildSite(settings, database, engine, progress, metrics, log);
 	const server = createServer(site.app);
 	// A sender that dawdles must not hold a connection; event streams are answers and have no such limit.
 	server.requestTimeout = 30_000;

@@ -6,6 +6,7 @@ import { runHints } from "./migrations/0004-run-hints.ts";
 import { storedSketches } from "./migrations/0005-stored-sketches.ts";
 import { jobFlavours } from "./migrations/0006-job-flavours.ts";
 import { carriedVariants } from "./migrations/0007-carried-variants.ts";
+import { pushedEvents } from "./migrations/0008-pushed-events.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -22,6 +23,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	storedSketches,
 	jobFlavours,
 	carriedVariants,
+	pushedEvents,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

@@ -145,6 +145,9 @@ export type StatusDiscussionsTable = {
 	updated_at: Time;
 };
 
+export type PushedEventsTable = { job_id: string; fence: number; number: number; body: Json };
+export type SigningKeysTable = { name: string; key: string; created_at: Time };
+
 /** Who alone may do something, for a while. */
 export type LeasesTable = { name: string; owner: string; held_until: Time };
 
@@ -162,4 +165,6 @@ export type Schema = {
 	leases: LeasesTable;
 	sweep_slots: SweepSlotsTable;
 	known_heads: KnownHeadsTable;
+	pushed_events: PushedEventsTable;
+	signing_keys: SigningKeysTable;
 };

@@ -109,6 +109,13 @@ export const JobSpec = z.strictObject({
 		.min(1)
 		.max(64),
 	staging: Staging,
+	/** Where a run elsewhere tells of its progress, and with what; it ends with the attempt. */
+	progress: z
+		.strictObject({
+			url: z.url({ protocol: /^https?$/ }).max(1000),
+			token: z.string().regex(/^[\x21-\x7e]{1,200}$/),
+		})
+		.optional(),
 	limits: z.strictObject({
 		threads: z.int().min(1).max(1024).optional(),
 		memoryBytes: z.int().min(1).optional(),

@@ -9,7 +9,13 @@ import { readRunLog } from "../github/read-run-log.ts";
 import type { WorkflowRun } from "../github/workflow-run.ts";
 import type { Log } from "../log.ts";
 import type { HubStaging } from "./hub-staging.ts";
-import { createRemoteRunner, type RemoteEngine, type RemoteRun, type RemoteRunnerOptions } from "./remote-runner.ts";
+import {
+	createRemoteRunner,
+	type ProgressChannel,
+	type RemoteEngine,
+	type RemoteRun,
+	type RemoteRunnerOptions,
+} from "./remote-runner.ts";
 import { runName } from "./run-name.ts";
 import type { Runner } from "./runner.ts";
 
@@ -24,6 +30,8 @@ export type GitHubActionsOptions = {
 	readonly workflow: string;
 	readonly ref: string;
 	readonly staging: HubStaging;
+	/** `null`: the bot has no public address; progress comes through the staging repo, a minute late. */
+	readonly progress?: ProgressChannel | null;
 	readonly log: Log;
 	readonly timing?: Partial<Timing>;
 };
@@ -150,7 +158,7 @@ export function createGitHubActionsEngine(options: GitHubActionsOptions): Remote
 				return id === null ? null : String(id);
 			}),
 		cancel: (id, force) => told(() => cancelWorkflowRun({ github, id: Number(id), force })),
-		// The lines of a step that runs are not in GitHub's API: the run uploads its events instead.
+		// The lines of a step that runs are not in GitHub's API: the run tells of itself instead.
 		readLog: null,
 		readEndedLog: (id, onLine, signal) => readRunLog({ github, id: Number(id), onLine, signal }),
 	};
@@ -162,6 +170,7 @@ export function createGitHubActionsRunner(options: GitHubActionsOptions): Runner
 	return createRemoteRunner({
 		engine: createGitHubActionsEngine(options),
 		staging,
+		progress: options.progress ?? null,
 		log,
 		...GITHUB_ACTIONS_TIMING,
 		...options.timing,

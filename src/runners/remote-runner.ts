@@ -43,8 +43,19 @@ export type RemoteEngine = {
 	readonly readEndedLog: ReadLog;
 };
 
+/** How runs whose output nobody can read while they go on tell of themselves. */
+export type ProgressChannel = {
+	/** Where the attempt's run sends its events, and the token that lets it. */
+	grant(attempt: Attempt): { readonly url: string; readonly token: string };
+	/** Events that arrived, from the `after`th on. */
+	read(attempt: Attempt, after: number): Promise<readonly NumberedEvent[]>;
+	forget(attempt: Attempt): Promise<void>;
+};
+
 export type RemoteRunnerOptions = {
 	readonly engine: RemoteEngine;
+	/** `null` where the bot cannot be reached from outside. */
+	readonly progress?: ProgressChannel | null;
 	readonly staging: HubStaging;
 	readonly log: Log;
 	readonly now?: () => Date;
@@ -128,6 +139,8 @@ function newer(memory: Memory, after: number): readonly NumberedEvent[] {
 /** A runner over an engine elsewhere. The engine's list of runs and the staging repo are the truth; this only asks. */
 export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	const { engine, staging, log, pollMilliseconds } = options;
+	// Where the output can be read, that is enough.
+	const progress = engine.readLog === null ? (options.progress ?? null) : null;
 	const now = options.now ?? (() => new Date());
 	const memories = new Map<string, Memory>();
 
@@ -250,6 +263,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	async function discard(handle: string): Promise<void> {
 		memories.get(handle)?.stream?.abort();
 		memories.delete(handle);
+		await progress?.forget(parseAttempt(handle));
 		await staging.discard(parseAttempt(handle));
 	}
 
@@ -263,7 +277,8 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			const memory = memoryOf(handle);
 			let run = await find(attempt);
 			if (run === null) {
-				await staging.prepare(spec);
+				const granted = progress?.grant(attempt);
+				await staging.prepare({ ...spec, ...(granted === undefined ? {} : { progress: granted }) });
 				try {
 					memory.id = await engine.start(spec, staging.repoOf(attempt), placement);
 				} catch (error) {
@@ -322,6 +337,10 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 				if (memory.stream === null) followLog(engine.readLog, run.id, attempt, memory, { pollMilliseconds, log });
 			} else if (!memory.complete) {
 				const ended = run === null || isOver(run);
+				if (progress !== null) {
+					const known = Math.max(after, ...memory.events.keys());
+					for (const event of await progress.read(attempt, known)) memory.events.set(event.number, event);
+				}
 				if (!ended && now().getTime() - memory.readAt < pollMilliseconds) return newer(memory, after);
 				memory.readAt = now().getTime();
 				// What was delivered is whole; a log may have lost its last lines.

@@ -16,6 +16,7 @@ import { hubWebhook } from "./hub-webhook.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "./job-progress.ts";
 import { createJobStreams } from "./job-stream.ts";
 import type { Metrics } from "./metrics.ts";
+import { type ProgressIngestOptions, progressIngest } from "./progress-ingest.ts";
 import { cataloguePage } from "./views/catalogue-page.ts";
 import { type DeliverySummary, deliveriesPage } from "./views/deliveries-page.ts";
 import { helpPage } from "./views/help-page.ts";
@@ -30,6 +31,8 @@ export type WebOptions = {
 	readonly webhookSecrets: readonly string[];
 	/** What GitHub signs its deliveries with: current and previous. */
 	readonly gitHubWebhookSecrets: readonly string[];
+	/** Where runs elsewhere tell of their progress. */
+	readonly progress: Pick<ProgressIngestOptions, "isAllowed" | "store">;
 	readonly maxBodyBytes: number;
 	readonly hubUrl: string;
 	/** As people mention it, without `@`. */
@@ -174,6 +177,7 @@ export function createApp(options: WebOptions): WebApp {
 	};
 	app.use(hubWebhook({ ...ingest, secrets: options.webhookSecrets }));
 	app.use(gitHubWebhook({ ...ingest, secrets: options.gitHubWebhookSecrets }));
+	app.use(progressIngest({ ...options.progress, maxBodyBytes: options.maxBodyBytes, log }));
 	app.use(site.router);
 
 	app.get("/healthz", (_request, response) => {

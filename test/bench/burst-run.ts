@@ -63,6 +63,7 @@ async function startReplica(database: Database, world: ScriptedWorld, folder: st
 	const site = createApp({
 		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),
 		webhookSecrets: [SECRET],
+		progress: { isAllowed: () => false, store: async () => false },
 		gitHubWebhookSecrets: [],
 		maxBodyBytes: 1_048_576,
 		hubUrl: "http://127.0.0.1:1",

@@ -3,10 +3,11 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import express from "express";
+import { openProgress } from "../../src/cli/progress-channel.ts";
 import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { listDeliveries } from "../../src/db/deliveries.ts";
-import { getJob } from "../../src/db/jobs.ts";
+import { getJob, listJobEvents } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { createGitHubAccess } from "../../src/github/github-access.ts";
 import type { JobState } from "../../src/jobs/records.ts";
@@ -16,9 +17,10 @@ import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import { createGitHubActionsEngine, createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
 import { createHfJobsEngine, createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
 import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging.ts";
-import type { RemoteEngine } from "../../src/runners/remote-runner.ts";
+import type { ProgressChannel, RemoteEngine } from "../../src/runners/remote-runner.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { gitHubWebhook } from "../../src/web/github-webhook.ts";
+import { progressIngest } from "../../src/web/progress-ingest.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import type { DeliveryMode } from "../fake-github/webhooks.ts";
 import { scriptedConfiguration, until, untilState, worldFolder } from "../support/scripted-bot.ts";
@@ -60,6 +62,7 @@ function gitHubActions(
 	gitHub: FakeGitHub,
 	pollMilliseconds: number,
 	queueMilliseconds = 60_000,
+	progress: ProgressChannel | null = null,
 ): Bench {
 	const options = {
 		github: createGitHubAccess({
@@ -71,6 +74,7 @@ function gitHubActions(
 		workflow: "quantize.yml",
 		ref: "main",
 		staging: place.staging,
+		progress,
 		log: silentLog,
 		timing: { pollMilliseconds, queueMilliseconds, settleMilliseconds: 3000, cancelMilliseconds: 10_000 },
 	};
@@ -84,6 +88,7 @@ function gitHubActions(
 describe("a bot whose runs are elsewhere", () => {
 	let place: RemotePlace;
 	let gitHub: FakeGitHub;
+	const variables = { YAQA_PUSH_SECONDS: "0.2" };
 	let database: Database;
 	let world: ScriptedWorld;
 	let folder: string;
@@ -94,7 +99,7 @@ describe("a bot whose runs are elsewhere", () => {
 			folder: join(place.folder, "github"),
 			workflowPath: join(root, "workflows", "quantize.yml"),
 			path: [place.programFolder, process.env["PATH"] ?? "/usr/bin:/bin"].join(":"),
-			variables: { YAQA_STAGING_NAMESPACE: STAGING, HF_ENDPOINT: place.hub.url, YAQA_PUSH_SECONDS: "0.2" },
+			variables: Object.assign(variables, { YAQA_STAGING_NAMESPACE: STAGING, HF_ENDPOINT: place.hub.url }),
 			secrets: { YAQA_STAGING_TOKEN: STAGER, YAQA_READ_TOKEN: READER },
 		});
 		database = await openDatabase({
@@ -313,6 +318,45 @@ describe("a bot whose runs are elsewhere", () => {
 			});
 		});
 	}
+
+	test("GitHub Actions: a run tells the bot of its progress while it goes on, by a token of its own", async () => {
+		// Nothing comes through the staging repo before the end.
+		variables.YAQA_PUSH_SECONDS = "0";
+		const server = createServer().listen(0, "127.0.0.1");
+		await new Promise((resolve) => server.once("listening", resolve));
+		const address = server.address();
+		const port = typeof address === "object" && address !== null ? address.port : 0;
+		const publicUrl = `http://127.0.0.1:${port}`;
+		const { channel, door } = await openProgress(scriptedConfiguration(folder, { server: { publicUrl } }), database);
+		const app = express();
+		app.use(progressIngest({ ...door, maxBodyBytes: 1024 * 1024, log: silentLog }));
+		server.on("request", app);
+		const bench = gitHubActions(place, gitHub, 100, 60_000, channel);
+		try {
+			await withBot(bench, async (engine) => {
+				const id = await request(engine, { hang: true, steps: 3 });
+				const told = await until("three steps of progress", async () => {
+					const events = await listJobEvents(database.handle, id, 0, 1000);
+					const progress = events.filter(
+						({ kind, body }) => kind === "runner" && (body as { event?: string }).event === "progress",
+					);
+					return progress.length >= 3 ? progress : null;
+				});
+				assert.equal(told.length, 3);
+				assert.ok((await engine.cancelJob(id)).ok);
+				await untilState(database, id, ["cancelled"]);
+				await nothingIsLeft(bench, id, [1]);
+				const left = await database.handle.selectFrom("pushed_events").selectAll().execute();
+				assert.deepEqual(left, []);
+				const log = JSON.stringify(gitHub.runs());
+				assert.ok(!log.includes("p1."), "the token is in nobody's output");
+			});
+		} finally {
+			variables.YAQA_PUSH_SECONDS = "0.2";
+			server.closeAllConnections();
+			server.close();
+		}
+	});
 
 	for (const mode of ["once", "twice-and-backwards"] as const satisfies readonly DeliveryMode[]) {
 		test(`GitHub Actions: deliveries that come ${mode} end the wait for the next look, and no more`, async () => {

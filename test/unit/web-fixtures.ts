@@ -221,6 +221,7 @@ export async function startSite(data: WebData, options: Partial<WebOptions> = {}
 	const site = createApp({
 		data,
 		webhookSecrets: [SECRET, "the previous secret"],
+		progress: { isAllowed: () => false, store: async () => false },
 		gitHubWebhookSecrets: [GITHUB_SECRET, "the previous signing secret"],
 		maxBodyBytes: 4096,
 		hubUrl: "http://hub.example",

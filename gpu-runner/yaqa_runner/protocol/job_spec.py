@@ -133,6 +133,13 @@ class HubStaging(StrictWireModel):
 Staging = Annotated[DirectoryStaging | HubStaging, Field(discriminator="kind")]
 
 
+class Progress(StrictWireModel):
+    """Where a run elsewhere tells of its progress, and the token that lets it; both end with the attempt."""
+
+    url: Annotated[str, StringConstraints(max_length=1000, pattern=r"^https?://")]
+    token: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,200}$")]
+
+
 class Limits(StrictWireModel):
     """What the run may use."""
 
@@ -154,6 +161,7 @@ class JobSpec(StrictWireModel):
     tuning: TuningSettings = TuningSettings()
     variants: Annotated[list[VariantRequest], Field(min_length=1, max_length=64)]
     staging: Staging
+    progress: Progress | None = None
     limits: Limits
 
 

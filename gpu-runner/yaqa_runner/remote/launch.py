@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 from yaqa_runner.protocol.events import event_to_wire, failure_event
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure, is_disk_full
 from yaqa_runner.protocol.interrupt import InterruptFlag
-from yaqa_runner.protocol.job_spec import JobSpec, StoredSketch, read_job_spec
+from yaqa_runner.protocol.job_spec import JobSpec, Progress, StoredSketch, read_job_spec
+from yaqa_runner.remote.progress_teller import ProgressTeller
 from yaqa_runner.remote.staging_repo import INPUTS, SPEC_FILE, StagingRepo
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ PASSED_ON = (
 
 PR_SET_DUMPABLE = 4
 INTERRUPT_POLL_SECONDS = 0.2
+TELL_SECONDS = 2.0
+"""How often the control plane is told of progress."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,10 @@ def launch(run: RemoteRun, program: list[str], interrupt: InterruptFlag) -> int:
                 if sketch is not None:
                     placed["sketch"]["reuse"] = str(sketch)
             spec_path = work / SPEC_FILE
+            # What loads the model gets no token, this one neither.
+            placed.pop("progress", None)
             spec_path.write_text(json.dumps(placed), encoding="utf-8")
-            with _EventPusher(staging, relay, run.push_events):
+            with _EventPusher(staging, relay, run.push_events, spec.progress):
                 code = _run_child(
                     [*program, "run", str(spec_path), "--out", str(output), "--processes", "auto"],
                     work,
@@ -315,17 +321,22 @@ def _run_child(command: list[str], work: Path, relay: EventRelay, interrupt: Int
 
 
 class _EventPusher:
-    """Uploads the events so far, now and then, while the block runs."""
+    """Tells of the run's progress while the block runs.
 
-    def __init__(self, staging: StagingRepo, relay: EventRelay, seconds: float) -> None:
+    The control plane is told within seconds, where the job says how; where it is not, or does not answer, the events so
+    far are uploaded to the staging repo every ``seconds`` (0: never).
+    """
+
+    def __init__(self, staging: StagingRepo, relay: EventRelay, seconds: float, progress: Progress | None) -> None:
         self._staging = staging
         self._relay = relay
         self._seconds = seconds
+        self._teller = None if progress is None else ProgressTeller(progress)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
-        if self._seconds > 0:
+        if self._seconds > 0 or self._teller is not None:
             self._thread = threading.Thread(target=self._push, daemon=True)
             self._thread.start()
 
@@ -335,9 +346,18 @@ class _EventPusher:
             self._thread.join()
 
     def _push(self) -> None:
-        pushed = b""
-        while not self._stop.wait(self._seconds):
+        uploaded = b""
+        told_at = time.monotonic()
+        pause = TELL_SECONDS if self._teller is not None else self._seconds
+        if self._seconds > 0:
+            pause = min(pause, self._seconds)
+        while not self._stop.wait(pause):
             events = self._relay.bytes()
-            if events != pushed:
+            if self._teller is not None and self._teller.tell(events):
+                told_at = time.monotonic()
+                continue
+            is_late = self._seconds > 0 and time.monotonic() - told_at >= self._seconds
+            if is_late and events != uploaded:
                 self._staging.put_events(events)
-                pushed = events
+                uploaded = events
+                told_at = time.monotonic()
