@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_pipeline import document, run
 from tiny_checkpoints import save_checkpoint
+from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.pipeline.run_job import JobOutcome
@@ -55,6 +56,27 @@ def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
     measured = {row.quantizer: row.report.kl_nats.mean for row in manifest.evaluation.measured}
     assert all(0 <= value < 20 for value in measured.values())
     assert len({row.bytes for row in manifest.evaluation.measured}) == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_generates_in_its_own_ecosystem(made: tuple[Path, JobOutcome], recipe: str) -> None:
+    parsed = parse_recipe(f"{recipe},{OPTIONS}")
+    folder = made[0] / recipe_directory(parsed.canonical)
+    prompt = torch.tensor([[5, 6, 7, 8]])
+    container = container_for(parsed, "llama")
+    loaded = container.load(folder)
+    greedy = prompt
+    for _ in range(5):
+        greedy = torch.cat([greedy, loaded.log_probabilities(greedy)[:, -1:].argmax(-1)], dim=1)
+    if parsed.container in ("onnx", "gptq"):
+        # transformers.js generates from the one in test_onnx_files, gptqmodel from the other in test_gptq_files.
+        assert greedy.shape == (1, 9)
+        return
+    file = next((path.name for path in folder.glob("*.gguf")), None)
+    named = {} if file is None else {"gguf_file": file}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **named).eval()
+    ids = model.generate(input_ids=prompt, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    assert torch.equal(ids, greedy)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,25 @@ def test_what_a_container_does_not_cover_is_refused_at_once_with_one_that_does(k
         plan_recipes(parse_recipes(spec), model, source)
 
 
+def test_linears_narrower_than_a_group_stay_as_they_are_and_are_listed(tmp_path: Path) -> None:
+    model = save_checkpoint(
+        tmp_path / "llama", "llama", hidden_size=128, intermediate_size=96, num_hidden_layers=1, head_dim=32
+    )
+    recipes = [f"{recipe},refine=0,tune=off" for recipe in ("w4a16", "gptq:4", "onnx:q4,block=128")]
+    outcome, _ = run(document(model, tmp_path / "out", *recipes), tmp_path / "out")
+    narrow = "model.layers.0.mlp.down_proj"
+    for (_, directory), manifest in zip(outcome.variants, outcome.manifests, strict=True):
+        names = {layer.name for layer in manifest.layers}
+        container = container_for(parse_recipe(manifest.recipe), "llama")
+        container.load(tmp_path / "out" / directory)
+        if manifest.recipe.startswith("onnx"):
+            # A short last block is what MatMulNBits pads.
+            assert narrow in names
+            continue
+        assert narrow not in names and len(names) == 6
+        assert f"{narrow}.weight" in {weight.name for weight in manifest.untouched}
+
+
 def test_zero_columns_and_dead_outputs_are_rounded_and_stay_zero(tmp_path: Path) -> None:
     model = save_checkpoint(tmp_path / "llama", "llama", num_hidden_layers=1, tie_word_embeddings=True)
     tensors = load_file(model / "model.safetensors")

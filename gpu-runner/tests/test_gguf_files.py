@@ -12,6 +12,7 @@ from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quant
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from yaqa_runner.formats import ExportError
+from yaqa_runner.formats import gguf as gguf_module
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.gguf import GgufContainer
 from yaqa_runner.formats.gguf_tokenizer import detect_pre_tokenizer, read_vocabulary
@@ -295,3 +296,26 @@ def test_a_malformed_sentencepiece_model_is_refused(data: bytes, tmp_path: Path)
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(ExportError, match=r"tokenizer\.model"):
         read_vocabulary(tmp_path, 4)
+
+
+def test_large_models_are_split_as_llama_cpp_splits_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    model = load_original(source)
+    linears = quantize(model, 4, 32)
+    monkeypatch.setattr(gguf_module, "SPLIT_BYTES", 40_000)
+    container = GgufContainer("q4_0", "Tiny")
+    files = container.write(source, linears, tmp_path / "out")
+    parts = sorted(path.name for path in files if path.suffix == ".gguf")
+    assert len(parts) > 1
+    assert parts == [f"Tiny-Q4_0-{number:05d}-of-{len(parts):05d}.gguf" for number in range(1, len(parts) + 1)]
+    for number, part in enumerate(parts):
+        fields = gguf.GGUFReader(tmp_path / "out" / part).fields
+        assert fields["split.no"].contents() == number
+        assert fields["split.count"].contents() == len(parts)
+    name, linear = next(iter(linears.items()))
+    assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes))
+    whole = GgufContainer("q4_0", "Tiny")
+    monkeypatch.undo()
+    whole.write(source, linears, tmp_path / "whole")
+    one, other = (whole.load(tmp_path / folder).log_probabilities(token_ids()) for folder in ("out", "whole"))
+    assert torch.equal(one, other)

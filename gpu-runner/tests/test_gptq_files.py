@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_checkpoints import load_original, log_probabilities, quantize, save_checkpoint, token_ids
 
 from yaqa_runner.formats import ExportError
@@ -96,3 +99,24 @@ def test_what_the_format_cannot_say_is_refused(tmp_path: Path) -> None:
     unsigned = QuantizedLinear(name, linear.codes + 8, zero, "x")
     with pytest.raises(ExportError, match="zero point is 0"):
         GptqContainer(4, 32).write(source, {name: unsigned}, tmp_path / "out")
+
+
+def test_gptqmodel_opens_the_folder_and_decodes_the_chosen_weights(tmp_path: Path) -> None:
+    python = Path(__file__).parents[1] / ".peers" / "gptqmodel" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip("no gptqmodel: python gpu-runner/benchmarks/peer_environments.py gptqmodel")
+    folders = []
+    # Its kernel computes in half precision, which holds scale times code exactly up to four bits.
+    for bits in (2, 3, 4):
+        source = save_checkpoint(tmp_path / str(bits) / "tiny", "llama", num_hidden_layers=1)
+        linears = quantize(load_original(source), bits, 32)
+        folders.append(tmp_path / str(bits) / "out")
+        GptqContainer(bits, 32).write(source, linears, folders[-1])
+        weights = {name: linear.grid.decode(linear.codes) for name, linear in linears.items()}
+        save_file(weights, tmp_path / str(bits) / "weights.safetensors")
+    script = Path(__file__).with_name("gptqmodel_opens.py")
+    settings = {**os.environ, "TORCHDYNAMO_DISABLE": "1"}
+    finished = subprocess.run([python, script, *folders], capture_output=True, text=True, check=False, env=settings)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    found = json.loads(finished.stdout.strip().splitlines()[-1])
+    assert [found[str(folder)] for folder in folders] == [{"linears": 7, "difference": 0.0, "tokens": 7}] * 3

@@ -280,8 +280,10 @@ def test_the_command_line_ends_with_a_result_line_and_its_exit_code(model: Path,
 
 
 def test_sigterm_ends_with_75_and_the_same_command_resumes(model: Path, tmp_path: Path) -> None:
-    spec = document(model, tmp_path / "out", "gguf:q8_0")
-    spec["calibration"] |= {"sequences": 4096, "length": 96}
+    spec = document(model, tmp_path / "out", "gguf:q8_0,refine=0,tune=off")
+    spec["calibration"] |= {"sequences": 48, "length": 32}
+    # Little memory makes the sketch keep what it has after every half step.
+    spec["limits"] |= {"memoryBytes": 1}
     (tmp_path / "job.json").write_text(json.dumps(spec), encoding="utf-8")
     process = start(["run", str(tmp_path / "job.json"), "--out", str(tmp_path / "out")])
     assert process.stdout is not None
@@ -293,7 +295,12 @@ def test_sigterm_ends_with_75_and_the_same_command_resumes(model: Path, tmp_path
     assert process.returncode == 75, stderr
     last = json.loads(stdout.splitlines()[-1])
     assert last["error"]["code"] == "interrupted" and "resume" in last["error"]["remedy"]
-    assert not (tmp_path / "out" / "gguf-q8-0").exists()
+    folder = tmp_path / "out" / "gguf-q8-0-refine-0-tune-off"
+    assert not folder.exists()
+    again = start(["run", str(tmp_path / "job.json"), "--out", str(tmp_path / "out")])
+    stdout, stderr = again.communicate(timeout=240)
+    assert again.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[-1])["ok"] and (folder / "manifest.json").is_file()
 
 
 def test_quantize_works_alone_and_prints_one_json_document(model: Path, tmp_path: Path) -> None:
