@@ -3,15 +3,29 @@ import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { systemClock } from "../../src/clock.ts";
+import type { ConfigurationInput } from "../../src/config/schema.ts";
 import type { Database } from "../../src/db/database.ts";
 import { getDelivery, listDeliveries } from "../../src/db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
+import { createPlanner } from "../../src/jobs/plan-for-request.ts";
+import type { Hardware } from "../../src/jobs/planner.ts";
+import { silentLog } from "../../src/log.ts";
 import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
+import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
-import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
-import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
+import {
+	push,
+	type ScriptedBot,
+	scriptedBot,
+	scriptedConfiguration,
+	until,
+	untilState,
+	worldFolder,
+} from "../support/scripted-bot.ts";
+import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
 function recipe(text: string): Recipe {
 	const parsed = parseRecipe(text);
@@ -412,6 +426,81 @@ await onEveryDatabase((databases, name) => {
 			);
 			const found = await listPublishedVariants(database.handle, { search: "acme/on%", limit: 100 });
 			assert.equal(found.items.length, 0);
+		});
+
+		test("a job that costs too much waits for money or approval, says who gives it, and goes on then", async () => {
+			const machine: Hardware = {
+				runner: "hf-jobs",
+				flavour: "l4x1",
+				title: "an L4",
+				cores: 8,
+				memoryBytes: 64e9,
+				accelerator: { model: "L4", count: 1, bytesEach: 24e9 },
+				microUsdPerMinute: 1e6,
+			};
+			await bot.engine.stop();
+			const withBudget = (budget: ConfigurationInput["budget"]) => {
+				const configuration = scriptedConfiguration(own.dataDirectory, { budget });
+				return createEngine({
+					database,
+					configuration,
+					ports: () => scriptedPorts(world),
+					runner: bot.runner,
+					planner: async () => createPlanner(configuration, [machine], []),
+					clock: systemClock,
+					log: silentLog,
+					superviseIntervalMs: 200,
+				});
+			};
+			world.setHead("acme/dear", shaOf("dear"));
+			const ask = async (engine: Engine) => {
+				const outcome = await engine.recordRequest({
+					kind: "api",
+					sourceRepo: "acme/dear",
+					recipes: [recipe("w4a16")],
+					requester: null,
+					replyTo: null,
+					dedupeKey: "dear",
+				});
+				assert.ok(outcome.kind === "planned", JSON.stringify(outcome));
+				return outcome.job.id;
+			};
+			const poor = withBudget({ perMonthUsd: 0.01 });
+			await poor.start();
+			const id = await ask(poor);
+			const waiting = await untilState(database, id, ["waiting"]);
+			assert.match(waiting.statusText, /Waits for money.*when whoever runs the bot raises budget\.perMonthUsd/);
+			await poor.stop();
+			const careful = withBudget({ approvalUsd: 0.01 });
+			await careful.start();
+			await until("the other reason", async () => {
+				await database.handle
+					.updateTable("jobs")
+					.set({ next_step_at: new Date(), held_until: null })
+					.where("id", "=", id)
+					.execute();
+				const job = await getJob(database.handle, id);
+				return /Waits for approval.*Whoever runs the bot approves it/.test(job?.statusText ?? "") ? true : null;
+			});
+			assert.ok((await careful.approveJob(id)).ok);
+			await untilState(database, id, ["done"]);
+			await careful.stop();
+			const strict = withBudget({ perJobUsd: 0.01 });
+			await strict.start();
+			world.setHead("acme/dearer", shaOf("dearer"));
+			const refused = await strict.recordRequest({
+				kind: "api",
+				sourceRepo: "acme/dearer",
+				recipes: [recipe("w4a16")],
+				requester: null,
+				replyTo: null,
+				dedupeKey: "dearer",
+			});
+			assert.ok(refused.kind === "refused");
+			assert.match(refused.refusal.remedy, /whoever runs the bot raise budget\.perJobUsd/);
+			await strict.stop();
+			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
+			await bot.engine.start();
 		});
 
 		test("after a stop the next engine goes on with the run there is, and ends those that nobody waits for", async () => {

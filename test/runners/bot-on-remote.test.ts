@@ -229,6 +229,17 @@ describe("a bot whose runs are elsewhere", () => {
 			});
 		});
 
+		test(`${title}: files that arrive cut off are found out, and nothing is published`, async () => {
+			const bench = benchOf();
+			await withBot(bench, async (engine) => {
+				const id = await request(engine, { steps: 1, truncate: true });
+				const job = await untilState(database, id, ["failed", "done"]);
+				assert.equal(job.refusal?.code, "verification-failed", job.statusText);
+				assert.equal(await publications(id), 0);
+				await nothingIsLeft(bench, id, [1]);
+			});
+		});
+
 		for (const [state, behaviour] of [
 			["running", { hang: true, ignoreTerm: true, steps: 1 }],
 			["ingesting", { steps: 1 }],

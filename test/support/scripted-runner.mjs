@@ -69,7 +69,8 @@ for (const { id, recipe } of spec.variants) {
 	const directory = recipe.replaceAll(/[^A-Za-z0-9.-]/g, "-");
 	mkdirSync(join(out, directory), { recursive: true });
 	const bytes = Buffer.from(`weights of ${spec.source.repo}@${spec.source.revision} as ${recipe}`);
-	writeFileSync(join(out, directory, "model.bin"), bytes);
+	// Cut off, as a disk or a network does it; the manifest tells of the whole.
+	writeFileSync(join(out, directory, "model.bin"), behaviour.truncate ? bytes.subarray(0, 5) : bytes);
 	const manifest = {
 		manifest: 1,
 		job: spec.job,
