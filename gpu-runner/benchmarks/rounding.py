@@ -6,7 +6,8 @@ rounding; medians of ``--repeats`` runs. Taking the factors is not counted for a
 all threads together, which other processes on the machine disturb less. ``roundingSeconds`` leave out factoring and
 scale search, and the growth exponent is of their processor time. gptqmodel runs in an environment of its own, made by
 ``python gpu-runner/benchmarks/peer_environments.py gptqmodel``. Where that is missing its column is null, and
-``gptqTextbookSeconds`` stands in: one-sided GPTQ as published (blocks of 128 columns, one column after the other in torch), written here, without factoring and scales.
+``gptqTextbookSeconds`` stands in: one-sided GPTQ as published (blocks of 128 columns, one column after the other in
+torch), written here, without factoring and scales.
 With more busy processes than cores, threads that wait for each other multiply every figure: run it on an idle machine.
 
     python benchmarks/rounding.py --sizes 512 1024 2048 4096 --json
