@@ -47,7 +47,7 @@ export const COMMANDS: readonly CommandDescription[] = [
 	},
 	{
 		name: "status",
-		aliases: ["state", "progress"],
+		aliases: ["state", "progress", "going", "ready", "done", "finished"],
 		usage: "status",
 		summary: "Says which variants of this repo are published, under way or failed, and why.",
 		whoCanUse: EVERYBODY,

@@ -1,6 +1,13 @@
 import { createHash } from "node:crypto";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
-import { type Container, MIXED_NAME, nearestWord, parseRecipe, RECIPE_NAMES } from "../protocol/recipe.ts";
+import {
+	type Container,
+	editDistance,
+	MIXED_NAME,
+	nearestWord,
+	parseRecipe,
+	RECIPE_NAMES,
+} from "../protocol/recipe.ts";
 import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "./command-table.ts";
 import { commentLines, REMOVED } from "./comment-lines.ts";
 
@@ -68,11 +75,27 @@ const POLITE_WORDS: ReadonlySet<string> = new Set(
 	(
 		"a an the this that it in into to of for from as at on and also with me us i we you my our your model repo please pls " +
 		"thanks thank hi hello hey dear want need like would could can give have get a variant variants version versions file " +
-		"files format quantized quantised quantization weights bit bits did do does is was it's fail failed happen happened job jobs"
+		"files format quantized quantised quantization weights bit bits did do does is was it's fail failed happen happened job jobs " +
+		"how what when will be so far now there everything last newest latest commit"
 	).split(" "),
 );
 
+/** Formats that people know and this bot does not write, with the nearest that it does. */
+const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonly name: string }> = new Map(
+	[
+		{
+			known: "awq autoawq bnb bitsandbytes nf4 hqq marlin",
+			word: "vllm",
+			name: "compressed-tensors, for vLLM and SGLang",
+		},
+		{ known: "fp8 w8a8", word: "w8a16", name: "w8a16" },
+		{ known: "exl2 exl3 mlx ggml", word: "gguf", name: "GGUF" },
+		{ known: "openvino tensorrt coreml", word: "onnx", name: "ONNX" },
+	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),
+);
+
 const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune", "zero", "bpw"]);
+const SETTING_KEYS: readonly string[] = [...QUANTIZE_OPTIONS.map((option) => option.key), ...OPTION_KEYS];
 const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),
 );
@@ -85,6 +108,8 @@ const KNOWN_WORDS: readonly string[] = [
 	"4bit",
 	"8bit",
 ];
+/** Marks that make text be seen in another order than it is read. */
+const DIRECTION_MARKS = /[\u200E\u200F\u202A-\u202E\u2066-\u2069]/;
 const JOB_NUMBER = /^(?=.*\d)[0-9a-f]{6,8}(?:-[0-9a-f-]{0,27})?$/;
 const MODEL = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}\/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/;
 const REVISION = /^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$/;
@@ -128,6 +153,7 @@ function tokensOf(rest: string): readonly string[] {
 			.toLowerCase()
 			// "8 bit" is one wish.
 			.replaceAll(/\b(\d{1,2})\s+(bits?)\b/g, "$1$2")
+			.replaceAll(/\b(\d{1,2}(?:\.\d{1,3})?)\s+bpw\b(?!=)/g, "$1bpw")
 			.split(/\s+/)
 			.map((token) => token.replaceAll(/^["'(]+|["').,;:!?]+$/g, ""))
 			.filter((token) => token.length > 0)
@@ -224,7 +250,16 @@ function takeOptions(rest: string): {
 			return space;
 		},
 	);
-	return { rest: left, values, twice };
+	// "from branch dev" is the same wish.
+	const told = left.replaceAll(
+		/(^|\s)(?:from\s+)?(?:branch|tag)\s+([^\s=]+)/gi,
+		(all, space: string, value: string) => {
+			if (values.has("revision")) return all;
+			values.set("revision", value.replaceAll(/[.,;!?]+$/g, ""));
+			return space;
+		},
+	);
+	return { rest: told, values, twice };
 }
 
 /** A model written as it stands, `owner/name`, with the rest of the line. Two words of the grammar are none. */
@@ -264,7 +299,8 @@ function describeProblems(
 	const [only] = problems;
 	const near = problems.every((problem) => problem.near !== null);
 	const suggestion = near && SUGGESTIBLE.test(corrected) ? corrected : (only?.near ?? null);
-	return { message: told.join(" "), suggestion: problems.length === 1 || near ? suggestion : null };
+	const isSafe = suggestion !== null && SUGGESTIBLE.test(suggestion);
+	return { message: told.join(" "), suggestion: isSafe && (problems.length === 1 || near) ? suggestion : null };
 }
 
 function parseLine(line: string, written: string, grammar: CommandGrammar): ParsedCommand {
@@ -278,6 +314,11 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 	});
 	if (written.includes(REMOVED)) {
 		return invalid("I do not read code, links or HTML inside a command. Write it as plain text.");
+	}
+	if (DIRECTION_MARKS.test(written)) {
+		return invalid(
+			"The line holds invisible marks that turn the direction of text, so that what is seen is not what is read. Type it anew.",
+		);
 	}
 	const { rest: unnamed, values, twice } = takeOptions(written);
 	const { rest, models } = takeModel(unnamed);
@@ -323,7 +364,7 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 			wish.containers.push(container);
 			continue;
 		}
-		const average = /^bpw=(\d{1,2}(?:\.\d{1,3})?)$/.exec(token)?.[1];
+		const average = /^bpw=(\d{1,2}(?:\.\d{1,3})?)$|^(\d{1,2}(?:\.\d{1,3})?)bpw$/.exec(token)?.slice(1).join("");
 		if (average !== undefined) {
 			wish.bitsPerWeight.push(average);
 			continue;
@@ -336,6 +377,27 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 		}
 		if (/^(?:group|block|refine|tune|zero)=[^,]*$/.test(token)) {
 			wish.options.push(token);
+			continue;
+		}
+		const group = /^g(\d{1,3})$/.exec(token)?.[1];
+		if (group !== undefined || token === "tune") {
+			wish.options.push(group === undefined ? "tune=on" : `group=${group}`);
+			continue;
+		}
+		const other = OTHER_FORMATS.get(token.replace(/^(?:format|container|recipe)=/, ""));
+		if (other !== undefined) {
+			problems.push({
+				word: token,
+				message: `I do not write ${shown(token)}; the nearest I have is ${other.name}.`,
+				near: other.word,
+			});
+			continue;
+		}
+		const [key = "", ...value] = token.split("=");
+		if (value.length > 0 && /^[a-z_-]{2,20}$/.test(key) && !SETTING_KEYS.includes(key) && key !== "recipes") {
+			const near = nearWord(key, SETTING_KEYS);
+			const message = `There is no option "${shown(key)}".`;
+			problems.push({ word: token, message, near: near === null ? null : `${near}=${value.join("=")}` });
 			continue;
 		}
 		// People write "q8_0" for "gguf:q8_0".
@@ -351,7 +413,7 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 			const near =
 				suggested !== null && isAvailable(suggested)
 					? suggested
-					: nearestWord(bareGguf ? `gguf:${text}` : text, KNOWN_WORDS);
+					: nearWord(bareGguf ? `gguf:${text}` : text, KNOWN_WORDS);
 			problems.push({
 				word: text,
 				message: looksLikeRecipe ? parsed.refusal.message : `I do not know the word "${shown(text)}".`,
@@ -383,7 +445,8 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 		case null:
 			break;
 	}
-	if (targets.length > 0) {
+	// "quantize all" means all that a push gives.
+	if (targets.some((target) => target !== "all")) {
 		return invalid(`I do not know what to do with "${shown(targets.join(" "))}" here.`, `status`);
 	}
 	const wished = recipesOfWish(wish, grammar.defaultRecipes(model));
@@ -411,6 +474,13 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 		private: wantsPrivate,
 		...common(keyOf(kind, recipes.toSorted(), revision, calibration, wantsPrivate)),
 	};
+}
+
+/** The word that was meant; a short word is near few others. */
+function nearWord(word: string, candidates: readonly string[]): string | null {
+	const near = nearestWord(word, candidates);
+	const most = word.length <= 3 ? 1 : Math.max(2, Math.floor(word.length / 3));
+	return near !== null && editDistance(word, near) <= most ? near : null;
 }
 
 function isAvailable(recipe: string): boolean {

@@ -111,7 +111,9 @@ async function tooExpensive(
 			.filter((variant) => variant.state === "published")
 			.map((variant) => variant.recipeHash),
 	);
-	const variants = asked.filter((recipe) => !made.has(recipeHash(recipe))).length;
+	const missing = asked.filter((recipe) => !made.has(recipeHash(recipe))).map((recipe) => ({ recipe, earlier: null }));
+	const carried = isAutomatic(input.kind) ? (await carriable(handle, facts, missing)).size : 0;
+	const variants = missing.length - carried;
 	if (variants === 0) return null;
 	return refusalOfPlan(
 		planner({ facts, variants, sketchReused: await hasSketch(context, handle, source) }),

@@ -66,6 +66,9 @@ const PIECES = [
 	",",
 	":",
 	"1".repeat(40),
+	"x".repeat(1100),
+	"<div ",
+	"~~~",
 ];
 
 /** Numbers that are the same in every run, so that a failure can be looked at. */
