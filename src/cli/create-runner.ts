@@ -6,8 +6,8 @@ import { createGitHubAccess } from "../github/github-access.ts";
 import { createHubFetch } from "../hub/hub-fetch.ts";
 import { localRunnerFolders } from "../jobs/work-folders.ts";
 import type { Log } from "../log.ts";
-import { createGitHubActionsRunner } from "../runners/github-actions.ts";
-import { createHfJobsRunner } from "../runners/hf-jobs.ts";
+import { createGitHubActionsRunner, type GitHubActionsOptions } from "../runners/github-actions.ts";
+import { createHfJobsRunner, type HfJobsOptions } from "../runners/hf-jobs.ts";
 import { createHubStaging, type HubStaging } from "../runners/hub-staging.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { ProgressChannel } from "../runners/remote-runner.ts";
@@ -32,6 +32,50 @@ function stagingOf(configuration: Configuration, secrets: Secrets): HubStaging {
 	});
 }
 
+export function hfJobsOptions(configuration: Configuration, secrets: Secrets, log: Log): HfJobsOptions {
+	const { runner } = configuration;
+	const hubUrl = configuration.hub.url;
+	return {
+		hub: {
+			hubUrl,
+			accessToken: present(secrets.jobsToken, "YAQA_BOT_JOBS_TOKEN"),
+			fetch: createHubFetch({ hubUrl }),
+		},
+		namespace: present(runner.hfJobs.namespace, "runner.hfJobs.namespace"),
+		image: present(runner.hfJobs.image, "runner.hfJobs.image"),
+		flavor: runner.hfJobs.flavor,
+		timeoutSeconds: runner.timeoutSeconds,
+		secrets: {
+			stagingToken: present(secrets.stagingToken, "YAQA_BOT_STAGING_TOKEN"),
+			readToken: secrets.readToken,
+		},
+		staging: stagingOf(configuration, secrets),
+		log,
+	};
+}
+
+export function gitHubActionsOptions(
+	configuration: Configuration,
+	secrets: Secrets,
+	progress: ProgressChannel | null,
+	log: Log,
+): GitHubActionsOptions {
+	const { apiUrl, repository, workflow, ref, appId } = configuration.runner.githubActions;
+	return {
+		github: createGitHubAccess({
+			apiUrl,
+			repository: present(repository, "runner.githubActions.repository"),
+			appId: present(appId, "runner.githubActions.appId"),
+			privateKey: present(secrets.gitHubAppKey, "YAQA_BOT_GITHUB_APP_KEY"),
+		}),
+		workflow,
+		ref,
+		staging: stagingOf(configuration, secrets),
+		progress,
+		log,
+	};
+}
+
 /** The runner that the configuration asks for. */
 export function createRunner(
 	configuration: Configuration,
@@ -40,7 +84,6 @@ export function createRunner(
 	log: Log,
 ): Runner {
 	const { runner } = configuration;
-	const hubUrl = configuration.hub.url;
 	switch (runner.kind) {
 		case "local":
 			return createLocalRunner({
@@ -55,37 +98,9 @@ export function createRunner(
 				log,
 			});
 		case "hf-jobs":
-			return createHfJobsRunner({
-				hub: {
-					hubUrl,
-					accessToken: present(secrets.jobsToken, "YAQA_BOT_JOBS_TOKEN"),
-					fetch: createHubFetch({ hubUrl }),
-				},
-				namespace: present(runner.hfJobs.namespace, "runner.hfJobs.namespace"),
-				image: present(runner.hfJobs.image, "runner.hfJobs.image"),
-				flavor: runner.hfJobs.flavor,
-				timeoutSeconds: runner.timeoutSeconds,
-				secrets: {
-					stagingToken: present(secrets.stagingToken, "YAQA_BOT_STAGING_TOKEN"),
-					readToken: secrets.readToken,
-				},
-				staging: stagingOf(configuration, secrets),
-				log,
-			});
+			return createHfJobsRunner(hfJobsOptions(configuration, secrets, log));
 		case "github-actions":
-			return createGitHubActionsRunner({
-				github: createGitHubAccess({
-					apiUrl: runner.githubActions.apiUrl,
-					repository: present(runner.githubActions.repository, "runner.githubActions.repository"),
-					appId: present(runner.githubActions.appId, "runner.githubActions.appId"),
-					privateKey: present(secrets.gitHubAppKey, "YAQA_BOT_GITHUB_APP_KEY"),
-				}),
-				workflow: runner.githubActions.workflow,
-				ref: runner.githubActions.ref,
-				staging: stagingOf(configuration, secrets),
-				progress,
-				log,
-			});
+			return createGitHubActionsRunner(gitHubActionsOptions(configuration, secrets, progress, log));
 		default:
 			return assertNever(runner.kind);
 	}

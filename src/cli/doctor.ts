@@ -13,19 +13,13 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
+import { checkRunner } from "./check-runner.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { broken, type Finding, fine, firstLine, lacking } from "./finding.ts";
 import { publisherAccess, readAccess } from "./hub-access.ts";
 import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 import { printable, type Terminal } from "./terminal.ts";
-
-/** `broken`: the bot cannot work so. `lacking`: it works, with less. */
-export type Finding = {
-	readonly name: string;
-	readonly state: "fine" | "lacking" | "broken";
-	readonly detail: string;
-	readonly remedy: string | null;
-};
 
 const PYTHON_PROBE = `
 import importlib, json, platform
@@ -47,20 +41,6 @@ print(json.dumps({"python": platform.python_version(), "modules": found, "cuda":
 
 const LOW_DISK_BYTES = 2e9;
 const SCARCE_DISK_BYTES = 20e9;
-
-function fine(name: string, detail: string): Finding {
-	return { name, state: "fine", detail, remedy: null };
-}
-function lacking(name: string, detail: string, remedy: string): Finding {
-	return { name, state: "lacking", detail, remedy };
-}
-function broken(name: string, detail: string, remedy: string): Finding {
-	return { name, state: "broken", detail, remedy };
-}
-
-function firstLine(error: unknown): string {
-	return (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "";
-}
 
 /** The folder itself or the nearest one above it: looking must not make folders. */
 function existingPartOf(folder: string): string {
@@ -289,8 +269,9 @@ export async function doctor(
 		const rights = { namespace: configuration.hub.namespace, botUser: configuration.hub.botUser };
 		const read = secrets.readToken === null ? { hubUrl: configuration.hub.url } : readAccess(configuration, secrets);
 		const checks = await Promise.all([
-			checkPython(configuration),
-			checkCompiler(),
+			// Runs elsewhere bring their own.
+			...(configuration.runner.kind === "local" ? [checkPython(configuration), checkCompiler()] : []),
+			checkRunner(configuration, secrets),
 			checkDatabase(configuration, secrets),
 			checkDisk(configuration),
 			checkToken("Publisher token", publisherAccess(configuration, secrets), { ...rights, writes: true }),

@@ -12,7 +12,7 @@ const run = promisify(execFile);
 const GIB = 1024 ** 3;
 const MIB = 1024 ** 2;
 
-type Gpu = { readonly model: string; readonly bytes: number };
+export type Gpu = { readonly model: string; readonly bytes: number };
 
 /** One line a GPU: `NVIDIA H200, 143771` (name, MiB), as `nvidia-smi --query-gpu=name,memory.total` prints them. */
 export function parseGpuList(text: string): readonly Gpu[] {
@@ -22,7 +22,7 @@ export function parseGpuList(text: string): readonly Gpu[] {
 	});
 }
 
-async function ownGpus(): Promise<readonly Gpu[]> {
+export async function ownGpus(): Promise<readonly Gpu[]> {
 	try {
 		const query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
 		return parseGpuList((await run("nvidia-smi", query, { timeout: 10_000 })).stdout);
