@@ -4,7 +4,8 @@ A research script: it answers whether the ordering round-to-nearest > one-sided 
 a model, at equal grids and calibration. Published figures come from finished files instead. Without ``--model`` it is
 the demo model on its prose texts, 4 and 3 bits symmetric and 2 bits asymmetric, in groups of 32; a folder with
 ``calibration.txt`` and ``report.txt`` beside the model needs no texts either. 4 bits in groups of 32 are compared with
-the gguf package's and onnxruntime's own quantizers too. ``bytes`` counts the quantized linears, scales included.
+the gguf package's and onnxruntime's own quantizers too. ``--peers`` adds calibrated ones on the same tokens, each in
+an environment that is made for it. ``bytes`` counts the quantized linears, scales included.
 
     npm run bench:kl -- --json
     python benchmarks/kl_table.py --model MODEL --calibration TEXT --report TEXT --grids q4_k s4g128
@@ -16,13 +17,14 @@ import argparse
 import contextlib
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from peers import NOT_DRIVEN, PEERS
+from peers import CALIBRATED_PEERS, PEERS, calibrated_peer
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.calibration.overlap import HeldOut
@@ -134,11 +136,13 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--sketch", choices=["a", "b"], default="a")
     parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--sigma-input", type=float, default=0.01)
+    parser.add_argument("--label-samples", type=int, default=4)
+    parser.add_argument("--sigma-input", type=float, default=0.1)
     parser.add_argument("--sigma-output", type=float, default=0.1)
     parser.add_argument("--sweeps", type=int, default=3)
     parser.add_argument("--tune", type=int, metavar="STEPS", help="steps of scale tuning; 0 for none")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--peers", nargs="*", default=[], choices=CALIBRATED_PEERS)
     parser.add_argument("--keep", type=Path, help="folder that keeps the sketch for the next run")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
@@ -166,7 +170,7 @@ def main() -> None:
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = SketchSettings(arguments.sketch, arguments.iterations, 0)
+        settings = SketchSettings(arguments.sketch, arguments.iterations, 0, arguments.label_samples)
         key = sketch_key(fingerprint_files(snapshot), calibration.sha256, settings)
         sketch = open_kept(folder / key[:16], key) or compute_sketch(
             source,
@@ -212,6 +216,7 @@ def main() -> None:
         print(f"{grid:>8} {quantizer:<30} {mean:.5f} ± {error:.5f}   {rows[-1]['seconds']:6.2f} s", flush=True)
 
     model_name = "demo" if arguments.model.resolve() == DEMO / "model" else arguments.model.name
+    empty = {"model": model_name, "bits": None, "klNats": None, "standardError": None, "bytes": None}
     planned_steps, batch = tuning_plan(len(calibration.tokens), calibration.tokens.shape[1])
     steps = planned_steps if arguments.tune is None else arguments.tune
     for text_of_grid in arguments.grids:
@@ -237,9 +242,30 @@ def main() -> None:
                 started = time.perf_counter()
                 decoded = {linear.name: quantize(linear.weight()) for linear in source.linears}
                 measure(text_of_grid, peer, bits, stored, decoded)
+        for peer in arguments.peers if text_of_grid[0] in "sa" else []:
+            started = time.perf_counter()
+            try:
+                handed = calibrated_peer(
+                    peer,
+                    arguments.model.resolve(),
+                    calibration.tokens,
+                    round(bits),
+                    fitted.group,
+                    text_of_grid.startswith("s"),
+                )
+                decoded = {linear.name: handed[linear.path] for linear in source.linears}
+            except (RuntimeError, KeyError, subprocess.CalledProcessError) as error:
+                reason = f"{peer} did not quantize this model here: {error}"
+                rows.append(empty | {"bits": bits, "grid": text_of_grid, "quantizer": peer, "reason": reason})
+                print(f"{text_of_grid:>8} {reason}", flush=True)
+                continue
+            measure(text_of_grid, peer, bits, grid.bits_per_weight, decoded)
     if arguments.json:
-        empty = {"model": model_name, "bits": None, "klNats": None, "standardError": None, "bytes": None}
-        missing = [empty | {"quantizer": name, "reason": reason} for name, reason in NOT_DRIVEN.items()]
+        missing = [
+            empty | {"quantizer": name, "reason": f"not asked for: --peers {name}"}
+            for name in CALIBRATED_PEERS
+            if name not in arguments.peers
+        ]
         device = describe_device(source.device)
         settings_used = {
             "calibrationSequences": len(calibration.tokens),
@@ -247,6 +273,7 @@ def main() -> None:
             "length": arguments.length,
             "sketch": arguments.sketch,
             "iterations": arguments.iterations,
+            "labelSamples": arguments.label_samples,
             "tuneSteps": steps,
         }
         print(json.dumps({"rows": [*rows, *missing], "settings": settings_used, "device": device.to_wire()}))

@@ -37,19 +37,38 @@ class PeerEnvironment:
     imports: str
 
 
+_DATASETS = (
+    *("datasets==5.2.0", "pyarrow==26.0.1", "dill==0.4.1", "xxhash==4.1.0", "multiprocess==0.70.19", "pandas==3.1.1"),
+    *("aiohttp==3.14.5", "aiohappyeyeballs", "aiosignal", "attrs", "frozenlist", "multidict", "propcache", "yarl"),
+    *("python-dateutil", "pytz", "six", "tzdata", "requests", "charset-normalizer", "urllib3"),
+)
+
 PEER_ENVIRONMENTS: dict[str, PeerEnvironment] = {
     "gptqmodel": PeerEnvironment(
         packages=(
             *("setuptools>=77", "wheel==0.48.0", "ninja==1.13.2", "maturin==1.16.0"),
             *("device-smi==0.5.7", "pypcre==0.6.4", "tokenicer==0.0.14", "logbar==0.4.15", "threadpoolctl==3.8.0"),
-            *("defuser==0.0.28", "torchao==0.18.0", "datasets==5.2.0", "pyarrow==26.0.1", "dill==0.4.1"),
-            *("xxhash==4.1.0", "multiprocess==0.70.19", "pandas==3.1.1", "aiohttp==3.14.5", "aiohappyeyeballs"),
-            *("aiosignal", "attrs", "frozenlist", "multidict", "propcache", "yarl", "python-dateutil", "pytz"),
-            *("six", "tzdata", "requests", "charset-normalizer", "urllib3"),
+            *("defuser==0.0.28", "torchao==0.18.0", *_DATASETS),
         ),
         built=("gptqmodel==7.7.0",),
         variables={"BUILD_CUDA_EXT": "0"},
         imports="gptqmodel.quantization.gptq",
+    ),
+    "llm-compressor": PeerEnvironment(
+        packages=(
+            *("llmcompressor==0.14.0.1", "compressed-tensors==0.19.0", "transformers==5.17.0", "loguru==0.7.3"),
+            *("auto-round==0.15.1", "accelerate==1.15.0", "py-cpuinfo", "nvidia-ml-py", "pillow", *_DATASETS),
+            *("huggingface_hub==1.33.0", "httpx==0.28.1", "httpcore==1.0.9"),
+        ),
+        built=(),
+        variables={},
+        imports="llmcompressor",
+    ),
+    "auto-round": PeerEnvironment(
+        packages=("auto-round==0.16.1", "accelerate==1.15.0", "py-cpuinfo", *_DATASETS),
+        built=(),
+        variables={},
+        imports="auto_round",
     ),
 }
 
@@ -88,7 +107,9 @@ def make_environment(name: str) -> None:
     (own / "runner.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, *wanted.packages], check=True)
-    subprocess.run([*pip, "--no-build-isolation", *wanted.built], check=True, env={**os.environ, **wanted.variables})
+    if wanted.built:
+        environment = {**os.environ, **wanted.variables}
+        subprocess.run([*pip, "--no-build-isolation", *wanted.built], check=True, env=environment)
     subprocess.run([str(folder / "bin" / "python"), "-c", f"import {wanted.imports}"], check=True, stdout=sys.stderr)
     (folder / "whole").write_text("", encoding="utf-8")
 

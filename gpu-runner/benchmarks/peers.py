@@ -1,23 +1,24 @@
 """Other quantizers on the same weights, called through their own libraries.
 
-``gguf`` and ``onnxruntime`` come with the runner. The calibrated ones (gptqmodel, llm-compressor, auto-round) need
-environments of their own and are not driven here: their rows say so.
+``gguf`` and ``onnxruntime`` come with the runner. The calibrated ones (gptqmodel, llm-compressor, auto-round) run in
+environments of their own, as child processes that hand back the weights they came to.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from gguf import quants
 from gguf.constants import GGMLQuantizationType
 from onnxruntime.capi import _pybind_state as onnxruntime_native
+from peer_environments import make_environment, peer_python, run_peer
+from safetensors.torch import load_file, save_file
 
-NOT_DRIVEN = {
-    name: f"{name} is not driven by this benchmark: it needs an environment of its own"
-    for name in ("gptqmodel", "llm-compressor", "auto-round")
-}
+CALIBRATED_PEERS = ("gptqmodel", "llm-compressor", "auto-round")
 ONNX_BLOCK = 32
 
 
@@ -47,3 +48,25 @@ PEERS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "onnxruntime": (onnxruntime_nearest, 5.0),
 }
 """By name: what it makes of a weight, and the bits a weight that it stores. All are 4 bits in groups of 32."""
+
+
+def calibrated_peer(
+    name: str, model: Path, tokens: torch.Tensor, bits: int, group: int, symmetric: bool
+) -> dict[str, torch.Tensor]:
+    """Weights ``[out, in]`` float32 by module name after ``name`` quantized ``model`` on ``tokens`` ``[S, T]``.
+
+    Its environment is made where there is none yet.
+
+    Raises:
+        RuntimeError: it failed, with the end of what it wrote.
+        subprocess.CalledProcessError: its environment cannot be made.
+    """
+    if peer_python(name) is None:
+        make_environment(name)
+    script = Path(__file__).with_name(f"{name.replace('-', '_')}_model.py")
+    with tempfile.TemporaryDirectory() as folder:
+        given, output = Path(folder) / "tokens.safetensors", Path(folder) / "weights.safetensors"
+        save_file({"tokens": tokens.contiguous()}, given)
+        symmetry = "true" if symmetric else "false"
+        run_peer(name, script, [str(model), str(given), str(bits), str(group), symmetry, str(output)])
+        return load_file(output)

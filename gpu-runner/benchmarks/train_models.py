@@ -29,8 +29,8 @@ from transformers import (
 
 HERE = Path(__file__).resolve().parent
 DEMO_MODEL = HERE.parent.parent / "demo" / "model"
-HELD_OUT_SHARE = 20
-"""One file of this many is kept from training, for calibration, selection and report texts."""
+HELD_OUT_SHARE = {"qwen3-code": 20, "gpt-neox-docs": 8}
+"""One file of so many is kept from training, for calibration, selection and report texts."""
 
 
 def standard_library_files() -> list[Path]:
@@ -117,8 +117,9 @@ def main() -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEMO_MODEL)
     extract = source_text if arguments.model.endswith("code") else documentation_text
     files = standard_library_files()
-    held_out = [extract(path) for path in files[::HELD_OUT_SHARE]]
-    kept = [extract(path) for index, path in enumerate(files) if index % HELD_OUT_SHARE]
+    share = HELD_OUT_SHARE[arguments.model]
+    held_out = [extract(path) for path in files[::share]]
+    kept = [extract(path) for index, path in enumerate(files) if index % share]
     tokens = torch.tensor(tokenizer("\n\n".join(kept))["input_ids"])
     held_out_tokens = torch.tensor(tokenizer("\n\n".join(held_out))["input_ids"])
     model = AutoModelForCausalLM.from_config(configurations(len(tokenizer))[arguments.model])

@@ -245,7 +245,7 @@ const Quantization = z.strictObject({
 				.max(16)
 				.default(6)
 				.describe("Half steps of the power iteration for `a`; rounds for `b`."),
-			sigmaInput: z.number().min(0).max(10).default(0.01),
+			sigmaInput: z.number().min(0).max(10).default(0.1),
 			sigmaOutput: z.number().min(0).max(10).default(0.1),
 		})
 		.prefault({}),

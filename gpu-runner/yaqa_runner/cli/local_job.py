@@ -82,7 +82,7 @@ def _spec(options: argparse.Namespace, recipes: list[str], selection: list[str],
     sketch = {
         "kind": options.sketch_kind,
         "iterations": iterations,
-        "sigmaInput": getattr(options, "sigma_input", 0.01),
+        "sigmaInput": getattr(options, "sigma_input", 0.1),
         "sigmaOutput": getattr(options, "sigma_output", 0.1),
     }
     if getattr(options, "reuse", None) is not None:

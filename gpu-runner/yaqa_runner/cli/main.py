@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     quantize.add_argument("--evaluation-sequences", type=int, default=32, metavar="N", help="of each text (32)")
     quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
-    quantize.add_argument("--sigma-input", type=float, default=0.01)
+    quantize.add_argument("--sigma-input", type=float, default=0.1)
     quantize.add_argument("--sigma-output", type=float, default=0.1)
     quantize.add_argument(
         "--plots",
