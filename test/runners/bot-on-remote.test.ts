@@ -36,6 +36,8 @@ type Bench = {
 	readonly runner: Runner;
 	readonly engine: RemoteEngine;
 	vanishNext(): void;
+	/** The next start is taken, and its answer lost. */
+	loseNextAnswer(): void;
 };
 
 function hfJobs(place: RemotePlace, staging: HubStaging = place.staging): Bench {
@@ -54,6 +56,8 @@ function hfJobs(place: RemotePlace, staging: HubStaging = place.staging): Bench 
 		runner: createHfJobsRunner(options),
 		engine: createHfJobsEngine(options),
 		vanishNext: () => place.hub.faults.set({ vanishingJobs: 1 }),
+		loseNextAnswer: () =>
+			place.hub.faults.set({ routes: [{ method: "POST", path: `/api/jobs/${COMPUTE}$`, kind: "silent-after" }] }),
 	};
 }
 
@@ -70,6 +74,7 @@ function gitHubActions(
 			repository: gitHub.repository,
 			appId: gitHub.appId,
 			privateKey: gitHub.privateKey,
+			timeoutMilliseconds: 2000,
 		}),
 		workflow: "quantize.yml",
 		ref: "main",
@@ -82,6 +87,7 @@ function gitHubActions(
 		runner: createGitHubActionsRunner(options),
 		engine: createGitHubActionsEngine(options),
 		vanishNext: () => gitHub.arm("vanishes"),
+		loseNextAnswer: () => gitHub.arm("silent-after-accept"),
 	};
 }
 
@@ -239,6 +245,30 @@ describe("a bot whose runs are elsewhere", () => {
 				await nothingIsLeft(bench, id, [1]);
 			});
 		});
+
+		for (const when of ["before the start", "when its answer was lost"] as const) {
+			test(`${title}: cancel while dispatching, ${when}, leaves no run and nothing published`, async () => {
+				const bench = benchOf();
+				await withBot(bench, async (engine) => {
+					if (when === "before the start") world.setDelay("fetchSource", 700);
+					else bench.loseNextAnswer();
+					const id = await request(engine, { hang: true, steps: 1 });
+					await untilState(database, id, ["dispatching"]);
+					if (when !== "before the start") {
+						await until("the run that nobody heard of", async () =>
+							(await bench.engine.list({ job: id, fence: 1 })).length > 0 ? true : null,
+						);
+					}
+					assert.ok((await engine.cancelJob(id)).ok);
+					world.setDelay("fetchSource", 0);
+					await untilState(database, id, ["cancelled"]);
+					const runs = await bench.engine.list({ job: id, fence: 1 });
+					assert.equal(runs.length, when === "before the start" ? 0 : 1);
+					assert.equal(await publications(id), 0);
+					await nothingIsLeft(bench, id, [1]);
+				});
+			});
+		}
 
 		for (const [state, behaviour] of [
 			["running", { hang: true, ignoreTerm: true, steps: 1 }],

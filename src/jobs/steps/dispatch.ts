@@ -133,6 +133,9 @@ export const dispatchStep: Step = async (context, work) => {
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
 	const earlierSketch = await findEarlierSketch(context, job, signal);
 	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, earlierSketch });
+	// Fetching may have taken long, and a start may cost money.
+	const current = await getJob(database.handle, job.id);
+	if (current?.cancelRequested === true) return { kind: "again", seconds: 0, statusText: null };
 	const { handle } = await runner.dispatch(spec, await placementOf(context, work, variants.length));
 	const moved = await advance(context, job, "started", {
 		statusText: "Running.",
