@@ -100,8 +100,21 @@ export async function configuredMachines(
 			const all = await hubMachines(hub);
 			return flavor === "auto" ? all : all.filter((machine) => machine.flavour === flavor);
 		}
-		case "github-actions":
-			return null;
+		case "github-actions": {
+			const { machine } = configuration.runner.githubActions;
+			if (machine === null) return null;
+			return [
+				{
+					runner: "github-actions",
+					flavour: "self-hosted",
+					title: machine.gpus === 1 ? machine.gpu : `${machine.gpus} × ${machine.gpu}`,
+					cores: machine.cores,
+					memoryBytes: machine.memoryGiB * GIB,
+					accelerator: { model: machine.gpu, count: machine.gpus, bytesEach: machine.gpuMemoryGiB * GIB },
+					microUsdPerMinute: Math.round((machine.usdPerHour / 60) * 1e6),
+				},
+			];
+		}
 	}
 }
 

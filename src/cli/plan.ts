@@ -42,8 +42,14 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 		return refuse(`${inspection.refusal.message} ${inspection.refusal.remedy}`, EXIT_CODES.refused.code);
 	}
 	const machines: Hardware[] = [
-		...((await configuredMachines({ ...configuration, runner: { ...configuration.runner, kind: "local" } }, hub)) ??
-			[]),
+		...(
+			await Promise.all(
+				(["local", "github-actions"] as const).map(
+					async (kind) =>
+						(await configuredMachines({ ...configuration, runner: { ...configuration.runner, kind } }, hub)) ?? [],
+				),
+			)
+		).flat(),
 	];
 	try {
 		machines.push(...(await hubMachines(hub)));

@@ -281,6 +281,15 @@ const HfJobs = z.strictObject({
 		),
 });
 
+const OwnMachine = z.strictObject({
+	gpu: z.string().min(1).max(100).describe("The GPU as manifests name it, such as NVIDIA L40S."),
+	gpus: z.int().min(1).max(64).default(1).describe("How many of them."),
+	gpuMemoryGiB: z.number().min(1).max(4096).describe("Memory of one."),
+	memoryGiB: z.number().min(1).max(65_536).describe("The machine's own memory."),
+	cores: z.int().min(1).max(4096).default(8),
+	usdPerHour: z.number().min(0).max(10_000).default(0).describe("What an hour costs; 0 for what is paid for anyway."),
+});
+
 const GitHubActions = z.strictObject({
 	apiUrl: httpUrl.default("https://api.github.com").describe("GitHub's API, or a GitHub Enterprise Server's."),
 	repository: gitHubRepository.nullable().default(null).describe("The private repo that holds the workflow."),
@@ -294,6 +303,9 @@ const GitHubActions = z.strictObject({
 		.nullable()
 		.default(null)
 		.describe("The GitHub App that is installed there; its key is YAQA_BOT_GITHUB_APP_KEY."),
+	machine: OwnMachine.nullable()
+		.default(null)
+		.describe("What its machines are like, for estimates: nobody tells the bot. Absent: jobs go without."),
 });
 
 const Runner = z.strictObject({

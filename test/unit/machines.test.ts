@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { hardwareOfHub, measuredRates, parseGpuList } from "../../src/cli/machines.ts";
+import { configuredMachines, hardwareOfHub, measuredRates, parseGpuList } from "../../src/cli/machines.ts";
+import { ConfigurationFile } from "../../src/config/schema.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 
 test("GPUs are read from nvidia-smi's list, other lines left out", () => {
@@ -21,6 +22,19 @@ test("the Hub's list gives memory of one GPU and prices a minute", () => {
 	assert.deepEqual(four?.accelerator, { model: "L4", count: 4, bytesEach: 24 * 1024 ** 3 });
 	assert.equal(four?.cores, 48);
 	assert.equal(none?.accelerator, null);
+});
+
+test("machines of a GitHub repo are what the configuration says, or not known", async () => {
+	const of = (machine: object | null) =>
+		configuredMachines(ConfigurationFile.parse({ runner: { kind: "github-actions", githubActions: { machine } } }), {
+			hubUrl: "http://127.0.0.1:9",
+		});
+	assert.equal(await of(null), null);
+	const [machine] =
+		(await of({ gpu: "NVIDIA L40S", gpus: 2, gpuMemoryGiB: 48, memoryGiB: 128, usdPerHour: 1.2 })) ?? [];
+	assert.deepEqual(machine?.accelerator, { model: "NVIDIA L40S", count: 2, bytesEach: 48 * 1024 ** 3 });
+	assert.equal(machine?.microUsdPerMinute, 20_000);
+	assert.equal(machine?.title, "2 × NVIDIA L40S");
 });
 
 await onEveryDatabase((databases, name) => {
