@@ -13,6 +13,7 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
+import { checkIssues } from "./check-issues.ts";
 import { checkRunner } from "./check-runner.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
@@ -277,6 +278,7 @@ export async function doctor(
 			checkToken("Publisher token", publisherAccess(configuration, secrets), { ...rights, writes: true }),
 			checkToken("Read token", read, { ...rights, writes: false }),
 			checkWebhook(configuration, secrets),
+			checkIssues(configuration, secrets),
 			checkPort(configuration),
 			checkWatch(configuration),
 		]);

@@ -69,7 +69,7 @@ export async function keepLookingOverIssues(
 	const repos = issueRepos(configuration, secrets);
 	if (repos === null) return;
 	const { pollSeconds, github } = configuration.requests;
-	const isTold = configuration.server.publicUrl !== null;
+	const isTold = configuration.server.publicUrl !== null && secrets.gitHubWebhookSecret !== null;
 	if (!isTold && pollSeconds === 0) return;
 	const botName = github.mention ?? configuration.hub.mention;
 	const since = new Map<string, Date>();

@@ -5,7 +5,7 @@ import { type PageContext, renderPage } from "./layout.ts";
 
 export function helpPage(context: PageContext): string {
 	const main = html`<h1>What the bot understands</h1>
-<p class="lead">Write in any discussion of a watched repo, on a line of its own that begins with <code>@${context.botName}</code>. Quotes, code, links and headings are not read. One reply answers your comment and is kept up to date.</p>
+<p class="lead">Write in any discussion of a watched repo, on a line of its own that begins with <code>@${context.botName}</code>. Quotes, code, links and headings are not read. One reply answers your comment and is kept up to date. In issues of a GitHub repo that the bot looks after, the same lines work once the issue or the line names the model.</p>
 ${COMMANDS.map(
 	(
 		command,
