@@ -2,7 +2,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { GitHubRequestError } from "../github/github-access.ts";
 import { listRecentComments } from "../github/list-recent-comments.ts";
-import type { Finding } from "./doctor.ts";
+import { type Finding, fine, firstLine, lacking } from "./finding.ts";
 import { issueRepos } from "./issue-answers.ts";
 
 const MAXIMUM_REPOS = 10;
@@ -18,22 +18,20 @@ export async function checkIssues(configuration: Configuration, secrets: Secrets
 			try {
 				await listRecentComments(github, new Date());
 			} catch (error) {
-				const detail = (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "";
 				const remedy =
 					error instanceof GitHubRequestError
 						? `Install the GitHub App ${repos.appId} on the repo, with "Issues: read and write", and give its key in YAQA_BOT_GITHUB_APP_KEY.`
 						: "Check requests.github.apiUrl and that GitHub can be reached from here.";
-				return { name, state: "lacking", detail, remedy };
+				return lacking(name, firstLine(error), remedy);
 			}
 			if (configuration.server.publicUrl !== null && secrets.gitHubWebhookSecret === null) {
-				return {
+				return lacking(
 					name,
-					state: "lacking",
-					detail: "readable; no webhook secret is set, so comments are found by looking only",
-					remedy: "Set YAQA_BOT_GITHUB_WEBHOOK_SECRET, and the App's webhook to ADDRESS/webhooks/github.",
-				};
+					"readable; no webhook secret is set, so comments are found by looking only",
+					"Set YAQA_BOT_GITHUB_WEBHOOK_SECRET, and the App's webhook to ADDRESS/webhooks/github.",
+				);
 			}
-			return { name, state: "fine", detail: `the App ${repos.appId} reads them`, remedy: null };
+			return fine(name, `the App ${repos.appId} reads them`);
 		}),
 	);
 }

@@ -2,7 +2,7 @@ import { assertNever, type Refusal } from "../errors.ts";
 import { formatChange, formatCount, shortSha } from "../jobs/figures.ts";
 import type { RequestPreview } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
-import { isFinished } from "../jobs/transitions.ts";
+import { isFinished, transition } from "../jobs/transitions.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
 import { MIXED_NAME, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../publish/escape.ts";
@@ -97,9 +97,11 @@ export function variantRows(context: ReplyContext, variants: readonly VariantRec
 					: stateOfVariant(variant);
 		return `| ${markdownCode(variant.recipe)} | ${where} | ${summary.bytes === null ? "–" : formatBytes(summary.bytes)} | ${kl} | ${change ?? "–"} |`;
 	});
-	return ["| Variant | Where | Size | KL, nats a token | Against GPTQ |", "|---|---|---:|---:|---:|", ...rows].join(
-		"\n",
-	);
+	return [
+		"| Variant | Where | Size | KL, nats a token | Against GPTQ, same size |",
+		"|---|---|---:|---:|---:|",
+		...rows,
+	].join("\n");
 }
 
 function refusalText(refusal: Refusal): string {
@@ -135,6 +137,9 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 	if (request.refusal !== null) return `**I cannot do that.** ${refusalText(request.refusal)}`;
 	const ended = job !== null && isFinished(job.state);
 	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants, ended)}`;
+	// Before anything is measured a table would hold dashes.
+	const isMeasured = variants.some((variant) => variant.manifest !== null);
+	const names = variants.map((variant) => markdownCode(variant.recipe)).join(", ");
 	const more = nextStep(context, "explain", "How these came about, and what they were compared with");
 	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
 	const commit = `${markdownCode(shortSha(job.sourceSha))}${ofModel(context)}`;
@@ -151,17 +156,18 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 			const verb = job.state === "planned" ? "Planned" : job.state === "waiting" ? "Waiting" : "Under way";
 			const cancel = nextStep(context, `cancel ${shortNumber(job)}`, "To end it");
 			const doing = job.statusText === "Planned." ? "" : `: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`;
-			const begun = `**${verb}** for commit ${commit}${doing}`;
-			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${table}\n\n${cancel}`;
+			const what = isMeasured || names === "" ? `**${verb}**` : `**${verb}:** ${names}`;
+			const begun = `${what} for commit ${commit}${doing}`;
+			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}\n\n${cancel}`;
 		}
 		case "done":
-			return `**Done** for commit ${commit}. Every figure was measured on the published files. ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
+			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them. ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
 		case "failed":
-			return `**This failed** for commit ${commit}. ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
+			return `**This failed**${names === "" ? "" : ` (${names})`} for commit ${commit}. ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		case "cancelled":
-			return `**Cancelled** for commit ${commit}. ${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
+			return `**Cancelled${names === "" ? "**" : `:** ${names}`} for commit ${commit}. ${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		case "superseded":
-			return `**Superseded**: a newer commit came before this one was finished. ${jobLink(context, job, "The job")}.${table}\n\n${retry}`;
+			return `**Superseded**: a newer commit came before this one was finished. ${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		default:
 			return assertNever(job.state);
 	}
@@ -195,12 +201,19 @@ export function renderStatus(
 	const newest = source.jobs[0];
 	if (newest !== undefined) {
 		const why = newest.refusal === null ? newest.statusText : newest.refusal.message;
-		parts.push(
-			`Newest job: ${newest.state}. ${markdownText(why, MAXIMUM_SENTENCE)} ${jobLink(context, newest, "The job")}.`,
-		);
+		const told = isSaid(newest.state, why) ? "" : ` ${markdownText(why, MAXIMUM_SENTENCE)}`;
+		parts.push(`Newest job: ${newest.state}.${told} ${jobLink(context, newest, "The job")}.`);
 	}
-	if (context.siteUrl !== null) parts.push(`[All of it](${context.siteUrl}/m/${source.repo}).`);
+	const site =
+		context.siteUrl === null || shown.length === 0 ? "" : `[All of it](${context.siteUrl}/m/${source.repo}). `;
+	const another = shown.length === 0 ? "To ask for a variant" : "To ask for another";
+	parts.push(`${site}${nextStep(context, "quantize 8bit gguf", another)}`);
 	return parts.join("\n\n");
+}
+
+/** Whether a sentence says no more than the state: "Done." of a job that is done. */
+function isSaid(state: string, sentence: string): boolean {
+	return sentence.replace(/\.$/, "").toLowerCase() === state;
 }
 
 /** How every answer to something that was not understood begins. */
@@ -301,11 +314,13 @@ export function renderChanges(
 /** A job in words: what it was for, how it ended, and for every variant what was chosen against what. */
 export function renderExplanation(context: ReplyContext, job: JobRecord, variants: readonly VariantRecord[]): string {
 	const parts = [
-		`${jobLink(context, job, `Job ${shortNumber(job)}`)} for commit ${markdownCode(shortSha(job.sourceSha))} is **${job.state}**: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`,
+		`${jobLink(context, job, `Job ${shortNumber(job)}`)} for commit ${markdownCode(shortSha(job.sourceSha))} is **${job.state}**${isSaid(job.state, job.statusText) ? "." : `: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`}`,
 	];
 	if (job.refusal !== null) parts.push(refusalText(job.refusal));
 	for (const variant of variants.slice(0, 12)) parts.push(explainVariant(context, variant, isFinished(job.state)));
 	if (variants.length > 12) parts.push(`And ${variants.length - 12} more variants.`);
+	if (transition(job.state, "retry") !== null)
+		parts.push(nextStep(context, `retry ${shortNumber(job)}`, "To try again"));
 	return parts.join("\n\n");
 }
 

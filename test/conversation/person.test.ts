@@ -46,7 +46,7 @@ test("with the stock Python client alone: ask, watch the answer change, follow t
 		assert.notEqual(seen.answer, seen.asked);
 		// How many of the states in between are seen depends on the moment; the first and the last are.
 		assert.ok(seen.firstWords.length >= 2, seen.firstWords.join(", "));
-		assert.ok(["Planned", "Under way"].includes(seen.firstWords[0] ?? ""), seen.firstWords[0]);
+		assert.ok(["Planned:", "Under way:"].includes(seen.firstWords[0] ?? ""), seen.firstWords[0]);
 		assert.equal(seen.firstWords.at(-1), "Done");
 		assert.ok(seen.trailer);
 		assert.equal(seen.variant, "yaqa-bot/asked-YAQA-GGUF");
