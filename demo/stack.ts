@@ -32,6 +32,8 @@ export type StackOptions = {
 	readonly botPort?: number;
 	/** PostgreSQL instead of the embedded database. */
 	readonly databaseUrl?: string | null;
+	/** More variables for the bot: secrets of what it talks to besides the Hub. */
+	readonly environment?: Readonly<Record<string, string>>;
 	/** Laid over the demo's configuration. */
 	readonly configuration?: ConfigurationInput;
 	/** Waits before the second, third, … attempt of a webhook delivery. */
@@ -208,6 +210,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 					YAQA_BOT_READ_TOKEN: people.bot.readToken,
 					YAQA_BOT_WEBHOOK_SECRET: webhookSecret,
 					...(options.databaseUrl ? { DATABASE_URL: options.databaseUrl } : {}),
+					...options.environment,
 				}),
 			});
 			started.stdout.pipe(output, { end: false });
