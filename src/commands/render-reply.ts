@@ -81,8 +81,16 @@ function stateOfVariant(variant: VariantRecord): string {
 	}
 }
 
-/** One row a variant: what it is, where it is, and the figures of its manifest. `ended`: nobody works on them any more. */
-export function variantRows(context: ReplyContext, variants: readonly VariantRecord[], ended = false): string {
+/**
+ * One row a variant: what it is, where it is, and the figures of its manifest. `ended`: nobody works on them any more;
+ * `newestSha`: variants of other commits are marked.
+ */
+export function variantRows(
+	context: ReplyContext,
+	variants: readonly VariantRecord[],
+	ended = false,
+	newestSha: string | null = null,
+): string {
 	const rows = variants.map((variant) => {
 		const summary = summarizeVariant(variant, context.hubUrl);
 		const kl = summary.klNats === null ? "–" : formatEstimate(summary.klNats);
@@ -91,7 +99,7 @@ export function variantRows(context: ReplyContext, variants: readonly VariantRec
 		const unmade = ended && variant.state !== "failed";
 		const where =
 			variant.state === "published"
-				? `[${summary.repo}](${summary.url})`
+				? `[${summary.repo}](${summary.url})${newestSha === null || newestSha === variant.sourceSha ? "" : ", of an older commit"}`
 				: unmade
 					? "not made"
 					: stateOfVariant(variant);
@@ -197,7 +205,11 @@ export function renderStatus(
 	const parts: string[] = [];
 	const shown = source.variants.slice(0, 30);
 	if (shown.length === 0) parts.push(`**Nothing was made of ${context.subject} yet.**`);
-	else parts.push(`**Variants of ${context.subject}**`, variantRows(context, shown));
+	else
+		parts.push(
+			`**Variants of ${context.subject}**`,
+			variantRows(context, shown, false, source.jobs[0]?.sourceSha ?? null),
+		);
 	const newest = source.jobs[0];
 	if (newest !== undefined) {
 		const why = newest.refusal === null ? newest.statusText : newest.refusal.message;

@@ -263,7 +263,7 @@ export async function listVariantsOfSourceCommit(
 	return rows.map(variantOfRow);
 }
 
-/** Every variant of a repo, newest first, at most 200; manifests come without layers. */
+/** Every variant of a repo but those that a newer one replaced, newest first, at most 200; manifests come without layers. */
 export async function listVariantsOfSource(
 	handle: Handle,
 	sourceRepo: string,
@@ -274,7 +274,8 @@ export async function listVariantsOfSource(
 		.select(COLUMNS)
 		.select(withoutLayers.as("manifest"))
 		.where("source_repo", "=", sourceRepo);
-	if (options.publishedOnly === true) query = query.where("state", "=", "published").where("current", "=", true);
+	if (options.publishedOnly === true) query = query.where("state", "=", "published");
+	query = query.where(({ eb, or }) => or([eb("state", "!=", "published"), eb("current", "=", true)]));
 	const rows = await query.orderBy("created_at", "desc").orderBy("recipe").limit(200).execute();
 	return rows.map(variantOfRow);
 }

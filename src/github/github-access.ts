@@ -55,6 +55,12 @@ const Failure = z.object({
 });
 const Installation = z.object({ id: z.int() });
 
+/** Until the hour's quota is full again; `NaN`: it is not used up, or the server does not say. */
+function secondsUntilReset(headers: Readonly<Record<string, unknown>>): number {
+	if (headers["x-ratelimit-remaining"] !== "0") return Number.NaN;
+	return Math.max(1, Math.ceil(Number(headers["x-ratelimit-reset"]) - Date.now() / 1000));
+}
+
 /** What an exception of octokit means: a plain refusal, or something that another try may get past. */
 function judge(error: unknown): Error {
 	const parsed = Failure.safeParse(error);
@@ -63,8 +69,14 @@ function judge(error: unknown): Error {
 	}
 	const { status, message, request, response } = parsed.data;
 	const headers = response?.headers ?? {};
-	const retryAfter = Number(headers["retry-after"]);
-	const isLimited = status === 429 || (status === 403 && headers["x-ratelimit-remaining"] === "0");
+	const retryAfter = headers["retry-after"] === undefined ? secondsUntilReset(headers) : Number(headers["retry-after"]);
+	// A secondary limit is a 403 that names a time, or says so in words only.
+	const isLimited =
+		status === 429 ||
+		(status === 403 &&
+			(headers["x-ratelimit-remaining"] === "0" ||
+				headers["retry-after"] !== undefined ||
+				/secondary rate limit/i.test(message)));
 	const said = message.slice(0, 300);
 	if (isLimited || status >= 500 || status === 408) {
 		return new RetryableError(`GitHub answered ${status}: ${said}`, {

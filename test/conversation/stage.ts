@@ -431,6 +431,7 @@ export async function openStage(): Promise<Stage> {
 									state: "published",
 									manifest: JSON.stringify(manifest),
 									target_sha: job.sourceSha,
+									current: true,
 									published_at: clock.now(),
 								})
 								.where("id", "=", variant.id)

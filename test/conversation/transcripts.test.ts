@@ -210,6 +210,19 @@ const CASES: readonly Case[] = [
 		jobs: 1,
 	},
 	{
+		name: "Status after the model has changed",
+		plays: async (scene) => {
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.jobIs("done", "Done.");
+			await scene.pushes();
+			await scene.says("owner", "@yaqa-bot quantize onnx:q8");
+			await scene.jobIs("done", "Done.");
+			await scene.says("visitor", "@yaqa-bot how is it going?");
+		},
+		answers: 3,
+		jobs: 2,
+	},
+	{
 		name: "Why it failed, and another try",
 		plays: async (scene) => {
 			await scene.says("owner", "@yaqa-bot 8bit gguf");
