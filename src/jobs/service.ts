@@ -112,8 +112,7 @@ async function tooExpensive(
 			.map((variant) => variant.recipeHash),
 	);
 	const missing = asked.filter((recipe) => !made.has(recipeHash(recipe))).map((recipe) => ({ recipe, earlier: null }));
-	const carried = isAutomatic(input.kind) ? (await carriable(handle, facts, missing)).size : 0;
-	const variants = missing.length - carried;
+	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
 	if (variants === 0) return null;
 	return refusalOfPlan(
 		planner({ facts, variants, sketchReused: await hasSketch(context, handle, source) }),
@@ -188,9 +187,12 @@ type Carriable = Awaited<ReturnType<typeof listCarriable>>[number];
  * Which of these recipes need no run, because the weights are those of another commit whose variants are published or
  * under way. A GGUF file carries tokenizer and template inside, so that it is made anew when these changed. Work that is
  * still under way is waited for only when nothing else of this commit needs a run: else that run makes all of it.
+ * Somebody who asks by name gets one job, so that theirs are taken over all or none, and never for a commit that they
+ * named: it may be an old one.
  */
 async function carriable(
 	tx: Handle,
+	input: Pick<RequestInput, "kind" | "revision">,
 	facts: SourceFacts,
 	missing: readonly { readonly recipe: Recipe; readonly earlier: VariantRecord | null }[],
 ): Promise<ReadonlyMap<string, Carriable>> {
@@ -205,6 +207,10 @@ async function carriable(
 				variant.recipeHash === recipeHash(recipe) && (companions || recipe.name.container !== "gguf"),
 		);
 		if (origin !== undefined) found.set(recipeHash(recipe), origin);
+	}
+	if (!isAutomatic(input.kind)) {
+		const isWhole = found.size === missing.length && [...found.values()].every((origin) => !origin.isLive);
+		return isWhole && input.revision === undefined ? found : new Map();
 	}
 	if (found.size === missing.length) return found;
 	return new Map([...found].filter(([, origin]) => !origin.isLive));
@@ -256,7 +262,7 @@ async function plan(
 		else missing.push({ recipe, earlier: variant });
 	}
 
-	const carried = automatic ? await carriable(tx, facts, missing) : new Map<string, Carriable>();
+	const carried = await carriable(tx, input, facts, missing);
 	const toRun = missing.filter(({ recipe }) => !carried.has(recipeHash(recipe)));
 	// What still runs for these weights is waited for, not ended.
 	const kept = new Set([...carried.values()].map(({ variant }) => variant.jobId));

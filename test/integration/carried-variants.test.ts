@@ -81,6 +81,24 @@ await onEveryDatabase((databases, name) => {
 			assert.deepEqual(recipes.toSorted(), ["gguf:q4_0 in 1 runs", "w4a16 in 0 runs"]);
 		});
 
+		test("somebody who asks for it after such a commit gets it without a run, but for a commit they named", async () => {
+			const sha = shaOf("three and a half");
+			world.setContent(sha, { weights: "w1", companions: "t2" });
+			world.setHead("acme/model", sha);
+			const ask = async (dedupeKey: string, revision: { readonly revision?: string }) => {
+				const recipes = [recipe("w4a16")];
+				const asked = { kind: "comment", sourceRepo: "acme/model", recipes, requester: "x", replyTo: null } as const;
+				const outcome = await bot.engine.recordRequest({ ...asked, dedupeKey, ...revision });
+				return outcome.kind === "planned" ? outcome.job : null;
+			};
+			const named = shaOf("an old one");
+			world.setContent(named, { weights: "w1", companions: "t2" });
+			const old = await ask("named", { revision: named });
+			assert.equal((await untilState(database, old?.id ?? "", ["done"])).fence, 1);
+			const job = await ask("unnamed", {});
+			assert.equal((await untilState(database, job?.id ?? "", ["done"])).fence, 0);
+		});
+
 		test("what still runs for these weights is waited for, not ended and not run twice", async () => {
 			world.setDelay("fetchSource", 1500);
 			const [running] = await pushes("four", { weights: "w2", companions: "t2" }, 1);
