@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -23,6 +24,10 @@ function seededRandom(seed: number): () => number {
 		mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
 		return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
 	};
+}
+
+function numbered(config: string, push: number): Blob {
+	return new Blob([JSON.stringify({ ...JSON.parse(config), push_of_the_test: push })]);
 }
 
 /** When to kill: so long after the job was first seen in (or beyond) a state. */
@@ -73,6 +78,7 @@ await onEveryDatabase((databases, database) => {
 			const { stack } = tiny;
 			// The last states of a tiny job are over within a poll otherwise, and the kill would find it done.
 			stack.hub.faults.set({ routes: [{ path: "^/api/", kind: "slow", delayMilliseconds: 150, times: 100_000 }] });
+			const config = await readFile(join(tiny.model, "config.json"), "utf8");
 			const hit: string[] = [];
 			let pushes = 0;
 			let missed = 0;
@@ -81,8 +87,11 @@ await onEveryDatabase((databases, database) => {
 				if (job === null) {
 					// A job that is over cannot be interrupted: what is left of the moments strikes the next one.
 					assert.ok(pushes < MOST_PUSHES, `${pushes} pushes took only ${hit.length} kills: ${hit.join(", ")}`);
-					const files = pushes === 0 ? await tiny.modelFiles() : [];
-					await tiny.push(REPO, [...files, { path: "NOTES.md", content: new Blob([`Push ${pushes}\n`]) }]);
+					// A push that leaves the model alone starts no run: a field that nothing reads makes each another model.
+					const files = (await tiny.modelFiles()).map((file) =>
+						file.path === "config.json" ? { ...file, content: numbered(config, pushes) } : file,
+					);
+					await tiny.push(REPO, files);
 					pushes++;
 					job = await newestJob(pushes);
 				}
