@@ -71,24 +71,28 @@ def prepare_factor(hessian: torch.Tensor, sigma: float) -> PreparedFactor:
     exact = hessian.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(exact).all()):
         return identity_factor(size, "the factor holds values that are not finite")
-    exact = (exact + exact.T) / 2
-    diagonal = exact.diagonal()
-    mean = float(diagonal.mean())
-    if bool((diagonal < 0).any()):
+    # In place wherever possible: this matrix in float64 is the largest thing that rounding holds.
+    if exact.data_ptr() == hessian.data_ptr():
+        exact = exact.clone()
+    if not torch.equal(exact, exact.T):
+        exact = exact.add_(exact.T.clone()).div_(2)
+    mean = float(exact.diagonal().mean())
+    if bool((exact.diagonal() < 0).any()):
         return identity_factor(size, "the factor has a negative diagonal")
     if mean < torch.finfo(torch.float32).tiny:
         return identity_factor(size, "the factor is zero")
-    exact = exact / mean
+    exact.div_(mean)
+    own = exact.diagonal().clone()
     added = sigma
     for _ in range(_MAXIMUM_DOUBLINGS):
-        regular = exact.clone()
-        regular.diagonal().add_(added)
-        cholesky, info = torch.linalg.cholesky_ex(regular)
+        exact.diagonal().copy_(own + added)
+        cholesky, info = torch.linalg.cholesky_ex(exact)
         if int(info) == 0:
-            lower = (cholesky / cholesky.diagonal()).to(torch.float32).contiguous()
+            lower = cholesky.div_(cholesky.diagonal().clone()).to(torch.float32).contiguous()
+            del cholesky
             # A pivot near underflow passes Cholesky and still gives a factor that float32 cannot hold.
             if bool(torch.isfinite(lower).all()):
-                kept = regular.to(torch.float32).contiguous()
+                kept = exact.to(torch.float32).contiguous()
                 return PreparedFactor(kept, lower, added, kept.diagonal().clone(), mean)
         added = max(2 * added, _SMALLEST_SIGMA)
     return identity_factor(size, "the factor is not positive definite under any regularization")

@@ -23,6 +23,12 @@ def unpack_triangle(packed: torch.Tensor) -> torch.Tensor:
     size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
     if packed.ndim != 1 or size * (size + 1) // 2 != len(packed):
         raise ValueError(f"{list(packed.shape)} is not a packed triangle")
-    lower = torch.zeros(size, size, dtype=torch.float32)
-    lower[torch.ones(size, size, dtype=torch.bool).tril_()] = packed
-    return lower + lower.tril(-1).T
+    matrix = torch.empty(size, size, dtype=torch.float32)
+    # Row by row: a mask of the triangle and the mirrored half would take three times the matrix.
+    start = 0
+    for row in range(size):
+        values = packed[start : start + row + 1]
+        matrix[row, : row + 1] = values
+        matrix[:row, row] = values[:row]
+        start += row + 1
+    return matrix
