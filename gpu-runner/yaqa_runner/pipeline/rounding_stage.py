@@ -13,6 +13,7 @@ from yaqa_runner.formats import Container
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.pipeline.allocator import give_large_blocks_back
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import proxy_error, round_nearest
@@ -81,6 +82,7 @@ def round_recipes(
         SketchUnreadable: the sketch lacks a linear.
         Interrupted: ``check`` raised it.
     """
+    give_large_blocks_back()
     results = {plan.recipe.canonical: RoundedRecipe() for plan in planned}
     jobs: dict[str, _Job] = {}
     total = sum(len(plan.linears) for plan in planned)
