@@ -252,9 +252,10 @@ function explain(choice: Estimate, estimates: readonly Estimate[]): string {
 	if (choice.inTime && alone) why.push(`fewer accelerators would take too long, so that ${count} share the sketch`);
 	else if (cheaper.length > 0) why.push(`${cheaper.length} cheaper or equal ones have too little memory`);
 	if (estimates.filter((other) => other.fits).length > 1) why.push("the cheapest that fits");
-	const reason = why.length === 0 ? "" : ` (${why.join("; ")})`;
+	const reason = why.length === 0 ? "" : `: ${why.join("; ")}`;
 	const source = choice.isLearned ? "by earlier jobs on such a machine" : "before any job was measured there";
-	return `${hardware.title} of ${hardware.runner}${reason}: ${gigabytes(choice.neededBytes)} of its ${gigabytes(choice.availableBytes)} are needed; ${duration(choice.minutes)}, ${usd(choice.microUsd)}, estimated ${source}.`;
+	const cost = choice.microUsd === 0 ? "at no charge" : `for ${usd(choice.microUsd)}`;
+	return `${hardware.title} (${hardware.runner})${reason}. Takes ${gigabytes(choice.neededBytes)} of its ${gigabytes(choice.availableBytes)} of memory and ${duration(choice.minutes)}, ${cost}; estimated ${source}.`;
 }
 
 /**

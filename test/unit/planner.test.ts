@@ -46,7 +46,10 @@ test("the cheapest machine that holds the job is chosen, and said why", () => {
 	const fitting = eight.estimates.filter((one) => one.fits);
 	assert.equal(eight.choice.microUsd, Math.min(...fitting.map((one) => one.microUsd)));
 	assert.equal(eight.estimates.find((one) => one.hardware === T4)?.fits, false);
-	assert.match(eight.text, /of hf-jobs .*the cheapest that fits.*GiB are needed; about .*, (\$|less than \$)/);
+	assert.match(
+		eight.text,
+		/\(hf-jobs\): .*the cheapest that fits\. Takes .* GiB of memory and about .*, for (\$|less than \$)/,
+	);
 	assert.match(eight.text, /estimated before any job was measured there/);
 });
 
