@@ -15,6 +15,7 @@ from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive, round_nearest, rounding_targets
 from yaqa_runner.rounding.factor import PreparedFactor, identity_factor, prepare_factor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.memory import FIRST_LAYER, FURTHER_LAYER, layers_in_flight
 from yaqa_runner.rounding.reference import reference_refine, reference_round_adaptive
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.workers import single_core_workers
@@ -334,3 +335,15 @@ def test_cuda_codes_follow_the_rule(rows: int, columns: int, sided: str) -> None
         weight.cuda(), grid, factor_input.lower.cuda(), None if lower_output is None else lower_output.cuda()
     ).cpu()
     assert_codes_follow_the_rule(weight, grid, codes, factor_input.lower, lower_output)
+
+
+def test_layers_fly_side_by_side_only_where_memory_holds_them() -> None:
+    shapes = [(1024, 1024), (2816, 1024)]
+    factors = 4 * (2816**2 + 1024**2)
+    enough = 2 * factors * (FIRST_LAYER + 3 * FURTHER_LAYER)
+    assert layers_in_flight(shapes, 4, enough) == 4
+    assert layers_in_flight(shapes, 4, enough - 2) == 1
+    assert layers_in_flight(shapes, 1, 0) == 1
+    # All linears of an 8B Llama on 16 cores and 128 GiB, by the widest of them.
+    assert layers_in_flight([(14336, 4096)], 16, 128 << 30) == 1
+    assert layers_in_flight([], 4, 0) == 4

@@ -30,8 +30,9 @@ from yaqa_runner.protocol.job_spec import JobSpec, VariantRequest
 from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
 from yaqa_runner.protocol.reporter import Reporter
+from yaqa_runner.rounding.memory import layers_in_flight
 from yaqa_runner.sketch.compute import compute_sketch
-from yaqa_runner.sketch.memory import memory_budget, pinned_budget, plan_memory
+from yaqa_runner.sketch.memory import host_memory, memory_budget, pinned_budget, plan_memory
 from yaqa_runner.sketch.parallel import ALONE, Ranks
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
@@ -96,6 +97,8 @@ def run_job(
     mixed: dict[str, MixedPlan] = {}
     plans: list[PlannedRecipe] = []
     if todo:
+        shapes = [(layer.rows, layer.columns) for layer in source.linears]
+        workers = layers_in_flight(shapes, threads, host_memory(spec.limits.memory_bytes))
         with reporter.stage("round"):
             try:
                 for _, plan in todo:
@@ -108,7 +111,7 @@ def run_job(
                         sketch,
                         spec.sketch.sigma_input,
                         spec.sketch.sigma_output,
-                        threads,
+                        workers,
                         lambda done, total: reporter.progress("round", done, total, "types tried"),
                         interrupt.check,
                     )
@@ -123,7 +126,7 @@ def run_job(
                     sketch,
                     spec.sketch.sigma_input,
                     spec.sketch.sigma_output,
-                    threads,
+                    workers,
                     lambda name, recipe, errors: reporter.layer(name, recipe, errors) if recipe in asked else None,
                     lambda done, total: reporter.progress("round", done, total, "layers"),
                     interrupt.check,

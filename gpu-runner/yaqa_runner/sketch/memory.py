@@ -64,19 +64,21 @@ class MemoryPlan:
 
 def memory_budget(device: torch.device, memory_bytes: int | None) -> int:
     """Bytes that a sketch may hold on ``device``."""
-    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else _host_memory()
-    if memory_bytes is not None and device.type == "cpu":
-        total = min(total, memory_bytes)
-    return int(total * BUDGET_SHARE)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * BUDGET_SHARE)
+    return int(host_memory(memory_bytes) * BUDGET_SHARE)
 
 
 def pinned_budget(device: torch.device) -> int:
     """Bytes of host memory that may be pinned for a GPU's factors; 0 where there is no GPU."""
-    return int(_host_memory() * PINNED_SHARE) if device.type == "cuda" else 0
+    return int(host_memory() * PINNED_SHARE) if device.type == "cuda" else 0
 
 
-def _host_memory() -> int:
+def host_memory(memory_bytes: int | None = None) -> int:
+    """Bytes of the host, of its control group, or ``memory_bytes``, whichever is least."""
     total = int(psutil.virtual_memory().total)
+    if memory_bytes is not None:
+        total = min(total, memory_bytes)
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         return min(total, int(limit)) if limit.isdigit() else total

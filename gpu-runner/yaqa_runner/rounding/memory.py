@@ -1,0 +1,26 @@
+"""How many layers are rounded side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Bytes over those of the largest layer's two float32 factors, by benchmarks/rounding_memory.py at width 1024 with one
+# worker (13.2) and two (19.4): float64 copies while factoring, then factors, metrics and errors of a layer in flight.
+FIRST_LAYER = 14
+FURTHER_LAYER = 7
+HOST_SHARE = 0.5
+
+
+def layers_in_flight(shapes: Iterable[tuple[int, int]], cores: int, host_bytes: int) -> int:
+    """Layers to round at the same time: one for each core where half the host's memory holds them, else one on all.
+
+    Large layers spread over the cores by themselves, so that one at a time costs them little.
+
+    Args:
+        shapes: ``(out, in)`` of every layer.
+        cores: Cores to use, at least 1.
+        host_bytes: Memory of the host.
+    """
+    factors = max((4 * (rows**2 + columns**2) for rows, columns in shapes), default=0)
+    needed = factors * (FIRST_LAYER + FURTHER_LAYER * (cores - 1))
+    return cores if needed <= host_bytes * HOST_SHARE else 1
