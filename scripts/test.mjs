@@ -79,7 +79,7 @@ function check(name, program, ...commandLines) {
 }
 
 function nodeSuite(name, files, pattern, scratch) {
-	const concurrency = name === "e2e" || name === "faults" ? 1 : 2;
+	const concurrency = name === "e2e" ? 1 : 2;
 	return {
 		name,
 		async run(onOutput) {
