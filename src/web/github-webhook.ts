@@ -2,27 +2,14 @@ import { createHmac } from "node:crypto";
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
-import type { Clock } from "../clock.ts";
-import type { Log } from "../log.ts";
 import { constantTimeEqual } from "./constant-time-equal.ts";
-import type { WebData } from "./data.ts";
-import type { IngestOutcome } from "./hub-webhook.ts";
+import { type DeliveryIngestOptions, storeAndAnswer } from "./delivery-ingest.ts";
 import { parseJson, readBody, refuseDelivery } from "./read-body.ts";
 
 const SIGNATURE = /^sha256=([0-9a-f]{64})$/;
 const EVENT_NAME = /^[a-z_]{1,64}$/;
 const DELIVERY_ID = /^[0-9A-Za-z-]{1,100}$/;
 const Payload = z.record(z.string(), z.unknown());
-
-export type GitHubWebhookOptions = {
-	/** Current and, while it is being rotated, previous. Empty: nothing is accepted. */
-	readonly secrets: readonly string[];
-	readonly maxBodyBytes: number;
-	readonly store: WebData["storeDelivery"];
-	readonly clock: Clock;
-	readonly log: Log;
-	readonly onOutcome: (outcome: IngestOutcome) => void;
-};
 
 /** Whether `signature`, in hex, is the HMAC of these bytes under one of the secrets. */
 function isSigned(bytes: Buffer, signature: string, secrets: readonly string[]): boolean {
@@ -37,8 +24,8 @@ function isSigned(bytes: Buffer, signature: string, secrets: readonly string[]):
  * delivery is stored as `{event, payload}`, once by GitHub's delivery id, and answered. GitHub never sends again by
  * itself, and events come late, twice or not at all: what one means is read from GitHub.
  */
-export function gitHubWebhook(options: GitHubWebhookOptions): Router {
-	const { secrets, maxBodyBytes, store, clock, log, onOutcome } = options;
+export function gitHubWebhook(options: DeliveryIngestOptions): Router {
+	const { secrets, maxBodyBytes, log, onOutcome } = options;
 	const router = express.Router();
 	router.post("/webhooks/github", async (request, response) => {
 		const unauthorized = (reason: string): void => {
@@ -78,23 +65,11 @@ export function gitHubWebhook(options: GitHubWebhookOptions): Router {
 			response.json({ pong: true });
 			return;
 		}
-		try {
-			const stored = await store({
-				source: "github",
-				dedupeKey: `id:${id}`,
-				receivedAt: clock.now(),
-				body: { event, payload: payload.data },
-			});
-			onOutcome(stored.duplicate ? "duplicate" : "stored");
-			response.status(stored.duplicate ? 200 : 202).json({ delivery: stored.id, duplicate: stored.duplicate });
-		} catch (error) {
-			onOutcome("failed");
-			log.error("A GitHub delivery could not be stored", { error });
-			response
-				.set("Retry-After", "30")
-				.status(503)
-				.json({ error: "The delivery could not be stored; deliver it again." });
-		}
+		await storeAndAnswer(options, response, {
+			source: "github",
+			dedupeKey: `id:${id}`,
+			body: { event, payload: payload.data },
+		});
 	});
 	return router;
 }

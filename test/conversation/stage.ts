@@ -13,7 +13,6 @@ import { hubSubject } from "../../src/commands/hub-subject.ts";
 import { joinAnswers } from "../../src/commands/join-answers.ts";
 import { HUB_WORDS } from "../../src/commands/render-reply.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
-import type { Secrets } from "../../src/config/secrets.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
 import { listJobs } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
@@ -35,24 +34,12 @@ import { announceJob } from "../../src/jobs/steps/announce.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
+import { NO_SECRETS } from "../support/no-secrets.ts";
 import { scriptedConfiguration, scriptedRunner } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 import { makeManifest } from "../unit/web-fixtures.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-
-const NO_SECRETS: Secrets = {
-	publisherToken: null,
-	readToken: null,
-	webhookSecret: null,
-	previousWebhookSecret: null,
-	databaseUrl: null,
-	stagingToken: null,
-	jobsToken: null,
-	gitHubAppKey: null,
-	gitHubWebhookSecret: null,
-	previousGitHubWebhookSecret: null,
-};
 
 /** The people of the transcripts, and the tokens they write with. */
 const PEOPLE = {

@@ -5,20 +5,8 @@ import { checkRunner } from "../../src/cli/check-runner.ts";
 import { ConfigurationFile, type ConfigurationInput } from "../../src/config/schema.ts";
 import type { Secrets } from "../../src/config/secrets.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
+import { NO_SECRETS } from "../support/no-secrets.ts";
 import { COMPUTE, JOBS, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
-
-const NO_SECRETS: Secrets = {
-	publisherToken: null,
-	readToken: null,
-	webhookSecret: null,
-	previousWebhookSecret: null,
-	databaseUrl: null,
-	stagingToken: null,
-	jobsToken: null,
-	gitHubAppKey: null,
-	gitHubWebhookSecret: null,
-	previousGitHubWebhookSecret: null,
-};
 
 describe("yaqa-bot doctor, of the runner", () => {
 	let place: RemotePlace;
