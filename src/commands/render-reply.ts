@@ -152,6 +152,7 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
 	const commit = `${markdownCode(shortSha(job.sourceSha))}${ofModel(context)}`;
 	const retry = nextStep(context, `retry ${shortNumber(job)}`, "To try again");
+	const remark = job.remark == null ? "" : ` ${markdownText(job.remark, MAXIMUM_SENTENCE)}`;
 	switch (job.state) {
 		case "planned":
 		case "waiting":
@@ -166,12 +167,12 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 			const doing = job.statusText === "Planned." ? "" : `: ${markdownText(job.statusText, MAXIMUM_SENTENCE)}`;
 			const what = isMeasured || names === "" ? `**${verb}**` : `**${verb}:** ${names}`;
 			const begun = `${what} for commit ${commit}${doing}`;
-			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}\n\n${cancel}`;
+			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`}${remark} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}\n\n${cancel}`;
 		}
 		case "done":
-			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them. ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
+			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them.${remark} ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
 		case "failed":
-			return `**This failed**${names === "" ? "" : ` (${names})`} for commit ${commit}. ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
+			return `**This failed**${names === "" ? "" : ` (${names})`} for commit ${commit}.${remark} ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		case "cancelled":
 			return `**Cancelled${names === "" ? "**" : `:** ${names}`} for commit ${commit}. ${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		case "superseded":

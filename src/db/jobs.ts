@@ -466,6 +466,15 @@ export async function appendRunnerEvents(
 	return true;
 }
 
+/** Keeps a sentence that pages and answers show until the job ends. */
+export async function setRemark(handle: Handle, id: string, remark: string): Promise<void> {
+	await handle
+		.updateTable("jobs")
+		.set({ remark: storableText(remark) })
+		.where("id", "=", id)
+		.execute();
+}
+
 /** Asks for the end of a job; its next step sees it. */
 export async function requestStop(
 	handle: Handle,

@@ -7,6 +7,7 @@ import { storedSketches } from "./migrations/0005-stored-sketches.ts";
 import { jobFlavours } from "./migrations/0006-job-flavours.ts";
 import { carriedVariants } from "./migrations/0007-carried-variants.ts";
 import { pushedEvents } from "./migrations/0008-pushed-events.ts";
+import { jobRemarks } from "./migrations/0009-job-remarks.ts";
 import type { Schema } from "./schema.ts";
 
 export type Migration = {
@@ -24,6 +25,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	jobFlavours,
 	carriedVariants,
 	pushedEvents,
+	jobRemarks,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

@@ -32,6 +32,7 @@ export function jobOfRow(row: Selectable<JobsTable>): JobRecord {
 		cancelRequested: row.stop_as !== null,
 		refusal: row.refusal as Refusal | null,
 		statusText: row.status_text,
+		remark: row.remark,
 		planText: row.plan_text,
 		createdAt: row.created_at,
 		updatedAt: row.updated_at,

@@ -45,6 +45,8 @@ export type JobsTable = {
 	stop_as: string | null;
 	refusal: Json;
 	status_text: string;
+	/** What people should know of how the job came about, from then on to its end. */
+	remark: Generated<string | null>;
 	facts: Json;
 	/** Runs started since the last retry by a person. */
 	run_attempts: Generated<number>;

@@ -128,6 +128,12 @@ export async function setVariantState(
 		.execute();
 }
 
+/** The target repos no longer hold these variants: catalogue and cards leave them out, and nothing is taken over from them. */
+export async function retireVariants(handle: Handle, ids: readonly string[]): Promise<void> {
+	if (ids.length === 0) return;
+	await handle.updateTable("variants").set({ current: false }).where("id", "in", ids).execute();
+}
+
 /** Has the variants of a job that are not published made by a run after all. */
 export async function dropCarrying(handle: Handle, jobId: string): Promise<void> {
 	await handle

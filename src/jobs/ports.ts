@@ -121,12 +121,14 @@ export type Publisher = (request: {
 /** What is left of a model when only tokenizer, template, settings or card changed: its variants with the new ones. */
 export type Republication =
 	| {
-			readonly ok: true;
+			readonly kind: "published";
 			readonly targetSha: string;
 			/** By variant: what stands beside the files now. */
 			readonly manifests: ReadonlyMap<string, Manifest>;
 	  }
-	| { readonly ok: false; readonly refusal: Refusal };
+	/** The published files are not there any more, so that there is nothing to take over; `reason` says what is missing. */
+	| { readonly kind: "vanished"; readonly reason: string }
+	| { readonly kind: "refused"; readonly refusal: Refusal };
 
 /**
  * Brings published variants with unchanged weights to a newer commit of their source, in one commit: new tokenizer,

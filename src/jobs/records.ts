@@ -57,6 +57,8 @@ export type JobRecord = {
 	readonly refusal: Refusal | null;
 	/** One sentence for people: why it waits, what it does. */
 	readonly statusText: string;
+	/** What people should know of how it came about, from then on to its end: why a run is needed after all. */
+	readonly remark?: string | null;
 	/** Where it is to run, how long that takes and what it costs, as far as that was estimated. */
 	readonly planText?: string | null;
 	readonly createdAt: Date;

@@ -11,7 +11,6 @@ import {
 	requestStop,
 } from "../db/jobs.ts";
 import { findRequestByKey, insertRequest } from "../db/requests.ts";
-import { findSketch } from "../db/sketches.ts";
 import { getStatusDiscussion, setSourceRefusal } from "../db/status-discussions.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import {
@@ -26,7 +25,7 @@ import {
 import type { Refusal } from "../errors.ts";
 import { parseRecipe, type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobsContext } from "./context.ts";
-import { sketchFingerprint } from "./job-spec-of.ts";
+import { hasSketch, plannerOf } from "./estimate-run.ts";
 import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
 import type { Inspection, RequestInput, RequestOutcome, SourceFacts } from "./ports.ts";
@@ -74,24 +73,6 @@ function tooLarge(facts: SourceFacts, limit: number): Refusal | null {
 		message: `${facts.repo} has ${facts.parameters} parameters; this bot takes up to ${limit}.`,
 		remedy: "Whoever runs the bot can raise watch.maxParameters.",
 	};
-}
-
-/** Machines that cannot be listed now must not hold a request up: the job then goes without an estimate. */
-async function plannerOf(context: JobsContext): Promise<Planner | null> {
-	try {
-		return (await context.planner?.()) ?? null;
-	} catch (error) {
-		context.log.warn("A job goes without a plan", { error });
-		return null;
-	}
-}
-
-async function hasSketch(
-	context: JobsContext,
-	handle: Handle,
-	source: { readonly repo: string; readonly sha: string },
-): Promise<boolean> {
-	return (await findSketch(handle, { ...source, fingerprint: sketchFingerprint(context.configuration) })) !== null;
 }
 
 async function tooExpensive(

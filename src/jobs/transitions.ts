@@ -19,6 +19,8 @@ export type JobEvent =
 	| "published"
 	/** Nothing has to be computed: the weights are those of a commit whose variants are published. */
 	| "carry"
+	/** What was to be taken over has vanished: a run makes it. */
+	| "remake"
 	/** Discussion and replies say so. */
 	| "announced"
 	/** The run vanished; another attempt may succeed. */
@@ -39,6 +41,7 @@ const EVENTS: readonly JobEvent[] = [
 	"verified",
 	"carry",
 	"published",
+	"remake",
 	"announced",
 	"lost",
 	"fail",
@@ -62,7 +65,7 @@ export const TRANSITIONS: Readonly<Record<JobState, Moves>> = {
 	running: { finished: "ingesting", lost: "planned", ...ENDINGS },
 	ingesting: { staged: "verifying", lost: "planned", ...ENDINGS },
 	verifying: { verified: "publishing", ...ENDINGS },
-	publishing: { published: "announcing", fail: "failed", cancel: "cancelled" },
+	publishing: { published: "announcing", remake: "planned", fail: "failed", cancel: "cancelled" },
 	announcing: { announced: "done" },
 	done: {},
 	failed: { retry: "planned" },

@@ -5,15 +5,31 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 
 export type RepoState = { readonly sha: string; readonly private: boolean };
 
-/** The commit and visibility of a model repo, `null` where there is none. */
-export async function repoState(params: HubAccess & { readonly repo: string }): Promise<RepoState | null> {
+/** The commit and visibility of a model repo, `null` where there is none that the token may see. */
+export async function repoState(
+	params: HubAccess & { readonly accessToken: string; readonly repo: string },
+): Promise<RepoState | null> {
 	const { repo, ...access } = params;
 	try {
 		const info = await modelInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
 		return { sha: String(info.sha), private: info.private };
 	} catch (error) {
-		if (hubStatus(error) === 404 || hubStatus(error) === 401) return null;
-		throw error;
+		switch (hubStatus(error)) {
+			case 404:
+				return null;
+			// The answer to a token that is not valid, whatever there is.
+			case 401:
+				throw new PermanentError(
+					{
+						code: "not-permitted",
+						message: `The Hub does not accept the token that the bot looks at ${repo} with.`,
+						remedy: "The operator sets a valid YAQA_BOT_HUB_TOKEN, then retries the job.",
+					},
+					{ cause: error },
+				);
+			default:
+				throw error;
+		}
 	}
 }
 

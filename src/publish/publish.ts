@@ -11,7 +11,7 @@ import { validateYaml } from "../hub/validate-yaml.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { type CardRequest, published, renderCard } from "./card.ts";
 import { commitFiles, type FileContent } from "./commit-files.ts";
-import { createPrivateRepo, repoState } from "./create-private-repo.ts";
+import { createPrivateRepo, type RepoState, repoState } from "./create-private-repo.ts";
 import { type PlotPoint, plotPng } from "./plot.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
 import { isShareable, mergeConfigs, ownVersionPath } from "./shared-files.ts";
@@ -38,13 +38,7 @@ export type PublishOutcome =
 	| { readonly ok: true; readonly targetRepo: string; readonly targetSha: string; readonly url: string }
 	| { readonly ok: false; readonly refusal: Refusal };
 
-/**
- * Publishes verified variants that share a target repo. The repo is filled by one commit while nobody but the bot sees
- * it, or, when it is public already, changes by one commit from one whole state to the next; then it gets the source's
- * visibility and gating. Killed at any point and called again, it goes on from what the repo shows: the manifests in
- * its head say whether the commit was made.
- */
-export async function publish(request: {
+type PublishRequest = {
 	/** With write rights on the target's namespace. */
 	readonly hub: Access;
 	/** Reads the source. */
@@ -56,18 +50,41 @@ export async function publish(request: {
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
 	/** The newest commit of the source, by which older variants are marked; `null`: not known. */
 	readonly newestSha?: string | null;
-}): Promise<PublishOutcome> {
-	const { hub, reader, targetRepo: repo, job, variants, siblings, newestSha = null } = request;
+};
+
+/**
+ * Publishes verified variants that share a target repo. The repo is filled by one commit while nobody but the bot sees
+ * it, or, when it is public already, changes by one commit from one whole state to the next; then it gets the source's
+ * visibility and gating. Killed at any point and called again, it goes on from what the repo shows: the manifests in
+ * its head say whether the commit was made.
+ */
+export async function publish(request: PublishRequest): Promise<PublishOutcome> {
+	const { hub, reader, targetRepo: repo, job } = request;
 	const source = await readSourceCard({ ...reader, repo: job.sourceRepo });
-	if (source === null) {
-		return refused(
-			"repo-not-found",
-			`The source ${job.sourceRepo} is gone or no longer readable, so nothing of it is published.`,
-			"Restore the repo or the bot's access to it, then retry the job.",
-		);
-	}
+	if (source === null) return sourceGone(job.sourceRepo);
 	const state = await createPrivateRepo({ ...hub, repo });
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
+	return await publishInto({ ...request, source, state, head });
+}
+
+export function sourceGone(sourceRepo: string): { readonly ok: false; readonly refusal: Refusal } {
+	return refused(
+		"repo-not-found",
+		`The source ${sourceRepo} is gone or no longer readable, so nothing of it is published.`,
+		"Restore the repo or the bot's access to it, then retry the job.",
+	);
+}
+
+/** Publishes into a repo that is there: a repo that vanishes meanwhile is not made anew. */
+export async function publishInto(
+	request: PublishRequest & {
+		readonly source: SourceCard;
+		readonly state: RepoState;
+		/** What the repo holds at `state.sha`. */
+		readonly head: { readonly files: readonly RepoFile[]; readonly manifests: readonly PublishedManifest[] };
+	},
+): Promise<PublishOutcome> {
+	const { hub, reader, targetRepo: repo, job, variants, siblings, newestSha = null, source, state, head } = request;
 	const taken = whyTaken(repo, job.sourceRepo, head);
 	if (taken !== null) return { ok: false, refusal: taken };
 

@@ -7,15 +7,17 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { repoState } from "./create-private-repo.ts";
-import { download, type PublishableVariant, publish } from "./publish.ts";
+import { download, type PublishableVariant, publishInto, sourceGone } from "./publish.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
 import { readSourceCard } from "./source-card.ts";
 
 type Access = HubAccess & { readonly accessToken: string };
 
-export type RepublishOutcome =
-	| { readonly ok: true; readonly targetSha: string; readonly manifests: ReadonlyMap<string, Manifest> }
-	| { readonly ok: false; readonly refusal: Refusal };
+type RepublishOutcome =
+	| { readonly kind: "published"; readonly targetSha: string; readonly manifests: ReadonlyMap<string, Manifest> }
+	/** There is nothing to take over: the repo, or what it held of these variants, is not there any more. */
+	| { readonly kind: "vanished"; readonly reason: string }
+	| { readonly kind: "refused"; readonly refusal: Refusal };
 
 /** What the containers copy from their source as it stands; a GGUF file carries the first group inside. */
 const COMPANION =
@@ -41,9 +43,8 @@ export async function republish(request: {
 	const { hub, reader, targetRepo: repo, job, variants, siblings } = request;
 	const state = await repoState({ ...hub, repo });
 	const source = await readSourceCard({ ...reader, repo: job.sourceRepo });
-	if (state === null || source === null) {
-		return gone(`${state === null ? repo : job.sourceRepo} is gone or no longer readable.`);
-	}
+	if (source === null) return { kind: "refused", refusal: sourceGone(job.sourceRepo).refusal };
+	if (state === null) return { kind: "vanished", reason: `${repo} was no longer there.` };
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
 	const listed = await listRepoFiles({ ...reader, repo: job.sourceRepo, revision: job.sourceSha });
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-republish-"));
@@ -53,15 +54,17 @@ export async function republish(request: {
 		for (const { id, recipe, fromSha } of variants) {
 			const entry = head.manifests.find(({ path }) => path === manifestPath(recipe));
 			const revision = entry?.manifest.source.revision;
+			const lost = `${repo} no longer held ${recipe} of commit ${fromSha.slice(0, 8)}.`;
 			if (entry === undefined || (revision !== fromSha && revision !== job.sourceSha)) {
-				return gone(`${repo} no longer holds ${recipe} of commit ${fromSha.slice(0, 8)}.`);
+				return { kind: "vanished", reason: lost };
 			}
 			const directory = join(folder, String(publishable.length));
 			const made = await bring({ hub, reader, repo, revision: state.sha, entry, directory, source, job, listed });
+			if (made === null) return { kind: "vanished", reason: lost };
 			manifests.set(id, made.manifest);
 			publishable.push(made);
 		}
-		const outcome = await publish({
+		const outcome = await publishInto({
 			hub,
 			reader,
 			targetRepo: repo,
@@ -69,14 +72,22 @@ export async function republish(request: {
 			variants: publishable,
 			siblings,
 			newestSha: job.sourceSha,
+			source,
+			state,
+			head,
 		});
-		return outcome.ok ? { ok: true, targetSha: outcome.targetSha, manifests } : outcome;
+		return outcome.ok
+			? { kind: "published", targetSha: outcome.targetSha, manifests }
+			: { kind: "refused", refusal: outcome.refusal };
 	} finally {
 		await rm(folder, { recursive: true, force: true });
 	}
 }
 
-/** One variant's folder with every small file it will have; its weights stay where they are. */
+/**
+ * One variant's folder with every small file it will have; its weights stay where they are. `null`: a file that the
+ * manifest names is missing from the repo, or another one.
+ */
 async function bring(request: {
 	readonly hub: Access;
 	readonly reader: HubAccess;
@@ -87,7 +98,7 @@ async function bring(request: {
 	readonly source: { readonly license: string | null };
 	readonly job: { readonly sourceRepo: string; readonly sourceSha: string };
 	readonly listed: readonly { readonly path: string; readonly size: number }[];
-}): Promise<PublishableVariant> {
+}): Promise<PublishableVariant | null> {
 	const { hub, reader, repo, revision, entry, directory, source, job, listed } = request;
 	const before = entry.manifest;
 	const isInside = before.recipe.startsWith("gguf");
@@ -104,14 +115,20 @@ async function bring(request: {
 		if (isCopied(file.path)) continue;
 		files.push(file);
 		const stored = entry.files.find(({ path }) => path === file.path)?.listed;
-		if (stored?.sha256 === file.sha256 && stored.path === file.path) inPlace.add(file.path);
-		else await keep(file.path, await download(hub, repo, revision, stored?.path ?? file.path));
+		if (stored === undefined || (stored.sha256 ?? file.sha256) !== file.sha256) return null;
+		if (stored.sha256 !== null && stored.path === file.path) {
+			inPlace.add(file.path);
+			continue;
+		}
+		const bytes = await download(hub, repo, revision, stored.path);
+		if (sha256Of(bytes) !== file.sha256) return null;
+		await keep(file.path, bytes);
 	}
 	for (const { path, size } of listed) {
 		if (!isCopied(path) || size > MAXIMUM_COMPANION_BYTES) continue;
 		const bytes = await download(reader, job.sourceRepo, job.sourceSha, path);
 		await keep(path, bytes);
-		files.push({ path, size: bytes.byteLength, sha256: createHash("sha256").update(bytes).digest("hex") });
+		files.push({ path, size: bytes.byteLength, sha256: sha256Of(bytes) });
 	}
 	const manifest: Manifest = {
 		...before,
@@ -127,13 +144,6 @@ async function bring(request: {
 	return { manifest, directory, inPlace };
 }
 
-function gone(message: string): RepublishOutcome {
-	return {
-		ok: false,
-		refusal: {
-			code: "repo-not-found",
-			message: `${message} Its weights cannot be taken over.`,
-			remedy: "Retry the job: the variants are then made by a run.",
-		},
-	};
+function sha256Of(bytes: Uint8Array): string {
+	return createHash("sha256").update(bytes).digest("hex");
 }

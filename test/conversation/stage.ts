@@ -14,7 +14,7 @@ import { joinAnswers } from "../../src/commands/join-answers.ts";
 import { HUB_WORDS } from "../../src/commands/render-reply.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
-import { listJobs } from "../../src/db/jobs.ts";
+import { getJob, listJobs } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { listRequestsOfJob } from "../../src/db/requests.ts";
 import { listVariantsOfJob } from "../../src/db/variants.ts";
@@ -31,6 +31,8 @@ import { processDelivery } from "../../src/jobs/process-delivery.ts";
 import type { JobState } from "../../src/jobs/records.ts";
 import { cancelJob, recordRequest, retryJob } from "../../src/jobs/service.ts";
 import { announceJob } from "../../src/jobs/steps/announce.ts";
+import { runJobStep } from "../../src/jobs/steps/run-job-step.ts";
+import { stepOf } from "../../src/jobs/transitions.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
@@ -65,8 +67,10 @@ export type Scene = {
 	deliversAgain(): Promise<void>;
 	/** Moves the newest job on, and lets the bot tell of it. */
 	jobIs(state: JobState, statusText: string, refusal?: Refusal): Promise<void>;
-	/** A new commit of the model. */
-	pushes(): Promise<void>;
+	/** A new commit of the model; `sameWeights`: one that changes other files only. */
+	pushes(options?: { readonly sameWeights?: boolean }): Promise<void>;
+	/** Lets the bot take the newest job's next step, and tell of it. */
+	works(): Promise<void>;
 	refuses(refusal: Refusal): void;
 	/** The bot's account does not see the model. */
 	hidesModel(): void;
@@ -159,7 +163,9 @@ export async function openStage(): Promise<Stage> {
 			const { num } = await createDiscussion({ ...access("owner"), repo, title: "Variants", description: "Hello." });
 			const world = scriptedWorld(join(folder, `world-${days}`));
 			let commit = 1;
+			const content = { weights: repo, companions: repo };
 			world.setHead(repo, shaOf(`${repo} ${commit}`));
+			world.setContent(shaOf(`${repo} ${commit}`), content);
 			const configuration = scriptedConfiguration(
 				join(folder, "data"),
 				{
@@ -429,10 +435,21 @@ export async function openStage(): Promise<Stage> {
 					await announceJob(context, job.id);
 					await readBot();
 				},
-				async pushes() {
+				async pushes({ sameWeights = false } = {}) {
 					commit++;
 					world.setHead(repo, shaOf(`${repo} ${commit}`));
-					lines.push("*A new commit is pushed.*");
+					if (sameWeights) world.setContent(shaOf(`${repo} ${commit}`), content);
+					lines.push(`*A new commit is pushed${sameWeights ? ", with the same weights" : ""}.*`);
+				},
+				async works() {
+					const [job] = (await listJobs(database.handle, { sourceRepo: repo })).items;
+					const step = job === undefined ? null : stepOf(job.state);
+					if (job === undefined || step === null) throw new Error("There is nothing to do.");
+					await runJobStep(context, step, job.id);
+					const after = await getJob(database.handle, job.id);
+					lines.push(`*The job is ${after?.state}.*`);
+					await announceJob(context, job.id);
+					await readBot();
 				},
 				hidesModel: () => rmSync(join(world.directory, "heads", repo.replace("/", "__"))),
 				refuses: (refusal) => world.setRefusal(repo, refusal),

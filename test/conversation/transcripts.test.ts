@@ -125,6 +125,20 @@ const CASES: readonly Case[] = [
 		jobs: 1,
 	},
 	{
+		name: "A new commit with the same weights, after somebody deleted the published repo",
+		plays: async (scene) => {
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.jobIs("done", "Done.");
+			await scene.pushes({ sameWeights: true });
+			await scene.says("owner", "@yaqa-bot 8bit gguf");
+			await scene.works();
+			await scene.works();
+			await scene.jobIs("done", "Done.");
+		},
+		answers: 2,
+		jobs: 2,
+	},
+	{
 		name: "A member of the organisation may ask",
 		options: { namespace: "lab" },
 		plays: (scene) => scene.says("member", "@yaqa-bot 8bit gguf"),

@@ -3,10 +3,20 @@ import { describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
+import { createPlanner } from "../../src/jobs/plan-for-request.ts";
+import type { Hardware } from "../../src/jobs/planner.ts";
 import type { JobRecord } from "../../src/jobs/records.ts";
 import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
-import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
+import {
+	push,
+	type ScriptedBot,
+	scriptedBot,
+	scriptedConfiguration,
+	until,
+	untilState,
+	worldFolder,
+} from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
 function recipe(text: string): Recipe {
@@ -40,6 +50,11 @@ await onEveryDatabase((databases, name) => {
 		}
 		const jobsOf = async (): Promise<readonly JobRecord[]> =>
 			(await listJobs(database.handle, { sourceRepo: "acme/model" })).items;
+		const statesOf = async (job: string) =>
+			(await listJobEvents(database.handle, job, 0, 200)).flatMap(({ body }) => {
+				const { from, to } = body as { from?: string; to?: string };
+				return to !== undefined && from !== to ? [to] : [];
+			});
 		const countOf = (call: string) => world.calls().filter((one) => one.call === call).length;
 
 		test("only the card changed: published anew without a run", async () => {
@@ -57,11 +72,7 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(done.fence, 0, "no run was started");
 			assert.equal(countOf("stage"), stagings);
 			assert.equal(countOf("republish"), 2);
-			const states = (await listJobEvents(database.handle, done.id, 0, 100)).flatMap(({ body }) => {
-				const { from, to } = body as { from?: string; to?: string };
-				return to !== undefined && from !== to ? [to] : [];
-			});
-			assert.deepEqual(states, ["planned", "publishing", "announcing", "done"]);
+			assert.deepEqual(await statesOf(done.id), ["planned", "publishing", "announcing", "done"]);
 			const { items } = await listPublishedVariants(database.handle, { base: "acme/model" });
 			assert.deepEqual(items.map((variant) => `${variant.recipe} ${variant.sourceSha === shaOf("two")}`).toSorted(), [
 				"gguf:q4_0 true",
@@ -114,7 +125,65 @@ await onEveryDatabase((databases, name) => {
 			world.setDelay("fetchSource", 0);
 		});
 
-		test("what cannot be taken over fails with the reason, and a retry makes it by a run", async () => {
+		test("a repo that vanishes between plan and publication: a run makes its variant, the others are taken over", async () => {
+			const before = countOf("republish");
+			world.setDelay("republish", 700);
+			const [job] = await pushes("five and a half", { weights: "w2", companions: "t2" }, 1);
+			await untilState(database, job?.id ?? "", ["publishing"]);
+			world.deletePublished("quantized/model-YAQA-GGUF");
+			const done = await untilState(database, job?.id ?? "", ["done"]);
+			world.setDelay("republish", 0);
+			assert.equal(done.fence, 1);
+			assert.equal(
+				done.remark,
+				"quantized/model-YAQA-GGUF was no longer there. Nothing could be taken over, hence a run for gguf:q4_0.",
+			);
+			const carried = world.calls().filter(({ call }) => call === "republish");
+			assert.deepEqual(
+				carried.slice(before).map(({ detail }) => detail),
+				["quantized/model-YAQA-w4a16 w4a16"],
+			);
+			const running = ["dispatching", "running", "ingesting", "verifying", "publishing", "announcing", "done"];
+			const states = (await statesOf(done.id)).filter((state) => state !== "waiting");
+			assert.deepEqual(states, ["planned", "publishing", "planned", ...running]);
+			assert.ok(world.published().includes("quantized__model-YAQA-GGUF"));
+			const { items } = await listPublishedVariants(database.handle, { base: "acme/model" });
+			assert.deepEqual(
+				items.map((variant) => `${variant.recipe} ${variant.sourceSha === shaOf("five and a half")}`).toSorted(),
+				["gguf:q4_0 true", "w4a16 true"],
+				"what vanished is no longer in the catalogue",
+			);
+		});
+
+		test("the run that is needed after all counts against the ceilings like any other", async () => {
+			await bot.engine.stop();
+			const overrides = { budget: { approvalUsd: 0.01 } };
+			const configuration = scriptedConfiguration(own.dataDirectory, overrides);
+			const machine: Hardware = {
+				runner: "hf-jobs",
+				flavour: "l4x1",
+				title: "an L4",
+				cores: 8,
+				memoryBytes: 64e9,
+				accelerator: { model: "L4", count: 1, bytesEach: 24e9 },
+				microUsdPerMinute: 1e6,
+			};
+			const planner = async () => createPlanner(configuration, [machine], []);
+			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory, planner, overrides });
+			await bot.engine.start();
+			world.deletePublished("quantized/model-YAQA-w4a16");
+			const [job] = await pushes("five and three quarters", { weights: "w2", companions: "t2" }, 1);
+			const held = await untilState(database, job?.id ?? "", ["waiting"]);
+			assert.match(held.statusText, /Waits for approval: it may cost/);
+			assert.match(held.planText ?? "", /L4/);
+			assert.ok((await bot.engine.approveJob(held.id)).ok);
+			assert.equal((await untilState(database, held.id, ["done"])).fence, 1);
+			await bot.engine.stop();
+			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
+			await bot.engine.start();
+		});
+
+		test("what may not be taken over fails with the reason, and a retry makes it by a run", async () => {
 			world.refuseRepublishing();
 			const [job] = await pushes("six", { weights: "w2", companions: "t2" }, 1);
 			const failed = await untilState(database, job?.id ?? "", ["failed"]);

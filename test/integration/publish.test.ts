@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { createRepo, listCommits, modelInfo, uploadFiles } from "@huggingface/hub";
+import { createRepo, deleteRepo, listCommits, modelInfo, uploadFiles } from "@huggingface/hub";
 import { commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
@@ -583,7 +583,7 @@ describe("a newer commit with the same weights", () => {
 		};
 		const before = await listRepoFiles({ ...access(BOT), repo: request.targetRepo, revision: "main" });
 		const outcome = await ports().republish(request);
-		assert.ok(outcome.ok, JSON.stringify(outcome));
+		assert.ok(outcome.kind === "published", JSON.stringify(outcome));
 		const weights = (listed: typeof before) => listed.filter((file) => file.path.endsWith(".safetensors"));
 		const after = await listRepoFiles({ ...access(BOT), repo: request.targetRepo, revision: "main" });
 		assert.deepEqual(weights(after), weights(before));
@@ -601,17 +601,99 @@ describe("a newer commit with the same weights", () => {
 		assert.doesNotMatch(card, /of an older commit/);
 
 		const again = await ports().republish(request);
-		assert.ok(again.ok && again.targetSha === outcome.targetSha, "a second call finds the first one's commit");
+		assert.ok(
+			again.kind === "published" && again.targetSha === outcome.targetSha,
+			"a second call finds the first one's commit",
+		);
 		const gguf = { ...request, targetRepo: "bot/carried-YAQA-GGUF" };
 		const variants = [{ variant: { id: JOB, recipe: "gguf:q4_0" }, origin: { sourceSha: first } }];
-		assert.ok((await ports().republish({ ...gguf, variants })).ok);
+		assert.equal((await ports().republish({ ...gguf, variants })).kind, "published");
 		const mixed = await textOf("bot/carried-YAQA-GGUF", "README.md");
 		assert.match(mixed, /`gguf:q4_k` is \*\*of an older commit\*\*/);
 		assert.doesNotMatch(mixed, /`gguf:q4_0`, of an older commit/);
 		await assert.rejects(textOf("bot/carried-YAQA-GGUF", "chat_template.jinja"), "a GGUF file has its own inside");
+	});
 
-		const lost = await ports().republish({ ...request, targetRepo: "bot/nowhere-YAQA-W4A16" });
-		assert.ok(!lost.ok && /cannot be taken over/.test(lost.refusal.message));
+	/** A published variant of a source, and the request that takes it over for the source's next commit. */
+	async function published(name: string) {
+		const first = await source(`owner/${name}`);
+		const targetRepo = `bot/${name}-YAQA-W4A16`;
+		const variant = await variantOf("w4a16", `owner/${name}`, first);
+		const hubs = { hub: access(BOT), reader: access(BOT) };
+		const job = { sourceRepo: `owner/${name}`, sourceSha: first };
+		await assertOk(publish({ ...hubs, targetRepo, job, variants: [variant], siblings: [] }));
+		const second = await commitFiles({
+			...access(OWNER),
+			repo: `owner/${name}`,
+			parent: first,
+			title: "A template",
+			files: [{ path: "chat_template.jinja", from: "memory", content: "{{ messages }}" }],
+		});
+		return {
+			job: { sourceRepo: `owner/${name}`, sourceSha: second },
+			targetRepo,
+			variants: [{ variant: { id: JOB, recipe: "w4a16" }, origin: { sourceSha: first } }],
+			siblings: [],
+		};
+	}
+	const remove = (name: string, token: string) => deleteRepo({ ...access(token), repo: { type: "model", name } });
+
+	test("a repo that is gone, or no longer holds the files, is told as vanished; a source that is gone is a refusal", async () => {
+		const request = await published("vanishing");
+		const { targetRepo } = request;
+		const nowhere = await ports().republish({ ...request, targetRepo: "bot/nowhere-YAQA-W4A16" });
+		assert.deepEqual(nowhere, { kind: "vanished", reason: "bot/nowhere-YAQA-W4A16 was no longer there." });
+
+		const state = await repoState({ ...access(BOT), repo: targetRepo });
+		await commitFiles({
+			...access(BOT),
+			repo: targetRepo,
+			parent: state?.sha ?? "",
+			title: "Take the weights away",
+			files: [],
+			deleted: ["model.safetensors"],
+		});
+		const emptied = await ports().republish(request);
+		assert.ok(emptied.kind === "vanished" && /no longer held w4a16 of commit/.test(emptied.reason));
+
+		await remove("owner/vanishing", OWNER);
+		const sourceless = await ports().republish(request);
+		assert.ok(sourceless.kind === "refused" && /owner\/vanishing is gone/.test(sourceless.refusal.message));
+	});
+
+	test("a repo that vanishes just before the commit is not made anew without its weights", async () => {
+		const request = await published("racing");
+		let isDeleted = false;
+		const deleting: typeof fetch = async (input, init) => {
+			if (!isDeleted && String(input).includes(`${request.targetRepo}/commit/`)) {
+				isDeleted = true;
+				await remove(request.targetRepo, BOT);
+			}
+			return fetch(input, init);
+		};
+		const racing = createPublishPorts({
+			publisher: access(BOT, deleting),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: null,
+		});
+		await assert.rejects(racing.republish(request));
+		assert.ok(isDeleted);
+		assert.equal(await repoState({ ...access(BOT), repo: request.targetRepo }), null);
+		assert.equal((await racing.republish(request)).kind, "vanished", "the next try says so");
+	});
+
+	test("a token that the Hub does not accept is no sign that a repo is gone", async () => {
+		const request = await published("unseen");
+		const locked = createPublishPorts({
+			publisher: access("hf_expired"),
+			reader: access(BOT),
+			discussions: access(BOT),
+			namespace: "bot",
+			publicUrl: null,
+		});
+		await assert.rejects(locked.republish(request), /does not accept the token/);
 	});
 
 	test("marks the card of what stays behind, once", async () => {

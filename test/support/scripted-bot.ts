@@ -6,6 +6,7 @@ import { runnerEnvironment } from "../../src/config/runner-environment.ts";
 import type { Configuration, ConfigurationInput } from "../../src/config/schema.ts";
 import type { Database } from "../../src/db/database.ts";
 import { getJob } from "../../src/db/jobs.ts";
+import type { JobsContext } from "../../src/jobs/context.ts";
 import type { JobRecord, JobState } from "../../src/jobs/records.ts";
 import { localRunnerFolders } from "../../src/jobs/work-folders.ts";
 import { type Log, silentLog } from "../../src/log.ts";
@@ -59,6 +60,7 @@ export function scriptedBot(options: {
 	readonly world: ScriptedWorld;
 	readonly dataDirectory: string;
 	readonly overrides?: ConfigurationInput;
+	readonly planner?: JobsContext["planner"];
 	readonly log?: Log;
 }): ScriptedBot {
 	const configuration = scriptedConfiguration(options.dataDirectory, options.overrides);
@@ -69,6 +71,7 @@ export function scriptedBot(options: {
 		ports: () => scriptedPorts(options.world),
 		runner,
 		clock: systemClock,
+		planner: options.planner ?? null,
 		log: options.log ?? silentLog,
 		superviseIntervalMs: 300,
 	});

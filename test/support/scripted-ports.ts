@@ -17,8 +17,10 @@ export type ScriptedWorld = {
 	setRefusal(repo: string, refusal: Refusal): void;
 	/** What the owner says in the repo itself. */
 	setWishes(repo: string, wishes: OwnerWishes): void;
-	/** From now on published variants are found to be gone when they are to be taken over. */
+	/** From now on nothing of the repo's is taken over: its source is gone. */
 	refuseRepublishing(): void;
+	/** Somebody deletes a published repo. */
+	deletePublished(targetRepo: string): void;
 	/** What a commit's files are; without it nothing is taken over from another one. */
 	setContent(sha: string, content: SourceContent): void;
 	/** What the runner does with the repo's model; see scripted-runner.mjs. */
@@ -60,6 +62,7 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 		setWishes: (repo, wishes) => writeFileSync(join(directory, "wishes", safeName(repo)), JSON.stringify(wishes)),
 		setContent: (sha, content) => writeFileSync(join(directory, "contents", sha), JSON.stringify(content)),
 		refuseRepublishing: () => writeFileSync(join(directory, "gone"), ""),
+		deletePublished: (targetRepo) => rmSync(join(directory, "published", safeName(targetRepo))),
 		setBehaviour: (repo, behaviour) =>
 			writeFileSync(join(directory, "behaviours", safeName(repo)), JSON.stringify(behaviour)),
 		setDelay: (call, milliseconds) => writeFileSync(join(directory, "delays", call), String(milliseconds)),
@@ -194,7 +197,10 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			await enter("republish");
 			if (existsSync(join(directory, "gone"))) {
 				const refusal: Refusal = { code: "repo-not-found", message: "It is gone.", remedy: "Retry." };
-				return { ok: false, refusal };
+				return { kind: "refused", refusal };
+			}
+			if (!existsSync(join(directory, "published", safeName(targetRepo)))) {
+				return { kind: "vanished", reason: `${targetRepo} was no longer there.` };
 			}
 			record("republish", `${targetRepo} ${variants.map(({ variant }) => variant.recipe).join(" ")}`);
 			const manifests = new Map<string, Manifest>();
@@ -203,7 +209,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				const source = { ...origin.manifest.source, revision: variant.sourceSha };
 				manifests.set(variant.id, { ...origin.manifest, source });
 			}
-			return { ok: true, targetSha: shaOf(`${targetRepo} again`), manifests };
+			return { kind: "published", targetSha: shaOf(`${targetRepo} again`), manifests };
 		},
 		async refreshCard({ targetRepo, newestSha }) {
 			await enter("refreshCard");

@@ -12,6 +12,7 @@ const failed = makeJob({
 	statusText: HOSTILE,
 	refusal: { code: "pickle-only", message: `Only pickle ${HOSTILE}`, remedy: `Save it again ${HOSTILE}` },
 });
+const remarked = makeJob({ remark: `bot/model was no longer there, hence a run. ${HOSTILE}` });
 const data = memoryData({
 	variants: [
 		makeVariant({ recipe: "gguf:q4_0" }),
@@ -20,7 +21,7 @@ const data = memoryData({
 		makeVariant({ recipe: HOSTILE, sourceRepo: "demo/small-llama", targetRepo: `a/${HOSTILE}` }),
 		makeVariant({ recipe: "onnx:q4", state: "wanted", jobId: running.id }),
 	],
-	jobs: [running, failed],
+	jobs: [running, failed, remarked],
 	events: makeEvents(running.id),
 	deliveries: [
 		{
@@ -58,6 +59,7 @@ const PAGES = [
 	"/jobs",
 	`/jobs/${running.id}`,
 	`/jobs/${failed.id}`,
+	`/jobs/${remarked.id}`,
 	"/deliveries",
 	"/help",
 	"/no-such-page",
@@ -137,6 +139,12 @@ test("every page but the errors has a JSON twin at its address", async () => {
 		assert.ok(!JSON.stringify(twin).includes("secret-handle"), "where a run lives stays inside");
 		assert.ok(!JSON.stringify(twin).includes("private words"), "what people wrote stays inside");
 	}
+});
+
+test("a job's page says why it has a run after all", async () => {
+	assert.match((await page(`/jobs/${remarked.id}`)).text, /<p>bot\/model was no longer there, hence a run\./);
+	const { text } = await page(`/jobs/${running.id}`);
+	assert.doesNotMatch(text, /no longer there/);
 });
 
 test("the catalogue shows KL with its error, GPTQ beside it, and links to the Hub", async () => {

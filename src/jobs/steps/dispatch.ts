@@ -1,10 +1,11 @@
 import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
-import { getJob } from "../../db/jobs.ts";
+import { getJob, setRemark } from "../../db/jobs.ts";
 import { dropCarrying, getVariant, listVariantsOfJob } from "../../db/variants.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { placementOf } from "../choose-machine.ts";
 import { later } from "../context.ts";
+import { estimateRun } from "../estimate-run.ts";
 import { jobSpecOf } from "../job-spec-of.ts";
 import type { JobRecord, VariantRecord } from "../records.ts";
 import { findEarlierSketch } from "../stored-sketches.ts";
@@ -63,7 +64,7 @@ const CARRY_WAIT_SECONDS = 15;
 
 /**
  * planned, waiting → publishing, for a job all of whose variants take over the files of an earlier commit with the same
- * weights; it waits for those that are still under way. `null`: a run is needed.
+ * weights; it waits for those that are still under way. `null`: a run is needed, be it that these came to nothing.
  */
 async function carry(context: StepContext, job: JobRecord): Promise<StepResult | null> {
 	const { database, clock } = context;
@@ -82,7 +83,11 @@ async function carry(context: StepContext, job: JobRecord): Promise<StepResult |
 	for (const origin of open) {
 		const other = await getJob(handle, origin.jobId);
 		if (origin.state === "failed" || other === null || isFinished(other.state) || other.cancelRequested) {
-			await dropCarrying(handle, job.id);
+			const remark = `The run on commit ${origin.sourceSha.slice(0, 8)}, whose weights are the same, came to nothing, hence a run for this one.`;
+			await database.transaction(async (tx) => {
+				await dropCarrying(tx, job.id);
+				await setRemark(tx, job.id, remark);
+			});
 			return null;
 		}
 	}
@@ -106,9 +111,13 @@ async function carry(context: StepContext, job: JobRecord): Promise<StepResult |
 export const dispatchStep: Step = async (context, work) => {
 	const { database, ports, runner, configuration, clock, signal } = context;
 	let { job } = work;
+	let { flavour } = work;
 	if (job.state !== "dispatching") {
 		const carrying = await carry(context, job);
 		if (carrying !== null) return carrying;
+		const estimated = await estimateRun(context, work);
+		if (!estimated.ok) return { kind: "fail", refusal: estimated.refusal };
+		({ flavour } = estimated);
 		const taken = await takeSlot(context, job, work.runAttempts);
 		if (!taken.ok) {
 			const { statusText, seconds } = taken;
@@ -136,7 +145,7 @@ export const dispatchStep: Step = async (context, work) => {
 	// Fetching may have taken long, and a start may cost money.
 	const current = await getJob(database.handle, job.id);
 	if (current?.cancelRequested === true) return { kind: "again", seconds: 0, statusText: null };
-	const { handle } = await runner.dispatch(spec, await placementOf(context, work, variants.length));
+	const { handle } = await runner.dispatch(spec, await placementOf(context, { ...work, flavour }, variants.length));
 	const moved = await advance(context, job, "started", {
 		statusText: "Running.",
 		set: { runnerHandle: handle },

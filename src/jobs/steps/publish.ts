@@ -1,11 +1,14 @@
-import { appendNotes } from "../../db/jobs.ts";
+import { appendNotes, setRemark } from "../../db/jobs.ts";
 import { getNewestCommit } from "../../db/sweeps.ts";
 import {
+	dropCarrying,
 	getVariant,
 	listVariantsOfJob,
 	listVariantsOfSource,
 	listVariantsOfSourceCommit,
 	publishVariantRow,
+	resetVariantsOfJob,
+	retireVariants,
 	setVariantState,
 	stageVariant,
 } from "../../db/variants.ts";
@@ -13,7 +16,7 @@ import type { Refusal } from "../../errors.ts";
 import type { VariantFiles } from "../ports.ts";
 import type { JobRecord, VariantRecord } from "../records.ts";
 import { stagedFiles } from "./staged-files.ts";
-import { advance, StaleJobError, type Step, type StepContext } from "./step-context.ts";
+import { advance, advanceIn, StaleJobError, type Step, type StepContext, type StepResult } from "./step-context.ts";
 
 /** The newest commit of the job's source; `null`: somebody asked for this one before any push told which is newest. */
 async function newestCommit(context: StepContext, job: JobRecord): Promise<string | null> {
@@ -22,14 +25,22 @@ async function newestCommit(context: StepContext, job: JobRecord): Promise<strin
 	return newest.sha === job.sourceSha || newest.since > job.createdAt ? newest.sha : null;
 }
 
+type Carried = { readonly variant: VariantRecord; readonly origin: VariantRecord };
+/** Variants that cannot be taken over: what they were to be taken from is not there any more. */
+type Vanished = { readonly reason: string; readonly group: readonly Carried[] };
+
 /** Variants whose weights are published for an earlier commit: they get this commit's small files, card and manifest. */
 async function publishCarried(
 	context: StepContext,
 	job: JobRecord,
 	variants: readonly VariantRecord[],
-): Promise<{ readonly published: number; readonly refusal: Refusal | null }> {
+): Promise<{
+	readonly published: number;
+	readonly refusal: Refusal | null;
+	readonly vanished: readonly Vanished[];
+}> {
 	const { database, ports, clock, owner } = context;
-	const pairs: { readonly variant: VariantRecord; readonly origin: VariantRecord }[] = [];
+	const pairs: Carried[] = [];
 	for (const variant of variants) {
 		if (variant.state !== "wanted" || variant.carriedFrom === undefined || variant.carriedFrom === null) continue;
 		const origin = await getVariant(database.handle, variant.carriedFrom);
@@ -37,32 +48,58 @@ async function publishCarried(
 	}
 	let published = 0;
 	let refusal: Refusal | null = null;
+	const vanished: Vanished[] = [];
 	for (const [targetRepo, group] of Map.groupBy(pairs, ({ variant }) => variant.targetRepo)) {
 		const replaced = new Set(group.map(({ origin }) => origin.id));
 		const siblings = (await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true })).filter(
 			({ id }) => !replaced.has(id),
 		);
 		const done = await ports.republish({ job, targetRepo, variants: group, siblings });
+		if (done.kind === "vanished") {
+			vanished.push({ reason: done.reason, group });
+			continue;
+		}
 		await database.transaction(async (tx) => {
-			const note = done.ok
-				? `${targetRepo}: brought to this commit as ${done.targetSha.slice(0, 12)}.`
-				: `${targetRepo}: refused. ${done.refusal.message}`;
+			const note =
+				done.kind === "published"
+					? `${targetRepo}: brought to this commit as ${done.targetSha.slice(0, 12)}.`
+					: `${targetRepo}: refused. ${done.refusal.message}`;
 			const held = await appendNotes(tx, { job, owner, notes: [note], now: clock.now() });
 			if (!held) throw new StaleJobError(`Job ${job.id} moved on while it was published.`);
 			for (const { variant } of group) {
-				const manifest = done.ok ? done.manifests.get(variant.id) : undefined;
-				if (done.ok && manifest !== undefined) {
+				const manifest = done.kind === "published" ? done.manifests.get(variant.id) : undefined;
+				if (done.kind === "published" && manifest !== undefined) {
 					await stageVariant(tx, { id: variant.id, manifest });
 					await publishVariantRow(tx, { variant, targetSha: done.targetSha, now: clock.now() });
 					published++;
-				} else if (!done.ok) {
+				} else if (done.kind === "refused") {
 					await setVariantState(tx, { id: variant.id, state: "failed", refusal: done.refusal });
 				}
 			}
 		});
-		if (!done.ok) refusal ??= done.refusal;
+		if (done.kind === "refused") refusal ??= done.refusal;
 	}
-	return { published, refusal };
+	return { published, refusal, vanished };
+}
+
+/** publishing → planned: a run makes what cannot be taken over. What is published meanwhile stays. */
+async function remake(context: StepContext, job: JobRecord, vanished: readonly Vanished[]): Promise<StepResult> {
+	const pairs = vanished.flatMap(({ group }) => group);
+	const recipes = pairs.map(({ variant }) => variant.recipe).join(", ");
+	const reasons = vanished.map(({ reason }) => reason).join(" ");
+	const remark = `${reasons} Nothing could be taken over, hence a run for ${recipes}.`;
+	const moved = await context.database.transaction(async (tx) => {
+		const planned = await advanceIn(tx, context, job, "remake", { statusText: "Planned." });
+		await setRemark(tx, job.id, remark);
+		await retireVariants(
+			tx,
+			pairs.map(({ origin }) => origin.id),
+		);
+		await resetVariantsOfJob(tx, job.id);
+		await dropCarrying(tx, job.id);
+		return { ...planned, remark };
+	});
+	return { kind: "moved", job: moved };
 }
 
 /** The cards of what stays from earlier commits say so; that a card could not be written stops nothing. */
@@ -92,6 +129,7 @@ export const publishStep: Step = async (context, work) => {
 	let published = variants.filter((variant) => variant.state === "published").length;
 	let firstRefusal = variants.find((variant) => variant.refusal !== null)?.refusal ?? null;
 	const carrying = await publishCarried(context, job, variants);
+	if (carrying.vanished.length > 0) return await remake(context, job, carrying.vanished);
 	published += carrying.published;
 	firstRefusal ??= carrying.refusal;
 	const newestSha = await newestCommit(context, job);

@@ -65,7 +65,11 @@ function headPart({ job, now }: JobView): Html {
 	const ended = isTerminal(job.state);
 	const seconds = job.startedAt === null ? null : ((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000;
 	const word = jobStateWord(job.state).text;
-	return html`<p class="lead">${jobBadge(job.state)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>
+	return html`<p class="lead">${jobBadge(job.state)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>${
+		job.remark != null &&
+		html`
+<p>${job.remark}</p>`
+	}
 <dl class="facts">
 <div><dt>Commit</dt><dd><code>${shortSha(job.sourceSha)}</code></dd></div>
 <div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>

@@ -1,0 +1,8 @@
+import type { Migration } from "../migrate.ts";
+
+export const jobRemarks: Migration = {
+	version: 9,
+	name: "job remarks",
+	// What people should know of how the job came about, from then on to its end.
+	statements: ["alter table jobs add column remark text"],
+};
