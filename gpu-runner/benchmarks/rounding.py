@@ -133,11 +133,11 @@ def main() -> None:
         def two_sided(w: torch.Tensor = weight, i: torch.Tensor = raw_input, o: torch.Tensor = raw_output) -> None:
             factor_input, factor_output = prepare_factor(i, 0.01), prepare_factor(o, 0.1)
             grid = SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal)
-            round_adaptive(w, grid, factor_input.lower, factor_output.lower)
+            round_adaptive(w, grid, factor_input.square, factor_output.square)
 
         def one_sided(w: torch.Tensor = weight, i: torch.Tensor = raw_input) -> None:
             factor_input = prepare_factor(i, 0.01)
-            round_adaptive(w, SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal), factor_input.lower, None)
+            round_adaptive(w, SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal), factor_input.square, None)
 
         whole, whole_processor = median_seconds(two_sided, arguments.repeats)
         peer = gptqmodel_seconds(weight, samples, arguments.peer_repeats)
@@ -146,15 +146,15 @@ def main() -> None:
         grid = SymmetricGrid(4, GROUP).fit(weight, factor_input.diagonal)
         upper = torch.linalg.cholesky(torch.linalg.inv(factor_input.hessian.double()), upper=True).float()
         rounding, rounding_processor = median_seconds(
-            lambda w=weight, g=grid, i=factor_input.lower, o=factor_output.lower: round_adaptive(  # type: ignore[misc]
+            lambda w=weight, g=grid, i=factor_input.square, o=factor_output.square: round_adaptive(  # type: ignore[misc]
                 w, g, i, o
             ),
             arguments.repeats,
         )
-        codes = round_adaptive(weight, grid, factor_input.lower, factor_output.lower)
+        codes = round_adaptive(weight, grid, factor_input.square, factor_output.square)
         sweep, _ = median_seconds(
             lambda w=weight, g=grid, c=codes, i=factor_input, o=factor_output: refine(  # type: ignore[misc]
-                w, g, c, i.hessian, o.hessian, 1
+                w, g, c, i.square, o.square, 1
             ),
             1,
         )

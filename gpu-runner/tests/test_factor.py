@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yaqa_runner.rounding.factor import prepare_factor, unit_lower
+from yaqa_runner.rounding.cholesky import cholesky_panels, panel_bounds
+from yaqa_runner.rounding.factor import prepare_factor
 
 
 def gram(size: int, samples: int, seed: int) -> torch.Tensor:
@@ -86,6 +87,33 @@ def test_matrix_that_is_not_square_is_refused() -> None:
         prepare_factor(torch.zeros(3, 4), 0.1)
 
 
-def test_unit_lower_refuses_an_indefinite_matrix() -> None:
-    with pytest.raises(torch.linalg.LinAlgError):
-        unit_lower(-torch.eye(3))
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 700])
+def test_cholesky_in_panels_is_the_one_of_lapack(size: int) -> None:
+    matrix = gram(size, size + 50, 4)
+    panels = [matrix[start:stop, :stop].clone() for start, stop in panel_bounds(size)]
+    assert cholesky_panels(panels)
+    expected = torch.linalg.cholesky(matrix)
+    for (start, stop), panel in zip(panel_bounds(size), panels, strict=True):
+        assert torch.allclose(panel, expected[start:stop, :stop], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("place", [0, 300, 699])
+def test_cholesky_notices_a_negative_pivot_in_any_panel(place: int) -> None:
+    matrix = torch.eye(700, dtype=torch.float64)
+    matrix[place, place] = -1e-9
+    assert not cholesky_panels([matrix[start:stop, :stop].clone() for start, stop in panel_bounds(700)])
+
+
+def test_one_square_holds_the_matrix_and_its_factor_exactly() -> None:
+    raw = gram(600, 700, 5)
+    raw[3] *= 1 + 1e-9
+    prepared = prepare_factor(raw, 0.01)
+    symmetric = (raw + raw.T) / 2
+    exact = symmetric / symmetric.diagonal().mean()
+    exact.diagonal().add_(0.01)
+    cholesky = torch.linalg.cholesky(exact)
+    assert torch.equal(prepared.hessian, exact.to(torch.float32))
+    assert torch.allclose(prepared.lower, (cholesky / cholesky.diagonal()).to(torch.float32), rtol=2e-7, atol=1e-12)
+    assert torch.equal(prepared.square.triu(), prepared.hessian.triu())
+    assert torch.equal(prepared.square.tril(-1), prepared.lower.tril(-1))
+    assert torch.equal(prepared.diagonal, prepared.hessian.diagonal())

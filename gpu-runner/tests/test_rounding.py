@@ -125,6 +125,11 @@ def test_one_sided_codes_are_those_of_gptq() -> None:
     assert torch.equal(round_adaptive(weight, grid, factor.lower, None), expected.flip(1))
 
 
+def mirrored(factor: PreparedFactor) -> torch.Tensor:
+    """``U`` of ``H = U D Uᵀ``, transposed: lower triangular, and the feedback of the opposite order."""
+    return prepare_factor(factor.hessian.flip(0, 1), 0.0).lower.flip(0, 1).T.contiguous()
+
+
 def test_order_and_triangle_beat_their_mirror_images_on_the_proxy() -> None:
     # Feeding errors back through the wrong triangle is the mistake that still looks plausible.
     better = 0
@@ -133,7 +138,7 @@ def test_order_and_triangle_beat_their_mirror_images_on_the_proxy() -> None:
         factor_input, factor_output = correlated(32, seed + 10), correlated(24, seed + 20)
         grid = SymmetricGrid(3, 32).fit(weight, factor_input.diagonal)
         right = round_adaptive(weight, grid, factor_input.lower, factor_output.lower)
-        wrong = round_adaptive(weight, grid, factor_input.lower.T.contiguous(), factor_output.lower.T.contiguous())
+        wrong = round_adaptive(weight, grid, *(mirrored(factor) for factor in (factor_input, factor_output)))
         proxies = [
             proxy_error(weight, grid.decode(codes), factor_input.hessian, factor_output.hessian)
             for codes in (right, wrong)

@@ -172,9 +172,9 @@ def _collect(
         "two-sided": (two_sided.codes, two_sided.grid),
     }
     errors: dict[QuantizerName, float] = {}
-    output = None if job.factors.output is None else job.factors.output.hessian
+    output = None if job.factors.output is None else job.factors.output.square
     for quantizer, (codes, grid) in rounded.items():
-        value = proxy_error(job.weight, grid.decode(codes), job.factors.input.hessian, output)
+        value = proxy_error(job.weight, grid.decode(codes), job.factors.input.square, output)
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(

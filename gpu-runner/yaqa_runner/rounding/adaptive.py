@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import UnitLower
+from yaqa_runner.rounding.factor import SymmetricUpper, UnitLower, whole_unit_lower
+from yaqa_runner.rounding.finite import all_finite
 from yaqa_runner.rounding.numba_kernel import round_tile
+from yaqa_runner.rounding.symmetric_product import symmetric_times, times_symmetric
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
 
 SMALL_TILE = 64
@@ -175,26 +177,26 @@ def rounding_targets(
     """
     exact = weight.to(torch.float64)
     error = exact - decoded.to(torch.float64)
-    fed_back = error @ factor_input.to(torch.float64)
+    fed_back = error @ whole_unit_lower(factor_input.to(torch.float64))
     if factor_output is not None:
-        fed_back = factor_output.to(torch.float64).T @ fed_back
+        fed_back = whole_unit_lower(factor_output.to(torch.float64)).T @ fed_back
     return exact + fed_back - error
 
 
 def proxy_error(
     weight: torch.Tensor,
     decoded: torch.Tensor,
-    hessian_input: torch.Tensor,
-    hessian_output: torch.Tensor | None,
+    hessian_input: SymmetricUpper,
+    hessian_output: SymmetricUpper | None,
 ) -> float:
     """``tr(H_O E H_I Eᵀ)`` with ``E = weight − decoded`` ``[out, in]``; ``H_O = I`` when ``None``.
 
     Half of it, in the sketches' own scale, is the predicted KL in nats (arXiv 2505.22988, section 3).
     """
     error = weight.detach().to(torch.float32) - decoded.to(torch.float32)
-    weighed = error @ hessian_input.to(torch.float32)
+    weighed = times_symmetric(error, hessian_input.to(torch.float32))
     if hessian_output is not None:
-        weighed = hessian_output.to(torch.float32) @ weighed
+        weighed = symmetric_times(hessian_output.to(torch.float32), weighed)
     return float(torch.sum(weighed * error, dtype=torch.float64))
 
 
@@ -211,9 +213,9 @@ def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:
             f"the grid has scales {list(grid.scale.shape)} in groups of {grid.group}"
             f" for a weight of shape {list(weight.shape)}"
         )
-    if not bool(torch.isfinite(weight).all()):
+    if not all_finite(weight):
         raise ValueError("the weight holds values that are not finite")
-    if not bool(torch.isfinite(grid.scale).all() and torch.isfinite(grid.offset).all()):
+    if not (all_finite(grid.scale) and all_finite(grid.offset)):
         raise ValueError("the grid holds values that are not finite")
     if not np.iinfo(np.int16).min <= grid.minimum < grid.maximum <= np.iinfo(np.int16).max:
         raise ValueError(f"the grid's codes {grid.minimum} to {grid.maximum} are no range of 16-bit integers")
@@ -222,5 +224,5 @@ def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:
 def _check_square(factor: torch.Tensor, size: int, what: str) -> None:
     if list(factor.shape) != [size, size]:
         raise ValueError(f"{what} has shape {list(factor.shape)}, not {[size, size]}")
-    if not bool(torch.isfinite(factor).all()):
+    if not all_finite(factor):
         raise ValueError(f"{what} holds values that are not finite")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 
+from yaqa_runner.rounding.cholesky import cholesky_panels, panel_bounds
+from yaqa_runner.rounding.finite import all_finite
+
 UnitLower: TypeAlias = torch.Tensor
-"""Unit lower triangular float32 ``[n, n]`` with ``H = L D Lᵀ``."""
+"""``[n, n]`` whose strict lower triangle is that of ``L`` in ``H = L D Lᵀ``; what else it holds is not looked at."""
+
+SymmetricUpper: TypeAlias = torch.Tensor
+"""``[n, n]`` whose upper triangle, diagonal included, is that of a symmetric matrix; the rest is not looked at."""
+
+RowsToDiagonal: TypeAlias = Callable[[int, int], torch.Tensor]
+"""Rows ``start`` to ``stop`` of a symmetric matrix as far as column ``stop``, ``[stop - start, stop]``."""
 
 _MAXIMUM_DOUBLINGS = 24
 _SMALLEST_SIGMA = 1e-6
@@ -17,82 +27,145 @@ _SMALLEST_SIGMA = 1e-6
 
 @dataclass(frozen=True)
 class PreparedFactor:
-    """A factor that the rounding can use.
+    """A factor that the rounding can use: ``H / mean_diagonal + sigma I = L D Lᵀ``, in the memory of one matrix.
 
     Attributes:
-        hessian: ``H / mean_diagonal + sigma I``, float32 ``[n, n]``, symmetric, mean diagonal ``1 + sigma``.
-        lower: ``L`` of ``hessian = L D Lᵀ``, unit lower triangular float32 ``[n, n]``.
+        square: float32 ``[n, n]``: the matrix in the upper triangle with the diagonal, ``L`` strictly below, without
+            its diagonal of ones. Pass it as it is for a :data:`SymmetricUpper` and for a :data:`UnitLower`.
         sigma: The share of the identity that was added, after any doubling.
-        diagonal: Diagonal of ``hessian``, float32 ``[n]``: the importance of each row or column.
+        diagonal: Diagonal of the matrix, float32 ``[n]``, mean ``1 + sigma``: the importance of each row or column.
         mean_diagonal: What the given matrix was divided by; multiply a proxy error by it to get back its unit.
         reason: Why the identity stands in for the given matrix, or ``None`` when it does not.
     """
 
-    hessian: torch.Tensor
-    lower: UnitLower
+    square: torch.Tensor
     sigma: float
     diagonal: torch.Tensor
     mean_diagonal: float
     reason: str | None = None
 
+    @property
+    def hessian(self) -> torch.Tensor:
+        """The matrix alone, ``[n, n]``; a copy."""
+        return whole_symmetric(self.square)
 
-def unit_lower(hessian: torch.Tensor) -> UnitLower:
-    """``L`` of ``H = L D Lᵀ`` for a positive definite ``H`` ``[n, n]``; computed in float64, returned in float32.
-
-    Raises:
-        torch.linalg.LinAlgError: ``H`` is not positive definite.
-    """
-    cholesky: torch.Tensor = torch.linalg.cholesky(hessian.to(torch.float64))
-    return (cholesky / cholesky.diagonal()).to(torch.float32).contiguous()
+    @property
+    def lower(self) -> torch.Tensor:
+        """``L`` alone, ``[n, n]``; a copy."""
+        return whole_unit_lower(self.square)
 
 
-def identity_factor(size: int, reason: str | None = None) -> PreparedFactor:
+def whole_symmetric(upper: SymmetricUpper) -> torch.Tensor:
+    """The symmetric matrix ``[n, n]`` with both its triangles; a copy."""
+    return upper.triu() + upper.triu(1).T
+
+
+def whole_unit_lower(lower: UnitLower) -> torch.Tensor:
+    """``L`` ``[n, n]`` with its diagonal of ones and zeros above; a copy."""
+    whole = lower.tril(-1)
+    whole.diagonal().fill_(1)
+    return whole
+
+
+def identity_factor(size: int, reason: str | None = None, device: torch.device | None = None) -> PreparedFactor:
     """The factor that knows nothing: ``H = I`` ``[size, size]``."""
-    eye = torch.eye(size, dtype=torch.float32)
-    return PreparedFactor(eye, eye.clone(), 0.0, torch.ones(size), 1.0, reason)
+    ones = torch.ones(size, device=device)
+    return PreparedFactor(torch.eye(size, device=device), 0.0, ones, 1.0, reason)
 
 
 def prepare_factor(hessian: torch.Tensor, sigma: float) -> PreparedFactor:
-    """Normalise ``H`` ``[n, n]`` to mean diagonal 1, add ``sigma I``, and factor it in float64.
+    """Normalise ``H`` ``[n, n]`` to mean diagonal 1, add ``sigma I``, and factor it; see :func:`prepare_rows`.
 
-    ``sigma`` is doubled until the Cholesky factorization succeeds (the paper's regularization, section 5).
-    Inputs or outputs that never fired (zero rows) stay: ``sigma I`` gives them a small weight of their own.
-    A matrix that holds no information (not finite, zero, negative diagonal, never positive definite) becomes
-    the identity, and ``reason`` says why.
+    Of a matrix that is not quite symmetric the symmetric part counts.
 
     Raises:
         ValueError: ``H`` is not square, or ``sigma`` is negative or not finite.
     """
     if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1] or hessian.shape[0] == 0:
         raise ValueError(f"a Kronecker factor is a square matrix, not one of shape {list(hessian.shape)}")
+    matrix = hessian.detach()
+
+    def rows(start: int, stop: int) -> torch.Tensor:
+        across = matrix[start:stop, :stop].to(torch.float64)
+        return (across + matrix[:stop, start:stop].T.to(torch.float64)) / 2
+
+    return prepare_rows(rows, hessian.shape[0], sigma, hessian.device)
+
+
+def prepare_rows(rows: RowsToDiagonal, size: int, sigma: float, device: torch.device) -> PreparedFactor:
+    """Normalise a symmetric ``[size, size]`` to mean diagonal 1, add ``sigma I``, and factor it in float64.
+
+    ``sigma`` is doubled until the Cholesky factorization succeeds (the paper's regularization, section 5).
+    Inputs or outputs that never fired (zero rows) stay: ``sigma I`` gives them a small weight of their own.
+    A matrix that holds no information (not finite, zero, negative diagonal, never positive definite) becomes
+    the identity, and ``reason`` says why.
+
+    One triangle is held in float64, and makes room for the float32 square as that is filled: little more than
+    ``4 size²`` bytes at any time, beyond what ``rows`` reads from.
+
+    Args:
+        rows: The matrix; a new tensor at each call. Every row is read three times, and once more for each doubling.
+        size: Its side.
+        sigma: Share of the identity to add.
+        device: Where to compute, and where the result is.
+
+    Raises:
+        ValueError: ``sigma`` is negative or not finite.
+    """
     if not math.isfinite(sigma) or sigma < 0:
         raise ValueError(f"sigma must be a finite number of at least 0, not {sigma}")
-    size = hessian.shape[0]
-    exact = hessian.detach().to("cpu", torch.float64)
-    if not bool(torch.isfinite(exact).all()):
-        return identity_factor(size, "the factor holds values that are not finite")
-    # In place wherever possible: this matrix in float64 is the largest thing that rounding holds.
-    if exact.data_ptr() == hessian.data_ptr():
-        exact = exact.clone()
-    if not torch.equal(exact, exact.T):
-        exact = exact.add_(exact.T.clone()).div_(2)
-    mean = float(exact.diagonal().mean())
-    if bool((exact.diagonal() < 0).any()):
-        return identity_factor(size, "the factor has a negative diagonal")
+
+    def exact(start: int, stop: int) -> torch.Tensor:
+        return rows(start, stop).to(device, torch.float64)
+
+    bounds = panel_bounds(size)
+    own = torch.empty(size, dtype=torch.float64, device=device)
+    for start, stop in bounds:
+        panel = exact(start, stop)
+        if not all_finite(panel):
+            return identity_factor(size, "the factor holds values that are not finite", device)
+        own[start:stop] = panel[:, start:].diagonal()
+        del panel
+    mean = float(own.mean())
+    if bool((own < 0).any()):
+        return identity_factor(size, "the factor has a negative diagonal", device)
     if mean < torch.finfo(torch.float32).tiny:
-        return identity_factor(size, "the factor is zero")
-    exact.div_(mean)
-    own = exact.diagonal().clone()
+        return identity_factor(size, "the factor is zero", device)
+    own.div_(mean)
     added = sigma
     for _ in range(_MAXIMUM_DOUBLINGS):
-        exact.diagonal().copy_(own + added)
-        cholesky, info = torch.linalg.cholesky_ex(exact)
-        if int(info) == 0:
-            lower = cholesky.div_(cholesky.diagonal().clone()).to(torch.float32).contiguous()
-            del cholesky
-            # A pivot near underflow passes Cholesky and still gives a factor that float32 cannot hold.
-            if bool(torch.isfinite(lower).all()):
-                kept = exact.to(torch.float32).contiguous()
-                return PreparedFactor(kept, lower, added, kept.diagonal().clone(), mean)
+
+        def regularized(start: int, stop: int, added: float = added) -> torch.Tensor:
+            panel = exact(start, stop).div_(mean)
+            panel[:, start:].diagonal().copy_(own[start:stop] + added)
+            return panel
+
+        panels = [regularized(start, stop) for start, stop in bounds]
+        square = _square(panels, regularized) if cholesky_panels(panels) else None
+        if square is not None:
+            return PreparedFactor(square, added, square.diagonal().clone(), mean)
         added = max(2 * added, _SMALLEST_SIGMA)
-    return identity_factor(size, "the factor is not positive definite under any regularization")
+    return identity_factor(size, "the factor is not positive definite under any regularization", device)
+
+
+def _square(panels: list[torch.Tensor], matrix: RowsToDiagonal) -> torch.Tensor | None:
+    """``PreparedFactor.square`` of a Cholesky factor, whose panels are used up, and the matrix; ``None`` where float32
+    cannot hold it: a pivot near underflow passes the factorization."""
+    size = panels[-1].shape[1]
+    pivots = torch.cat([panel[:, panel.shape[1] - panel.shape[0] :].diagonal() for panel in panels])
+    square = torch.empty(size, size, dtype=torch.float32, device=pivots.device)
+    # From the last: each panel frees as much as the rows and columns take that are written for it.
+    while panels:
+        panel = panels.pop()
+        stop = panel.shape[1]
+        start = stop - panel.shape[0]
+        panel.div_(pivots[:stop])
+        square[start:stop, :stop] = panel
+        del panel
+        if not all_finite(square[start:stop, :stop]):
+            return None
+        upper = matrix(start, stop)
+        square[:start, start:stop] = upper[:, :start].T
+        block = square[start:stop, start:stop]
+        block.tril_(-1).add_(upper[:, start:].to(torch.float32).triu_())
+    return square

@@ -98,18 +98,16 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
 def _round(task: RoundingTask, threads: int | None) -> RoundedLayer:
     started = time.perf_counter()
     output = task.factor_output
-    codes = round_adaptive(
-        task.weight, task.grid, task.factor_input.lower, None if output is None else output.lower, threads=threads
-    )
-    metric_input = task.factor_input.hessian
-    metric_output = None if output is None else output.hessian
+    square_input = task.factor_input.square
+    square_output = None if output is None else output.square
+    codes = round_adaptive(task.weight, task.grid, square_input, square_output, threads=threads)
     grid = task.grid
-    codes = refine(task.weight, grid, codes, metric_input, metric_output, task.sweeps)
+    codes = refine(task.weight, grid, codes, square_input, square_output, task.sweeps)
     for _ in range(task.turns):
-        fitted = rescale(task.weight, grid, codes, metric_input, metric_output)
+        fitted = rescale(task.weight, grid, codes, square_input, square_output)
         if fitted is grid:
             break
         grid = fitted
-        codes = refine(task.weight, grid, codes, metric_input, metric_output, 1)
-    proxy = proxy_error(task.weight, grid.decode(codes), metric_input, metric_output)
+        codes = refine(task.weight, grid, codes, square_input, square_output, 1)
+    proxy = proxy_error(task.weight, grid.decode(codes), square_input, square_output)
     return RoundedLayer(task.name, codes, grid, proxy, time.perf_counter() - started)

@@ -121,8 +121,8 @@ def refine_tile(  # type: ignore[no-untyped-def]
         gradient: ``(H_O P)ᵀ`` of the tile on entry, ``[columns, rows]`` of the tile; kept up to date here.
             One-sided: ``Pᵀ`` of the tile.
         product: ``Pᵀ = (E H_I)ᵀ`` of the column block, ``[columns of the block, out]``; kept up to date in the block.
-        hessian_input: ``H_I`` ``[in, in]``.
-        hessian_output: ``H_O`` ``[out, out]``; unused when one-sided.
+        hessian_input: ``H_I`` among the columns of the tile, ``[columns, columns]``, symmetric.
+        hessian_output: ``H_O`` among its rows, ``[rows, rows]``, symmetric; unused when one-sided.
         scale, offset, group, minimum, maximum: The grid, ``[groups, out]``.
         two_sided: Whether ``H_O`` is used.
         row_start, row_stop, column_start, column_stop: The tile.
@@ -142,11 +142,11 @@ def refine_tile(  # type: ignore[no-untyped-def]
         made = error[column, row_start:row_stop]
         written = codes[column, row_start:row_stop]
         pull = gradient[column - column_start]
-        own = hessian_input[column, column]
+        own = hessian_input[column - column_start, column - column_start]
         any_change = False
         for i in range(rows - 1, -1, -1):
             changes[i] = np.float32(0.0)
-            curvature = own * hessian_output[row_start + i, row_start + i] if two_sided else own
+            curvature = own * hessian_output[i, i] if two_sided else own
             if step[i] == 0 or not curvature > 0:
                 continue
             wanted = exact[i] - made[i] + pull[i] / curvature
@@ -164,7 +164,7 @@ def refine_tile(  # type: ignore[no-untyped-def]
                 changed += 1
                 if two_sided:
                     push = change * own
-                    link = hessian_output[row_start + i, row_start:row_stop]
+                    link = hessian_output[i]
                     for k in range(i):
                         pull[k] += link[k] * push
         if not any_change:
@@ -174,11 +174,11 @@ def refine_tile(  # type: ignore[no-untyped-def]
                 slope[i] = np.float32(0.0)
             for i in range(rows):
                 if changes[i] != 0:
-                    link = hessian_output[row_start + i, row_start:row_stop]
+                    link = hessian_output[i]
                     for k in range(rows):
                         slope[k] += link[k] * changes[i]
         for other in range(product.shape[0]):
-            factor = hessian_input[column, column_start + other]
+            factor = hessian_input[column - column_start, other]
             touched = product[other, row_start:row_stop]
             for i in range(rows):
                 touched[i] += factor * changes[i]

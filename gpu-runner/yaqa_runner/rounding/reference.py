@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import UnitLower
+from yaqa_runner.rounding.factor import SymmetricUpper, UnitLower, whole_symmetric, whole_unit_lower
 from yaqa_runner.rounding.numba_kernel import REFINE_MARGIN
 
 
@@ -32,8 +32,8 @@ def reference_round_adaptive(
     rows, columns = weight.shape
     scale, offset = (part.to(dtype) for part in grid.expand(columns))
     exact = weight.to(dtype)
-    lower_input = factor_input.to(dtype)
-    lower_output = torch.eye(rows, dtype=dtype) if factor_output is None else factor_output.to(dtype)
+    lower_input = whole_unit_lower(factor_input.to(dtype))
+    lower_output = torch.eye(rows, dtype=dtype) if factor_output is None else whole_unit_lower(factor_output.to(dtype))
     error = torch.zeros_like(exact)
     codes = torch.zeros(rows, columns, dtype=torch.int16)
     for column in range(columns - 1, -1, -1):
@@ -49,8 +49,8 @@ def reference_refine(
     weight: torch.Tensor,
     grid: FixedGrid,
     codes: torch.Tensor,
-    hessian_input: torch.Tensor,
-    hessian_output: torch.Tensor | None,
+    hessian_input: SymmetricUpper,
+    hessian_output: SymmetricUpper | None,
     sweeps: int,
 ) -> torch.Tensor:
     """Coordinate descent on ``tr(H_O E H_I Eᵀ)`` over the codes ``[out, in]``, one element at a time, in float64.
@@ -60,8 +60,12 @@ def reference_refine(
     rows, columns = weight.shape
     scale, offset = (part.to(torch.float64) for part in grid.expand(columns))
     exact = weight.to(torch.float64)
-    metric_input = hessian_input.to(torch.float64)
-    metric_output = torch.eye(rows, dtype=torch.float64) if hessian_output is None else hessian_output.to(torch.float64)
+    metric_input = whole_symmetric(hessian_input.to(torch.float64))
+    metric_output = (
+        torch.eye(rows, dtype=torch.float64)
+        if hessian_output is None
+        else whole_symmetric(hessian_output.to(torch.float64))
+    )
     codes = codes.clone()
     error = exact - (scale * codes.to(torch.float64) + offset)
     for _ in range(sweeps):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.rounding.factor import SymmetricUpper
 from yaqa_runner.rounding.numba_kernel import refine_tile
+from yaqa_runner.rounding.symmetric_product import diagonal_block, rows_times, times_columns
 
 _TILE = 64
 _LARGE_TILE = 128
@@ -15,8 +17,8 @@ def refine(
     weight: torch.Tensor,
     grid: FixedGrid,
     codes: torch.Tensor,
-    hessian_input: torch.Tensor,
-    hessian_output: torch.Tensor | None,
+    hessian_input: SymmetricUpper,
+    hessian_output: SymmetricUpper | None,
     sweeps: int,
 ) -> torch.Tensor:
     """Lower ``tr(H_O E H_I Eᵀ)`` by changing one code at a time; codes int16 ``[out, in]``.
@@ -29,8 +31,8 @@ def refine(
         weight: ``[out, in]``.
         grid: Frozen grid.
         codes: The rounding to start from, ``[out, in]``; not modified.
-        hessian_input: ``H_I`` ``[in, in]``, symmetric.
-        hessian_output: ``H_O`` ``[out, out]``, symmetric; ``None`` for the identity.
+        hessian_input: ``H_I`` ``[in, in]``.
+        hessian_output: ``H_O`` ``[out, out]``; ``None`` for the identity.
         sweeps: Most sweeps over all elements; 2 to 6 suffice.
 
     Raises:
@@ -52,11 +54,12 @@ def refine(
     exact = weight.detach().to("cpu", torch.float32).T.contiguous()
     # A copy even where one row or column makes the transpose a view: the caller's codes stay.
     current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
-    metric_input = hessian_input.detach().to("cpu", torch.float32).contiguous()
-    two_sided = hessian_output is not None
-    metric_output = (
-        torch.zeros(1, 1) if hessian_output is None else hessian_output.detach().to("cpu", torch.float32).contiguous()
-    )
+    metric_input = hessian_input.detach().to("cpu", torch.float32)
+    metric_output = None if hessian_output is None else hessian_output.detach().to("cpu", torch.float32)
+    row_tiles = [(top, min(top + tile, rows)) for top in range(0, rows, tile)]
+    own_output = [
+        torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles
+    ]
     scale = grid.scale.detach().to("cpu", torch.float32).T.contiguous()
     offset = grid.offset.detach().to("cpu", torch.float32).T.contiguous()
     error = exact - grid.decode(codes).detach().to("cpu", torch.float32).T
@@ -65,22 +68,25 @@ def refine(
         changed = 0
         for left in range((columns - 1) // tile * tile, -1, -tile):
             right = min(left + tile, columns)
-            product = metric_input[left:right] @ error
-            for top in range((rows - 1) // tile * tile, -1, -tile):
-                bottom = min(top + tile, rows)
-                gradient = product @ metric_output[:, top:bottom] if two_sided else product[:, top:bottom].clone()
+            own_input = diagonal_block(metric_input, left, right)
+            product = rows_times(metric_input, left, right, error)
+            for (top, bottom), own in zip(reversed(row_tiles), reversed(own_output), strict=True):
+                if metric_output is None:
+                    gradient = product[:, top:bottom].clone()
+                else:
+                    gradient = times_columns(product, metric_output, top, bottom)
                 changed += refine_tile(
                     exact.numpy(),
                     gradient.numpy(),
                     product.numpy(),
-                    metric_input.numpy(),
-                    metric_output.numpy(),
+                    own_input.numpy(),
+                    own.numpy(),
                     scale.numpy(),
                     offset.numpy(),
                     grid.group,
                     grid.minimum,
                     grid.maximum,
-                    two_sided,
+                    metric_output is not None,
                     top,
                     bottom,
                     left,

@@ -8,6 +8,8 @@ import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
+from yaqa_runner.rounding.factor import SymmetricUpper
+from yaqa_runner.rounding.symmetric_product import symmetric_times, times_symmetric
 
 STEPS = 12
 
@@ -16,8 +18,8 @@ def rescale(
     weight: torch.Tensor,
     grid: FixedGrid,
     codes: torch.Tensor,
-    hessian_input: torch.Tensor,
-    hessian_output: torch.Tensor | None,
+    hessian_input: SymmetricUpper,
+    hessian_output: SymmetricUpper | None,
     steps: int = STEPS,
 ) -> FixedGrid:
     """The grid whose stored scales lower ``tr(H_O E H_I Eᵀ)`` for fixed ``codes``; ``grid`` itself where none does.
@@ -29,8 +31,8 @@ def rescale(
         weight: ``[out, in]``.
         grid: The grid that ``codes`` were rounded on.
         codes: ``[out, in]`` int16.
-        hessian_input: ``H_I`` ``[in, in]``, symmetric.
-        hessian_output: ``H_O`` ``[out, out]``, symmetric; ``None`` for the identity.
+        hessian_input: ``H_I`` ``[in, in]``.
+        hessian_output: ``H_O`` ``[out, out]``; ``None`` for the identity.
         steps: Most steps.
 
     Raises:
@@ -42,8 +44,8 @@ def rescale(
     exact = weight.detach().to(device, torch.float32)
 
     def weighed(error: torch.Tensor) -> torch.Tensor:
-        product = error @ hessian_input
-        return product if hessian_output is None else hessian_output @ product
+        product = times_symmetric(error, hessian_input)
+        return product if hessian_output is None else symmetric_times(hessian_output, product)
 
     def projected(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
         """The transpose of :meth:`TunableGrid.direction`."""

@@ -1,0 +1,41 @@
+"""Products with a symmetric matrix read its upper triangle alone, and are those with the whole of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from yaqa_runner.rounding.symmetric_product import (
+    diagonal_block,
+    rows_times,
+    symmetric_times,
+    times_columns,
+    times_symmetric,
+)
+
+
+def halves(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A symmetric matrix, and its upper triangle with NaN below."""
+    generator = torch.Generator().manual_seed(size)
+    matrix = torch.randn(size, size, generator=generator)
+    whole = matrix + matrix.T
+    upper = torch.where(torch.ones(size, size, dtype=torch.bool).triu(), whole, torch.nan)
+    return whole, upper
+
+
+@pytest.mark.parametrize("size", [1, 40, 512, 513, 1100])
+def test_whole_products(size: int) -> None:
+    whole, upper = halves(size)
+    right = torch.randn(size, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(symmetric_times(upper, right), whole @ right, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(times_symmetric(right.T, upper), right.T @ whole, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 90), (0, 10), (30, 50), (80, 90)])
+def test_some_rows_and_columns(start: int, stop: int) -> None:
+    whole, upper = halves(90)
+    right = torch.randn(90, 5, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(diagonal_block(upper, start, stop), whole[start:stop, start:stop])
+    assert torch.allclose(rows_times(upper, start, stop, right), whole[start:stop] @ right, rtol=1e-5, atol=1e-4)
+    expected = right.T @ whole[:, start:stop]
+    assert torch.allclose(times_columns(right.T, upper, start, stop), expected, rtol=1e-5, atol=1e-4)

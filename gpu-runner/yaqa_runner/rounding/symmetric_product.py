@@ -1,0 +1,56 @@
+"""Products with a symmetric matrix of which only the upper triangle is held.
+
+What lies below the diagonal is never read: a :class:`~yaqa_runner.rounding.factor.PreparedFactor` keeps something else
+there. A block on the diagonal is made whole in a small copy, and a block below it is one above it, transposed. Any
+device; computed in the matrix's own type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
+
+_BLOCK = 512
+
+
+def diagonal_block(upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
+    """``H[start:stop, start:stop]`` of the symmetric ``H`` ``[n, n]``; a copy, symmetric and contiguous."""
+    return whole_symmetric(upper[start:stop, start:stop]).contiguous()
+
+
+def rows_times(upper: SymmetricUpper, start: int, stop: int, right: torch.Tensor) -> torch.Tensor:
+    """``H[start:stop] @ right`` ``[stop - start, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``."""
+    product = diagonal_block(upper, start, stop) @ right[start:stop]
+    product.addmm_(upper[:start, start:stop].T, right[:start])
+    return product.addmm_(upper[start:stop, stop:], right[stop:])
+
+
+def times_columns(left: torch.Tensor, upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
+    """``left @ H[:, start:stop]`` ``[k, stop - start]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``."""
+    product = left[:, start:stop] @ diagonal_block(upper, start, stop)
+    product.addmm_(left[:, :start], upper[:start, start:stop])
+    return product.addmm_(left[:, stop:], upper[start:stop, stop:].T)
+
+
+def symmetric_times(upper: SymmetricUpper, right: torch.Tensor) -> torch.Tensor:
+    """``H @ right`` ``[n, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``."""
+    product = torch.empty_like(right, dtype=upper.dtype)
+    for start, stop in blocks(len(upper)):
+        product[start:stop] = rows_times(upper, start, stop, right)
+    return product
+
+
+def times_symmetric(left: torch.Tensor, upper: SymmetricUpper) -> torch.Tensor:
+    """``left @ H`` ``[k, n]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``."""
+    product = torch.empty_like(left, dtype=upper.dtype)
+    for start, stop in blocks(len(upper)):
+        product[:, start:stop] = times_columns(left, upper, start, stop)
+    return product
+
+
+def blocks(size: int) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of the blocks in which whole products are made."""
+    return ((start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
