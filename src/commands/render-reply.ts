@@ -186,7 +186,9 @@ export function renderHelp(context: ReplyContext): string {
 	const rows = COMMANDS.flatMap((command) =>
 		command.examples.map((example) => `| \`@${context.botName} ${example.text}\` | ${example.meaning} |`),
 	);
-	const recipes = [...RECIPE_NAMES.map((recipe) => recipe.name), `${MIXED_NAME},bpw=3.5`].map(markdownCode);
+	const recipes = [...RECIPE_NAMES.map((recipe) => recipe.name), `${MIXED_NAME},bpw=3.5`].map((name) =>
+		markdownCode(name),
+	);
 	const more = context.siteUrl === null ? "" : ` [More on the help page](${context.siteUrl}/help).`;
 	return [
 		"**What I understand**, on a line of its own:",
