@@ -11,11 +11,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quantize, save_checkpoint, token_ids
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.onnx import OnnxContainer
+from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.grids.grid import FixedGrid
 
 LLAMA3_ROPE = {
@@ -146,6 +148,87 @@ def test_zero_points_are_stored(tmp_path: Path) -> None:
     assert (container.load(tmp_path / "out").log_probabilities(token_ids()) - wanted).abs().max() < 1e-4
 
 
+def at_level_zero(path: Path) -> None:
+    """Let every MatMulNBits compute in the activations' type: what is left is float error."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 0
+    onnx.save(model, path)
+
+
+# Blocks of 32: a hidden width of 40 leaves a short one in every row.
+UNEVEN = {"hidden_size": 40, "intermediate_size": 70, "head_dim": 10, "vocab_size": VOCABULARY + 1}
+
+
+@pytest.mark.parametrize("dtype", ["q4", "q4f16"])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"tie_word_embeddings": True}, UNEVEN, {**UNEVEN, "tie_word_embeddings": True}],
+    ids=["untied", "tied", "uneven", "uneven tied"],
+)
+def test_an_embedding_in_blocks_computes_what_its_decoded_rows_do(
+    settings: dict[str, Any], bits: int, dtype: str, tmp_path: Path
+) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", **settings)
+    model = load_original(source)
+    tied = bool(settings.get("tie_word_embeddings"))
+    original = model.get_input_embeddings().weight.detach().clone()
+    linears = quantize(model, 4, 32)
+    container = OnnxContainer(dtype, 4, 32, embedding_bits=bits)
+    container.write(source, linears, tmp_path / "out")
+    rows = container.decode(tmp_path / "out", "model.embed_tokens")
+    assert rows.shape == original.shape
+    expected = quantized_embedding("e", original, bits, 32, "float16" if dtype == "q4f16" else "float32")
+    decoded = expected.grid.decode(expected.codes)
+    assert torch.equal(rows, decoded.half().float() if dtype == "q4f16" else decoded)
+    assert 0 < (rows - original).norm() / original.norm() < (0.1 if bits == 4 else 0.01)
+    output = rows if tied else container.decode(tmp_path / "out", "lm_head")
+    model.get_output_embeddings().weight.data = output
+    model.get_input_embeddings().weight.data = rows
+    at_level_zero(tmp_path / "out" / "onnx" / container.file_name)
+    wanted = log_probabilities(model, token_ids())
+    difference = (container.load(tmp_path / "out").log_probabilities(token_ids()) - wanted).abs().max()
+    assert difference < (0.1 if dtype == "q4f16" else 1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_in_blocks_takes_that_much_less_of_the_file(tied: bool, tmp_path: Path) -> None:
+    vocabulary, hidden = 4001, 64
+    source = save_checkpoint(tmp_path / "tiny", "llama", vocab_size=vocabulary, tie_word_embeddings=tied)
+    linears = quantize(load_original(source), 4, 32)
+    sizes = {}
+    for bits in (None, 8, 4):
+        container = OnnxContainer("q4", 4, 32, embedding_bits=bits)
+        container.write(source, linears, tmp_path / "out")
+        sizes[bits] = (tmp_path / "out" / "onnx" / "model_q4.onnx").stat().st_size
+        stored = {
+            item.name: item.data_type for item in onnx.load(tmp_path / "out/onnx/model_q4.onnx").graph.initializer
+        }
+        names = ["model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])]
+        parts = [""] if bits is None else ["_quantized", "_scales"]
+        vocabulary_tensors = {name for name in stored if "embed_tokens" in name or "lm_head" in name}
+        assert vocabulary_tensors == {f"{name}{part}" for name in names for part in parts}
+    for bits in (8, 4):
+        saved = vocabulary * hidden * (32 - bits - 32 / 32) / 8 * (1 if tied else 2)
+        # Names, shapes and a reshape more in the graph.
+        assert abs(sizes[None] - sizes[bits] - saved) < 1000
+
+
+@pytest.mark.parametrize("label", ["gemma2", "granite", "phi3", "qwen3"])
+def test_multipliers_and_caps_around_the_vocabulary_follow_the_blocks(label: str, tmp_path: Path) -> None:
+    container = OnnxContainer("q4", 4, 32, embedding_bits=4)
+    model, _, output = written(tmp_path, label, container)
+    rows = container.decode(output, "model.embed_tokens")
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    model.get_output_embeddings().weight.data = rows if tied else container.decode(output, "lm_head")
+    model.get_input_embeddings().weight.data = rows
+    wanted = log_probabilities(model, token_ids())
+    assert (container.load(output).log_probabilities(token_ids()) - wanted).abs().max() < 1e-4
+
+
 def test_inputs_and_outputs_carry_optimum_names(tmp_path: Path) -> None:
     container = OnnxContainer("q4", 4, 32)
     _, _, output = written(tmp_path, "llama tied", container)
@@ -206,6 +289,8 @@ def test_what_the_graph_cannot_hold_is_refused(tmp_path: Path) -> None:
         OnnxContainer("q3", 3, 32)
     with pytest.raises(ExportError, match="blocks of 16"):
         OnnxContainer("q4", 4, 8)
+    with pytest.raises(ExportError, match="4 or 8 bits; not 2"):
+        OnnxContainer("q4", 4, 32, embedding_bits=2)
     source = save_checkpoint(tmp_path / "tiny", "llama")
     linears = quantize(load_original(source), 4, 32)
     stray = QuantizedLinear("model.layers.9.mlp.up_proj", *_first(linears))
@@ -229,18 +314,37 @@ def test_untouched_weights_are_listed(tmp_path: Path) -> None:
     linears = quantize(load_original(source), 4, 32)
     names = [(weight.name, weight.type) for weight in OnnxContainer("q4", 4, 32).untouched(source, set(linears))]
     assert names == [("lm_head.weight", "float32"), ("model.embed_tokens.weight", "float32")]
+    blocks = OnnxContainer("q4", 4, 64, embedding_bits=8).untouched(source, set(linears))
+    assert [(weight.name, weight.type) for weight in blocks] == [
+        ("lm_head.weight", "int8, blocks of 64"),
+        ("model.embed_tokens.weight", "int8, blocks of 64"),
+    ]
+
+
+def test_an_embedding_that_is_not_finite_is_refused_where_it_would_be_rounded(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    weights = load_file(source / "model.safetensors")
+    weights["model.embed_tokens.weight"][5, 7] = float("nan")
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"model\.embed_tokens: the weight holds values that are not finite"):
+        OnnxContainer("q4", 4, 32, embedding_bits=4).write(source, linears, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("dtype", ["q4", "q8", "q4f16"])
-def test_transformers_js_generates_the_same_text(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "embedding"), [("q4", None), ("q8", None), ("q4f16", None), ("q4", 4), ("q4f16", 8)])
+def test_transformers_js_generates_the_same_text(dtype: str, embedding: int | None, tmp_path: Path) -> None:
     node = REPOSITORY / "node_modules" / ".bin" / "node"
     if not node.exists() or not (REPOSITORY / "node_modules" / "@huggingface" / "transformers").exists():
         pytest.skip("skipped: no Node packages (npm ci)")
-    container = OnnxContainer(dtype, 8 if dtype == "q8" else 4, 32)
+    container = OnnxContainer(dtype, 8 if dtype == "q8" else 4, 32, embedding)
     model, _, output = written(tmp_path, "llama tied", container)
+    if embedding is not None:
+        # Tied: the one parameter is the output layer too.
+        model.get_input_embeddings().weight.data.copy_(container.decode(output, "model.embed_tokens"))
     prompts = [[5, 17, 33, 90, 41], [12, 8]]
     script = Path(__file__).with_name("transformers_js_generate.mjs")
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}

@@ -62,6 +62,7 @@ def test_the_recipe_table_is_the_control_planes() -> None:
             "groups": list(name.groups),
             "bitsPerWeight": name.bits_per_weight,
             "zeroPoints": name.zero_points,
+            "embeddingBits": list(name.embedding_bits),
         }
         for name in RECIPE_NAMES
     }
@@ -79,6 +80,8 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         ("w4a16,refine=0,zero=on", "w4a16,zero=on,refine=0", "w4a16-zero-on-refine-0"),
         ("gptq:3", "gptq:3", "gptq-3"),
         ("onnx:q4,tune=off", "onnx:q4,tune=off", "onnx-q4-tune-off"),
+        ("onnx:q4f16,refine=0,Embedding=Q8", "onnx:q4f16,embedding=q8,refine=0", "onnx-q4f16-embedding-q8-refine-0"),
+        ("onnx:q4,embedding=float", "onnx:q4", "onnx-q4"),
         ("gguf,refine=0,bpw=3.50", "gguf,bpw=3.5,refine=0", "gguf-bpw-3.5-refine-0"),
     ],
 )
@@ -105,6 +108,9 @@ def test_recipes_have_one_canonical_form(written: str, canonical: str, directory
         ("w4a16,tune=perhaps", "Known recipes"),
         ("gptq:4,zero=on", "Known recipes"),
         ("w4a16,zero=perhaps", "Known recipes"),
+        ("onnx:q4,embedding=q2", "Known recipes"),
+        ("onnx:q4,embeding=q8", "embedding"),
+        ("gguf:q4_0,embedding=q8", "Known recipes"),
         ("gguf:q5_k_m", "gguf:q5_k"),
         ("x" * 201, "Known recipes"),
     ],

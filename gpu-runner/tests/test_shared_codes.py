@@ -20,6 +20,7 @@ class Recipe:
     group: int | None
     zero: bool = False
     bits_per_weight: float | None = None
+    embedding_bits: int | None = None
 
 
 def shared(bits: int) -> list[Recipe]:

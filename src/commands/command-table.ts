@@ -115,6 +115,11 @@ export const COMMANDS: readonly CommandDescription[] = [
 export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: string; readonly meaning: string }[] = [
 	{ key: "bits", value: "4,8", meaning: "Bits of a weight; several with commas." },
 	{ key: "bpw", value: "3.5", meaning: "Bits a weight on average, types mixed by what each layer can bear." },
+	{
+		key: "embedding",
+		value: "q8",
+		meaning: "ONNX: embedding and output layer in blocks of 8 or 4 bits (q8, q4) instead of floating point.",
+	},
 	{ key: "format", value: "gguf", meaning: "The container: gguf, onnx, compressed-tensors, gptq." },
 	{ key: "recipe", value: "gguf:q4_0", meaning: "An exact recipe; several with commas." },
 	{ key: "revision", value: "main", meaning: "A branch, a tag or a commit; otherwise the newest commit of main." },

@@ -94,7 +94,7 @@ const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonly name:
 	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),
 );
 
-const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune", "zero", "bpw"]);
+const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune", "zero", "embedding", "bpw"]);
 const SETTING_KEYS: readonly string[] = [...QUANTIZE_OPTIONS.map((option) => option.key), ...OPTION_KEYS];
 const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),
@@ -375,7 +375,7 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 			wish.bits.push(...bits);
 			continue;
 		}
-		if (/^(?:group|block|refine|tune|zero)=[^,]*$/.test(token)) {
+		if (/^(?:group|block|refine|tune|zero|embedding)=[^,]*$/.test(token)) {
 			wish.options.push(token);
 			continue;
 		}

@@ -16,6 +16,8 @@ export type RecipeName = {
 	readonly bitsPerWeight: number;
 	/** Whether `zero=on` gives every group a zero point. */
 	readonly zeroPoints: boolean;
+	/** Bits that `embedding=q4` and the like can give embedding and output layer. Empty: the container decides. */
+	readonly embeddingBits: readonly number[];
 };
 
 const GROUPS = [32, 64, 128] as const;
@@ -29,6 +31,7 @@ function gguf(name: string, bits: number, bitsPerWeight: number): RecipeName {
 		groups: [],
 		bitsPerWeight,
 		zeroPoints: false,
+		embeddingBits: [],
 	};
 }
 
@@ -47,6 +50,7 @@ function grouped(
 		groups: GROUPS,
 		bitsPerWeight: bits + scaleBits / defaultGroup,
 		zeroPoints: container === "compressed-tensors",
+		embeddingBits: container === "onnx" ? [4, 8] : [],
 	};
 }
 
@@ -101,6 +105,8 @@ export type Recipe = {
 	readonly zero: boolean;
 	/** Bits a weight that the quantized linears may take on average, where types are mixed; else `null`. */
 	readonly bitsPerWeight: number | null;
+	/** Bits of embedding and output layer where the recipe puts them into blocks; `null`: as the container keeps them. */
+	readonly embeddingBits: number | null;
 };
 
 export type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
@@ -170,6 +176,7 @@ export function parseRecipe(text: string): RecipeResult {
 	let refineSweeps = DEFAULT_REFINE_SWEEPS;
 	let tune = true;
 	let zero = false;
+	let embeddingBits: number | null = null;
 	const seen = new Set<string>();
 	for (const option of options) {
 		const separator = option.indexOf("=");
@@ -207,6 +214,15 @@ export function parseRecipe(text: string): RecipeResult {
 				zero = value === "on";
 				break;
 			}
+			case "embedding": {
+				if (name.embeddingBits.length === 0) {
+					return refuse(`How "${name.name}" stores its embedding is fixed by its container.`);
+				}
+				const known = ["float", ...name.embeddingBits.map((bits) => `q${bits}`)];
+				if (!known.includes(value)) return refuse(`embedding takes ${known.join(", ")}; not "${value}".`);
+				embeddingBits = value === "float" ? null : Number(value.slice(1));
+				break;
+			}
 			case "bpw": {
 				if (name.name !== MIXED_NAME) {
 					return refuse(`"${name.name}" has one type; mixed types are "${MIXED_NAME},bpw=3.5".`);
@@ -224,7 +240,7 @@ export function parseRecipe(text: string): RecipeResult {
 			default:
 				return refuse(
 					`There is no recipe option "${writtenKey}".`,
-					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero", "bpw"]),
+					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero", "embedding", "bpw"]),
 				);
 		}
 	}
@@ -237,9 +253,14 @@ export function parseRecipe(text: string): RecipeResult {
 	if (bitsPerWeight !== null) written.push(`bpw=${bitsPerWeight}`);
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
 	if (zero) written.push("zero=on");
+	if (embeddingBits !== null) written.push(`embedding=q${embeddingBits}`);
 	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
 	if (!tune) written.push("tune=off");
-	return { ok: true, recipe: { canonical: written.join(","), name, group, refineSweeps, tune, zero, bitsPerWeight } };
+	const canonical = written.join(",");
+	return {
+		ok: true,
+		recipe: { canonical, name, group, refineSweeps, tune, zero, bitsPerWeight, embeddingBits },
+	};
 }
 
 /** The identity of a recipe in the database and in file names: 16 hex digits of its canonical string's sha256. */

@@ -42,6 +42,8 @@ const LIBRARIES: Readonly<Record<Container, string | null>> = {
 	gptq: "transformers",
 };
 const MAXIMUM_LAYER_ROWS = 400;
+/** Matrices besides the linears that are called by their names. */
+const MAXIMUM_NAMED = 4;
 
 /** The whole README.md of a published repo. */
 export function renderCard(request: CardRequest): string {
@@ -152,6 +154,7 @@ function fidelity(manifest: Manifest): string {
 		gateSentence(manifest),
 		"",
 		...mixSentence(manifest),
+		...besidesSentence(manifest),
 		domainTable(manifest),
 	].join("\n");
 }
@@ -192,6 +195,25 @@ export function mixSentence(manifest: Manifest): string[] {
 		`**Types:** each linear has its own, for the least predicted KL within ${formatNumber(mixed.targetBitsPerWeight)} bits a weight (${types.join(", ")}); ${outcome}. Embedding and output layer are not counted.`,
 		"",
 	];
+}
+
+/** What the matrices that are not rounded two-sided are stored as: embedding and output layer above all. */
+export function besidesSentence(manifest: Manifest): string[] {
+	const groups = new Map<string, string[]>();
+	for (const { name, type, reason } of manifest.untouched) {
+		const place = `${markdownText(type, 40)} (${markdownText(reason, 80)})`;
+		groups.set(place, [...(groups.get(place) ?? []), name]);
+	}
+	if (groups.size === 0) return [];
+	const told = [...groups].slice(0, MAXIMUM_NAMED).map(([place, names]) => {
+		const more = names.length - MAXIMUM_NAMED;
+		const named = names
+			.slice(0, MAXIMUM_NAMED)
+			.map((name) => markdownCode(name))
+			.join(", ");
+		return `${named}${more > 0 ? ` and ${more} more` : ""} as ${place}`;
+	});
+	return [`**Besides the linears:** ${told.join("; ")}.`, ""];
 }
 
 function domainTable(manifest: Manifest): string {

@@ -103,6 +103,7 @@ function onnxSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
 	const graph = paths.find((path) => path.endsWith(".onnx")) ?? "";
 	const dtype = DTYPES.get(/model(\w*)\.onnx$/.exec(graph)?.[1] ?? "") ?? "q4";
 	const wanted = paths.filter((path) => path.startsWith("onnx/"));
+	const needed = /,embedding=/.test(manifest.recipe) ? "// needs: onnxruntime-node 1.23 or later\n" : "";
 	return [
 		{
 			runtime: "transformers.js",
@@ -116,7 +117,7 @@ console.log(answer.generated_text);`,
 		{
 			runtime: "onnxruntime-node",
 			language: "js",
-			code: `import { writeFile } from "node:fs/promises";
+			code: `${needed}import { writeFile } from "node:fs/promises";
 import { downloadFile } from "@huggingface/hub";
 import * as ort from "onnxruntime-node";
 

@@ -28,6 +28,7 @@ function recipeSuffix(recipe: Recipe): string {
 	}
 	if (recipe.group !== defaultGroup && recipe.group !== null) parts.push(`g${recipe.group}`);
 	if (recipe.zero) parts.push("asym");
+	if (recipe.embeddingBits !== null) parts.push(`emb${recipe.embeddingBits}`);
 	if (recipe.refineSweeps !== DEFAULT_REFINE_SWEEPS) parts.push(`r${recipe.refineSweeps}`);
 	if (!recipe.tune) parts.push("untuned");
 	return parts.join("-");

@@ -29,24 +29,41 @@ export async function checkOnnx(directory: string, manifest: Manifest, recipe: R
 			`${path} reads its weights from ${JSON.stringify(location.slice(0, 80))}, which is not in the manifest`,
 		);
 	}
-	let quantized = 0;
+	const matrices = new Map<number, number>();
+	let gathered = 0;
 	for (const node of graph.nodes) {
 		assertCheck(
 			DOMAINS.has(node.domain),
 			`${path} uses the operator ${JSON.stringify(`${node.domain}.${node.op}`.slice(0, 80))}`,
 		);
-		if (node.op !== "MatMulNBits") continue;
+		if (node.op !== "MatMulNBits" && node.op !== "GatherBlockQuantized") continue;
 		const bits = Number(node.integers.get("bits") ?? 4n);
 		const block = Number(node.integers.get("block_size") ?? 0n);
+		assertCheck(block === recipe.group, `${path} has a ${node.op} of block ${block}; the recipe says ${recipe.group}`);
+		if (node.op === "MatMulNBits") matrices.set(bits, (matrices.get(bits) ?? 0) + 1);
+		else {
+			gathered++;
+			assertCheck(
+				bits === recipe.embeddingBits,
+				`${path} gathers its embedding from ${bits} bits; the recipe says ${recipe.embeddingBits ?? "floating point"}`,
+			);
+		}
+	}
+	const { bits } = recipe.name;
+	const { embeddingBits } = recipe;
+	const linears = manifest.layers.length;
+	const expected = new Map([[bits, linears]]);
+	if (embeddingBits !== null) expected.set(embeddingBits, (expected.get(embeddingBits) ?? 0) + 1);
+	for (const width of new Set([...matrices.keys(), ...expected.keys()])) {
 		assertCheck(
-			bits === recipe.name.bits && block === recipe.group,
-			`${path} has a MatMulNBits of ${bits} bits and block ${block}; the recipe says ${recipe.name.bits} and ${recipe.group}`,
+			matrices.get(width) === expected.get(width),
+			`${path} has ${matrices.get(width) ?? 0} MatMulNBits of ${width} bits; for ${linears} linears of ${bits} bits${embeddingBits === null ? "" : ` and an output layer of ${embeddingBits}`} there are ${expected.get(width) ?? 0}`,
 		);
-		quantized++;
 	}
 	assertCheck(
-		quantized === manifest.layers.length,
-		`${path} has ${quantized} MatMulNBits, the manifest describes ${manifest.layers.length} linears`,
+		gathered === (embeddingBits === null ? 0 : 1),
+		`${path} gathers from ${gathered} quantized embeddings; the recipe has ${embeddingBits === null ? "none" : "one"}`,
 	);
-	return `ONNX: ${graph.nodes.length} nodes of known operator sets, ${quantized} MatMulNBits of ${recipe.name.bits} bits`;
+	const vocabulary = embeddingBits === null ? "" : `, embedding and output layer of ${embeddingBits} bits`;
+	return `ONNX: ${graph.nodes.length} nodes of known operator sets, ${linears} MatMulNBits of ${bits} bits${vocabulary}`;
 }

@@ -28,6 +28,7 @@ const PIECES = [
 	"calibration=",
 	"private ",
 	"bpw=3.5 ",
+	"embedding=q8 ",
 	"\n",
 	"\n\n",
 	"\r\n",

@@ -125,9 +125,13 @@ test("transformers loads GGUF files and compressed-tensors repos as the cards sa
 test("transformers.js loads ONNX repos as the cards say", async () => {
 	// Its cache lies in node_modules, where a later run would find this one's files.
 	const prelude = 'const { env } = await import("@huggingface/transformers");\nenv.cacheDir = "./cache/";\n';
-	for (const recipe of ["onnx:q4", "onnx:q4f16", "onnx:q2"] as const) {
+	for (const recipe of ["onnx:q4", "onnx:q4f16", "onnx:q2", "onnx:q4,embedding=q8"] as const) {
 		const code = await snippet(recipe, "transformers.js");
-		assert.match(await runNode(`transformers-js-${recipe.slice(5)}`, code, prelude), /The sea was/, recipe);
+		assert.match(
+			await runNode(`transformers-js-${recipe.slice(5).replaceAll(/\W/g, "-")}`, code, prelude),
+			/The sea was/,
+			recipe,
+		);
 	}
 });
 
@@ -135,6 +139,9 @@ test("onnxruntime-node loads the ONNX file as the card says", async () => {
 	assert.match(await runNode("onnxruntime", await snippet("onnx:q4", "onnxruntime-node")), /\[ 1, 3, \d+ \]/);
 	const saved = await readFile(join(work, "onnxruntime", "model_q4.onnx"));
 	assert.deepEqual(saved, await readFile(join(tinyDirectory("onnx:q4"), "onnx/model_q4.onnx")));
+	const blocks = await snippet("onnx:q4,embedding=q8", "onnxruntime-node");
+	assert.match(blocks, /^\/\/ needs: onnxruntime-node 1\.23 or later\n/);
+	assert.match(await runNode("onnxruntime-blocks", blocks), /\[ 1, 3, \d+ \]/);
 });
 
 test("cards name the servers that have kernels for their width, and what else is needed", async () => {

@@ -83,6 +83,7 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["a format that others write", "@yaqa-bot 4bit awq", ["invalid → 4bit vllm"]],
 	["short words are near few others", "@yaqa-bot mlx", ["invalid → gguf"]],
 	["nothing is near", "@yaqa-bot xyz", ["invalid"]],
+	["an option of the last recipe", "@yaqa-bot quantize 4bit onnx embedding=q8", ["quantize onnx:q4,embedding=q8"]],
 	["bits a weight as people write them", "@yaqa-bot quantize 3.5 bpw gguf", ["quantize gguf,bpw=3.5"]],
 	["a branch in words", "@yaqa-bot quantize 8bit gguf from branch Dev", ["quantize gguf:q8_0 @Dev"]],
 	["a group in short", "@yaqa-bot w4a16 g32", ["quantize w4a16,group=32"]],

@@ -29,6 +29,9 @@ class ContainerRecipe(Protocol):
     @property
     def bits_per_weight(self) -> float | None: ...
 
+    @property
+    def embedding_bits(self) -> int | None: ...
+
 
 def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Container:
     """The container that ``recipe`` asks for.
@@ -52,7 +55,7 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
     if recipe.container == "onnx":
         from yaqa_runner.formats.onnx import OnnxContainer
 
-        return OnnxContainer(short, recipe.bits, group)
+        return OnnxContainer(short, recipe.bits, group, recipe.embedding_bits)
     if recipe.container == "compressed-tensors":
         from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
 

@@ -1,4 +1,4 @@
-"""The graph of a decoder with a key-value cache, in ONNX operators and ``com.microsoft.MatMulNBits``.
+"""The graph of a decoder with a key-value cache, in ONNX operators, ``MatMulNBits`` and ``GatherBlockQuantized``.
 
 Inputs and outputs are named as Optimum exports them, so transformers.js and Optimum find what they expect:
 ``input_ids``, ``attention_mask``, ``position_ids``, ``past_key_values.N.key|value`` → ``logits``,
@@ -21,27 +21,39 @@ from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.decoder_architecture import DecoderArchitecture, LayerArchitecture
 from yaqa_runner.formats.onnx_model import OnnxModel
 from yaqa_runner.formats.packing import pack_bits, pack_blocks
+from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.source import SourceSnapshot
+from yaqa_runner.grids.affine_search import ScalePrecision
 
 MICROSOFT = "com.microsoft"
 EMBEDDING = "model.embed_tokens.weight"
+OUTPUT_LAYER = "lm_head.weight"
+VOCABULARY_WEIGHTS = (EMBEDDING, OUTPUT_LAYER)
 
 
 @dataclass(frozen=True)
 class MatMulSettings:
-    """How linears are stored.
+    """How matrices are stored.
 
     Attributes:
-        bits: 2, 4 or 8.
+        bits: Of the linears: 2, 4 or 8.
         block: Inputs that share a scale.
-        accuracy_level: MatMulNBits' own: 0 computes in the activations' type, 4 rounds activations to int8.
         half: Whether activations, scales and caches are float16.
+        embedding_bits: Of embedding and output layer, 4 or 8; ``None``: they stay in the activations' type.
     """
 
     bits: int
     block: int
-    accuracy_level: int
     half: bool
+    embedding_bits: int | None = None
+
+
+def accuracy_level(bits: int) -> int:
+    """MatMulNBits' own: 0 computes in the activations' type, 4 rounds activations to int8.
+
+    Level 0 was measured 100 times slower on CPUs at 2 and 8 bits.
+    """
+    return 0 if bits == 4 else 4
 
 
 def decoder_graph(
@@ -50,7 +62,13 @@ def decoder_graph(
     linears: dict[str, QuantizedLinear],
     settings: MatMulSettings,
 ) -> OnnxModel:
-    """The model of ``snapshot`` with ``linears`` in MatMulNBits and every other weight in the activations' type."""
+    """The model of ``snapshot`` with ``linears`` in MatMulNBits.
+
+    Every other weight is in the activations' type, but for embedding and output layer where ``settings`` say so.
+
+    Raises:
+        ExportError: An embedding that is to be quantized holds values that are not finite.
+    """
     return _Builder(snapshot, architecture, linears, settings).build()
 
 
@@ -67,6 +85,7 @@ class _Builder:
         self.linears = linears
         self.settings = settings
         self.model = OnnxModel()
+        self._vocabulary: dict[str, QuantizedLinear] = {}
         self.type = TensorProto.FLOAT16 if settings.half else TensorProto.FLOAT
         self.numpy_type: Any = np.float16 if settings.half else np.float32
 
@@ -87,8 +106,7 @@ class _Builder:
 
         angles = {label: self._angles(positions, label) for label in self._used_rotaries()}
         biases = {window: self._bias(ids, mask, window) for window in {layer.window for layer in shape.layers}}
-        table = self._weight(EMBEDDING)
-        stream = model.node("Gather", [table, ids], "/model/embed_tokens/Gather", axis=0)
+        stream = self._embedded(ids)
         if shape.embedding_multiplier != 1.0:
             stream = self._scaled(stream, shape.embedding_multiplier, "/model/embed_tokens/Mul")
         for index, layer in enumerate(shape.layers):
@@ -97,6 +115,44 @@ class _Builder:
         stream = self._norm(stream, "model.norm.weight", "/model/norm")
         self._logits(stream, ids)
         return model
+
+    def _embedded(self, ids: str) -> str:
+        """Rows of the embedding, ``[batch, sequence, hidden]`` in the activations' type."""
+        model, at = self.model, "/model/embed_tokens"
+        bits, block = self.settings.embedding_bits, self.settings.block
+        if bits is None:
+            return model.node("Gather", [self._weight(EMBEDDING), ids], f"{at}/Gather", axis=0)
+        # MatMulNBits wants the blocks as an axis of their own, the gathering operator wants plain rows. A reshaped
+        # view lets both read one tensor of the file.
+        packed, scales = self._packed(self._quantized_vocabulary(EMBEDDING), bits)
+        rows, hidden = self.snapshot.shape(EMBEDDING)
+        flat = model.node("Reshape", [packed, model.integers(rows, -1)], f"{at}/Reshape")
+        value = model.node(
+            "GatherBlockQuantized",
+            [flat, ids, scales],
+            f"{at}/GatherBlockQuantized",
+            domain=MICROSOFT,
+            bits=bits,
+            block_size=block,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        if hidden % block == 0:
+            return value
+        bounds = [model.integers(0), model.integers(hidden), model.integers(-1)]
+        return model.node("Slice", [value, *bounds], f"{at}/Slice")
+
+    def _quantized_vocabulary(self, name: str) -> QuantizedLinear:
+        """The embedding or the output layer in blocks, rounded once a graph."""
+        bits = self.settings.embedding_bits
+        assert bits is not None
+        if name not in self._vocabulary:
+            module = name.removesuffix(".weight")
+            precision: ScalePrecision = "float16" if self.settings.half else "float32"
+            self._vocabulary[name] = quantized_embedding(
+                module, self.snapshot.read(name), bits, self.settings.block, precision
+            )
+        return self._vocabulary[name]
 
     def _used_rotaries(self) -> list[str]:
         return sorted({layer.rotary for layer in self.architecture.layers if layer.rotary is not None})
@@ -311,14 +367,15 @@ class _Builder:
             result = self.model.node("MatMul", [value, weight], f"{at}/MatMul")
             assert len(shape) == 2
         else:
-            result = self._matmul_nbits(linear, value, f"{at}/MatMulNBits")
+            result = self._matmul_nbits(linear, self.settings.bits, value, f"{at}/MatMulNBits")
         bias = f"{module}.bias"
         if bias in self.snapshot:
             result = self.model.node("Add", [result, self._weight(bias)], f"{at}/Add")
         return result
 
-    def _matmul_nbits(self, linear: QuantizedLinear, value: str, at: str) -> str:
-        bits, block = self.settings.bits, self.settings.block
+    def _packed(self, linear: QuantizedLinear, bits: int) -> list[str]:
+        """Codes ``[out, blocks, bytes]`` and scales ``[out, blocks]``; zero points where they are not the middle."""
+        block = self.settings.block
         rows, columns = linear.codes.shape
         blocks = -(-columns // block)
         dtype = torch.float16 if self.settings.half else torch.float32
@@ -330,7 +387,6 @@ class _Builder:
             return exact_cast(linear.name, affine_scales(linear, bits, block).scale, dtype).numpy()
 
         inputs = [
-            value,
             self.model.weight(
                 f"{linear.name}.weight_quantized", TensorProto.UINT8, (rows, blocks, block * bits // 8), weight
             ),
@@ -347,25 +403,34 @@ class _Builder:
             inputs.append(
                 self.model.weight(f"{linear.name}.weight_zero_points", TensorProto.UINT8, (rows, width), zeros)
             )
+        return inputs
+
+    def _matmul_nbits(self, linear: QuantizedLinear, bits: int, value: str, at: str) -> str:
+        rows, columns = linear.codes.shape
         return self.model.node(
             "MatMulNBits",
-            inputs,
+            [value, *self._packed(linear, bits)],
             at,
             domain=MICROSOFT,
             K=columns,
             N=rows,
             bits=bits,
-            block_size=block,
-            accuracy_level=self.settings.accuracy_level,
+            block_size=self.settings.block,
+            accuracy_level=accuracy_level(bits),
         )
 
     def _logits(self, stream: str, ids: str) -> None:
         model, shape = self.model, self.architecture
         if "lm_head" in self.linears:
             logits = self._linear("lm_head", stream)
+        elif self.settings.embedding_bits is not None:
+            linear = self._quantized_vocabulary(self._output_weight())
+            logits = self._matmul_nbits(linear, self.settings.embedding_bits, stream, "/lm_head/MatMulNBits")
+            if "lm_head.bias" in self.snapshot:
+                logits = model.node("Add", [logits, self._weight("lm_head.bias")], "/lm_head/Add")
         else:
             # Gemm reads the embedding as it lies, so that a tied output layer costs no bytes and no second copy.
-            name = EMBEDDING if self.snapshot.tied else "lm_head.weight"
+            name = self._output_weight()
             flat = model.node("Reshape", [stream, model.integers(-1, shape.hidden)], "/lm_head/Flat")
             bias = ["lm_head.bias"] if "lm_head.bias" in self.snapshot else []
             inputs = [flat, self._weight(name), *(self._weight(item) for item in bias)]
@@ -380,6 +445,9 @@ class _Builder:
         if shape.logits_cap is not None:
             logits = self._capped(logits, shape.logits_cap, "/lm_head/cap")
         model.rename(logits, "logits")
+
+    def _output_weight(self) -> str:
+        return EMBEDDING if self.snapshot.tied else OUTPUT_LAYER
 
     def _weight(self, name: str, turned: bool = False) -> str:
         """A plain weight in the activations' type; ``turned`` transposes it."""

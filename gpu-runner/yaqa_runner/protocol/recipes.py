@@ -29,6 +29,8 @@ class RecipeName:
         default_group: Weights that share one scale; ``None`` where the container fixes it.
         bits_per_weight: Stored bits a quantized weight at the default group, scales counted.
         zero_points: Whether ``zero=on`` gives every group a zero point.
+        embedding_bits: Bits that ``embedding=q4`` and the like can give embedding and output layer; empty where the
+            container decides.
     """
 
     name: str
@@ -38,15 +40,18 @@ class RecipeName:
     groups: tuple[int, ...]
     bits_per_weight: float
     zero_points: bool
+    embedding_bits: tuple[int, ...]
 
 
 def _gguf(name: str, bits: int, bits_per_weight: float) -> RecipeName:
-    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, False)
+    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, False, ())
 
 
 def _grouped(name: str, container: ContainerName, bits: int, default_group: int, scale_bits: int) -> RecipeName:
     stored = bits + scale_bits / default_group
-    return RecipeName(name, container, bits, default_group, GROUPS, stored, container == "compressed-tensors")
+    zero_points = container == "compressed-tensors"
+    embedding_bits = (4, 8) if container == "onnx" else ()
+    return RecipeName(name, container, bits, default_group, GROUPS, stored, zero_points, embedding_bits)
 
 
 RECIPE_NAMES: tuple[RecipeName, ...] = (
@@ -89,6 +94,8 @@ class Recipe:
         zero: Whether every group has a zero point beside its scale.
         bits_per_weight: What the quantized linears may take on average, scales counted, where every linear gets a type
             of its own (``gguf,bpw=3.5``); else ``None``.
+        embedding_bits: Bits of embedding and output layer where the recipe puts them into blocks; ``None``: they are
+            stored as the container keeps them.
     """
 
     canonical: str
@@ -100,6 +107,7 @@ class Recipe:
     tune: bool
     zero: bool = False
     bits_per_weight: float | None = None
+    embedding_bits: int | None = None
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -148,7 +156,7 @@ def parse_recipe(text: str) -> Recipe:
     head, *options = (part.strip() for part in trimmed.split(","))
     name = next((candidate for candidate in RECIPE_NAMES if candidate.name == head), None)
     if head == MIXED_NAME:
-        name = RecipeName(MIXED_NAME, "gguf", 0, None, (), 0, False)
+        name = RecipeName(MIXED_NAME, "gguf", 0, None, (), 0, False, ())
     if name is None:
         raise _refuse(
             f'There is no recipe named "{head}".', nearest_word(head, [candidate.name for candidate in RECIPE_NAMES])
@@ -158,6 +166,7 @@ def parse_recipe(text: str) -> Recipe:
     tune = True
     zero = False
     bits_per_weight: float | None = None
+    embedding_bits: int | None = None
     seen: set[str] = set()
     for option in options:
         written_key, _, value = option.partition("=")
@@ -187,6 +196,13 @@ def parse_recipe(text: str) -> Recipe:
                 if value not in ("on", "off"):
                     raise _refuse(f'zero takes "on" or "off"; not "{value}".')
                 zero = value == "on"
+            case "embedding":
+                if not name.embedding_bits:
+                    raise _refuse(f'How "{name.name}" stores its embedding is fixed by its container.')
+                known = {"float": None, **{f"q{bits}": bits for bits in name.embedding_bits}}
+                if value not in known:
+                    raise _refuse(f'embedding takes {", ".join(known)}; not "{value}".')
+                embedding_bits = known[value]
             case "bpw":
                 if name.name != MIXED_NAME:
                     raise _refuse(f'"{name.name}" has one type; mixed types are "{MIXED_NAME},bpw=3.5".')
@@ -201,7 +217,7 @@ def parse_recipe(text: str) -> Recipe:
             case _:
                 raise _refuse(
                     f'There is no recipe option "{written_key}".',
-                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero", "bpw"]),
+                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero", "embedding", "bpw"]),
                 )
     if name.name == MIXED_NAME and bits_per_weight is None:
         raise _refuse(
@@ -214,6 +230,8 @@ def parse_recipe(text: str) -> Recipe:
         written.append(f"group={group}")
     if zero:
         written.append("zero=on")
+    if embedding_bits is not None:
+        written.append(f"embedding=q{embedding_bits}")
     if refine_sweeps != DEFAULT_REFINE_SWEEPS:
         written.append(f"refine={refine_sweeps}")
     if not tune:
@@ -229,6 +247,7 @@ def parse_recipe(text: str) -> Recipe:
         tune=tune,
         zero=zero,
         bits_per_weight=bits_per_weight,
+        embedding_bits=embedding_bits,
     )
 
 

@@ -7,11 +7,11 @@ import { gfmFromMarkdown } from "mdast-util-gfm";
 import { gfm } from "micromark-extension-gfm";
 import { parse } from "yaml";
 import type { Manifest } from "../../../src/protocol/manifest.ts";
-import { type CardRequest, gateSentence, mixSentence, renderCard } from "../../../src/publish/card.ts";
+import { besidesSentence, type CardRequest, gateSentence, mixSentence, renderCard } from "../../../src/publish/card.ts";
 import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
 import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../src/publish/figures.ts";
 import { renderStatus } from "../../../src/publish/status-text.ts";
-import { readTinyManifest } from "../verify/tiny-variants.ts";
+import { readTinyManifest, type TinyRecipe } from "../verify/tiny-variants.ts";
 
 const SNAPSHOT = join(import.meta.dirname, "card-snapshot.txt");
 
@@ -99,6 +99,7 @@ describe("the card", () => {
 					manifest.sketch.key = text;
 					manifest.versions = { torch: text };
 					for (const layer of manifest.layers) layer.name = text;
+					for (const weight of manifest.untouched) Object.assign(weight, { name: text, type: text, reason: text });
 					for (const measured of manifest.evaluation.measured)
 						measured.byDomain = Object.fromEntries(Object.values(measured.byDomain).map((metrics) => [text, metrics]));
 				}),
@@ -126,6 +127,24 @@ describe("the card", () => {
 		manifest.quantizer = "one-sided";
 		manifest.gate.winner = "one-sided";
 		assert.match(gateSentence(manifest), /GPTQ \(one-sided\) measured .* The two-sided result did not win here/);
+	});
+
+	test("tells what embedding and output layer are stored as", async () => {
+		const besides = async (recipe: TinyRecipe) => besidesSentence(await readTinyManifest(recipe)).join("");
+		assert.match(await besides("onnx:q4"), /`model\.embed_tokens\.weight` as float32 \(/);
+		assert.match(
+			await besides("onnx:q4,embedding=q8"),
+			/`model\.embed_tokens\.weight` as int8, blocks of 32 \(embedding or output layer, rounded to nearest\)\./,
+		);
+		assert.match(await besides("gguf:q4_0"), /as Q8\\?_0 \(embedding or output layer, kept at higher precision\)/);
+		const manifest = await readTinyManifest("w4a16");
+		const routers = Array.from({ length: 30 }, (_, index) => ({
+			name: `gate.${index}`,
+			type: "float16",
+			reason: "small",
+		}));
+		assert.match(besidesSentence({ ...manifest, untouched: routers }).join(""), /`gate\.3` and 26 more as float16/);
+		assert.deepEqual(besidesSentence({ ...manifest, untouched: [] }), []);
 	});
 
 	test("tells the types of a mix, and whether it beat one type for all", async () => {

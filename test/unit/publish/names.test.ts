@@ -19,6 +19,7 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("w3a16,group=32,zero=on"), "yaqa/Model-7B-YAQA-W3A16-g32-asym");
 	assert.equal(name("gptq:3"), "yaqa/Model-7B-YAQA-GPTQ-3bit");
 	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");
+	assert.equal(name("onnx:q4,embedding=q8"), "yaqa/Model-7B-YAQA-ONNX-emb8");
 	assert.equal(name("gptq:4,tune=off"), "yaqa/Model-7B-YAQA-GPTQ-4bit-untuned");
 });
 
@@ -26,7 +27,8 @@ test("recipes whose files have the same names never share a repo", () => {
 	const seen = new Map<string, string>();
 	for (const entry of RECIPE_NAMES) {
 		for (const group of entry.groups.length === 0 ? [""] : entry.groups.map((size) => `,group=${size}`)) {
-			for (const option of ["", ",refine=0", ",tune=off", ...(entry.zeroPoints ? [",zero=on"] : [])]) {
+			const embeddings = entry.embeddingBits.map((bits) => `,embedding=q${bits}`);
+			for (const option of ["", ",refine=0", ",tune=off", ...(entry.zeroPoints ? [",zero=on"] : []), ...embeddings]) {
 				const recipe = `${entry.name}${group}${option}`;
 				// One GGUF or ONNX file a type: the type is in the file's name.
 				const files = `${name(recipe)} ${["gguf", "onnx"].includes(entry.container) ? entry.name : ""}`;

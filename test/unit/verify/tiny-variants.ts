@@ -17,6 +17,7 @@ export const MORE_TINY_RECIPES = [
 	"onnx:q2",
 	"w3a16,zero=on",
 	"gptq:3",
+	"onnx:q4,embedding=q8",
 ] as const;
 export type TinyRecipe = (typeof TINY_RECIPES)[number] | (typeof MORE_TINY_RECIPES)[number];
 

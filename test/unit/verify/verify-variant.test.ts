@@ -345,6 +345,23 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		);
 		assertRefused(result, /not a sound safetensors file/);
 	});
+	for (const [recipe, files, pattern] of [
+		["onnx:q4", "onnx:q4,embedding=q8", /gathers its embedding from 8 bits; the recipe says floating point/],
+		["onnx:q4,embedding=q4", "onnx:q4,embedding=q8", /gathers its embedding from 8 bits; the recipe says 4/],
+		["onnx:q4,embedding=q8", "onnx:q4", /0 MatMulNBits of 8 bits; for 7 linears .* an output layer of 8 there are 1/],
+		["onnx:q4,embedding=q8,block=64", "onnx:q4,embedding=q8", /of block 32; the recipe says 64/],
+		["onnx:q8", "onnx:q4", /7 MatMulNBits of 4 bits; for 7 linears of 8 bits there are 0/],
+	] as const) {
+		test(`${recipe}, where the files are of ${files}`, async () => {
+			const result = await withCopy(files, async (directory) => {
+				const wanted = recipeOf(recipe);
+				const manifest = { ...(await readTinyManifest(files)), recipe: wanted.canonical };
+				await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+				return verifyVariant({ directory, manifest, recipe: wanted, verificationPath: null, limits: LIMITS });
+			});
+			assertRefused(result, pattern);
+		});
+	}
 	test("an ONNX graph with an operator from elsewhere", async () => {
 		const result = await verifyBroken("onnx:q4", replaceIn("com.microsoft", "com.intruder0"), { rehash: true });
 		assertRefused(result, /uses the operator/);

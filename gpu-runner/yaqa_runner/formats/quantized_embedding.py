@@ -1,0 +1,55 @@
+"""An embedding or output layer on a grid of its own: rounded to nearest, as no sketch covers it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.source import ExportError
+from yaqa_runner.grids.affine_search import ScalePrecision
+from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.grids.symmetric import SymmetricGrid
+
+# The scale search holds some thirty candidates a block: a whole vocabulary at once takes several times its weights. It
+# leaves the interpreter's lock, so that chunks are searched side by side.
+_CHUNK_WEIGHTS = 1 << 22
+
+
+def quantized_embedding(
+    name: str, weight: torch.Tensor, bits: int, block: int, precision: ScalePrecision
+) -> QuantizedLinear:
+    """``weight`` ``[vocabulary, hidden]`` in symmetric blocks along its rows, one scale each.
+
+    Scales are searched for the least squared error of their block; every element then takes the nearest code. The last
+    block of a row may be short.
+
+    Args:
+        name: The module's name in the source model, for messages and for the tensors' names.
+        weight: ``[vocabulary, hidden]``, any floating type.
+        bits: 2 to 8.
+        block: Weights that share a scale.
+        precision: What the container keeps a scale in.
+
+    Raises:
+        ExportError: ``weight`` is no matrix, or holds values that are not finite.
+    """
+    grid = SymmetricGrid(bits, block, precision)
+    rows = max(1, _CHUNK_WEIGHTS // max(1, weight.shape[-1]))
+
+    def rounded(start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        values = weight[start : start + rows].to(torch.float32)
+        fixed = grid.fit(values)
+        return fixed.nearest(values), fixed.scale
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as executor:
+        try:
+            chunks = list(executor.map(rounded, range(0, weight.shape[0], rows)))
+        except ValueError as error:
+            raise ExportError(f"{name}: {error}.") from error
+    scale = torch.cat([found for _, found in chunks])
+    frozen = FixedGrid(
+        scale, torch.zeros_like(scale), min(block, weight.shape[1]), grid.minimum, grid.maximum, {"scale": scale}
+    )
+    return QuantizedLinear(name, torch.cat([found for found, _ in chunks]), frozen, grid.name)
