@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,30 @@ def test_a_sketch_of_something_else_is_told_of_and_taken_anew(
     spec["sketch"] |= {"reuse": str(output), "iterations": 1}
     outcome, events = run(spec, tmp_path / "out")
     assert not outcome.manifests[0].sketch.reused
+    assert any(event.get("code") == "sketch-not-reused" for event in events)
+
+
+def test_another_template_keeps_the_sketch_and_another_tokenizer_does_not(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Some Words of a Text, and Some More.\n" * 8, encoding="utf-8")
+    calibration = {"kind": "text", "files": [str(text)], "sequences": 4, "length": 16, "seed": 1}
+    first, _ = run(document(model, tmp_path / "first", "gguf:q4_0", calibration=calibration), tmp_path / "first")
+    newer = tmp_path / "newer" / "llama"
+    shutil.copytree(model, newer)
+    settings = json.loads((newer / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings |= {"chat_template": "{{ messages[0]['content'] }}", "pad_token": "<tool>"}
+    (newer / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    spec = document(newer, tmp_path / "out", "gguf:q4_0", calibration=calibration)
+    spec["sketch"]["reuse"] = str(tmp_path / "first" / "sketch")
+    reused, _ = run(spec, tmp_path / "out")
+    assert reused.sketch.key == first.sketch.key and reused.manifests[0].sketch.reused
+    assert hashes(reused) != hashes(first), "the file holds the new template"
+
+    tokenizer = json.loads((newer / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (newer / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    other, events = run(spec, tmp_path / "other")
+    assert other.sketch.key != first.sketch.key and not other.manifests[0].sketch.reused
     assert any(event.get("code") == "sketch-not-reused" for event in events)
 
 

@@ -1,3 +1,5 @@
+import { sql } from "kysely";
+import type { SourceContent } from "../jobs/ports.ts";
 import type { Handle } from "./database.ts";
 
 /** What a sketch is of, and by which settings it was taken. */
@@ -63,6 +65,35 @@ export async function findSketch(handle: Handle, wanted: SketchIdentity): Promis
 		.where("fingerprint", "=", wanted.fingerprint)
 		.executeTakeFirst();
 	return row === undefined ? null : sketchOfRow(row);
+}
+
+const MAXIMUM_CANDIDATES = 10;
+
+/**
+ * Sketches that a run on this commit may start from: its own, then those of other commits with the same weights, newest
+ * first. `sameCompanions`: tokenizer and template are the same as well, so that it surely serves; else the run sees
+ * whether its calibration tokens are.
+ */
+export async function listSketchesOfWeights(
+	handle: Handle,
+	wanted: SketchIdentity & { readonly content: SourceContent | null },
+): Promise<readonly (SketchRow & { readonly sameCompanions: boolean })[]> {
+	const { repo, sha, fingerprint, content } = wanted;
+	const commitWith = (part: "weights" | "companions", value: string) => sql<boolean>`exists (select 1 from jobs
+		where jobs.source_repo = sketches.source_repo and jobs.source_sha = sketches.source_sha
+		and jobs.facts->'content'->>'weights' = ${content?.weights ?? ""}
+		and jobs.facts->'content'->>${sql.lit(part)} = ${value})`;
+	const isOwn = sql<boolean>`source_sha = ${sha}`;
+	let query = handle
+		.selectFrom("sketches")
+		.select(COLUMNS)
+		.select(sql<boolean>`(${isOwn} or ${commitWith("companions", content?.companions ?? "")})`.as("same_companions"))
+		.where("source_repo", "=", repo)
+		.where("fingerprint", "=", fingerprint);
+	query =
+		content === null ? query.where(isOwn) : query.where((eb) => eb.or([isOwn, commitWith("weights", content.weights)]));
+	const rows = await query.orderBy(isOwn, "desc").orderBy("created_at", "desc").limit(MAXIMUM_CANDIDATES).execute();
+	return rows.map((row) => ({ ...sketchOfRow(row), sameCompanions: row.same_companions }));
 }
 
 /** Keeps where a sketch is on this machine. `storeAt`: it goes to the store, unless the same one is there. */

@@ -1,12 +1,13 @@
 import { setJobPlan } from "../db/admission.ts";
 import type { Handle } from "../db/database.ts";
 import type { JobWork } from "../db/jobs.ts";
-import { findSketch } from "../db/sketches.ts";
+import { listSketchesOfWeights } from "../db/sketches.ts";
 import { listVariantsOfJob } from "../db/variants.ts";
 import type { Refusal } from "../errors.ts";
 import type { JobsContext } from "./context.ts";
 import { sketchFingerprint } from "./job-spec-of.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
+import type { SourceFacts } from "./ports.ts";
 
 /** Machines that cannot be listed now must not hold anything up: the job then goes without an estimate. */
 export async function plannerOf(context: JobsContext): Promise<Planner | null> {
@@ -18,12 +19,12 @@ export async function plannerOf(context: JobsContext): Promise<Planner | null> {
 	}
 }
 
-export async function hasSketch(
-	context: JobsContext,
-	handle: Handle,
-	source: { readonly repo: string; readonly sha: string },
-): Promise<boolean> {
-	return (await findSketch(handle, { ...source, fingerprint: sketchFingerprint(context.configuration) })) !== null;
+/** Whether a run on this commit need take no sketch. */
+export async function hasSketch(context: JobsContext, handle: Handle, facts: SourceFacts): Promise<boolean> {
+	const { repo, sha, content = null } = facts;
+	const fingerprint = sketchFingerprint(context.configuration);
+	const found = await listSketchesOfWeights(handle, { repo, sha, fingerprint, content });
+	return found.some((sketch) => sketch.sameCompanions);
 }
 
 /**
@@ -39,8 +40,7 @@ export async function estimateRun(
 	if (planner === null || facts === null) return { ok: true, flavour };
 	const { handle } = context.database;
 	const variants = (await listVariantsOfJob(handle, job.id)).filter((variant) => variant.state !== "published").length;
-	const source = { repo: job.sourceRepo, sha: job.sourceSha };
-	const plan = planner({ facts, variants, sketchReused: await hasSketch(context, handle, source) });
+	const plan = planner({ facts, variants, sketchReused: await hasSketch(context, handle, facts) });
 	const refusal = refusalOfPlan(plan, context.configuration.budget);
 	if (refusal !== null) return { ok: false, refusal };
 	const { text, choice } = plan;

@@ -96,7 +96,7 @@ async function tooExpensive(
 	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
 	if (variants === 0) return null;
 	return refusalOfPlan(
-		planner({ facts, variants, sketchReused: await hasSketch(context, handle, source) }),
+		planner({ facts, variants, sketchReused: await hasSketch(context, handle, facts) }),
 		configuration.budget,
 	);
 }
@@ -303,7 +303,7 @@ async function plan(
 		if (planner !== null) {
 			// With what others asked of the same job.
 			const variants = (await listVariantsOfJob(tx, job.id)).length;
-			const { text, choice } = planner({ facts, variants, sketchReused: await hasSketch(context, tx, source) });
+			const { text, choice } = planner({ facts, variants, sketchReused: await hasSketch(context, tx, facts) });
 			await setJobPlan(tx, {
 				id: job.id,
 				text,

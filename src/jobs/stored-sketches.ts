@@ -1,12 +1,19 @@
 import { stat } from "node:fs/promises";
+import type { JobWork } from "../db/jobs.ts";
 import { acquireLease, releaseLease } from "../db/leases.ts";
-import { findSketch, keepSketch, type SketchIdentity, settleStoredSketch } from "../db/sketches.ts";
+import {
+	findSketch,
+	keepSketch,
+	listSketchesOfWeights,
+	type SketchIdentity,
+	type SketchRow,
+	settleStoredSketch,
+} from "../db/sketches.ts";
 import { PermanentError } from "../errors.ts";
 import type { StoredSketch } from "../protocol/job-spec.ts";
 import { type JobsContext, later } from "./context.ts";
 import { sketchFingerprint } from "./job-spec-of.ts";
 import { keepLease, LEASE_SECONDS } from "./keep-lease.ts";
-import type { JobRecord } from "./records.ts";
 import { workFolders } from "./work-folders.ts";
 
 const MAXIMUM_FAILURES = 10;
@@ -22,31 +29,41 @@ async function isFolder(path: string): Promise<boolean> {
 	);
 }
 
-/** Looks for a sketch of the job's source, here and in the store. A store that cannot be reached costs time, not the job. */
+async function folderOnThisMachine(sketches: readonly SketchRow[]): Promise<string | null> {
+	for (const { directory } of sketches) if (await isFolder(directory)) return directory;
+	return null;
+}
+
+/**
+ * Looks for a sketch of the job's source, or of another commit with the same weights, here and in the store. A store
+ * that cannot be reached costs time, not the job.
+ */
 export async function findEarlierSketch(
 	context: JobsContext,
-	job: JobRecord,
+	{ job, facts }: JobWork,
 	signal: AbortSignal,
 ): Promise<EarlierSketch> {
 	const { database, configuration, ports, runner, clock, log } = context;
 	const { handle } = database;
-	const identity = { repo: job.sourceRepo, sha: job.sourceSha, fingerprint: sketchFingerprint(configuration) };
-	const row = await findSketch(handle, identity);
-	const directory = row !== null && (await isFolder(row.directory)) ? row.directory : null;
+	const own = { repo: job.sourceRepo, sha: job.sourceSha, fingerprint: sketchFingerprint(configuration) };
+	const known = await listSketchesOfWeights(handle, { ...own, content: facts?.content ?? null });
+	const directory = await folderOnThisMachine(known);
 	const store = ports.sketchStore ?? null;
 	if (store === null || (directory !== null && !runner.isRemote)) return { directory, stored: null };
 	try {
-		const isKept = row?.stored != null && row.stored.repo === configuration.sketches.repo;
-		const stored = isKept ? store.placeOf(identity, row.stored.revision) : await store.find(identity);
+		const kept = known.find((sketch) => sketch.stored?.repo === configuration.sketches.repo);
+		const stored = kept?.stored == null ? await store.find(own) : store.placeOf(kept, kept.stored.revision);
 		if (stored === null || runner.isRemote) return { directory, stored };
-		const name = `${identity.repo}@${identity.sha}#${identity.fingerprint}`;
-		const fetched = workFolders(configuration.database.dataDirectory).sketch(name);
+		const { repo, sha, fingerprint } = kept ?? own;
+		const fetched = workFolders(configuration.database.dataDirectory).sketch(`${repo}@${sha}#${fingerprint}`);
 		const { key } = await store.bring({ stored, directory: fetched, signal });
 		await keepSketch(handle, {
-			...identity,
+			repo,
+			sha,
+			fingerprint,
 			key,
 			directory: fetched,
-			license: row?.license ?? null,
+			license: kept?.license ?? null,
 			storeAt: null,
 			stored: { repo: stored.repo, revision: stored.revision },
 			now: clock.now(),

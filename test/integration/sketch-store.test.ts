@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -212,6 +212,7 @@ describe("the sketch store", () => {
 		const source = "acme/shared";
 		const identity = { repo: source, sha: shaOf(source), fingerprint: sketchFingerprint(configuration) };
 		world.setHead(source, identity.sha);
+		world.setContent(identity.sha, { weights: "w", companions: "t" });
 		/** The sketch that the job's run was told of. */
 		async function sketchOfJob(recipe: string): Promise<Pick<JobSpec["sketch"], "reuse" | "stored">> {
 			const parsed = parseRecipe(recipe);
@@ -222,7 +223,7 @@ describe("the sketch store", () => {
 				recipes: [parsed.recipe],
 				requester: null,
 				replyTo: null,
-				dedupeKey: recipe,
+				dedupeKey: randomUUID(),
 			});
 			assert.ok(outcome.kind === "planned", JSON.stringify(outcome));
 			await untilState(database, outcome.job.id, ["done"]);
@@ -241,10 +242,12 @@ describe("the sketch store", () => {
 		try {
 			const first = await sketchOfJob("gguf:q4_0");
 			assert.deepEqual([first.reuse, first.stored], [undefined, undefined]);
-			const kept = await until("the sketch to be stored", async () => {
-				const row = await findSketch(database.handle, identity);
-				return row?.stored?.repo === REPO ? row.stored : null;
-			});
+			const isStored = () =>
+				until("the sketch to be stored", async () => {
+					const row = await findSketch(database.handle, identity);
+					return row?.stored?.repo === REPO ? row.stored : null;
+				});
+			const kept = await isStored();
 			const here = await sketchOfJob("gguf:q8_0");
 			assert.equal(await factors(here), `factors of ${source}`);
 			await forget();
@@ -255,6 +258,24 @@ describe("the sketch store", () => {
 			assert.deepEqual(remote.stored, storeOf().placeOf(identity, kept.revision));
 			await forget();
 			assert.equal((await sketchOfJob("gguf:q5_0")).stored?.path, remote.stored?.path);
+
+			// Weights alone count, not the commit: a new tokenizer may leave the tokens as they are, which the run sees.
+			const commits = (text: string, weights: string) => {
+				world.setHead(source, shaOf(text));
+				world.setContent(shaOf(text), { weights, companions: text });
+			};
+			await isStored();
+			commits("a new template", "w");
+			assert.deepEqual((await sketchOfJob("gguf:q8_0")).stored?.path, remote.stored?.path);
+			isRemote = false;
+			commits("another template", "w");
+			// Another machine of the same database.
+			await rm(join(dataDirectory, "sketches"), { recursive: true, force: true });
+			await database.handle.deleteFrom("sketches").where("source_sha", "!=", identity.sha).execute();
+			assert.equal(await factors(await sketchOfJob("gguf:q8_0")), `factors of ${source}`);
+			commits("new weights", "v");
+			const anew = await sketchOfJob("gguf:q8_0");
+			assert.deepEqual([anew.reuse, anew.stored], [undefined, undefined]);
 			// A store that cannot be reached costs the sketch, not the job.
 			await forget();
 			isRemote = false;

@@ -140,7 +140,7 @@ export const dispatchStep: Step = async (context, work) => {
 	signal.throwIfAborted();
 
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
-	const earlierSketch = await findEarlierSketch(context, job, signal);
+	const earlierSketch = await findEarlierSketch(context, work, signal);
 	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, earlierSketch });
 	// Fetching may have taken long, and a start may cost money.
 	const current = await getJob(database.handle, job.id);
