@@ -1,10 +1,12 @@
 import { addReaction } from "../github/add-reaction.ts";
 import { createIssueComment } from "../github/create-issue-comment.ts";
+import { deleteReaction } from "../github/delete-reaction.ts";
 import { getIssue } from "../github/get-issue.ts";
 import { getPermission } from "../github/get-permission.ts";
 import { type GitHubAccess, GitHubRequestError } from "../github/github-access.ts";
 import type { Issue, IssueComment } from "../github/issue.ts";
 import { listIssueComments } from "../github/list-issue-comments.ts";
+import { listReactions } from "../github/list-reactions.ts";
 import { updateIssueComment } from "../github/update-issue-comment.ts";
 import type { Author, Comment, Forum, Place } from "./forum.ts";
 
@@ -17,6 +19,8 @@ const OWN = "the App";
 const TRUSTED: ReadonlySet<string> = new Set(["admin", "write"]);
 const GONE: ReadonlySet<number> = new Set([404, 410, 451]);
 const UNWRITABLE: ReadonlySet<number> = new Set([403, 404, 410, 451]);
+/** A reaction is a courtesy: one that GitHub does not take, or that is gone already, stops nothing. */
+const UNREACTABLE: ReadonlySet<number> = new Set([...UNWRITABLE, 422]);
 const SIGNS = { seen: "eyes", done: "rocket", refused: "confused" } as const;
 
 async function unlessRefused<Result>(
@@ -86,9 +90,17 @@ export function gitHubForum(options: {
 				return { id: commentId };
 			}),
 		acknowledge: async (place, commentId, sign) => {
+			const github = of(place);
 			const to = commentId === OPENING ? { issue: place.thread } : { comment: Number(commentId) };
-			// A reaction is a courtesy: one that GitHub does not take stops nothing.
-			await unlessRefused(new Set([...UNWRITABLE, 422]), () => addReaction(of(place), to, SIGNS[sign]));
+			const added = await unlessRefused(UNREACTABLE, () => addReaction(github, to, SIGNS[sign]));
+			const self = added?.user?.id;
+			if (sign === "seen" || self === undefined) return;
+			// What came of it stands alone: the eyes go, and the end of an earlier try.
+			const all = (await unlessRefused(UNREACTABLE, () => listReactions(github, to))) ?? [];
+			for (const { id, user, content } of all) {
+				if (user?.id !== self || content === SIGNS[sign]) continue;
+				await unlessRefused(UNREACTABLE, () => deleteReaction(github, to, id));
+			}
 		},
 	};
 }

@@ -1,22 +1,9 @@
 import type { GitHubAccess } from "./github-access.ts";
+import { type ReactedTo, Reaction, type ReactionContent, reactionsOf } from "./reaction.ts";
 
-/** Adds a reaction to a comment, or to an issue's opening message; one that is there already stays the only one. */
-export async function addReaction(
-	github: GitHubAccess,
-	to: { readonly comment: number } | { readonly issue: number },
-	content: "eyes" | "rocket" | "confused",
-): Promise<void> {
-	if ("comment" in to) {
-		await github.request(
-			"POST /repos/{owner}/{repo}/issues/comments/{comment_id}/reactions",
-			{ comment_id: to.comment, content },
-			{ repeatable: true },
-		);
-	} else {
-		await github.request(
-			"POST /repos/{owner}/{repo}/issues/{issue_number}/reactions",
-			{ issue_number: to.issue, content },
-			{ repeatable: true },
-		);
-	}
+/** Adds a reaction of the App's; one that is there already stays the only one. */
+export async function addReaction(github: GitHubAccess, to: ReactedTo, content: ReactionContent): Promise<Reaction> {
+	const { path, parameters } = reactionsOf(to);
+	const { data } = await github.request(`POST ${path}`, { ...parameters, content }, { repeatable: true });
+	return Reaction.parse(data);
 }

@@ -114,12 +114,11 @@ describe("a person's path", { skip, timeout: 400_000 }, () => {
 			"The answer on GitHub",
 			async () => {
 				const found = issues.commentsOf(issue).filter((one) => one.login === "yaqa-bot[bot]");
-				return found.length > 0 && issues.reactionsOf(issue, comment).length === 2 ? found : null;
+				return found.length > 0 && issues.reactionsOf(issue, comment).join() === "rocket" ? found : null;
 			},
 			{ seconds: 60 },
 		);
 		assert.match(answer?.body ?? "", new RegExp(`\\| \`gguf:q8_0\` \\| \\[${VARIANT}\\]`));
-		assert.deepEqual(issues.reactionsOf(issue, comment), ["eyes", "rocket"]);
 		assert.deepEqual(github.breaches, []);
 	});
 

@@ -290,12 +290,12 @@ export async function openStage(): Promise<Stage> {
 				if (issueNumber === null) return;
 				const key = commentId ?? "opening";
 				const now = github.issues.reactionsOf(issueNumber, commentId === null ? null : Number(commentId));
-				const before = reactions.get(key) ?? 0;
-				if (now.length === before) return;
-				reactions.set(key, now.length);
-				lines.push(`*The bot marks the comment: ${now.slice(before).join(", ")}.*`);
+				const shownNow = now.join(", ");
+				if (shownNow === (reactions.get(key) ?? "")) return;
+				reactions.set(key, shownNow);
+				lines.push(`*The bot marks the comment: ${shownNow}.*`);
 			}
-			const reactions = new Map<string, number>();
+			const reactions = new Map<string, string>();
 			async function botComments(): Promise<{ id: string; text: string }[]> {
 				if (issueNumber !== null) {
 					return github.issues

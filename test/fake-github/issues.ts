@@ -9,7 +9,7 @@ type Comment = {
 	body: string;
 	readonly createdAt: string;
 	updatedAt: string;
-	readonly reactions: Map<string, number>;
+	reactions: readonly { readonly id: number; readonly login: string; readonly content: string }[];
 };
 type Issue = {
 	readonly number: number;
@@ -31,8 +31,10 @@ export type IssueBook = {
 	delete(issue: number): void;
 	/** The issue's comments without the opening message, oldest first. */
 	commentsOf(issue: number): readonly { readonly id: number; readonly login: string; readonly body: string }[];
-	/** Reactions on a comment; `null`: on the issue's opening message. */
+	/** The App's reactions on a comment; `null`: on the issue's opening message. */
 	reactionsOf(issue: number, comment: number | null): readonly string[];
+	/** Somebody else's reaction. */
+	react(login: string, comment: number, content: string): void;
 	/** The webhook's payload for the newest message. */
 	payloadOf(issue: number, comment: number | null, action: string): unknown;
 };
@@ -68,7 +70,7 @@ export function createIssues(options: {
 
 	function write(login: string, issue: number, body: string): Comment {
 		const at = now().toISOString();
-		const made = { id: next++, issue, author: person(login), body, createdAt: at, updatedAt: at, reactions: new Map() };
+		const made = { id: next++, issue, author: person(login), body, createdAt: at, updatedAt: at, reactions: [] };
 		return made;
 	}
 
@@ -165,16 +167,34 @@ export function createIssues(options: {
 		return text;
 	}
 
-	function react(on: Comment, body: unknown): readonly [number, unknown] {
-		const content = String((body as { readonly content?: unknown }).content);
-		const known = on.reactions.get(content);
-		const id = known ?? next++;
-		on.reactions.set(content, id);
-		const user = accountView(person(APP_LOGIN));
-		return [
-			known === undefined ? 201 : 200,
-			{ id, node_id: `R_${id}`, user, content, created_at: now().toISOString() },
-		];
+	function reactionView({ id, login, content }: Comment["reactions"][number]): Record<string, unknown> {
+		const user = accountView(person(login));
+		return { id, node_id: `R_${id}`, user, content, created_at: now().toISOString() };
+	}
+
+	function react(on: Comment, login: string, content: string): readonly [number, unknown] {
+		const known = on.reactions.find((one) => one.login === login && one.content === content);
+		const made = known ?? { id: next++, login, content };
+		if (known === undefined) on.reactions = [...on.reactions, made];
+		return [known === undefined ? 201 : 200, reactionView(made)];
+	}
+
+	function contentOf(body: unknown): string {
+		return String((body as { readonly content?: unknown }).content);
+	}
+
+	function withdraw(on: Comment, id: unknown): readonly [number, unknown] {
+		const known = on.reactions.find((one) => one.id === Number(id));
+		if (known === undefined) throw new Refused(404, "Not Found");
+		if (known.login !== APP_LOGIN) throw new Refused(403, "Resource not accessible by integration");
+		on.reactions = on.reactions.filter((one) => one !== known);
+		return [204, null];
+	}
+
+	function reactions(on: Comment, url: URL): readonly [number, unknown] {
+		const content = url.searchParams.get("content");
+		const wanted = on.reactions.filter((one) => content === null || one.content === content);
+		return [200, paged(wanted, url).map(reactionView)];
 	}
 
 	return {
@@ -205,9 +225,11 @@ export function createIssues(options: {
 			[...comments.values()]
 				.filter((one) => one.issue === issue)
 				.map(({ id, author, body }) => ({ id, login: author.login, body })),
-		reactionsOf: (issue, comment) => [
-			...((comment === null ? issues.get(issue)?.opening : comments.get(comment))?.reactions.keys() ?? []),
-		],
+		reactionsOf(issue, comment) {
+			const on = comment === null ? issues.get(issue)?.opening : comments.get(comment);
+			return (on?.reactions ?? []).filter((one) => one.login === APP_LOGIN).map((one) => one.content);
+		},
+		react: (login, comment, content) => void react(commentOf(comment), person(login).login, content),
 		payloadOf(number, comment, action) {
 			const issue = issues.get(number);
 			if (issue === undefined) throw new Error("There is no such issue.");
@@ -250,9 +272,17 @@ export function createIssues(options: {
 					return [200, paged(since(all, url), url).map(({ issue }) => issueView(issue))];
 				}
 				case "reactions/create-for-issue-comment":
-					return react(commentOf(path["comment_id"]), body);
+					return react(commentOf(path["comment_id"]), APP_LOGIN, contentOf(body));
 				case "reactions/create-for-issue":
-					return react(issueOf(path["issue_number"]).opening, body);
+					return react(issueOf(path["issue_number"]).opening, APP_LOGIN, contentOf(body));
+				case "reactions/list-for-issue-comment":
+					return reactions(commentOf(path["comment_id"]), url);
+				case "reactions/list-for-issue":
+					return reactions(issueOf(path["issue_number"]).opening, url);
+				case "reactions/delete-for-issue-comment":
+					return withdraw(commentOf(path["comment_id"]), path["reaction_id"]);
+				case "reactions/delete-for-issue":
+					return withdraw(issueOf(path["issue_number"]).opening, path["reaction_id"]);
 				case "repos/get-collaborator-permission-level": {
 					const account = people.get(path["username"] ?? "");
 					if (account === undefined) throw new Refused(404, `${path["username"]} is not a user`);
