@@ -4,7 +4,7 @@ import type { z } from "zod";
 import { Manifest } from "../src/protocol/manifest.ts";
 import type { Variant } from "./follow-job.ts";
 
-export type PublishedFile = { readonly path: string; readonly size: number; readonly sha256: string };
+type PublishedFile = { readonly path: string; readonly size: number; readonly sha256: string };
 
 export type PublishedVariant = {
 	readonly recipe: string;

@@ -36,7 +36,7 @@ const Variant = z.object({
 export type Variant = z.infer<typeof Variant>;
 
 const JobPage = z.object({ job: Job, variants: z.array(Variant) });
-export type JobPage = z.infer<typeof JobPage>;
+type JobPage = z.infer<typeof JobPage>;
 
 const JobList = z.object({ jobs: z.array(Job) });
 

@@ -18,7 +18,7 @@ export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 export const venvPython = join(root, "gpu-runner", ".venv", "bin", "python");
 
 /** People of the demo's Hub. The bot's read token is a second token of the same account. */
-export type People = {
+type People = {
 	readonly owner: { readonly name: string; readonly token: string };
 	readonly stranger: { readonly name: string; readonly token: string };
 	readonly bot: { readonly name: string; readonly token: string; readonly readToken: string };

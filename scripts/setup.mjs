@@ -39,7 +39,7 @@ const NEEDED_BYTES_WITH_CUDA = 10 * 1024 ** 3;
 const LOCK_WAIT_MS = 20 * 60 * 1000;
 
 /** What the user can mend. Its message is printed without a stack. */
-export class SetupError extends Error {
+class SetupError extends Error {
 	constructor(message, remedy) {
 		super(message);
 		this.name = "SetupError";

@@ -1,5 +1,5 @@
-export type LogLevel = "debug" | "info" | "warn" | "error";
-export type LogFields = Readonly<Record<string, unknown>>;
+type LogLevel = "debug" | "info" | "warn" | "error";
+type LogFields = Readonly<Record<string, unknown>>;
 
 /** Structured log. WARN and ERROR keep a fixed message, so that they group; the particulars go into the fields. */
 export type Log = {

@@ -11,7 +11,7 @@ type OptionDescription = {
 	readonly summary: string;
 };
 
-export type CliCommandName =
+type CliCommandName =
 	| "serve"
 	| "demo"
 	| "local-hub"
@@ -24,7 +24,7 @@ export type CliCommandName =
 	| "doctor"
 	| "help";
 
-export type CliCommand = {
+type CliCommand = {
 	readonly name: CliCommandName;
 	readonly operands: string;
 	readonly minimumOperands: number;

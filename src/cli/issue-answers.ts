@@ -9,7 +9,7 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { isPublicModel } from "../hub/is-public-model.ts";
 import { judgeRepo } from "../jobs/watch-rules.ts";
 
-export type IssueRepos = {
+type IssueRepos = {
 	readonly appId: string;
 	/** By the repo's name in small letters: GitHub does not tell capitals apart. */
 	readonly access: ReadonlyMap<string, GitHubAccess>;

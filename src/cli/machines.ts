@@ -12,7 +12,7 @@ const run = promisify(execFile);
 const GIB = 1024 ** 3;
 const MIB = 1024 ** 2;
 
-export type Gpu = { readonly model: string; readonly bytes: number };
+type Gpu = { readonly model: string; readonly bytes: number };
 
 /** One line a GPU: `NVIDIA H200, 143771` (name, MiB), as `nvidia-smi --query-gpu=name,memory.total` prints them. */
 export function parseGpuList(text: string): readonly Gpu[] {

@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { Configuration } from "../config/schema.ts";
 
 /** This checkout. */
-export const PROJECT_ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/[\\/]$/, "");
+const PROJECT_ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/[\\/]$/, "");
 export const RUNNER_DIRECTORY = join(PROJECT_ROOT, "gpu-runner");
 
 export function runnerPython(configuration: Configuration): string {

@@ -7,7 +7,7 @@ import { updateWebhook } from "../hub/update-webhook.ts";
 import { userOverview } from "../hub/user-overview.ts";
 import type { WatchedItem, Webhook, WebhookSettings } from "../hub/webhook.ts";
 
-export type Registration = "created" | "updated" | "enabled" | "unchanged" | "nothing-watched";
+type Registration = "created" | "updated" | "enabled" | "unchanged" | "nothing-watched";
 
 function namesOf(watched: readonly WatchedItem[]): string {
 	return watched

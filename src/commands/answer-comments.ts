@@ -36,7 +36,7 @@ import {
 import { type ReplyTrailer, readTrailer } from "./reply-trailer.ts";
 
 /** What becomes of requests by people without rights in the repo. */
-export type StrangerPolicy = "refuse" | "approval" | "public";
+type StrangerPolicy = "refuse" | "approval" | "public";
 
 /** The Hub model that a command is about. `usual`: the one of the thread, which people need not name. */
 export type Subject =

@@ -11,7 +11,7 @@ export type Section = {
 	readonly text: string;
 };
 
-export type AnswerText = { readonly sections: readonly Section[]; readonly trailer: ReplyTrailer };
+type AnswerText = { readonly sections: readonly Section[]; readonly trailer: ReplyTrailer };
 
 const BEGIN = /^<!-- yaqa-bot part ([a-z0-9]{1,40}) ([a-f0-9-]{1,40}) (lasting|passing) -->$/;
 const END = "<!-- yaqa-bot end of part -->";

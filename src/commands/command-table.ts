@@ -1,7 +1,7 @@
 /** What the bot understands in comments. This table feeds the parser, the help reply, the help page and the README. */
 export type CommandName = "quantize" | "plan" | "status" | "explain" | "cancel" | "retry" | "approve" | "help" | "ping";
 
-export type CommandDescription = {
+type CommandDescription = {
 	readonly name: CommandName;
 	/** Other words for the same command. */
 	readonly aliases: readonly string[];

@@ -11,7 +11,7 @@ import { updateIssueComment } from "../github/update-issue-comment.ts";
 import type { Author, Comment, Forum, Place } from "./forum.ts";
 
 /** Stands for an issue's opening message, which has no number of its own. */
-export const OPENING = "issue";
+const OPENING = "issue";
 
 /** The id that comments of the App itself carry here. */
 const OWN = "the App";

@@ -11,7 +11,7 @@ const IN_BODY = new RegExp(
 const MAXIMUM_READ_CHARACTERS = 20_000;
 
 /** Models that an issue seems to be about, the likeliest first. */
-export function namedInIssue(thread: Pick<Thread, "title" | "comments">): readonly string[] {
+function namedInIssue(thread: Pick<Thread, "title" | "comments">): readonly string[] {
 	const title = [...(thread.title ?? "").slice(0, 500).matchAll(IN_TITLE)];
 	const body = [...(thread.comments[0]?.text ?? "").slice(0, MAXIMUM_READ_CHARACTERS).matchAll(IN_BODY)];
 	const names = [...body, ...title].flatMap(([, name]) => (name === undefined ? [] : [name.replace(/[.]+$/, "")]));

@@ -12,7 +12,7 @@ import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "./command-table.ts
 import { commentLines, REMOVED } from "./comment-lines.ts";
 
 /** What `quantize` and `plan` are about. */
-export type Wanted = {
+type Wanted = {
 	/** Canonical; empty means the operator's defaults. */
 	readonly recipes: readonly string[];
 	/** A branch, tag or commit as written; `null`: the newest commit of main. */
@@ -43,7 +43,7 @@ export type ParsedCommand =
 	/** Addressed to the bot, but not understood. `suggestion` is what follows the mention; it is safe to show as code. */
 	| (Common & { readonly kind: "invalid"; readonly message: string; readonly suggestion: string | null });
 
-export type CommandGrammar = {
+type CommandGrammar = {
 	/** The bot's account name, without `@`. */
 	readonly botName: string;
 	/** What "4bit" and "gguf" alone refer to: the recipes made of every push to the model. `null`: the thread's. */
@@ -51,7 +51,7 @@ export type CommandGrammar = {
 };
 
 export const MAXIMUM_COMMANDS = 10;
-export const MAXIMUM_RECIPES = 16;
+const MAXIMUM_RECIPES = 16;
 const MAXIMUM_LINE_TOKENS = 40;
 const MAXIMUM_SHOWN_CHARACTERS = 80;
 

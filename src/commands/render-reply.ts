@@ -85,7 +85,7 @@ function stateOfVariant(variant: VariantRecord): string {
  * One row a variant: what it is, where it is, and the figures of its manifest. `ended`: nobody works on them any more;
  * `newestSha`: variants of other commits are marked.
  */
-export function variantRows(
+function variantRows(
 	context: ReplyContext,
 	variants: readonly VariantRecord[],
 	ended = false,
@@ -128,7 +128,7 @@ function shortNumber(job: JobRecord): string {
 	return job.id.slice(0, 8);
 }
 
-export type RequestState = {
+type RequestState = {
 	readonly request: RequestRecord;
 	readonly job: JobRecord | null;
 	readonly variants: readonly VariantRecord[];

@@ -23,7 +23,7 @@ export type LoadedConfiguration =
 	  }
 	| { readonly ok: false; readonly problems: readonly ConfigurationProblem[]; readonly path: string | null };
 
-export const DEFAULT_CONFIGURATION_PATH = "config/yaqa-bot.yaml";
+const DEFAULT_CONFIGURATION_PATH = "config/yaqa-bot.yaml";
 
 const MAXIMUM_FILE_BYTES = 1024 * 1024;
 

@@ -10,9 +10,9 @@ const SourceSettings = z.strictObject({
 	enabled: z.boolean().default(true).describe("false: pushes are left alone; requests by the owner still run."),
 	recipes: z.array(z.string().min(1).max(200)).min(1).max(16).optional().describe("What is made of a push."),
 });
-export type SourceSettings = z.infer<typeof SourceSettings>;
+type SourceSettings = z.infer<typeof SourceSettings>;
 
-export type ReadSettings =
+type ReadSettings =
 	| { readonly ok: true; readonly settings: SourceSettings }
 	| { readonly ok: false; readonly problems: readonly string[] };
 

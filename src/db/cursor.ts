@@ -4,7 +4,7 @@ import { z } from "zod";
 const Cursor = z.tuple([z.union([z.string().max(64), z.number()]), z.uuid()]);
 export type Cursor = z.infer<typeof Cursor>;
 
-export function encodeCursor(cursor: Cursor): string {
+function encodeCursor(cursor: Cursor): string {
 	return Buffer.from(JSON.stringify(cursor)).toString("base64url");
 }
 

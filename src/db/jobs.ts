@@ -133,18 +133,13 @@ export async function getJob(handle: Handle, id: string): Promise<JobRecord | nu
 	return row === undefined ? null : jobOfRow(row);
 }
 
-export async function getJobWork(handle: Handle, id: string): Promise<JobWork | null> {
-	const row = await handle.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
-	return row === undefined ? null : workOfRow(row);
-}
-
 /** Reads a job and holds it until the transaction ends. */
 export async function lockJob(tx: Handle, id: string): Promise<JobWork | null> {
 	const row = await tx.selectFrom("jobs").selectAll().where("id", "=", id).forUpdate().executeTakeFirst();
 	return row === undefined ? null : workOfRow(row);
 }
 
-export type JobQuery = {
+type JobQuery = {
 	readonly state?: JobState;
 	readonly sourceRepo?: string;
 	readonly cursor?: string | null;
@@ -501,7 +496,7 @@ export async function withdrawStop(handle: Handle, id: string, owner: string): P
 		.execute();
 }
 
-export type DueJob = { readonly id: string; readonly state: JobState; readonly runner: string };
+type DueJob = { readonly id: string; readonly state: JobState; readonly runner: string };
 
 /** Unfinished jobs whose step is due and that nobody works on. */
 export async function listDueJobs(handle: Handle, now: Date, limit: number): Promise<readonly DueJob[]> {

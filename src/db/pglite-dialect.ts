@@ -20,7 +20,7 @@ import {
 type Scope = { open: boolean };
 
 /** Knows whether the running code was called from inside a transaction's callback. */
-export type TransactionGuard = {
+type TransactionGuard = {
 	inside<T>(work: () => Promise<T>): Promise<T>;
 	/** Throws when a query on the main handle would wait for the transaction that waits for it. */
 	assertOutside(what: string): void;

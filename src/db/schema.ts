@@ -120,7 +120,7 @@ export type JobEventsTable = {
 	body: Json;
 };
 
-export type SketchesTable = {
+type SketchesTable = {
 	source_repo: string;
 	source_sha: string;
 	fingerprint: string;
@@ -137,7 +137,7 @@ export type SketchesTable = {
 	created_at: Time;
 };
 
-export type StatusDiscussionsTable = {
+type StatusDiscussionsTable = {
 	source_repo: string;
 	discussion: number | null;
 	refused: Json;
@@ -147,14 +147,14 @@ export type StatusDiscussionsTable = {
 	updated_at: Time;
 };
 
-export type PushedEventsTable = { job_id: string; fence: number; number: number; body: Json };
-export type SigningKeysTable = { name: string; key: string; created_at: Time };
+type PushedEventsTable = { job_id: string; fence: number; number: number; body: Json };
+type SigningKeysTable = { name: string; key: string; created_at: Time };
 
 /** Who alone may do something, for a while. */
-export type LeasesTable = { name: string; owner: string; held_until: Time };
+type LeasesTable = { name: string; owner: string; held_until: Time };
 
-export type SweepSlotsTable = { slot: string; claimed_at: Time };
-export type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
+type SweepSlotsTable = { slot: string; claimed_at: Time };
+type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
 export type Schema = {
 	deliveries: DeliveriesTable;

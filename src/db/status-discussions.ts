@@ -2,7 +2,7 @@ import type { Refusal } from "../errors.ts";
 import type { Handle } from "./database.ts";
 import { storableJsonOrNull } from "./storable.ts";
 
-export type StatusDiscussion = {
+type StatusDiscussion = {
 	readonly discussion: number | null;
 	readonly refused: { readonly sha: string | null; readonly refusal: Refusal } | null;
 };

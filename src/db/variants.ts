@@ -297,9 +297,9 @@ export async function isTargetRepo(handle: Handle, repo: string): Promise<boolea
 	return row !== undefined;
 }
 
-export type VariantSort = "newest" | "kl" | "size";
+type VariantSort = "newest" | "kl" | "size";
 
-export type VariantQuery = {
+type VariantQuery = {
 	/** Part of the source's or the target's name. */
 	readonly search?: string;
 	/** One source repo. */

@@ -2,7 +2,7 @@ import { App, Octokit } from "octokit";
 import { z } from "zod";
 import { RetryableError } from "../errors.ts";
 
-export type GitHubOptions = {
+type GitHubOptions = {
 	/** `https://api.github.com`, or a GitHub Enterprise Server's. */
 	readonly apiUrl: string;
 	/** `owner/name` of the repo that holds the workflow. */

@@ -1,7 +1,7 @@
 import { z } from "zod";
 
 /** People are compared by `_id`: names and titles can be taken by anybody. */
-export const DiscussionAuthor = z.object({
+const DiscussionAuthor = z.object({
 	_id: z.string().optional(),
 	name: z.string(),
 	type: z.string().optional(),
@@ -9,7 +9,6 @@ export const DiscussionAuthor = z.object({
 	isOwner: z.boolean().optional(),
 	isOrgMember: z.boolean().optional(),
 });
-export type DiscussionAuthor = z.infer<typeof DiscussionAuthor>;
 
 export const CommentEvent = z.object({
 	id: z.string(),
@@ -28,10 +27,9 @@ export type CommentEvent = z.infer<typeof CommentEvent>;
 /** Title changes, status changes, commits and kinds that are newer than this program. */
 const OtherEvent = z.object({ id: z.string(), type: z.string() });
 
-export const DiscussionEvent = z.union([CommentEvent, OtherEvent]);
+const DiscussionEvent = z.union([CommentEvent, OtherEvent]);
 
-export const DiscussionStatus = z.enum(["draft", "open", "closed", "merged"]);
-export type DiscussionStatus = z.infer<typeof DiscussionStatus>;
+const DiscussionStatus = z.enum(["draft", "open", "closed", "merged"]);
 
 const fields = {
 	num: z.int(),
@@ -58,4 +56,3 @@ export function commentsOf(discussion: Discussion): CommentEvent[] {
 }
 
 export const MAXIMUM_COMMENT_CHARACTERS = 65_536;
-export const MAXIMUM_TITLE_CHARACTERS = 200;

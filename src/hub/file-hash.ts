@@ -10,7 +10,7 @@ export async function fileSha256(path: string): Promise<string> {
 }
 
 /** Hex SHA-1 that git gives the file as a blob: what the Hub lists for files outside large-file storage. */
-export async function gitBlobOid(path: string): Promise<string> {
+async function gitBlobOid(path: string): Promise<string> {
 	const hash = createHash("sha1").update(`blob ${(await stat(path)).size}\0`);
 	for await (const chunk of createReadStream(path)) hash.update(chunk);
 	return hash.digest("hex");

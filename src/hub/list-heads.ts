@@ -2,7 +2,7 @@ import { listModels, modelInfo } from "@huggingface/hub";
 import type { HubAccess } from "./hub-access.ts";
 import { hubStatus } from "./hub-request-error.ts";
 
-export type Head = { readonly repo: string; readonly sha: string };
+type Head = { readonly repo: string; readonly sha: string };
 
 const SHA = /^[0-9a-f]{40}$/;
 

@@ -11,7 +11,7 @@ const Notification = z.object({
 		.object({ id: z.string(), num: z.int(), title: z.string(), status: z.string(), isPullRequest: z.boolean() })
 		.optional(),
 });
-export type Notification = z.infer<typeof Notification>;
+type Notification = z.infer<typeof Notification>;
 
 /** Mentions and replies to the token's user: how the bot learns of them where no webhook can reach it. */
 export async function listNotifications(

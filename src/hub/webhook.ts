@@ -6,8 +6,8 @@ export const WatchedItem = z.object({
 });
 export type WatchedItem = z.infer<typeof WatchedItem>;
 
-export const WebhookDomain = z.enum(["repo", "discussion"]);
-export type WebhookDomain = z.infer<typeof WebhookDomain>;
+const WebhookDomain = z.enum(["repo", "discussion"]);
+type WebhookDomain = z.infer<typeof WebhookDomain>;
 
 export const Webhook = z.object({
 	id: z.string(),

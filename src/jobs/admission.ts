@@ -3,7 +3,7 @@ import type { Admission } from "../db/admission.ts";
 import { usd } from "./planner.ts";
 
 /** Why a job may not start yet, for the people who wait, and when to look again. */
-export type Hold = { readonly statusText: string; readonly until: Date };
+type Hold = { readonly statusText: string; readonly until: Date };
 
 const DAY_MS = 24 * 3600 * 1000;
 

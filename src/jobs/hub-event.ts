@@ -19,7 +19,7 @@ const HubDelivery = z.object({
 		.optional(),
 });
 
-export type HubEvent =
+type HubEvent =
 	| { readonly kind: "push"; readonly repo: string }
 	| {
 			readonly kind: "comment";

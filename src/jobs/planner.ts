@@ -36,13 +36,13 @@ export type JobWorkload = {
 };
 
 /** Stages whose time grows with the model. */
-export type WorkStage = "sketch" | "round" | "tune" | "evaluate";
+type WorkStage = "sketch" | "round" | "tune" | "evaluate";
 const STAGES: readonly WorkStage[] = ["sketch", "round", "tune", "evaluate"];
 /** Manifests do not say how many passes tuned them; tuning does the same kind of work as sketching. */
 const LEARNED_STAGES = ["sketch", "round", "evaluate"] as const;
 
 /** Floating-point operations of each stage. */
-export type Work = Readonly<Record<WorkStage, number>>;
+type Work = Readonly<Record<WorkStage, number>>;
 
 /** Seconds a floating-point operation, as finished jobs had them on a device. */
 export type MeasuredRate = {
@@ -52,7 +52,7 @@ export type MeasuredRate = {
 	readonly secondsPerOperation: number;
 };
 
-export type Estimate = {
+type Estimate = {
 	readonly hardware: Hardware;
 	readonly fits: boolean;
 	readonly neededBytes: number;

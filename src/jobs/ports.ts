@@ -43,10 +43,10 @@ export type Inspection =
 	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
 
 /** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a ref or a commit sha. */
-export type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
+type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
 
 /** Fills `directory` with the snapshot of a commit, using the read token. Files that are there whole already are kept. */
-export type SourceFetcher = (request: {
+type SourceFetcher = (request: {
 	readonly repo: string;
 	readonly sha: string;
 	readonly directory: string;
@@ -54,7 +54,7 @@ export type SourceFetcher = (request: {
 }) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
 
 /** The repo that a recipe of a source is published to, `namespace/name`. */
-export type TargetNamer = (request: { readonly sourceRepo: string; readonly recipe: Recipe }) => string;
+type TargetNamer = (request: { readonly sourceRepo: string; readonly recipe: Recipe }) => string;
 
 /** A variant with its files on this machine. */
 export type VariantFiles = {
@@ -65,7 +65,7 @@ export type VariantFiles = {
 };
 
 /** Uploads every variant of a job, and its verification tensors, to a private place on the Hub. */
-export type Stager = (request: {
+type Stager = (request: {
 	readonly job: JobRecord;
 	readonly variants: readonly VariantFiles[];
 	/** A safetensors file on this machine. */
@@ -76,22 +76,22 @@ export type Stager = (request: {
  * Downloads what `Stager` uploaded into `directory`, laid out as `DIRECTORY/<recipeDirectory(variant.recipe)>/…`
  * and `DIRECTORY/verification.safetensors`.
  */
-export type StagedFetcher = (request: {
+type StagedFetcher = (request: {
 	readonly job: JobRecord;
 	readonly variants: readonly VariantRecord[];
 	readonly directory: string;
 }) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
 
 /** Removes a job's staging place; nothing to remove is fine. */
-export type StagingRemover = (request: { readonly job: JobRecord }) => Promise<void>;
+type StagingRemover = (request: { readonly job: JobRecord }) => Promise<void>;
 
 /** `checks`: one line for every check that was made, for the job page. */
-export type Verification =
+type Verification =
 	| { readonly ok: true; readonly checks: readonly string[] }
 	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
 
 /** Judges one variant's files, as downloaded from staging, against its manifest. */
-export type Verifier = (request: {
+type Verifier = (request: {
 	readonly directory: string;
 	readonly manifest: Manifest;
 	readonly recipe: Recipe;
@@ -100,7 +100,7 @@ export type Verifier = (request: {
 	readonly signal: AbortSignal;
 }) => Promise<Verification>;
 
-export type Publication =
+type Publication =
 	| { readonly ok: true; readonly targetRepo: string; readonly targetSha: string; readonly url: string }
 	| { readonly ok: false; readonly refusal: Refusal };
 
@@ -108,7 +108,7 @@ export type Publication =
  * Publishes the variants of one job that share a target repo, in one commit, then makes the repo visible.
  * A finished earlier attempt is found by the manifests in the repo's head.
  */
-export type Publisher = (request: {
+type Publisher = (request: {
 	readonly job: JobRecord;
 	readonly targetRepo: string;
 	readonly variants: readonly VariantFiles[];
@@ -119,7 +119,7 @@ export type Publisher = (request: {
 }) => Promise<Publication>;
 
 /** What is left of a model when only tokenizer, template, settings or card changed: its variants with the new ones. */
-export type Republication =
+type Republication =
 	| {
 			readonly kind: "published";
 			readonly targetSha: string;
@@ -135,7 +135,7 @@ export type Republication =
  * template and settings where they lie beside the weights, a manifest and a card that name the commit. `origin`: the
  * variant of the earlier commit. What was done before is found by the manifests in the repo's head.
  */
-export type Republisher = (request: {
+type Republisher = (request: {
 	readonly job: JobRecord;
 	readonly targetRepo: string;
 	readonly variants: readonly { readonly variant: VariantRecord; readonly origin: VariantRecord }[];
@@ -143,7 +143,7 @@ export type Republisher = (request: {
 }) => Promise<Republication>;
 
 /** Writes the card of a repo anew where its variants are no longer of the newest commit. */
-export type CardRefresher = (request: {
+type CardRefresher = (request: {
 	readonly targetRepo: string;
 	readonly sourceRepo: string;
 	/** The commit that the source's main branch points at. */
@@ -152,7 +152,7 @@ export type CardRefresher = (request: {
 }) => Promise<void>;
 
 /** Everything that the status discussion of a source repo shows. */
-export type SourceStatus = {
+type SourceStatus = {
 	readonly sourceRepo: string;
 	/** The discussion that an earlier call returned. */
 	readonly discussion: number | null;
@@ -165,7 +165,7 @@ export type SourceStatus = {
 };
 
 /** Opens the one status discussion of a source repo, or edits it. `null`: discussions are closed there. */
-export type Announcer = (status: SourceStatus) => Promise<{ readonly discussion: number | null }>;
+type Announcer = (status: SourceStatus) => Promise<{ readonly discussion: number | null }>;
 
 /** Brings the bot's answer to one request up to date: posts it the first time, edits it later. */
 export type Replier = (request: {
@@ -175,7 +175,7 @@ export type Replier = (request: {
 }) => Promise<{ readonly replyCommentId: string | null }>;
 
 /** A comment that the webhook told of. The text is a hint; the handler reads the discussion again. */
-export type CommentHint = {
+type CommentHint = {
 	readonly deliveryId: string;
 	/** Absent: the Hub, where `repo` is the model itself. */
 	readonly host?: "hub" | "github";
@@ -198,7 +198,7 @@ export type OwnerWishes = {
 	/** Whether the bot's status discussion was closed: "no, thank you". */
 	readonly closed: boolean;
 };
-export type WishReader = (request: {
+type WishReader = (request: {
 	readonly repo: string;
 	readonly sha: string;
 	/** The bot's status discussion, where there is one. */
@@ -228,7 +228,7 @@ export type SketchStore = {
 export type WatchedHead = { readonly repo: string; readonly sha: string };
 
 /** The models of a namespace, or one repo, with the commit their main branch points at. */
-export type HeadLister = (
+type HeadLister = (
 	request:
 		| { readonly kind: "namespace"; readonly namespace: string }
 		| { readonly kind: "repo"; readonly repo: string },

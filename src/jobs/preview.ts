@@ -5,7 +5,7 @@ import type { JobsContext } from "./context.ts";
 import type { VariantRecord } from "./records.ts";
 import { recipesOfRules } from "./watch-rules.ts";
 
-export type PreviewedVariant = {
+type PreviewedVariant = {
 	readonly recipe: string;
 	readonly targetRepo: string;
 	/** Of the weights at the recipe's stored bits, before anything was measured. */

@@ -19,7 +19,7 @@ export function matchesGlob(glob: string, repo: string): boolean {
 	return position === subject.length;
 }
 
-export type WatchVerdict = { readonly watched: true } | { readonly watched: false; readonly reason: string };
+type WatchVerdict = { readonly watched: true } | { readonly watched: false; readonly reason: string };
 
 /** Whether pushes to a repo are ours to act on, by its name alone. */
 export function judgeRepo(watch: Watch, repo: string): WatchVerdict {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 
 /** Where things lie in the data directory. Names that come from outside are hashed, never used as they are. */
-export type WorkFolders = {
+type WorkFolders = {
 	/** A commit's snapshot, shared by every job on it. */
 	source(repo: string, sha: string): string;
 	sketch(key: string): string;

@@ -2,11 +2,11 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { HubError } from "./hub-error.ts";
 import { accountId, isNamespace } from "./identifiers.ts";
 
-export type TokenRole = "read" | "write" | "fineGrained";
+type TokenRole = "read" | "write" | "fineGrained";
 export type OrgRole = "admin" | "write" | "contributor" | "read";
 
 /** An access token. A fine-grained one writes only to `writeNamespaces`, and in discussions if `discussions` is set. */
-export type LocalHubToken = {
+type LocalHubToken = {
 	readonly token: string;
 	readonly role?: TokenRole | undefined;
 	readonly name?: string | undefined;
@@ -30,7 +30,7 @@ export type User = {
 	readonly email: string;
 	readonly orgs: ReadonlyMap<string, OrgRole>;
 };
-export type Organization = {
+type Organization = {
 	readonly id: string;
 	readonly name: string;
 	readonly fullname: string;

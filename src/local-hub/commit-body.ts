@@ -6,7 +6,7 @@ import { HubError } from "./hub-error.ts";
 import { requestBytes } from "./request-bytes.ts";
 
 /** Larger files go through LFS, as on the Hub. */
-export const LARGEST_REGULAR_FILE = 10 * 1024 * 1024;
+const LARGEST_REGULAR_FILE = 10 * 1024 * 1024;
 const LONGEST_LINE = Math.ceil((LARGEST_REGULAR_FILE * 4) / 3) + 64 * 1024;
 const LARGEST_JSON_BODY = 64 * 1024 * 1024;
 const MOST_OPERATIONS = 50_000;

@@ -7,7 +7,7 @@ import { z } from "zod";
  * `disconnect` and `disconnect-after` cut the connection before or after the work; `silent-after` does the work and
  * never answers; `slow` only waits.
  */
-export const routeFaultSchema = z.object({
+const routeFaultSchema = z.object({
 	method: z.string().max(10).optional(),
 	/** A regular expression over the request's path and query. */
 	path: z.string().max(500),
@@ -30,7 +30,7 @@ export const faultsSchema = z.object({
 	shortJobLogs: z.object({ times: z.number().int().min(0), lines: z.number().int().min(1) }).optional(),
 	routes: z.array(routeFaultSchema).optional(),
 });
-export type FaultPlan = z.input<typeof faultsSchema>;
+type FaultPlan = z.input<typeof faultsSchema>;
 
 export type Faults = {
 	/** Replaces the switches that the plan names; the others stay. */

@@ -8,7 +8,7 @@ export type FileEntry = {
 };
 export type FileTree = ReadonlyMap<string, FileEntry>;
 
-export type DirectoryEntry = { readonly path: string; readonly oid: string };
+type DirectoryEntry = { readonly path: string; readonly oid: string };
 
 export function gitBlobOid(content: Uint8Array): string {
 	return createHash("sha1").update(`blob ${content.byteLength}\0`).update(content).digest("hex");

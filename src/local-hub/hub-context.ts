@@ -39,7 +39,7 @@ export type HubContext = {
 	readonly multipartChunk: number;
 };
 
-export type Access = "read" | "content" | "write";
+type Access = "read" | "content" | "write";
 
 export function parameter(request: Request, name: string): string {
 	const value = request.params[name];

@@ -1,5 +1,5 @@
 /** The codes that stock clients read from `X-Error-Code` to choose their exception. */
-export type HubErrorCode = "RepoNotFound" | "RevisionNotFound" | "EntryNotFound" | "GatedRepo";
+type HubErrorCode = "RepoNotFound" | "RevisionNotFound" | "EntryNotFound" | "GatedRepo";
 
 /** An answer other than success; the error middleware turns it into status, headers and `{error}`. */
 export class HubError extends Error {

@@ -1,5 +1,5 @@
 /** What jobs can run on, as `GET /api/jobs/hardware` lists it. Prices are those of the Hub's published list. */
-export type JobHardware = {
+type JobHardware = {
 	readonly name: string;
 	readonly prettyName: string;
 	readonly cpu: string;

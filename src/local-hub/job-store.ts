@@ -10,7 +10,7 @@ import { newId } from "./identifiers.ts";
 import { JOB_HARDWARE } from "./job-hardware.ts";
 import { endGroup, type JobProcess, startJobProcess, startTicksOf } from "./job-process.ts";
 
-export type JobStage = "SCHEDULING" | "RUNNING" | "COMPLETED" | "CANCELED" | "ERROR" | "DELETED";
+type JobStage = "SCHEDULING" | "RUNNING" | "COMPLETED" | "CANCELED" | "ERROR" | "DELETED";
 
 const recordSchema = z.object({
 	id: z.string(),
@@ -40,9 +40,9 @@ const recordSchema = z.object({
 export type JobRecord = z.infer<typeof recordSchema>;
 
 const lineSchema = z.object({ data: z.string(), timestamp: z.string() });
-export type JobLogLine = z.infer<typeof lineSchema>;
+type JobLogLine = z.infer<typeof lineSchema>;
 
-export type JobRequest = Pick<
+type JobRequest = Pick<
 	JobRecord,
 	"dockerImage" | "spaceId" | "command" | "arguments" | "environment" | "flavor" | "arch" | "labels"
 > & {

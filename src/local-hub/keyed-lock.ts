@@ -1,5 +1,5 @@
 /** Runs the works of one key one after the other, of different keys side by side. */
-export type KeyedLock = <T>(key: string, work: () => Promise<T>) => Promise<T>;
+type KeyedLock = <T>(key: string, work: () => Promise<T>) => Promise<T>;
 
 export function createKeyedLock(): KeyedLock {
 	const tails = new Map<string, Promise<unknown>>();

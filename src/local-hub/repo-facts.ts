@@ -28,7 +28,7 @@ const LARGEST_TEXT = 1024 * 1024;
 const LARGEST_HEADER = 32 * 1024 * 1024;
 const MOST_TAGS = 200;
 
-export function splitFrontMatter(text: string): { yaml: string | null; body: string } {
+function splitFrontMatter(text: string): { yaml: string | null; body: string } {
 	const match = /^\uFEFF?---[ \t]*\r?\n([\s\S]*?)(?:\r?\n)?---[ \t]*(?:\r?\n|$)/.exec(text);
 	return match === null ? { yaml: null, body: text } : { yaml: match[1] ?? "", body: text.slice(match[0].length) };
 }

@@ -10,7 +10,6 @@ import { createKeyedLock } from "./keyed-lock.ts";
 
 export const REPO_TYPES = ["model", "dataset", "space"] as const;
 export type RepoType = (typeof REPO_TYPES)[number];
-export type Gating = false | "auto" | "manual";
 
 const accessRequestSchema = z.object({
 	user: z.string(),
@@ -35,7 +34,7 @@ const recordSchema = z.object({
 	formerNames: z.array(z.string()),
 	access: z.array(accessRequestSchema),
 });
-export type RepoRecord = z.infer<typeof recordSchema>;
+type RepoRecord = z.infer<typeof recordSchema>;
 
 const refsSchema = z.object({
 	branches: z.record(z.string(), z.string()),
@@ -43,7 +42,7 @@ const refsSchema = z.object({
 	pulls: z.record(z.string(), z.string()),
 	lastModified: z.string(),
 });
-export type Refs = z.infer<typeof refsSchema>;
+type Refs = z.infer<typeof refsSchema>;
 
 const entrySchema = z.object({
 	oid: z.string(),
@@ -72,7 +71,7 @@ export type Commit = {
 	readonly files: FileTree;
 };
 
-export type LfsObject = { readonly oid: string; readonly size: number; readonly pushedAt: string };
+type LfsObject = { readonly oid: string; readonly size: number; readonly pushedAt: string };
 
 export type Repo = {
 	readonly directory: string;

@@ -6,7 +6,7 @@ import { type LocalHub, startLocalHub } from "./start-local-hub.ts";
  * Who exists on a Hub that was started for trying things out: an owner, the bot, and a stranger with no rights.
  * The tokens are no secrets; a Hub that others can reach needs users of its own.
  */
-export const DEMO_USERS: readonly LocalHubUser[] = [
+const DEMO_USERS: readonly LocalHubUser[] = [
 	{ name: "demo", token: "hf_demo_owner", fullname: "Demo Owner", orgs: [{ name: "demo-org", role: "admin" }] },
 	{ name: "yaqa-bot", token: "hf_demo_yaqa_bot", fullname: "YAQA Bot", orgs: [{ name: "demo-org", role: "write" }] },
 	{ name: "visitor", token: "hf_demo_visitor", fullname: "A Visitor" },

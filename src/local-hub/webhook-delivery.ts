@@ -5,7 +5,7 @@ import { newId } from "./identifiers.ts";
 import { domainOf, type HubEvent } from "./webhook-payload.ts";
 import type { Delivery, Webhook, WebhookStore } from "./webhook-store.ts";
 
-export type DeliveryOptions = {
+type DeliveryOptions = {
 	/** The waits before the second, third, … attempt. */
 	readonly retryDelaysMilliseconds: readonly number[];
 	readonly timeoutMilliseconds: number;

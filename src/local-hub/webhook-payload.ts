@@ -1,6 +1,6 @@
 import type { RefUpdate } from "./repo-store.ts";
 
-export type HubEventScope = "repo" | "repo.content" | "repo.config" | "discussion" | "discussion.comment";
+type HubEventScope = "repo" | "repo.content" | "repo.config" | "discussion" | "discussion.comment";
 
 /** Something that happened on the Hub, in the wire form of webhook payload version 3 without its `webhook` field. */
 export type HubEvent = {
@@ -22,7 +22,7 @@ export type HubEvent = {
 	readonly comment?: Readonly<Record<string, unknown>>;
 };
 
-export type WebhookDomain = "repo" | "discussion";
+type WebhookDomain = "repo" | "discussion";
 
 export function domainOf(scope: HubEventScope): WebhookDomain {
 	return scope.startsWith("discussion") ? "discussion" : "repo";

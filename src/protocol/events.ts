@@ -22,7 +22,7 @@ const envelope = {
 	number: z.int().min(1).optional(),
 };
 
-export const StageEvent = z.object({
+const StageEvent = z.object({
 	event: z.literal("stage"),
 	...envelope,
 	stage: StageName,
@@ -33,7 +33,7 @@ export const StageEvent = z.object({
 	detail: z.string().max(1000).optional(),
 });
 
-export const ProgressEvent = z.object({
+const ProgressEvent = z.object({
 	event: z.literal("progress"),
 	...envelope,
 	stage: StageName,
@@ -43,7 +43,7 @@ export const ProgressEvent = z.object({
 	etaSeconds: z.number().min(0).nullable(),
 });
 
-export const LayerEvent = z.object({
+const LayerEvent = z.object({
 	event: z.literal("layer"),
 	...envelope,
 	name: z.string().max(512),
@@ -51,7 +51,7 @@ export const LayerEvent = z.object({
 	proxyError: z.object({ twoSided: z.number(), oneSided: z.number(), rtn: z.number() }),
 });
 
-export const MetricEvent = z.object({
+const MetricEvent = z.object({
 	event: z.literal("metric"),
 	...envelope,
 	recipe: z.string().max(200),
@@ -60,7 +60,7 @@ export const MetricEvent = z.object({
 	klNats: Estimate,
 });
 
-export const WarningEvent = z.object({
+const WarningEvent = z.object({
 	event: z.literal("warning"),
 	...envelope,
 	code: z.string().max(64),
@@ -68,7 +68,7 @@ export const WarningEvent = z.object({
 });
 
 /** Why a run ended without a result. Fixed words, so that the control plane can decide on a retry. */
-export const FailureCode = z.enum([
+const FailureCode = z.enum([
 	"invalid-spec",
 	"source-refused",
 	"unsupported-model",
@@ -77,7 +77,6 @@ export const FailureCode = z.enum([
 	"interrupted",
 	"internal",
 ]);
-export type FailureCode = z.infer<typeof FailureCode>;
 
 export const ResultEvent = z.discriminatedUnion("ok", [
 	z.object({
@@ -102,14 +101,3 @@ export type ResultEvent = z.infer<typeof ResultEvent>;
 /** One line of the runner's stdout. */
 export const RunnerEvent = z.union([StageEvent, ProgressEvent, LayerEvent, MetricEvent, WarningEvent, ResultEvent]);
 export type RunnerEvent = z.infer<typeof RunnerEvent>;
-
-/** Exit codes of `yaqa-runner run`. */
-export const RUNNER_EXIT_CODES = {
-	0: "the result line says ok",
-	2: "the job spec or the command line is invalid",
-	3: "the source is refused or its model is not supported",
-	4: "out of memory",
-	5: "the disk is full",
-	70: "a bug in the runner",
-	75: "interrupted by a signal; a checkpoint was kept and the same command resumes",
-} as const;

@@ -11,13 +11,12 @@ export const repoName = z
 export const commitSha = z.string().regex(/^[0-9a-f]{40}$/, "a commit sha has 40 hex digits");
 
 /** One text that figures are measured on. `domain` names it on the card: "prose", "code". */
-export const EvaluationText = z.strictObject({
+const EvaluationText = z.strictObject({
 	domain: z.string().regex(/^[a-z0-9-]{1,32}$/),
 	path: absolutePath,
 });
-export type EvaluationText = z.infer<typeof EvaluationText>;
 
-export const Calibration = z.discriminatedUnion("kind", [
+const Calibration = z.discriminatedUnion("kind", [
 	z.strictObject({
 		kind: z.literal("text"),
 		files: z.array(absolutePath).min(1).max(64),
@@ -32,9 +31,8 @@ export const Calibration = z.discriminatedUnion("kind", [
 		seed: z.int().min(0),
 	}),
 ]);
-export type Calibration = z.infer<typeof Calibration>;
 
-export const Evaluation = z.strictObject({
+const Evaluation = z.strictObject({
 	/** The gate chooses on these. Empty: sampled from the model itself. */
 	selection: z.array(EvaluationText).max(16),
 	/** The card's figures come from these, at least two domains where there are texts at all. Empty: sampled from the model itself. */
@@ -45,7 +43,6 @@ export const Evaluation = z.strictObject({
 	/** Sequences whose reference log-probabilities are kept for the control plane to verify ONNX files against. */
 	verificationSequences: z.int().min(1).max(64),
 });
-export type Evaluation = z.infer<typeof Evaluation>;
 
 /** A folder of a data set repo at one commit. */
 export const StoredSketch = z.strictObject({
@@ -58,7 +55,7 @@ export const StoredSketch = z.strictObject({
 });
 export type StoredSketch = z.infer<typeof StoredSketch>;
 
-export const Sketch = z.strictObject({
+const Sketch = z.strictObject({
 	kind: z.enum(["a", "b"]),
 	/** Half steps of the power iteration for `a` (an even number counts whole rounds); rounds for `b`. */
 	iterations: z.int().min(1).max(16),
@@ -70,10 +67,9 @@ export const Sketch = z.strictObject({
 	/** Where such a sketch is kept on the Hub: a run elsewhere fetches it with its read token. */
 	stored: StoredSketch.optional(),
 });
-export type Sketch = z.infer<typeof Sketch>;
 
 /** How long recipes with `tune=on` are tuned. */
-export const Tuning = z.strictObject({
+const Tuning = z.strictObject({
 	/** Over the calibration text; 0 for not at all. */
 	passes: z.int().min(0).max(64).default(4),
 });
@@ -82,11 +78,10 @@ export const Tuning = z.strictObject({
  * Where finished folders go. `hub`: a private repo that also holds this spec as `job.json` and, below `inputs/`, every
  * file that the spec names; `yaqa-runner remote` fetches them and uploads what the run made, in one commit.
  */
-export const Staging = z.discriminatedUnion("kind", [
+const Staging = z.discriminatedUnion("kind", [
 	z.strictObject({ kind: z.literal("directory"), path: absolutePath }),
 	z.strictObject({ kind: z.literal("hub"), repo: repoName }),
 ]);
-export type Staging = z.infer<typeof Staging>;
 
 /** What the control plane hands to a runner, as `job.json`. */
 export const JobSpec = z.strictObject({

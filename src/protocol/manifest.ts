@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { commitSha, repoName } from "./job-spec.ts";
 
-export const MANIFEST_VERSION = 1;
+const MANIFEST_VERSION = 1;
 
 export const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/);
 /** A path inside a published folder: relative, forward slashes, no dot segments. */

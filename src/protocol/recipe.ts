@@ -109,8 +109,8 @@ export type Recipe = {
 	readonly embeddingBits: number | null;
 };
 
-export type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
-export type RecipeResult =
+type RecipeRefusal = { readonly message: string; readonly suggestion: string | null };
+type RecipeResult =
 	| { readonly ok: true; readonly recipe: Recipe }
 	| { readonly ok: false; readonly refusal: RecipeRefusal };
 

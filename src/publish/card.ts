@@ -52,7 +52,7 @@ export function renderCard(request: CardRequest): string {
 }
 
 /** YAML of the model card. Values from outside were checked by `readSourceCard`; the writer quotes what needs it. */
-export function frontMatter(request: Pick<CardRequest, "source" | "manifests">): string {
+function frontMatter(request: Pick<CardRequest, "source" | "manifests">): string {
 	const { source, manifests } = request;
 	const recipe = recipeNameOf(manifests[0]);
 	const library = LIBRARIES[recipe.container];

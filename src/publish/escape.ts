@@ -1,5 +1,5 @@
 /** Text from outside as one line: no control or bidirectional-override characters, bounded. */
-export function oneLine(text: string, limit = 200): string {
+function oneLine(text: string, limit = 200): string {
 	const clean = text
 		.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, " ")
 		.replaceAll(/\s+/g, " ")

@@ -8,7 +8,7 @@ import { republish } from "./republish.ts";
 import { fetchStaged, removeStaging, stage } from "./stage.ts";
 import type { SourceStatusView } from "./status-text.ts";
 
-export type PublishSettings = {
+type PublishSettings = {
 	/** With write rights on `namespace`, and nowhere else. */
 	readonly publisher: HubAccess & { readonly accessToken: string };
 	/** Reads sources. */

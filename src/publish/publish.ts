@@ -17,7 +17,7 @@ import { manifestPath, type PublishedManifest, readPublishedManifests } from "./
 import { isShareable, mergeConfigs, ownVersionPath } from "./shared-files.ts";
 import { readSourceCard, type SourceCard } from "./source-card.ts";
 
-export const PLOT_PATH = "kl-by-size.png";
+const PLOT_PATH = "kl-by-size.png";
 export const CARD_PATH = "README.md";
 const LICENCE_FILE = /^(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?$/;
 const MAXIMUM_LICENCE_BYTES = 2 ** 20;
@@ -300,7 +300,7 @@ function text(bytes: Uint8Array): string {
 	return new TextDecoder().decode(bytes);
 }
 
-export function plotPoints(manifests: readonly Manifest[]): PlotPoint[] {
+function plotPoints(manifests: readonly Manifest[]): PlotPoint[] {
 	return manifests.flatMap((manifest) =>
 		manifest.evaluation.measured.map((measured) => ({
 			label: manifest.recipe,

@@ -13,7 +13,7 @@ import { sha256Hex } from "../protocol/manifest.ts";
 import { commitFiles, type FileContent } from "./commit-files.ts";
 import { renderSketchCard, SketchEntry } from "./sketch-card.ts";
 
-export type SketchStoreOptions = {
+type SketchStoreOptions = {
 	/** Makes the repo and writes to it. */
 	readonly writer: HubAccess & { readonly accessToken: string };
 	readonly reader: HubAccess;

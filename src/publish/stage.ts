@@ -13,7 +13,7 @@ import { commitFiles, type FileContent } from "./commit-files.ts";
 import { createPrivateRepo, repoState } from "./create-private-repo.ts";
 import { stagingRepo } from "./names.ts";
 
-export const VERIFICATION_NAME = "verification.safetensors";
+const VERIFICATION_NAME = "verification.safetensors";
 
 type Access = HubAccess & { readonly accessToken: string };
 type Outcome = { readonly ok: true } | { readonly ok: false; readonly refusal: Refusal };

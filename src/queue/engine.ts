@@ -28,7 +28,7 @@ import { verifyHandler } from "./handlers/verify.ts";
 import { ingestQueue, pollQueue, queueOfStep, SHARED_QUEUES } from "./queue-names.ts";
 import { forgetOldLeases, superviseOnce } from "./supervise.ts";
 
-export type EngineOptions = {
+type EngineOptions = {
 	readonly database: Database;
 	readonly configuration: Configuration;
 	/** `handleComment` and others may call `recordRequest`, which exists only then: so they are made from it. */
@@ -42,7 +42,7 @@ export type EngineOptions = {
 };
 
 /** What the ports may ask of the engine. */
-export type EngineRequests = Pick<Engine, "recordRequest" | "previewRequest" | "cancelJob" | "retryJob">;
+type EngineRequests = Pick<Engine, "recordRequest" | "previewRequest" | "cancelJob" | "retryJob">;
 
 export type Engine = {
 	/** Takes up whatever an earlier process left and goes on with it. */

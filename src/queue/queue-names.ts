@@ -10,7 +10,6 @@ export const SHARED_QUEUES = [
 	"sketch",
 	"sweep",
 ] as const;
-export type SharedQueue = (typeof SHARED_QUEUES)[number];
 
 /** Steps that only the process with the run's files can do have a queue for each runner. */
 export function pollQueue(runner: string): string {

@@ -37,7 +37,7 @@ export type GitHubActionsOptions = {
 };
 
 /** An installation may ask 5,000 times an hour: with this pause, for dozens of runs at once. */
-export const GITHUB_ACTIONS_TIMING: Timing = {
+const GITHUB_ACTIONS_TIMING: Timing = {
 	pollMilliseconds: 15_000,
 	settleMilliseconds: 60_000,
 	queueMilliseconds: 3_600_000,

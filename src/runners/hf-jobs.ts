@@ -33,7 +33,7 @@ type Timing = Pick<
 	"pollMilliseconds" | "settleMilliseconds" | "queueMilliseconds" | "cancelMilliseconds"
 >;
 
-export const HF_JOBS_TIMING: Timing = {
+const HF_JOBS_TIMING: Timing = {
 	pollMilliseconds: 5000,
 	settleMilliseconds: 60_000,
 	queueMilliseconds: 3_600_000,

@@ -12,7 +12,7 @@ import type { JobSpec } from "../protocol/job-spec.ts";
 import { type Attempt, attemptHandle } from "./attempt.ts";
 import { type NumberedEvent, parseEventLine } from "./run-events.ts";
 
-export type HubStagingOptions = {
+type HubStagingOptions = {
 	/** With the staging token: it writes to `namespace` and nowhere else. */
 	readonly hub: HubAccess & { readonly accessToken: string };
 	/** Holds nothing but staging repos. */

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 
-export type ProcessEntry = {
+type ProcessEntry = {
 	readonly pid: number;
 	readonly group: number;
 	/** Clock ticks since boot: pid and start together name one process, since pids are given out again. */

@@ -18,8 +18,8 @@ export const RunSettings = z.strictObject({
 export type RunSettings = z.infer<typeof RunSettings>;
 
 /** The supervisor: leader of the process group that holds the whole run. */
-export const RunProcess = z.object({ pid: z.int(), startTicks: z.string() });
-export type RunProcess = z.infer<typeof RunProcess>;
+const RunProcess = z.object({ pid: z.int(), startTicks: z.string() });
+type RunProcess = z.infer<typeof RunProcess>;
 
 export const RunExit = z.object({
 	code: z.int().nullable(),

@@ -35,11 +35,11 @@ export async function fetchSource(
 	}
 }
 
-export function isDiskFull(error: unknown): boolean {
+function isDiskFull(error: unknown): boolean {
 	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
 }
 
-export function diskFull(what: string): Refusal {
+function diskFull(what: string): Refusal {
 	return refusal(
 		"disk-full",
 		`The disk of the bot's machine is too full for ${what}.`,

@@ -19,7 +19,7 @@ export type SourceLimits = {
 	readonly maximumWeightBytes: number;
 };
 
-export type InspectedFiles = {
+type InspectedFiles = {
 	readonly architecture: string;
 	readonly modelType: string | null;
 	readonly parameters: number;
@@ -30,7 +30,7 @@ export type InspectedFiles = {
 	readonly files: readonly SourceFile[];
 };
 
-export type FilesInspection =
+type FilesInspection =
 	| { readonly ok: true; readonly inspected: InspectedFiles }
 	| { readonly ok: false; readonly refusal: Refusal };
 

@@ -11,7 +11,7 @@ import { sourceContent } from "./source-content.ts";
 import { SourceAccessError, type SourceFile } from "./source-reader.ts";
 
 /** What is known of a source without downloading its weights. */
-export type InspectedSource = {
+type InspectedSource = {
 	readonly repo: string;
 	readonly sha: string;
 	readonly architecture: string;
@@ -28,7 +28,7 @@ export type InspectedSource = {
 	readonly content: SourceContent | null;
 };
 
-export type SourceInspection =
+type SourceInspection =
 	| { readonly ok: true; readonly facts: InspectedSource }
 	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
 

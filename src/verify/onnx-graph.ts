@@ -5,9 +5,9 @@ export class OnnxGraphError extends Error {
 	override readonly name = "OnnxGraphError";
 }
 
-export type OnnxNode = { readonly op: string; readonly domain: string; readonly integers: ReadonlyMap<string, bigint> };
+type OnnxNode = { readonly op: string; readonly domain: string; readonly integers: ReadonlyMap<string, bigint> };
 
-export type OnnxGraph = {
+type OnnxGraph = {
 	readonly nodes: readonly OnnxNode[];
 	/** Files beside the graph that its tensors are read from. */
 	readonly externalFiles: ReadonlySet<string>;

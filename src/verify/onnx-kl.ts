@@ -4,8 +4,8 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { RetryableError } from "../errors.ts";
 
-export type OnnxKl = { readonly klNats: number; readonly sequences: number; readonly positions: number };
-export type OnnxKlResult =
+type OnnxKl = { readonly klNats: number; readonly sequences: number; readonly positions: number };
+type OnnxKlResult =
 	| { readonly ok: true; readonly kl: OnnxKl }
 	/** The files are at fault: the runtime would not load or run them. */
 	| { readonly ok: false; readonly reason: string };

@@ -32,7 +32,7 @@ const BOUNDS = {
 	max_position_embeddings: 1_073_741_824,
 } as const;
 
-export type BoundedField = keyof typeof BOUNDS;
+type BoundedField = keyof typeof BOUNDS;
 const BOUNDED_FIELDS = Object.keys(BOUNDS) as readonly BoundedField[];
 const REQUIRED_FIELDS: readonly BoundedField[] = [
 	"hidden_size",

@@ -7,7 +7,7 @@ import { inspectSource } from "./inspect-source.ts";
 import type { ChildLimits } from "./onnx-kl.ts";
 import { verifyVariant } from "./verify-variant.ts";
 
-export type VerifySettings = {
+type VerifySettings = {
 	/** Reads sources. */
 	readonly reader: HubAccess;
 	readonly sourceLimits: SourceLimits;

@@ -22,7 +22,7 @@ export type VariantVerification =
 	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
 
 /** The control plane's KL and the runner's may differ by this: other kernels, other order of float32 sums. */
-export const KL_TOLERANCE = { relative: 0.02, absolute: 1e-5 } as const;
+const KL_TOLERANCE = { relative: 0.02, absolute: 1e-5 } as const;
 
 /** Judges one variant's files against its manifest and recipe. Nothing of it is executed but the ONNX graph. */
 export async function verifyVariant(request: {
@@ -106,7 +106,7 @@ async function checkKl(
 }
 
 /** JSON with sorted keys: two manifests that say the same are the same text. */
-export function canonicalJson(value: unknown): string {
+function canonicalJson(value: unknown): string {
 	return JSON.stringify(value, (_key, part: unknown) =>
 		typeof part === "object" && part !== null && !Array.isArray(part)
 			? Object.fromEntries(Object.entries(part).sort(([one], [other]) => (one < other ? -1 : 1)))

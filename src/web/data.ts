@@ -4,7 +4,7 @@ import type { DeliveryRecord, JobEventRecord, JobRecord, VariantRecord } from ".
 import type { Container } from "../protocol/recipe.ts";
 
 export const VARIANT_SORTS = ["newest", "kl", "size"] as const;
-export type VariantSort = (typeof VARIANT_SORTS)[number];
+type VariantSort = (typeof VARIANT_SORTS)[number];
 
 export type VariantQuery = {
 	/** Part of the source's or the published repo's name. */
@@ -17,7 +17,7 @@ export type VariantQuery = {
 	readonly limit: number;
 };
 
-export type DeliveryInput = {
+type DeliveryInput = {
 	readonly source: DeliveryRecord["source"];
 	readonly dedupeKey: string;
 	readonly receivedAt: Date;

@@ -4,7 +4,7 @@ import type { Log } from "../log.ts";
 import type { WebData } from "./data.ts";
 
 /** What became of a webhook request, for the metrics. */
-export type IngestOutcome = "stored" | "duplicate" | "unauthorized" | "too-large" | "malformed" | "failed";
+type IngestOutcome = "stored" | "duplicate" | "unauthorized" | "too-large" | "malformed" | "failed";
 
 /** What every door for webhooks is built with. */
 export type DeliveryIngestOptions = {

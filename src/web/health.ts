@@ -2,7 +2,7 @@ import type { Clock } from "../clock.ts";
 
 export type HealthCheck = { readonly name: string; readonly check: () => Promise<void>; readonly cacheSeconds: number };
 
-export type HealthReport = {
+type HealthReport = {
 	readonly ready: boolean;
 	readonly checks: readonly { readonly name: string; readonly ok: boolean; readonly detail: string }[];
 };

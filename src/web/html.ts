@@ -1,7 +1,7 @@
 /** Markup that was built by `html` and needs no more escaping. */
 export type Html = { readonly markup: string };
 
-export type HtmlValue = Html | string | number | null | undefined | false | readonly HtmlValue[];
+type HtmlValue = Html | string | number | null | undefined | false | readonly HtmlValue[];
 
 const ENTITIES: Readonly<Record<string, string>> = {
 	"&": "&amp;",

@@ -14,8 +14,8 @@ export type StageProgress = {
 	readonly detail: string | null;
 };
 
-export type MetricRow = { readonly recipe: string; readonly quantizer: Quantizer; readonly klNats: Estimate };
-export type LayerRow = {
+type MetricRow = { readonly recipe: string; readonly quantizer: Quantizer; readonly klNats: Estimate };
+type LayerRow = {
 	readonly name: string;
 	readonly recipe: string;
 	/** Proxy errors as shares of round-to-nearest's; `null` where that is zero. */

@@ -5,7 +5,7 @@ import type { WebData } from "./data.ts";
 import { foldEvents, NO_PROGRESS } from "./job-progress.ts";
 import { isTerminal, type JobView, jobParts } from "./views/job-page.ts";
 
-export type JobStreamOptions = {
+type JobStreamOptions = {
 	readonly data: WebData;
 	readonly log: Log;
 	readonly maximumClients: number;
@@ -14,7 +14,7 @@ export type JobStreamOptions = {
 	readonly view: (job: JobRecord, progress: JobView["progress"]) => Promise<JobView>;
 };
 
-export type JobStreams = {
+type JobStreams = {
 	readonly handle: (request: Request, response: Response, job: JobRecord) => void;
 	readonly clients: () => number;
 	/** Ends every stream, so that the server can close. Clients come back by themselves. */
@@ -24,7 +24,7 @@ export type JobStreams = {
 const BATCH = 500;
 
 /** `null`: not a number that an event of ours could have. */
-export function lastEventId(request: Request): number | null {
+function lastEventId(request: Request): number | null {
 	const text =
 		request.get("last-event-id") ?? (typeof request.query["after"] === "string" ? request.query["after"] : "");
 	if (text === "") return 0;

@@ -18,7 +18,7 @@ import { createMetrics } from "../../src/web/metrics.ts";
 import { push, scriptedConfiguration } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
-export type BurstReport = {
+type BurstReport = {
 	readonly deliveries: number;
 	/** Repos that the clean run has a job for and the burst has not, after one sweep. */
 	readonly lost: number;

@@ -52,7 +52,7 @@ const PEOPLE = {
 	"metadata-bot": "hf_other_bot_of_the_transcripts",
 	"yaqa-bot": "hf_bot_of_the_transcripts",
 } as const;
-export type Person = keyof typeof PEOPLE;
+type Person = keyof typeof PEOPLE;
 
 /** One repo with one discussion, and what people and the bot write in it. */
 export type Scene = {

@@ -56,7 +56,7 @@ export type FakeGitHub = {
 	close(): Promise<void>;
 };
 
-export type FakeGitHubOptions = {
+type FakeGitHubOptions = {
 	/** Runs work below it. */
 	readonly folder: string;
 	readonly workflowPath: string;

@@ -39,7 +39,7 @@ export type IssueBook = {
 	payloadOf(issue: number, comment: number | null, action: string): unknown;
 };
 
-export type IssueServer = IssueBook & {
+type IssueServer = IssueBook & {
 	/** Status and body; `null`: not an operation of issues. */
 	act(operation: MatchedOperation, url: URL, body: unknown): readonly [number, unknown] | null;
 };

@@ -5,7 +5,7 @@ import { z } from "zod";
 const text = z.union([z.string(), z.number()]).transform(String);
 
 /** As much of the workflow language as `workflows/quantize.yml` uses. */
-export const WorkflowFile = z.strictObject({
+const WorkflowFile = z.strictObject({
 	name: z.string(),
 	"run-name": z.string(),
 	on: z.strictObject({
@@ -37,13 +37,13 @@ export const WorkflowFile = z.strictObject({
 		}),
 	),
 });
-export type WorkflowFile = z.infer<typeof WorkflowFile>;
+type WorkflowFile = z.infer<typeof WorkflowFile>;
 
 export function readWorkflow(path: string): WorkflowFile {
 	return WorkflowFile.parse(parse(readFileSync(path, "utf8")));
 }
 
-export type ExpressionContext = Readonly<Record<"inputs" | "vars" | "secrets", Readonly<Record<string, string>>>>;
+type ExpressionContext = Readonly<Record<"inputs" | "vars" | "secrets", Readonly<Record<string, string>>>>;
 
 /** Fills in `${{ inputs.x }}`, `${{ vars.X }}` and `${{ secrets.X }}`; what is not set is empty, as on GitHub. */
 export function fillIn(template: string, context: ExpressionContext): string {

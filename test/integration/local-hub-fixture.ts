@@ -110,7 +110,7 @@ export async function createRepo(
 	assert.equal(answer.status, 200, answer.text);
 }
 
-export type Line = { key: string; value: Record<string, unknown> };
+type Line = { key: string; value: Record<string, unknown> };
 
 export function commit(
 	hub: LocalHub,
@@ -139,7 +139,7 @@ export function file(path: string, content: string): Line {
 	return { key: "file", value: { path, content, encoding: "utf-8" } };
 }
 
-export type Received = { headers: IncomingHttpHeaders; body: unknown };
+type Received = { headers: IncomingHttpHeaders; body: unknown };
 
 /** A webhook's receiving end; `answer` says what status the n-th delivery gets. */
 export async function receiver(

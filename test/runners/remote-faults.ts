@@ -22,7 +22,7 @@ export type RemoteFault =
 	| "not-there";
 
 /** One engine under test, on a service of this machine. */
-export type RemoteBench = {
+type RemoteBench = {
 	readonly place: RemotePlace;
 	/** As a bot that has just started sees it. */
 	newRunner(): Runner;

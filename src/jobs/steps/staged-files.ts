@@ -6,7 +6,7 @@ import type { JobRecord, VariantRecord } from "../records.ts";
 import { workFolders } from "../work-folders.ts";
 import type { StepContext } from "./step-context.ts";
 
-export type StagedFiles =
+type StagedFiles =
 	| { readonly ok: true; directoryOf(variant: VariantRecord): string; readonly verificationPath: string }
 	| { readonly ok: false; readonly refusal: Refusal };
 

@@ -75,7 +75,7 @@ function splitName(full: string): { namespace: string; name: string } {
 }
 
 /** What a card may not hold, in the words of `validate-yaml`. */
-export function cardProblems(content: string): {
+function cardProblems(content: string): {
 	errors: { message: string }[];
 	warnings: { message: string }[];
 } {

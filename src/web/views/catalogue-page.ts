@@ -23,7 +23,7 @@ function option(value: string, label: string, selected: boolean): Html {
 }
 
 /** The catalogue's own address with some of its parameters changed. */
-export function catalogueAddress(query: VariantQuery, cursor: string | null): string {
+function catalogueAddress(query: VariantQuery, cursor: string | null): string {
 	const parameters = new URLSearchParams();
 	if (query.search !== null) parameters.set("q", query.search);
 	if (query.container !== null) parameters.set("container", query.container);

@@ -5,7 +5,7 @@ import { Manifest } from "../../../src/protocol/manifest.ts";
 import { parseRecipe, type Recipe, recipeDirectory } from "../../../src/protocol/recipe.ts";
 
 /** What `test/fixtures/tiny/make.py` made. */
-export const TINY = join(import.meta.dirname, "../../fixtures/tiny");
+const TINY = join(import.meta.dirname, "../../fixtures/tiny");
 export const TINY_SOURCE = join(TINY, "source");
 export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensors");
 export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
