@@ -7,9 +7,9 @@ import {
 	parseCommandLine,
 } from "./cli/command-line.ts";
 import { EXIT_CODES, type ExitCode } from "./cli/exit-codes.ts";
-import type { Terminal } from "./cli/terminal.ts";
+import { printable, type Terminal } from "./cli/terminal.ts";
 import { systemClock } from "./clock.ts";
-import { assertNever } from "./errors.ts";
+import { assertNever, PermanentError, RetryableError } from "./errors.ts";
 import { createLog, type Log } from "./log.ts";
 
 function createTerminal(): Terminal {
@@ -49,16 +49,34 @@ function help(line: ParsedCommandLine & { readonly ok: true }, terminal: Termina
 	const name = line.command.name === "help" ? line.operands[0] : line.command.name;
 	const command = name === undefined ? null : findCommand(name);
 	if (name !== undefined && command === null)
-		return wrongUsage(`There is no command "${name.slice(0, 60)}".`, null, terminal);
+		return wrongUsage(`There is no command "${name.slice(0, 60)}".`, terminal);
 	const text = command === null ? overviewText() : commandText(command);
 	terminal.out(line.flag("json") ? `${JSON.stringify({ ok: true, text })}\n` : `${text}\n`);
 	return EXIT_CODES.ok.code;
 }
 
-function wrongUsage(message: string, suggestion: string | null, terminal: Terminal): ExitCode {
+function wrongUsage(
+	message: string,
+	terminal: Terminal,
+	more: { readonly suggestion?: string | null; readonly command?: string | null } = {},
+): ExitCode {
+	const { suggestion = null, command = null } = more;
 	terminal.err(`${message}${suggestion === null ? "" : ` Did you mean "${suggestion}"?`}\n`);
-	terminal.err('"yaqa-bot help" lists the commands.\n');
+	terminal.err(
+		command === null ? '"yaqa-bot help" lists the commands.\n' : `"yaqa-bot help ${command}" shows how it is used.\n`,
+	);
 	return EXIT_CODES.usage.code;
+}
+
+/** What happened outside is told in a sentence; what nobody expected, with where it happened. */
+function failureText(error: unknown): { readonly message: string; readonly detail: string } {
+	if (error instanceof PermanentError) {
+		return { message: `${error.refusal.message} ${error.refusal.remedy}`, detail: "" };
+	}
+	if (error instanceof RetryableError) return { message: error.message, detail: "Another try may succeed.\n" };
+	const message = error instanceof Error ? error.message : String(error);
+	const where = error instanceof Error ? (error.stack ?? "").split("\n").slice(1).join("\n") : "";
+	return { message, detail: `${where}\nThis is a bug in yaqa-bot; please report it with these lines.\n` };
 }
 
 /** A port from the command line; `undefined` when it is none. */
@@ -73,7 +91,7 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 		if (args.includes("--json")) {
 			terminal.out(`${JSON.stringify({ ok: false, error: { message: line.message, suggestion: line.suggestion } })}\n`);
 		}
-		return wrongUsage(line.message, line.suggestion, terminal);
+		return wrongUsage(line.message, terminal, line);
 	}
 	if (line.command.name === "help" || line.flag("help")) return help(line, terminal);
 	const json = line.flag("json");
@@ -81,7 +99,7 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 	const port = portOf(line.text("port"));
 	const hubPort = portOf(line.text("hub-port"));
 	if (port === undefined || hubPort === undefined) {
-		return wrongUsage("A port is a number from 0 to 65535.", null, terminal);
+		return wrongUsage("A port is a number from 0 to 65535.", terminal, { command: line.command.name });
 	}
 	// Each command loads what it needs: "help" must not wait for a database.
 	switch (line.command.name) {
@@ -161,7 +179,9 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 			);
 		}
 		case "config": {
-			if (line.operands[0] !== "check") return wrongUsage('"yaqa-bot config" knows "check".', "config check", terminal);
+			if (line.operands[0] !== "check") {
+				return wrongUsage('"yaqa-bot config" knows "check".', terminal, { suggestion: "config check" });
+			}
 			const { checkConfiguration } = await import("./cli/config-check.ts");
 			return checkConfiguration({ path: configurationPath, json }, terminal);
 		}
@@ -181,11 +201,13 @@ async function runCommand(args: readonly string[], terminal: Terminal): Promise<
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
 	const terminal = createTerminal();
+	const args = process.argv.slice(2);
 	try {
-		process.exitCode = await runCommand(process.argv.slice(2), terminal);
+		process.exitCode = await runCommand(args, terminal);
 	} catch (error) {
-		terminal.err(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-		terminal.err("This is a bug in yaqa-bot.\n");
+		const { message, detail } = failureText(error);
+		terminal.err(`${printable(message)}\n${detail}`);
+		if (args.includes("--json")) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
 		process.exitCode = EXIT_CODES.failed.code;
 	}
 }

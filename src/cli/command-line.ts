@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { nearestWord } from "../protocol/recipe.ts";
+import { MIXED_NAME, nearestWord, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { exitCodeList } from "./exit-codes.ts";
 
 type OptionDescription = {
@@ -32,6 +32,8 @@ type CliCommand = {
 	readonly summary: string;
 	readonly options: Readonly<Record<string, OptionDescription>>;
 	readonly examples: readonly string[];
+	/** What one has to know besides, in lines of the help text. */
+	readonly notes?: readonly string[];
 };
 
 const CONFIG = {
@@ -44,6 +46,16 @@ const JSON_OUTPUT = {
 	type: "boolean",
 	summary: "print one JSON document as the last line of stdout; everything else goes to stderr",
 } as const;
+/** One line a container. */
+function recipeLines(): readonly string[] {
+	const lines = [...Map.groupBy(RECIPE_NAMES, ({ container }) => container)].map(([container, recipes]) => {
+		const names = recipes.map(({ name }) => name);
+		if (container === "gguf") names.push(`${MIXED_NAME},bpw=3.5`);
+		return `  ${names.join(" ")}`;
+	});
+	return ["Recipes:", ...lines, "  Options follow a comma: w4a16,group=32 onnx:q4,refine=4 gguf:q4_0,tune=off"];
+}
+
 const HELP = { type: "boolean", short: "h", summary: "show this text" } as const;
 
 /** The command line. This table feeds the parser and every help text. */
@@ -80,6 +92,10 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			help: HELP,
 		},
 		examples: ["yaqa-bot demo", "yaqa-bot demo --json --exit"],
+		notes: [
+			"It takes a few minutes, needs neither account nor GPU, and talks to no Hub but the one it starts. Without --exit",
+			"it stays open until Ctrl-C, so that the pages can be looked at.",
+		],
 	},
 	{
 		name: "local-hub",
@@ -108,7 +124,7 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 				short: "r",
 				multiple: true,
 				value: "RECIPE",
-				summary: "a variant to make; may be repeated (the configuration's watch.recipes)",
+				summary: "a variant to make, see below; may be repeated (the configuration's watch.recipes)",
 			},
 			output: { type: "string", short: "o", value: "FOLDER", summary: "where the variants are left (quantized/MODEL)" },
 			revision: { type: "string", value: "REVISION", summary: "branch or commit of a repo (main)" },
@@ -129,6 +145,7 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			"yaqa-bot quantize demo/model --recipe gguf:q4_0 --recipe w4a16,group=32",
 			"yaqa-bot quantize owner/model -r gguf:q8_0 -o out --json",
 		],
+		notes: recipeLines(),
 	},
 	{
 		name: "plan",
@@ -220,7 +237,13 @@ export type ParsedCommandLine =
 			readonly texts: (option: string) => readonly string[];
 			readonly flag: (option: string) => boolean;
 	  }
-	| { readonly ok: false; readonly message: string; readonly suggestion: string | null };
+	| {
+			readonly ok: false;
+			readonly message: string;
+			readonly suggestion: string | null;
+			/** The command that was meant; `null` where there is none of that name. */
+			readonly command: CliCommandName | null;
+	  };
 
 export function findCommand(name: string): CliCommand | null {
 	return CLI_COMMANDS.find((command) => command.name === name) ?? null;
@@ -239,6 +262,7 @@ export function parseCommandLine(args: readonly string[]): ParsedCommandLine {
 				asked.slice(0, 60),
 				CLI_COMMANDS.map((candidate) => candidate.name),
 			),
+			command: null,
 		};
 	}
 	const unknown = (option: string): ParsedCommandLine => {
@@ -247,8 +271,15 @@ export function parseCommandLine(args: readonly string[]): ParsedCommandLine {
 			ok: false,
 			message: `"yaqa-bot ${command.name}" has no option "${option}".`,
 			suggestion: near === null ? null : `--${near}`,
+			command: command.name,
 		};
 	};
+	const wrong = (message: string): ParsedCommandLine => ({
+		ok: false,
+		message,
+		suggestion: null,
+		command: command.name,
+	});
 	let parsed: { values: Record<string, unknown>; positionals: string[] };
 	try {
 		parsed = parseArgs({
@@ -270,19 +301,15 @@ export function parseCommandLine(args: readonly string[]): ParsedCommandLine {
 		const message = error instanceof Error ? error.message : String(error);
 		const option = /Unknown option '([^']+)'/.exec(message)?.[1];
 		if (option !== undefined) return unknown(option);
-		return { ok: false, message: message.split("\n", 1)[0] ?? message, suggestion: null };
+		return wrong(message.split("\n", 1)[0] ?? message);
 	}
 	const { values, positionals } = parsed;
 	const wantsHelp = values["help"] === true;
 	if (!wantsHelp && positionals.length < command.minimumOperands) {
-		return { ok: false, message: `"yaqa-bot ${command.name}" needs ${command.operands}.`, suggestion: null };
+		return wrong(`"yaqa-bot ${command.name}" needs ${command.operands}.`);
 	}
 	if (positionals.length > command.maximumOperands) {
-		return {
-			ok: false,
-			message: `"yaqa-bot ${command.name}" does not take "${positionals[command.maximumOperands] ?? ""}".`,
-			suggestion: null,
-		};
+		return wrong(`"yaqa-bot ${command.name}" does not take "${positionals[command.maximumOperands] ?? ""}".`);
 	}
 	return {
 		ok: true,
@@ -315,7 +342,7 @@ export function overviewText(): string {
 		"Exit status:",
 		exitCodeList(),
 		"",
-		'"yaqa-bot help COMMAND" shows the options of one.',
+		'"yaqa-bot help COMMAND" shows the options of one. In a clone, "npm run yaqa-bot -- COMMAND" is yaqa-bot.',
 	].join("\n");
 }
 
@@ -330,10 +357,11 @@ export function commandText(command: CliCommand): string {
 		"",
 		command.summary,
 		"",
-		"Options:",
+		"Options (defaults in parentheses):",
 		...left.map((option) => `  ${option.flags.padEnd(width)}${option.summary}`),
 		"",
 		"Examples:",
 		...command.examples.map((example) => `  ${example}`),
+		...(command.notes === undefined ? [] : ["", ...command.notes]),
 	].join("\n");
 }

@@ -1,4 +1,5 @@
 import { type ConfigurationProblem, loadConfiguration } from "../config/load.ts";
+import { SECRET_VARIABLES } from "../config/secrets.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -25,7 +26,12 @@ export function checkConfiguration(
 		return EXIT_CODES.ok.code;
 	}
 	terminal.out(`${JSON.stringify(loaded.configuration, null, 2)}\n`);
-	terminal.out(`${loaded.path ?? "No file; defaults and environment"}: no problems.\n`);
-	for (const [name, isSet] of Object.entries(secrets)) terminal.out(`  ${name}: ${isSet ? "set" : "not set"}\n`);
+	terminal.out(
+		`${loaded.path ?? "No file; defaults and environment"}: no problems. The above is in force, defaults included.\n`,
+	);
+	terminal.out("Secrets, from the environment:\n");
+	for (const [name, variables] of Object.entries(SECRET_VARIABLES)) {
+		terminal.out(`  ${variables.join(" or ")}: ${secrets[name] === true ? "set" : "not set"}\n`);
+	}
 	return EXIT_CODES.ok.code;
 }

@@ -13,6 +13,14 @@ const STAGES: Readonly<Record<StageName, string>> = {
 	gate: "choose the best",
 	finish: "finish",
 };
+/** Stages that come once for each variant, whose recipe is their detail. */
+const BY_VARIANT: ReadonlySet<StageName> = new Set(["export", "evaluate", "gate"]);
+
+function labelOf(stage: StageName, detail: string | null): string {
+	if (stage === "evaluate" && detail === "original") return "measure the original";
+	return detail !== null && BY_VARIANT.has(stage) ? `${STAGES[stage]}, ${detail}` : STAGES[stage];
+}
+
 const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"] as const;
 const FRAME_MILLISECONDS = 100;
 /** On plain output one line for every tenth of a stage: a log, not a film. */
@@ -42,6 +50,8 @@ export function createProgressDisplay(terminal: Terminal, now: () => Date): Prog
 	} | null = null;
 	let frame = 0;
 	let plainShare = 0;
+	let begun: { readonly stage: StageName; readonly label: string } | null = null;
+	const labelNow = (stage: StageName): string => (begun?.stage === stage ? begun.label : STAGES[stage]);
 	let stepStarted = now();
 	let drawn = false;
 
@@ -58,11 +68,11 @@ export function createProgressDisplay(terminal: Terminal, now: () => Date): Prog
 			share === null
 				? formatSeconds((now().getTime() - stepStarted.getTime()) / 1000)
 				: `${String(Math.floor(share * 100)).padStart(3)} %${current.eta === null ? "" : `  ${formatSeconds(current.eta)} left`}`;
-		const label = current.label.padEnd(22);
-		const room = width - label.length - right.length - 6;
+		const left = current.label.padEnd(22);
+		const room = width - left.length - right.length - 6;
 		const middle = share === null || room < 8 ? "" : `${bar(share, Math.min(40, room))}  `;
 		clear();
-		terminal.err(`${spinner} ${label}  ${middle}${right}`.slice(0, width));
+		terminal.err(`${spinner} ${left}  ${middle}${right}`.slice(0, width));
 		drawn = true;
 	}
 	function line(text: string): void {
@@ -88,21 +98,24 @@ export function createProgressDisplay(terminal: Terminal, now: () => Date): Prog
 					if (event.status === "started") {
 						stepStarted = now();
 						plainShare = 0;
-						current = { label: STAGES[event.stage], done: 0, total: 0, eta: null };
-						if (!terminal.isScreen) line(`${STAGES[event.stage]} …`);
+						begun = { stage: event.stage, label: labelOf(event.stage, event.detail ?? null) };
+						current = { label: begun.label, done: 0, total: 0, eta: null };
+						if (!terminal.isScreen) line(`${begun.label} …`);
 					} else {
 						current = null;
 						const how = event.status === "skipped" ? (event.detail ?? "skipped") : formatSeconds(event.seconds ?? 0);
-						line(`${event.status === "skipped" ? "–" : "✓"} ${STAGES[event.stage].padEnd(22)}  ${how}`);
+						const ended = event.status === "skipped" ? STAGES[event.stage] : labelNow(event.stage);
+						line(`${event.status === "skipped" ? "–" : "✓"} ${ended.padEnd(22)}  ${how}`);
 					}
 					return;
 				case "progress": {
-					current = { label: STAGES[event.stage], done: event.done, total: event.total, eta: event.etaSeconds };
+					const label = labelNow(event.stage);
+					current = { label, done: event.done, total: event.total, eta: event.etaSeconds };
 					const share = event.total > 0 ? event.done / event.total : 0;
 					if (!terminal.isScreen && share >= plainShare + PLAIN_SHARE) {
 						plainShare = share;
 						const eta = event.etaSeconds === null ? "" : `, ${formatSeconds(event.etaSeconds)} left`;
-						line(`  ${STAGES[event.stage]}: ${event.done} of ${event.total} ${event.unit}${eta}`);
+						line(`  ${label}: ${Math.floor(event.done)} of ${event.total} ${event.unit}${eta}`);
 					}
 					return;
 				}

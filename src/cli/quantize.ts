@@ -97,7 +97,7 @@ function recipesOf(texts: readonly string[]): readonly Recipe[] {
 			throw new Stopped(EXIT_CODES.usage.code, {
 				code: "unknown-recipe",
 				message,
-				remedy: suggestion === null ? "`yaqa-bot help quantize` has examples." : `Did you mean "${suggestion}"?`,
+				remedy: suggestion === null ? "`yaqa-bot help quantize` lists the recipes." : `Did you mean "${suggestion}"?`,
 			});
 		}
 		recipes.set(parsed.recipe.canonical, parsed.recipe);

@@ -10,6 +10,7 @@ import { CLI_COMMANDS, commandText, overviewText, parseCommandLine } from "../..
 import { createProgressDisplay } from "../../src/cli/progress-display.ts";
 import { printable, type Terminal } from "../../src/cli/terminal.ts";
 import type { RunnerEvent } from "../../src/protocol/events.ts";
+import { RECIPE_NAMES } from "../../src/protocol/recipe.ts";
 
 const program = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
 let folder: string;
@@ -84,6 +85,28 @@ test("usage faults end with 2, say what is wrong, and are JSON where JSON was as
 	const { code, out } = await run(["quantize", "--json"]);
 	assert.equal(code, 2);
 	assert.equal(lastJson(out)["ok"], false);
+});
+
+test("a Hub that cannot be reached is no bug: one sentence, no stack", async () => {
+	const path = join(folder, "unreachable.yaml");
+	await writeFile(path, "hub:\n  url: http://127.0.0.1:9\n");
+	const { code, out, err } = await run(["plan", "owner/model", "--config", path, "--json"]);
+	assert.equal(code, 1);
+	assert.match(err, /^The Hub could not be reached[^\n]*\nAnother try may succeed\.\n$/);
+	assert.deepEqual(Object.keys(lastJson(out)), ["ok", "error"]);
+});
+
+test("the help of quantize lists every recipe, and a fault names the command's own help", async () => {
+	const { out } = await run(["help", "quantize"]);
+	for (const { name } of RECIPE_NAMES) assert.match(out, new RegExp(`\\b${name}\\b`));
+	assert.match((await run(["plan"])).err, /"yaqa-bot help plan" shows how/);
+	assert.match((await run(["quantise"])).err, /"yaqa-bot help" lists the commands/);
+});
+
+test("config check names secrets by their variables", async () => {
+	const { out } = await run(["config", "check"], { env: { YAQA_BOT_READ_TOKEN: "hf_averysecrettoken" } });
+	assert.match(out, /\n {2}YAQA_BOT_HUB_TOKEN or HF_TOKEN: not set\n {2}YAQA_BOT_READ_TOKEN: set\n/);
+	assert.ok(!out.includes("averysecret"));
 });
 
 test("config check prints what is in force and never a secret", async () => {
@@ -227,6 +250,11 @@ const EVENTS: readonly RunnerEvent[] = [
 	),
 	{ event: "warning", ...envelope, code: "x", message: "evil \u001B[31m title" },
 	{ event: "stage", ...envelope, stage: "round", status: "finished", seconds: 12 },
+	{ event: "stage", ...envelope, stage: "evaluate", status: "started", detail: "original" },
+	{ event: "stage", ...envelope, stage: "evaluate", status: "finished", detail: "original", seconds: 3 },
+	{ event: "stage", ...envelope, stage: "evaluate", status: "started", detail: "gguf:q4_0" },
+	{ event: "progress", ...envelope, stage: "evaluate", done: 1.25, total: 4, unit: "sequences", etaSeconds: null },
+	{ event: "stage", ...envelope, stage: "evaluate", status: "finished", detail: "gguf:q4_0", seconds: 4 },
 ];
 
 test("on plain output progress is a few lines without control characters", () => {
@@ -236,9 +264,14 @@ test("on plain output progress is a few lines without control characters", () =>
 	display.close();
 
 	const lines = terminal.written().split("\n");
-	assert.ok(lines.length < 20, `${lines.length} lines`);
+	assert.ok(lines.length < 25, `${lines.length} lines`);
 	assert.ok(!terminal.written().includes("\u001B"));
 	assert.match(terminal.written(), /✓ round the weights\s+12 s/);
+	assert.match(terminal.written(), /✓ measure the original\s+3\.0 s/);
+	assert.match(
+		terminal.written(),
+		/\n {2}measure the files, gguf:q4_0: 1 of 4 sequences\n✓ measure the files, gguf:q4_0\s+4\.0 s/,
+	);
 });
 
 test("on a screen the cursor comes back and messages cannot drive the terminal", () => {
