@@ -192,6 +192,16 @@ def test_a_failed_write_keeps_the_earlier_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny"]
 
 
+def test_a_template_of_its_own_file_comes_before_the_one_in_the_settings(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    template = "{{ messages[0]['content'] }}"
+    (source / "chat_template.jinja").write_text(template, encoding="utf-8")
+    assert AutoTokenizer.from_pretrained(source).chat_template == template
+    GgufContainer("q4_0").write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    assert gguf.GGUFReader(path).fields["tokenizer.chat_template"].contents() == template
+
+
 def test_a_model_without_tokenizer_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False)
     with caplog.at_level(logging.WARNING):

@@ -69,6 +69,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocabulary_size: int
     if vocabulary.space_prefix is not None:
         writer.add_add_space_prefix(vocabulary.space_prefix)
     special = gguf.SpecialVocab(directory, load_merges=vocabulary.model == "gpt2", n_vocab=vocabulary_size)
+    template = directory / "chat_template.jinja"
+    if template.is_file():
+        # transformers takes the file before the field of tokenizer_config.json; the gguf package the other way round.
+        special.chat_template = template.read_text(encoding="utf-8")
     special.add_to_gguf(writer, quiet=True)
 
 
