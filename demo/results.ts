@@ -1,4 +1,5 @@
 import { table } from "../src/cli/terminal.ts";
+import { FIGURES_LEGEND } from "../src/cli/variant-lines.ts";
 import type { Estimate, Manifest, Measured, Quantizer } from "../src/protocol/manifest.ts";
 import type { PublishedVariant } from "./check-published.ts";
 
@@ -81,5 +82,5 @@ export function renderResult(result: DemoResult, urlOf: (repo: string) => string
 		variant.verified ? "yes" : "NO",
 	]);
 	const repos = [...new Set(result.variants.map((variant) => variant.repo))];
-	return [table([head, ...rows], [1]), "", ...repos.map((repo) => `  ${urlOf(repo)}`)].join("\n");
+	return [table([head, ...rows], [1]), FIGURES_LEGEND, "", ...repos.map((repo) => `  ${urlOf(repo)}`)].join("\n");
 }

@@ -40,9 +40,12 @@ export function reportVariant(options: {
 	};
 }
 
+export const FIGURES_LEGEND =
+	"KL to the original on held-out text, lower is better. GPTQ, RTN (round to nearest): the same file so rounded. Gate: what is in the file.";
+
 export function variantLines(variants: readonly VariantReport[]): string {
 	const show = (estimate: Estimate | null): string => (estimate === null ? "–" : formatEstimate(estimate));
-	return table(
+	const figures = table(
 		[
 			["RECIPE", "SIZE", "KL, NATS A TOKEN", "GPTQ", "RTN", "AGAINST GPTQ", "GATE", "VERIFIED", "FOLDER"],
 			...variants.map((variant) => [
@@ -60,4 +63,5 @@ export function variantLines(variants: readonly VariantReport[]): string {
 		],
 		[1, 5],
 	);
+	return `${figures}\n${FIGURES_LEGEND}`;
 }
