@@ -18,11 +18,12 @@ from yaqa_runner.sketch import compute as compute_module
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketch.compute import compute_sketch, find_input_groups
 from yaqa_runner.sketch.contraction import (
+    add_sequence_moments,
+    add_sequence_moments_through,
+    add_weighted_moment,
     cheapest_order,
+    mirror,
     quadratic_forms,
-    sequence_moments,
-    sequence_moments_through,
-    weighted_moment,
 )
 from yaqa_runner.sketch.evidence import effective_rank, estimate_cosine
 from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
@@ -104,6 +105,37 @@ def test_hooks_capture_inputs_and_gradients_of_the_summed_loss(source: SourceMod
         assert close(x, expected[name][0]), name
         assert close(g, expected[name][1]), name
     assert all(parameter.grad is None for parameter in source.model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_of_later_blocks_do_not_go_through_earlier_ones(
+    source: SourceModel, tokens: TokenSet, recompute: bool
+) -> None:
+    expected = captured(source, tokens, 3)
+    last = max(layer.block for layer in source.linears)
+    assert last > 0
+    earlier = next(layer for layer in source.linears if layer.block == 0)
+    wanted: list[bool] = []
+    handle = earlier.module.register_forward_hook(lambda module, inputs, output: wanted.append(output.requires_grad))
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    later = [layer for layer in source.linears if layer.block == last]
+    try:
+        visit_gradients(
+            source.model,
+            later,
+            tokens.tokens,
+            3,
+            0,
+            1,
+            lambda layer, x, g: seen.__setitem__(layer.name, (x, g)),
+            recompute,
+        )
+    finally:
+        handle.remove()
+    assert wanted and not any(wanted)
+    assert set(seen) == {layer.name for layer in later}
+    for name, (x, g) in seen.items():
+        assert close(x, expected[name][0]) and close(g, expected[name][1]), name
 
 
 def test_sketch_a_is_the_literal_power_iteration(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
@@ -316,6 +348,47 @@ def test_rounded_operands_change_factors_by_no_more_than_their_rounding() -> Non
             assert 0 < difference < 5e-3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("kind", [IterationA, IterationB])
+def test_factors_on_cuda_differ_by_no_more_than_their_rounding(
+    kind: type[IterationA] | type[IterationB], pinned: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = torch.randn(4, 50, 96, generator=generator), torch.randn(4, 50, 2100, generator=generator) * 1e-6
+    places = FactorPlace(CPU), FactorPlace(CPU if pinned else torch.device("cuda"), "bfloat16", pinned)
+    found = []
+    for place, device in zip(places, ("cpu", "cuda"), strict=True):
+        iteration = kind(2100, 96, place)
+        for step in (1, 2, 3):
+            iteration.begin(step)
+            for row in range(4):
+                iteration.add(x[row : row + 1].to(device), g[row : row + 1].to(device))
+            iteration.finish()
+        found.append(iteration.scaled_factors())
+    for exact, rounded in zip(*found, strict=True):
+        assert rounded.device.type == ("cpu" if pinned else "cuda")
+        assert float((rounded.cpu() - exact).norm() / exact.norm()) < 1e-2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
+@pytest.mark.parametrize("budget", [PLENTY, 1])
+def test_a_sketch_taken_on_cuda_is_the_cpus(tokens: TokenSet, tmp_path: Path, budget: int) -> None:
+    directory = save_checkpoint(tmp_path / "model", "llama")
+    settings = SketchSettings("a", 2, 3)
+    here, there = (load_source_model(inspect_snapshot(directory), torch.device(name)) for name in ("cpu", "cuda"))
+    expected = take(here, tokens, settings, tmp_path / "cpu", budget)
+    found = take(there, tokens, settings, tmp_path / "cuda", budget)
+    for layer in here.linears:
+        for one, other in zip(
+            (expected.factors(layer.name).input, expected.factors(layer.name).second_moment),
+            (found.factors(layer.name).input, found.factors(layer.name).second_moment),
+            strict=True,
+        ):
+            # The model itself may compute in another precision there; labels drawn near a tie may differ.
+            assert float((one - other).norm() / one.norm()) < 3e-2, layer.name
+
+
 def test_a_checkpoint_of_other_settings_is_not_taken_up(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
     calls = [0]
 
@@ -346,17 +419,25 @@ def test_equal_inputs_are_stored_once(source: SourceModel, tokens: TokenSet) -> 
 def test_symmetric_products_and_both_contraction_orders_agree() -> None:
     generator = torch.Generator().manual_seed(0)
     x, g = torch.randn(3, 20, 300, generator=generator), torch.randn(3, 20, 210, generator=generator)
-    direct, gram = sequence_moments(x, g, "direct"), sequence_moments(x, g, "gram")
-    through = sequence_moments_through(x, g, torch.eye(300), torch.eye(210))
-    for one, two, three in zip(direct, gram, through, strict=True):
-        assert close(one, two) and close(one, three)
+    direct, gram, through = ((torch.zeros(300, 300), torch.zeros(210, 210)) for _ in range(3))
+    add_sequence_moments(*direct, x, g, "direct")
+    add_sequence_moments(*gram, x, g, "gram")
+    add_sequence_moments_through(*through, x, g, torch.eye(300), torch.eye(210))
+    gradients = torch.einsum("sto,sti->soi", g.double(), x.double())
+    exact = torch.einsum("soi,soj->ij", gradients, gradients), torch.einsum("soi,spi->op", gradients, gradients)
+    for totals in (direct, gram, through):
+        for total, expected in zip(totals, exact, strict=True):
+            assert close(mirror(total), expected)
     flat = x.flatten(0, 1)
     factor = flat.T @ flat
     assert close(
         quadratic_forms(flat, factor), torch.einsum("ti,ij,tj->t", flat.double(), factor.double(), flat.double())
     )
     weights = torch.rand(60, generator=generator)
-    assert close(weighted_moment(flat, weights), flat.double().T @ (flat.double() * weights.double()[:, None]))
+    total = torch.zeros(300, 300)
+    for part in range(0, 60, 20):
+        add_weighted_moment(total, flat[part : part + 20], weights[part : part + 20])
+    assert close(mirror(total), flat.double().T @ (flat.double() * weights.double()[:, None]))
 
 
 def test_the_cheaper_order_is_chosen_by_shape() -> None:

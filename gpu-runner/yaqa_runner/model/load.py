@@ -41,6 +41,11 @@ class SourceModel:
     vocabulary: int
     maximum_length: int | None
 
+    @property
+    def parameter_bytes(self) -> int:
+        """What the parameters take."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device for ``wanted``.

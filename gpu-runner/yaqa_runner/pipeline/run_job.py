@@ -30,7 +30,7 @@ from yaqa_runner.protocol.job_spec import JobSpec, VariantRequest
 from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
 from yaqa_runner.protocol.reporter import Reporter
-from yaqa_runner.rounding.memory import layers_in_flight
+from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
 from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.memory import host_memory, memory_budget, pinned_budget, plan_memory
 from yaqa_runner.sketch.parallel import ALONE, Ranks
@@ -98,7 +98,11 @@ def run_job(
     plans: list[PlannedRecipe] = []
     if todo:
         shapes = [(layer.rows, layer.columns) for layer in source.linears]
-        workers = layers_in_flight(shapes, threads, host_memory(spec.limits.memory_bytes))
+        if source.device.type == "cuda":
+            total = torch.cuda.get_device_properties(source.device).total_memory
+            workers = layers_on_gpu(shapes, total - source.parameter_bytes)
+        else:
+            workers = layers_in_flight(shapes, threads, host_memory(spec.limits.memory_bytes))
         with reporter.stage("round"):
             try:
                 for _, plan in todo:
@@ -283,7 +287,7 @@ def obtain_sketch(
         splits.calibration.sequences,
         splits.calibration.length,
         settings,
-        memory_budget(source.device, spec.limits.memory_bytes),
+        memory_budget(source.device, spec.limits.memory_bytes, source.parameter_bytes),
         source.device,
         pinned_budget(source.device),
     )

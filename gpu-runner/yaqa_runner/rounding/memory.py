@@ -9,6 +9,10 @@ from collections.abc import Iterable
 FIRST_LAYER = 14
 FURTHER_LAYER = 7
 HOST_SHARE = 0.5
+# Of a layer in flight on a GPU, over its two factors: the squares, whole copies of them and those split for products,
+# the float64 panels of the next layer's, and a dozen matrices of the weight's shape.
+GPU_SQUARES = 10
+GPU_LAYERS = 4
 
 
 def layers_in_flight(shapes: Iterable[tuple[int, int]], cores: int, host_bytes: int) -> int:
@@ -24,3 +28,16 @@ def layers_in_flight(shapes: Iterable[tuple[int, int]], cores: int, host_bytes: 
     factors = max((4 * (rows**2 + columns**2) for rows, columns in shapes), default=0)
     needed = factors * (FIRST_LAYER + FURTHER_LAYER * (cores - 1))
     return cores if needed <= host_bytes * HOST_SHARE else 1
+
+
+def layers_on_gpu(shapes: Iterable[tuple[int, int]], free_bytes: int) -> int:
+    """Layers to round at the same time on a GPU with ``free_bytes`` beside the model: as many as fit, four at most.
+
+    Four are enough for one layer's narrow waves of tiles to leave no multiprocessor idle.
+
+    Args:
+        shapes: ``(out, in)`` of every layer.
+        free_bytes: Memory that may be used.
+    """
+    largest = max((GPU_SQUARES * 4 * (rows**2 + columns**2) for rows, columns in shapes), default=1)
+    return max(1, min(GPU_LAYERS, free_bytes // largest))

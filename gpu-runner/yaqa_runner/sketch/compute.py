@@ -15,6 +15,7 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.protocol.failures import is_out_of_memory
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
+from yaqa_runner.sketch.contraction import mirror
 from yaqa_runner.sketch.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
 from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB, add_input_moment
 from yaqa_runner.sketch.memory import MemoryPlan
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 # A resumed half step loses no more than this, or twenty times what keeping its sums takes.
 CHECKPOINT_SECONDS = 300.0
 CHECKPOINT_SHARE = 20
+# Of a disk, before the first checkpoint has told.
+EXPECTED_BYTES_PER_SECOND = 5e8
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Inputs ``[b, T, in]`` and output gradients ``[b, T, out]`` of one linear in one batch."""
@@ -67,6 +70,11 @@ class SketchRun:
         """Whether it is time to keep an unfinished half step."""
         waited = time.monotonic() - self.kept_at
         return self.ranks.count == 1 and waited >= max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.keeping_seconds)
+
+    def worth_keeping(self, size: int) -> bool:
+        """Whether ``size`` bytes of a finished half step are: where they take a second, or little of what it took."""
+        expected = self.keeping_seconds or size / EXPECTED_BYTES_PER_SECOND
+        return expected < 1.0 or time.monotonic() - self.kept_at >= CHECKPOINT_SHARE * expected
 
 
 def compute_sketch(
@@ -289,7 +297,7 @@ def _mean_moment(run: SketchRun, layer: LinearLayer, pairs: list[Pair]) -> Momen
 
 
 def _reduced_moment(run: SketchRun, layer: LinearLayer, total: torch.Tensor | None, count: int) -> Moment:
-    whole = run.ranks.add_up(run.place.zeros(layer.columns) if total is None else total)
+    whole = mirror(run.ranks.add_up(run.place.zeros(layer.columns) if total is None else total))
     tokens = int(run.ranks.add_up_number(count))
     return Moment(whole / max(1, tokens), tokens)
 
@@ -347,7 +355,9 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
             for name, iteration in iterations.items():
                 if isinstance(iteration, IterationA):
                     iteration.start(moments[run.leaders[name]].mean)
-        _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
+        kept_bytes = sum(4 * (2 * layer.columns**2 + layer.rows**2) for layer in layers)
+        if run.worth_keeping(kept_bytes):
+            _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
     if not run.ranks.leads:
         return
     gradients = _sampled_pairs(run, layers)

@@ -1,7 +1,8 @@
 """The products that sketches are sums of, in the cheapest order for the shape.
 
 Inputs ``x`` are ``[tokens, in]`` (A) or ``[sequences, tokens, in]`` (B), output gradients ``g`` likewise with ``out``.
-All results are float32 sums, not means.
+All results are float32 sums, not means. Sums that are symmetric matrices are gathered on and above the diagonal of a
+total that the caller keeps, and mirrored once at the end.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import Literal
 
 import torch
 
-# Rows of a temporary [rows, n] in the token-wise products: bounds memory, wide enough for full BLAS speed.
-CHUNK_TOKENS = 2048
-# Symmetry is used in blocks: (1 + 192 / n) / 2 of the work is done. 192 was the fastest of 64 to 384, measured.
-SYMMETRY_BLOCK = 192
+# Rows of a temporary [rows, n] in the token-wise products: bounds memory, wide enough for full speed.
+CHUNK_TOKENS = {"cpu": 2048, "cuda": 16_384}
+# Symmetry is used in blocks: (1 + block / n) / 2 of the work is done. On the CPU 192 was the fastest of 64 to 384,
+# measured; on CUDA narrower blocks leave multiprocessors idle and save nothing.
+SYMMETRY_BLOCK = {"cpu": 192, "cuda": 2048}
+_MIRROR_BLOCK = 1024
 
 Order = Literal["direct", "gram"]
 Precision = Literal["float32", "bfloat16"]
@@ -38,9 +41,46 @@ def multiply(left: torch.Tensor, right: torch.Tensor, precision: Precision = "fl
     )
 
 
-def input_moment(x: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
-    """``Σ_t x xᵀ`` ``[in, in]``."""
-    return weighted_moment(x, torch.ones(len(x), dtype=torch.float32, device=x.device), precision)
+def rounded(values: torch.Tensor, precision: Precision) -> torch.Tensor:
+    """``values`` as large products take them: float32, or bfloat16 once and for all products of them."""
+    return values.to(torch.float32 if precision == "float32" else torch.bfloat16)
+
+
+def add_symmetric_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, precision: Precision) -> None:
+    """Add ``leftᵀ right``, known to be symmetric, to the blocks of ``total`` ``[n, n]`` on and above its diagonal.
+
+    What lies below is left alone until :func:`mirror`.
+    """
+    left, right = rounded(left, precision), rounded(right, precision)
+    block = SYMMETRY_BLOCK[total.device.type]
+    for start in range(0, total.shape[0], block):
+        rows, columns = left[:, start : start + block].T, right[:, start:]
+        if precision == "float32":
+            total[start : start + block, start:].addmm_(rows, columns)
+        else:
+            total[start : start + block, start:] += multiply(rows, columns, precision)
+
+
+def add_weighted_moment(
+    total: torch.Tensor, values: torch.Tensor, weights: torch.Tensor | None, precision: Precision = "float32"
+) -> None:
+    """Add ``Σ_t weights_t values_t values_tᵀ`` to ``total`` ``[n, n]`` on and above its diagonal; ``None`` for ones."""
+    chunk = CHUNK_TOKENS[values.device.type]
+    for start in range(0, len(values), chunk):
+        part = values[start : start + chunk]
+        weighed = part if weights is None else part * weights[start : start + chunk, None]
+        add_symmetric_product(total, weighed, part, precision)
+
+
+def mirror(total: torch.Tensor) -> torch.Tensor:
+    """Give ``total`` ``[n, n]``, gathered on and above its diagonal, its lower half, in place."""
+    size = total.shape[0]
+    for start in range(0, size, _MIRROR_BLOCK):
+        stop = min(start + _MIRROR_BLOCK, size)
+        diagonal = total[start:stop, start:stop]
+        diagonal.copy_(diagonal.triu() + diagonal.triu(1).T)
+        total[stop:, start:stop] = total[start:stop, stop:].T
+    return total
 
 
 def quadratic_forms(x: torch.Tensor, factor: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
@@ -49,34 +89,23 @@ def quadratic_forms(x: torch.Tensor, factor: torch.Tensor, precision: Precision 
     Only the blocks on and above the diagonal are multiplied, those above counting twice.
     """
     size = x.shape[1]
-    starts = range(0, size, SYMMETRY_BLOCK)
-    doubled = [factor[start : start + SYMMETRY_BLOCK, start:].clone() for start in starts]
-    for block in doubled:
-        block[:, SYMMETRY_BLOCK:] *= 2
-    forms = []
-    for part in torch.split(x, CHUNK_TOKENS):
-        form = torch.zeros(len(part), dtype=torch.float32, device=x.device)
-        for start, block in zip(starts, doubled, strict=True):
-            weighed = multiply(part[:, start : start + SYMMETRY_BLOCK], block, precision)
-            form += weighed.mul_(part[:, start:]).sum(dim=1)
-        forms.append(form)
-    return torch.cat(forms)
-
-
-def weighted_moment(values: torch.Tensor, weights: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:
-    """``Σ_t weights_t values_t values_tᵀ`` ``[n, n]``; the blocks below the diagonal are mirrored, not multiplied."""
-    size = values.shape[1]
-    total = torch.zeros(size, size, dtype=torch.float32, device=values.device)
-    for part, share in zip(torch.split(values, CHUNK_TOKENS), torch.split(weights, CHUNK_TOKENS), strict=True):
-        weighed = part * share[:, None]
-        for start in range(0, size, SYMMETRY_BLOCK):
-            left, right = weighed[:, start : start + SYMMETRY_BLOCK].T, part[:, start:]
-            if precision == "float32":
-                total[start : start + SYMMETRY_BLOCK, start:].addmm_(left, right)
-            else:
-                total[start : start + SYMMETRY_BLOCK, start:] += multiply(left, right, precision)
-    upper = total.triu()
-    return upper + upper.triu(1).T
+    block = SYMMETRY_BLOCK[x.device.type]
+    starts = range(0, size, block)
+    doubled = [factor[start : start + block, start:].clone() for start in starts]
+    for part in doubled:
+        part[:, block:] *= 2
+    doubled = [rounded(part, precision) for part in doubled]
+    forms = torch.zeros(len(x), dtype=torch.float32, device=x.device)
+    chunk = CHUNK_TOKENS[x.device.type]
+    for first in range(0, len(x), chunk):
+        tokens = rounded(x[first : first + chunk], precision)
+        for start, part in zip(starts, doubled, strict=True):
+            left, right = tokens[:, start : start + block], tokens[:, start:]
+            # On CUDA memory traffic is what this takes, and the rounding of each term to bfloat16 averages out.
+            narrow = precision == "bfloat16" and x.is_cuda
+            weighed = torch.mm(left, part) if narrow else multiply(left, part, precision)
+            forms[first : first + chunk] += weighed.mul_(right).sum(dim=1, dtype=torch.float32)
+    return forms
 
 
 def cheapest_order(tokens: int, rows: int, columns: int) -> Order:
@@ -86,38 +115,48 @@ def cheapest_order(tokens: int, rows: int, columns: int) -> Order:
     return "direct" if direct <= gram else "gram"
 
 
-def sequence_moments(
-    x: torch.Tensor, g: torch.Tensor, order: Order | None = None, precision: Precision = "float32"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``Σ_s GᵀG`` ``[in, in]`` and ``Σ_s GGᵀ`` ``[out, out]`` with ``G = gᵀ x`` of each sequence."""
+def add_sequence_moments(
+    total_input: torch.Tensor,
+    total_output: torch.Tensor,
+    x: torch.Tensor,
+    g: torch.Tensor,
+    order: Order | None = None,
+    precision: Precision = "float32",
+) -> None:
+    """Add ``Σ_s GᵀG`` ``[in, in]`` and ``Σ_s GGᵀ`` ``[out, out]``, ``G = gᵀ x`` of a sequence, above the diagonals."""
     _, tokens, columns = x.shape
     rows = g.shape[2]
+    x, g = rounded(x, precision), rounded(g, precision)
     if (order or cheapest_order(tokens, rows, columns)) == "direct":
-        gradients = multiply(g.transpose(1, 2), x, precision)
+        gradients = rounded(multiply(g.transpose(1, 2), x, precision), precision)
         by_column = gradients.reshape(-1, columns)
         by_row = gradients.transpose(1, 2).reshape(-1, rows)
-        return multiply(by_column.T, by_column, precision), multiply(by_row.T, by_row, precision)
-    gram_x = multiply(x, x.transpose(1, 2), precision)
-    gram_g = multiply(g, g.transpose(1, 2), precision)
-    return (
-        multiply(x.reshape(-1, columns).T, multiply(gram_g, x, precision).reshape(-1, columns), precision),
-        multiply(g.reshape(-1, rows).T, multiply(gram_x, g, precision).reshape(-1, rows), precision),
-    )
+        add_symmetric_product(total_input, by_column, by_column, precision)
+        add_symmetric_product(total_output, by_row, by_row, precision)
+        return
+    gram_x = rounded(multiply(x, x.transpose(1, 2), precision), precision)
+    gram_g = rounded(multiply(g, g.transpose(1, 2), precision), precision)
+    through_g = multiply(gram_g, x, precision).reshape(-1, columns)
+    add_symmetric_product(total_input, x.reshape(-1, columns), through_g, precision)
+    through_x = multiply(gram_x, g, precision).reshape(-1, rows)
+    add_symmetric_product(total_output, g.reshape(-1, rows), through_x, precision)
 
 
-def sequence_moments_through(
+def add_sequence_moments_through(
+    total_input: torch.Tensor,
+    total_output: torch.Tensor,
     x: torch.Tensor,
     g: torch.Tensor,
     factor_input: torch.Tensor,
     factor_output: torch.Tensor,
     precision: Precision = "float32",
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``Σ_s Gᵀ H_O G`` and ``Σ_s G H_I Gᵀ`` with ``G = gᵀ x`` of each sequence."""
+) -> None:
+    """Add ``Σ_s Gᵀ H_O G`` and ``Σ_s G H_I Gᵀ``, ``G = gᵀ x`` of a sequence, above the diagonals."""
     columns, rows = x.shape[2], g.shape[2]
-    gradients = multiply(g.transpose(1, 2), x, precision)
+    x, g = rounded(x, precision), rounded(g, precision)
+    gradients = rounded(multiply(g.transpose(1, 2), x, precision), precision)
     left = multiply(factor_output, gradients, precision).reshape(-1, columns)
+    add_symmetric_product(total_input, gradients.reshape(-1, columns), left, precision)
     right = multiply(gradients, factor_input, precision)
-    return (
-        multiply(gradients.reshape(-1, columns).T, left, precision),
-        multiply(right.transpose(1, 2).reshape(-1, rows).T, gradients.transpose(1, 2).reshape(-1, rows), precision),
-    )
+    by_row = gradients.transpose(1, 2).reshape(-1, rows)
+    add_symmetric_product(total_output, right.transpose(1, 2).reshape(-1, rows), by_row, precision)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from yaqa_runner.sketch.contraction import (
     Precision,
-    input_moment,
+    add_sequence_moments,
+    add_sequence_moments_through,
+    add_weighted_moment,
+    mirror,
     quadratic_forms,
-    sequence_moments,
-    sequence_moments_through,
-    weighted_moment,
 )
 from yaqa_runner.sketch.parallel import ALONE, Ranks
 
@@ -66,16 +68,14 @@ class IterationA:
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch to the current half step."""
-        x = x.reshape(-1, x.shape[-1]).float()
-        g = g.reshape(-1, g.shape[-1]).float()
+        x = x.reshape(-1, x.shape[-1])
+        g = g.reshape(-1, g.shape[-1])
         precision = self._place.precision
-        if self._output:
-            forms = quadratic_forms(x, self.factor_input.to(x.device), precision)
-            moment = weighted_moment(g, forms, precision)
-        else:
-            forms = quadratic_forms(g, self.factor_output.to(x.device), precision)
-            moment = weighted_moment(x, forms, precision)
-        self._total += moment.to(self._total.device)
+        seen, weighed = (x, g) if self._output else (g, x)
+        factor = self.factor_input if self._output else self.factor_output
+        forms = quadratic_forms(seen, factor.to(x.device), precision)
+        with _gathering(self._total, x.device) as total:
+            add_weighted_moment(total, weighed, forms, precision)
         self._tokens += len(x)
 
     def sums(self) -> dict[str, torch.Tensor]:
@@ -89,7 +89,7 @@ class IterationA:
 
     def finish(self, ranks: Ranks = ALONE) -> None:
         """End the half step: ``H_O ← E[g gᵀ (xᵀ H_I x)] / ‖H_I‖²``, or the mirror image. No tokens: no change."""
-        total, tokens = ranks.add_up(self._total), ranks.add_up_number(self._tokens)
+        total, tokens = mirror(ranks.add_up(self._total)), ranks.add_up_number(self._tokens)
         self._total = torch.zeros(0)
         other = self.factor_input if self._output else self.factor_output
         norm = float(other.double().square().sum())
@@ -132,21 +132,25 @@ class IterationB:
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch, ``[b, T, in]`` and ``[b, T, out]``, to the current round."""
-        x, g = x.float(), g.float()
         precision = self._place.precision
-        if self._first:
-            moment_input, moment_output = sequence_moments(x, g, None, precision)
-        else:
+        with (
+            _gathering(self._total_input, x.device) as total_input,
+            _gathering(self._total_output, x.device) as total_output,
+        ):
+            if self._first:
+                add_sequence_moments(total_input, total_output, x, g, None, precision)
+                return self._count(x)
             factor_input, factor_output = self.factor_input.to(x.device), self.factor_output.to(x.device)
             if x.shape[1] == 1:
                 # A token's G has rank one: no [out, in] matrix a token is needed.
                 rows_x, rows_g = x[:, 0], g[:, 0]
-                moment_input = weighted_moment(rows_x, quadratic_forms(rows_g, factor_output, precision), precision)
-                moment_output = weighted_moment(rows_g, quadratic_forms(rows_x, factor_input, precision), precision)
+                add_weighted_moment(total_input, rows_x, quadratic_forms(rows_g, factor_output, precision), precision)
+                add_weighted_moment(total_output, rows_g, quadratic_forms(rows_x, factor_input, precision), precision)
             else:
-                moment_input, moment_output = sequence_moments_through(x, g, factor_input, factor_output, precision)
-        self._total_input += moment_input.to(self._total_input.device)
-        self._total_output += moment_output.to(self._total_output.device)
+                add_sequence_moments_through(total_input, total_output, x, g, factor_input, factor_output, precision)
+        self._count(x)
+
+    def _count(self, x: torch.Tensor) -> None:
         self._sequences += x.shape[0]
         self._tokens += x.shape[0] * x.shape[1]
 
@@ -166,7 +170,7 @@ class IterationB:
 
     def finish(self, ranks: Ranks = ALONE) -> None:
         """End the round: ``H_O ← E[G H_I Gᵀ] / ‖H_I‖²``, ``H_I ← E[Gᵀ H_O G] / ‖H_O‖²``. No tokens: no change."""
-        total_input, total_output = ranks.add_up(self._total_input), ranks.add_up(self._total_output)
+        total_input, total_output = (mirror(ranks.add_up(sums)) for sums in (self._total_input, self._total_output))
         sequences, tokens = ranks.add_up_number(self._sequences), ranks.add_up_number(self._tokens)
         norm_input = float(self.factor_input.double().square().sum())
         norm_output = float(self.factor_output.double().square().sum())
@@ -186,8 +190,20 @@ class IterationB:
 
 
 def add_input_moment(total: torch.Tensor | None, x: torch.Tensor, place: FactorPlace) -> torch.Tensor:
-    """``total + Σ x xᵀ`` over the tokens of ``x`` ``[..., in]``; ``None`` starts at zero."""
-    moment = input_moment(x.reshape(-1, x.shape[-1]).float(), place.precision)
+    """``total + Σ x xᵀ`` on and above the diagonal, over the tokens of ``x`` ``[..., in]``; ``None`` starts at zero."""
     if total is None:
         total = place.zeros(x.shape[-1])
-    return total.add_(moment.to(total.device))
+    with _gathering(total, x.device) as gathered:
+        add_weighted_moment(gathered, x.reshape(-1, x.shape[-1]), None, place.precision)
+    return total
+
+
+@contextmanager
+def _gathering(total: torch.Tensor, device: torch.device) -> Iterator[torch.Tensor]:
+    """``total`` where products on ``device`` can be added to it: itself, or zeros that are added to it at the end."""
+    if total.device.type == device.type:
+        yield total
+        return
+    scratch = torch.zeros(total.shape, device=device)
+    yield scratch
+    total += scratch.to(total.device)

@@ -13,8 +13,10 @@ import torch
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.sketch.settings import SketchSettings
 
-# Of the machine's memory (not of what is free now: a plan must come out the same twice on one machine).
+# Of the host's memory, and of what the model leaves of a GPU's (not of what is free now: a plan must come out the same
+# twice on one machine). A batch's activations may take as much again, and logits and their gradients come on top.
 BUDGET_SHARE = 0.15
+GPU_BUDGET_SHARE = 0.35
 # Pinned memory cannot be swapped out; what is left serves the loader, the containers and everybody else.
 PINNED_SHARE = 0.6
 GIB = 1024**3
@@ -62,10 +64,11 @@ class MemoryPlan:
         )
 
 
-def memory_budget(device: torch.device, memory_bytes: int | None) -> int:
-    """Bytes that a sketch may hold on ``device``."""
+def memory_budget(device: torch.device, memory_bytes: int | None, model_bytes: int) -> int:
+    """Bytes that a sketch may hold on ``device`` beside the model's ``model_bytes``."""
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory * BUDGET_SHARE)
+        left = torch.cuda.get_device_properties(device).total_memory - model_bytes
+        return max(0, int(left * GPU_BUDGET_SHARE))
     return int(host_memory(memory_bytes) * BUDGET_SHARE)
 
 

@@ -90,6 +90,10 @@ class LayerFactors:
     output: torch.Tensor
     second_moment: torch.Tensor
 
+    def to(self, device: torch.device) -> LayerFactors:
+        """The same factors on ``device``."""
+        return LayerFactors(self.input.to(device), self.output.to(device), self.second_moment.to(device))
+
 
 @dataclass(frozen=True)
 class FreshLayer:
