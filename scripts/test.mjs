@@ -17,6 +17,7 @@ The last line is "N passed, N failed, N skipped"; a check without tests of its o
 Exit status: 0 when nothing failed, 1 when something did, 2 for an argument that is not understood.`;
 
 const NODE_SUITES = ["unit", "contract", "integration", "conversation", "runners", "e2e", "faults"];
+const TRITON = "triton==3.9.0";
 /** They measure time, or kill processes at chosen moments. */
 const ALONE = ["runners", "e2e", "faults"];
 /** A leg that takes longer hangs: the whole project's suite stays under twelve minutes on two cores. */
@@ -108,10 +109,26 @@ function nodeSuite(name, files, pattern, scratch) {
 	};
 }
 
+/**
+ * Triton runs its kernels on the CPU too, for tests. It is not among what setup installs: 640 MB that only they use, and
+ * where there is CUDA, PyTorch brings its own. Without it they are skipped and say so.
+ */
+async function installTriton(onOutput) {
+	if (process.platform !== "linux") return;
+	const held = await execute(python, ["-c", "import triton"], { onOutput: () => undefined });
+	if (held.code === 0) return;
+	onOutput("Installing Triton, whose interpreter runs the CUDA kernels in tests (640 MB unpacked)\n");
+	const options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-deps"];
+	await execute(python, ["-m", "pip", "install", "-q", ...options, TRITON], { onOutput });
+}
+
 function pythonSuite(paths, pattern, scratch) {
 	return {
 		name: "python",
 		async run(onOutput) {
+			if (paths.some((path) => path === "gpu-runner/tests" || path.endsWith("test_triton_kernel.py"))) {
+				await installTriton(onOutput);
+			}
 			const report = join(scratch, "pytest.xml");
 			const { code } = await execute(
 				python,

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
 from yaqa_runner.grids.affine_search import round_scale
+from yaqa_runner.grids.affine_tensors import tensor_affine_errors, tensor_least_squares_scales
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import GGUF_GRID_NAMES, gguf_grid, gguf_type_for
 from yaqa_runner.grids.grid import FixedGrid, Grid
@@ -265,3 +267,30 @@ def test_half_rounding_is_that_of_numpy() -> None:
     ).astype(np.float32)
     expected = np.clip(values, -65504, 65504).astype(np.float16).astype(np.float32)
     assert np.array_equal(np.array([_half(value) for value in values], dtype=np.float32), expected)
+
+
+@pytest.mark.parametrize(("columns", "group"), [(96, 32), (75, 32), (20, 20)])
+def test_compiled_searches_agree_with_those_on_tensors(columns: int, group: int) -> None:
+    weight, importance = heavy_tailed(16, columns), importance_of(columns)
+    generator = torch.Generator().manual_seed(2)
+    groups = -(-columns // group)
+    scales = torch.rand(16, groups, 5, generator=generator) * 0.02
+    scales[0, 0] = 0
+    zeros = torch.randint(0, 8, (16, groups, 5), generator=generator).float()
+    compiled = affine_errors(weight.numpy(), importance.numpy(), group, scales.numpy(), zeros.numpy(), 0, 7)
+    assert np.allclose(tensor_affine_errors(weight, importance, group, scales, zeros, 0, 7), compiled, rtol=1e-4)
+    scale, zero = scales[..., 0].contiguous(), zeros[..., 0].contiguous()
+    fitted = least_squares_scales(weight.numpy(), importance.numpy(), group, scale.numpy(), zero.numpy(), 0, 7)
+    own = tensor_least_squares_scales(weight, importance, group, scale, zero, 0, 7)
+    assert np.allclose(own, fitted, rtol=1e-4)
+    assert torch.equal(own[0, 0], scale[0, 0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
+@pytest.mark.parametrize("grid", ALL_GRIDS, ids=NAMES)
+def test_scales_found_on_cuda_are_as_good(grid: Grid) -> None:
+    weight, importance = heavy_tailed(64, 512), importance_of(512)
+    here = weighted_error(weight, grid.fit(weight, importance), importance)
+    found = grid.fit(weight.cuda(), importance.cuda())
+    assert found.scale.is_cuda and all(tensor.is_cuda for tensor in found.stored.values())
+    assert weighted_error(weight, found.to("cpu"), importance) == pytest.approx(here, rel=1e-3)

@@ -342,6 +342,53 @@ def test_cuda_codes_follow_the_rule(rows: int, columns: int, sided: str) -> None
     assert_codes_follow_the_rule(weight, grid, codes, factor_input.lower, lower_output)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
+@pytest.mark.parametrize(("rows", "columns"), [*SHAPES, (130, 300), (256, 768)])
+@pytest.mark.parametrize("sided", ["two", "one"])
+def test_cuda_refinement_is_as_good(rows: int, columns: int, sided: str) -> None:
+    weight = weight_of(rows, columns)
+    factor_input, factor_output = correlated(columns, 1), correlated(rows, 2)
+    metric_output = factor_output.square if sided == "two" else None
+    grid = SymmetricGrid(2, 32).fit(weight, factor_input.diagonal)
+    # From far away, where descent ends depends on its order, and that is not the CPU's for more than one tile.
+    start = round_adaptive(weight, grid, factor_input.square, metric_output)
+    on_device = grid.to("cuda")
+    proxies = [proxy_error(weight, grid.decode(start), factor_input.square, metric_output)]
+    for sweeps in (1, 4):
+        codes = refine(
+            weight.cuda(),
+            on_device,
+            start.cuda(),
+            factor_input.square.cuda(),
+            None if metric_output is None else metric_output.cuda(),
+            sweeps,
+        ).cpu()
+        proxies.append(proxy_error(weight, grid.decode(codes), factor_input.square, metric_output))
+    here = refine(weight, grid, start, factor_input.square, metric_output, 4)
+    expected = proxy_error(weight, grid.decode(here), factor_input.square, metric_output)
+    assert proxies[0] * (1 + 1e-5) >= proxies[1] and proxies[1] * (1 + 1e-5) >= proxies[2]
+    assert proxies[2] <= 1.05 * expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_whole_layers_on_cuda_come_out_as_on_the_cpu(workers: int) -> None:
+    def tasks(device: str) -> Iterator[RoundingTask]:
+        for number, (rows, columns) in enumerate([(130, 300), (96, 256), (64, 64)] * 2):
+            weight = weight_of(rows, columns).to(device)
+            factor_input = prepare_factor(correlated(columns, number).hessian.to(device), 0.01)
+            factor_output = prepare_factor(correlated(rows, number + 1).hessian.to(device), 0.1)
+            assert factor_input.square.device.type == device
+            grid = SymmetricGrid(3, 32).fit(weight, factor_input.diagonal)
+            yield RoundingTask(str(number), weight, grid, factor_input, factor_output, 4, 2)
+
+    on_cpu, on_gpu = list(round_layers(tasks("cpu"), 1)), list(round_layers(tasks("cuda"), workers))
+    assert [layer.name for layer in on_gpu] == [layer.name for layer in on_cpu]
+    for here, there in zip(on_cpu, on_gpu, strict=True):
+        assert not there.codes.is_cuda and not there.grid.scale.is_cuda
+        assert there.proxy == pytest.approx(here.proxy, rel=0.03)
+
+
 def test_layers_fly_side_by_side_only_where_memory_holds_them() -> None:
     shapes = [(1024, 1024), (2816, 1024)]
     factors = 4 * (2816**2 + 1024**2)

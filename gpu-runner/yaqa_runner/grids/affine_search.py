@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 
 from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
+from yaqa_runner.grids.affine_tensors import tensor_affine_errors, tensor_least_squares_scales
 
 ScalePrecision: TypeAlias = Literal["shared", "float16", "float32"]
 """``shared``: exact in float16 and in bfloat16 alike (at most 8 significant bits)."""
@@ -40,7 +40,7 @@ def clip_ratios(bits: int) -> torch.Tensor:
 
 
 def validated(weight: torch.Tensor, importance: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """``weight`` ``[out, in]`` and ``importance`` ``[in]`` as contiguous float32 on the CPU.
+    """``weight`` ``[out, in]`` and ``importance`` ``[in]`` as contiguous float32 on the weight's device.
 
     An importance that is missing, zero, negative or not finite counts as a small positive one, so that no column is
     without a say in its scale.
@@ -50,19 +50,19 @@ def validated(weight: torch.Tensor, importance: torch.Tensor | None) -> tuple[to
     """
     if weight.ndim != 2 or weight.numel() == 0:
         raise ValueError(f"a weight is a matrix with at least one element, not one of shape {list(weight.shape)}")
-    weight = weight.detach().to("cpu", torch.float32).contiguous()
+    weight = weight.detach().to(torch.float32).contiguous()
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("the weight holds values that are not finite")
     columns = weight.shape[1]
     if importance is None:
-        return weight, torch.ones(columns)
-    importance = importance.detach().to("cpu", torch.float32).flatten()
+        return weight, torch.ones(columns, device=weight.device)
+    importance = importance.detach().to(weight.device, torch.float32).flatten()
     if importance.shape[0] != columns:
         raise ValueError(f"the importance has {importance.shape[0]} entries for {columns} input columns")
     importance = torch.nan_to_num(importance, nan=0.0, posinf=0.0, neginf=0.0).clamp(min=0)
     mean = float(importance.mean())
     if mean <= 0:
-        return weight, torch.ones(columns)
+        return weight, torch.ones(columns, device=weight.device)
     return weight, (importance / mean).clamp(min=1e-4).contiguous()
 
 
@@ -101,30 +101,48 @@ def best_scales(
     """
     scales = round_scale(scales, precision).contiguous()
     zeros = zeros.contiguous()
-    errors = affine_errors(weight.numpy(), importance.numpy(), group, scales.numpy(), zeros.numpy(), minimum, maximum)
-    best = torch.from_numpy(np.argmin(errors, axis=2))[..., None]
-    error = torch.from_numpy(errors).gather(2, best).squeeze(2)
+    errors = _errors(weight, importance, group, scales, zeros, minimum, maximum)
+    best = errors.argmin(dim=2, keepdim=True)
+    error = errors.gather(2, best).squeeze(2)
     scale = scales.gather(2, best).squeeze(2).contiguous()
     zero = zeros.gather(2, best).squeeze(2).contiguous()
     for _ in range(_LEAST_SQUARES_STEPS):
-        fitted = least_squares_scales(
-            weight.numpy(), importance.numpy(), group, scale.numpy(), zero.numpy(), minimum, maximum
-        )
-        trial = round_scale(torch.from_numpy(fitted), precision)
-        trial_error = torch.from_numpy(
-            affine_errors(
-                weight.numpy(),
-                importance.numpy(),
-                group,
-                trial[..., None].contiguous().numpy(),
-                zero[..., None].contiguous().numpy(),
-                minimum,
-                maximum,
-            )
-        ).squeeze(2)
+        trial = round_scale(_fitted(weight, importance, group, scale, zero, minimum, maximum), precision)
+        candidate = trial[..., None].contiguous()
+        trial_error = _errors(weight, importance, group, candidate, zero[..., None], minimum, maximum).squeeze(2)
         better = (trial_error < error) & (trial > 0)
         if not bool(better.any()):
             break
         scale = torch.where(better, trial, scale).contiguous()
         error = torch.where(better, trial_error, error)
     return scale, zero
+
+
+def _errors(
+    weight: torch.Tensor,
+    importance: torch.Tensor,
+    group: int,
+    scales: torch.Tensor,
+    zeros: torch.Tensor,
+    minimum: int,
+    maximum: int,
+) -> torch.Tensor:
+    if weight.is_cuda:
+        return tensor_affine_errors(weight, importance, group, scales, zeros, minimum, maximum)
+    arrays = weight.numpy(), importance.numpy(), group, scales.numpy(), zeros.contiguous().numpy(), minimum, maximum
+    return torch.from_numpy(affine_errors(*arrays))
+
+
+def _fitted(
+    weight: torch.Tensor,
+    importance: torch.Tensor,
+    group: int,
+    scale: torch.Tensor,
+    zero: torch.Tensor,
+    minimum: int,
+    maximum: int,
+) -> torch.Tensor:
+    if weight.is_cuda:
+        return tensor_least_squares_scales(weight, importance, group, scale, zero, minimum, maximum)
+    arrays = weight.numpy(), importance.numpy(), group, scale.numpy(), zero.numpy(), minimum, maximum
+    return torch.from_numpy(least_squares_scales(*arrays))

@@ -55,7 +55,7 @@ class AsymmetricGrid:
         group = min(self.group, weight.shape[1])
         lowest, highest = group_extremes(weight, group)
         lowest, highest = lowest.clamp(max=0), highest.clamp(min=0)
-        ratios = clip_ratios(self.bits)
+        ratios = clip_ratios(self.bits).to(weight.device)
         scales = round_scale((highest - lowest)[..., None] / self.maximum * ratios, self.precision)
         safe = torch.where(scales > 0, scales, torch.ones_like(scales))
         # The unclipped range decides where 0 lies; a shrunk one keeps that share below 0.

@@ -62,7 +62,7 @@ class OffsetBlockGrid:
         _check_columns(self.name, weight, BLOCK)
         weight, importance = validated(weight, input_importance)
         lowest, highest = group_extremes(weight, BLOCK)
-        ratios = clip_ratios(4)
+        ratios = clip_ratios(4).to(weight.device)
         spread = (highest - lowest)[..., None] * ratios
         scales = round_scale(spread / 15, "float16")
         # A shrunk range is tried at the bottom, in the middle and at the top of the full one.
@@ -124,11 +124,12 @@ class SuperBlockGrid:
         _check_columns(self.name, weight, SUPER_BLOCK)
         weight, importance = validated(weight, input_importance)
         layout = self._layout
+        # On the CPU whatever the device: the search goes from sub-block to sub-block.
         d, dmin, sc, mn = (
-            torch.from_numpy(part)
+            torch.from_numpy(part).to(weight.device)
             for part in search_super_blocks(
-                weight.numpy(),
-                importance.numpy(),
+                weight.cpu().numpy(),
+                importance.cpu().numpy(),
                 layout.width,
                 layout.low,
                 layout.high,

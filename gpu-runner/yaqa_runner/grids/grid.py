@@ -6,7 +6,7 @@ codes are rounded on it. Every scalar container decodes ``value = scale * code +
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -32,6 +32,13 @@ class FixedGrid:
     minimum: int
     maximum: int
     stored: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> FixedGrid:
+        """The same grid with its tensors on ``device``; itself where they are there."""
+        if self.scale.device == torch.device(device):
+            return self
+        moved = {key: value.to(device) for key, value in self.stored.items()}
+        return replace(self, scale=self.scale.to(device), offset=self.offset.to(device), stored=moved)
 
     def expand(self, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and offset of every element, each ``[out, columns]``."""
@@ -70,7 +77,7 @@ class Grid(Protocol):
         weight: torch.Tensor,
         input_importance: torch.Tensor | None = None,
     ) -> FixedGrid:
-        """Choose the scales for ``weight`` ``[out, in]``.
+        """Choose the scales for ``weight`` ``[out, in]``; they are on its device.
 
         Searches clip ratios for the least ``Σ importance_j (w_ij − ŵ_ij)²`` with
         ``input_importance`` ``[in]`` (the diagonal of ``H_I``; ones when ``None``).

@@ -51,7 +51,7 @@ class SymmetricGrid:
         lowest, highest = group_extremes(weight, group)
         absolute = torch.maximum(-lowest, highest)
         full = absolute / self.maximum
-        ratios = clip_ratios(self.bits)
+        ratios = clip_ratios(self.bits).to(weight.device)
         candidates = full[..., None] * ratios
         zeros = torch.zeros_like(candidates)
         scale, _ = best_scales(weight, importance, group, candidates, zeros, self.minimum, self.maximum, self.precision)

@@ -96,14 +96,15 @@ class TunableGrid(nn.Module):
 
     @torch.no_grad()
     def finished(self, changes: Mapping[str, torch.Tensor] | None = None) -> FixedGrid:
-        """The grid with what the container will store under ``changes``; its own when ``None``."""
+        """The grid, where it was, with what the container will store under ``changes``; its own when ``None``."""
         # Rounded from the exact product, not from the sum that lets gradients through: that one may be an ulp off.
         chosen = self.changes if changes is None else changes
         exact = {key: start * (1 + chosen[key]) for key, start in self.starts.items()}
         rounded = {key: round_scale(value, self.precisions[key]) for key, value in exact.items()}
         scale, offset = self.scale_and_offset(rounded)
-        stored = dict(self.grid.stored) | {key: value.cpu() for key, value in rounded.items()}
-        return replace(self.grid, scale=scale.cpu(), offset=offset.cpu(), stored=stored)
+        device = self.grid.scale.device
+        stored = dict(self.grid.stored) | {key: value.to(device) for key, value in rounded.items()}
+        return replace(self.grid, scale=scale.to(device), offset=offset.to(device), stored=stored)
 
 
 def decode_groups(

@@ -35,10 +35,10 @@ class LinearLayer:
     routed: bool = False
 
     def weight(self) -> torch.Tensor:
-        """The weight ``[out, in]``, float32, CPU, contiguous."""
+        """The weight ``[out, in]``, float32, contiguous, where the model is."""
         stored = self.module.weight
         assert isinstance(stored, torch.Tensor)
-        weight = stored.detach().to("cpu", torch.float32)
+        weight = stored.detach().to(torch.float32)
         return (weight.T if isinstance(self.module, Conv1D) else weight).contiguous()
 
 

@@ -82,8 +82,8 @@ def choose_mixed(
     def tasks() -> Iterator[RoundingTask]:
         for layer in members:
             check()
-            factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output)
             weight = layer.weight()
+            factors = regularize(sketch.factors(layer.name).to(weight.device), sigma_input, sigma_output)
             scales[layer.name] = factors.scale
             for name in types[layer.name]:
                 grid = gguf_grid(name).fit(weight, factors.input.diagonal)

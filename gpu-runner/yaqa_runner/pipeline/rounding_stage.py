@@ -136,15 +136,15 @@ def _jobs_of(
     wanted = [plan for plan in planned if layer.name in plan.linears]
     if not wanted:
         return []
-    factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output)
+    weight = layer.weight()
+    factors = regularize(sketch.factors(layer.name).to(weight.device), sigma_input, sigma_output)
     if factors.reason is not None:
         warn("factor-fallback", f"{layer.name}: {factors.reason}")
-    weight = layer.weight()
     shared: dict[tuple[str, int], _Job] = {}
     for plan in wanted:
         grid = plan.container.grid(layer.name)
         fixed = grid.fit(weight, factors.input.diagonal)
-        place = (_digest(fixed), plan.recipe.refine_sweeps)
+        place = (_digest(fixed.to("cpu")), plan.recipe.refine_sweeps)
         if place in shared:
             shared[place].recipes.append(plan)
         else:
@@ -167,14 +167,15 @@ def _collect(
     job: _Job, one_sided: RoundedLayer, two_sided: RoundedLayer, results: dict[str, RoundedRecipe]
 ) -> ProxyError:
     rounded: dict[QuantizerName, tuple[torch.Tensor, FixedGrid]] = {
-        "rtn": (round_nearest(job.weight, job.grid), job.grid),
+        "rtn": (round_nearest(job.weight, job.grid).cpu(), job.grid.to("cpu")),
         "one-sided": (one_sided.codes, one_sided.grid),
         "two-sided": (two_sided.codes, two_sided.grid),
     }
     errors: dict[QuantizerName, float] = {}
     output = None if job.factors.output is None else job.factors.output.square
     for quantizer, (codes, grid) in rounded.items():
-        value = proxy_error(job.weight, grid.decode(codes), job.factors.input.square, output)
+        decoded = grid.decode(codes).to(job.weight.device)
+        value = proxy_error(job.weight, decoded, job.factors.input.square, output)
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
-from yaqa_runner.rounding.factor import PreparedFactor
+from yaqa_runner.rounding.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
@@ -67,6 +68,8 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
     weights and factors keeps no more than ``workers + 1`` layers in memory. Closing the iterator drops what has not
     started.
 
+    On CUDA every worker has a stream of its own; codes and grids come back to the host.
+
     Args:
         tasks: What to round; may be a generator.
         workers: Layers in flight; the cores of the machine when ``None``. One layer alone uses all cores itself.
@@ -79,13 +82,13 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
         raise ValueError(f"at least one layer must be in flight, not {workers}")
     if count == 1:
         for task in tasks:
-            yield _round(task, None)
+            yield _round(task, None, _work_so_far(task))
         return
     with single_core_workers(count) as pool:
         flying: deque[Future[RoundedLayer]] = deque()
         try:
             for task in tasks:
-                flying.append(pool.submit(_round, task, 1))
+                flying.append(pool.submit(_round, task, 1, _work_so_far(task)))
                 if len(flying) > count:
                     yield flying.popleft().result()
             while flying:
@@ -95,19 +98,74 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
                 future.cancel()
 
 
-def _round(task: RoundingTask, threads: int | None) -> RoundedLayer:
+def _work_so_far(task: RoundingTask) -> torch.cuda.Event | None:
+    """What this thread has asked of the GPU until now, the making of ``task`` at the end of it."""
+    if not task.weight.is_cuda:
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(task.weight.device))
+    return event
+
+
+def _round(task: RoundingTask, threads: int | None, made: torch.cuda.Event | None) -> RoundedLayer:
     started = time.perf_counter()
+    if made is None:
+        return replace(_rounded(task, threads), seconds=time.perf_counter() - started)
+    # Kernels of one stream wait for each other; the layers in flight do not.
+    stream = _stream_of_this_thread(task.weight.device)
+    stream.wait_event(made)
+    with torch.cuda.stream(stream):
+        rounded = _rounded(task, threads)
+        # Copying waits for the stream, so nothing is freed that it still reads.
+        codes, grid = rounded.codes.cpu(), rounded.grid.to("cpu")
+    return replace(rounded, codes=codes, grid=grid, seconds=time.perf_counter() - started)
+
+
+_streams = threading.local()
+
+
+def _stream_of_this_thread(device: torch.device) -> torch.cuda.Stream:
+    # One a thread and not one a layer: the allocator keeps what a stream has freed for that stream.
+    known: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})
+    if device not in known:
+        known[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return known[device]
+
+
+def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
     output = task.factor_output
     square_input = task.factor_input.square
     square_output = None if output is None else output.square
     codes = round_adaptive(task.weight, task.grid, square_input, square_output, threads=threads)
     grid = task.grid
-    codes = refine(task.weight, grid, codes, square_input, square_output, task.sweeps)
+    descend = _descent(task.weight, square_input, square_output)
+    codes = descend(grid, codes, task.sweeps)
     for _ in range(task.turns):
         fitted = rescale(task.weight, grid, codes, square_input, square_output)
         if fitted is grid:
             break
         grid = fitted
-        codes = refine(task.weight, grid, codes, square_input, square_output, 1)
+        codes = descend(grid, codes, 1)
+    del descend
     proxy = proxy_error(task.weight, grid.decode(codes), square_input, square_output)
-    return RoundedLayer(task.name, codes, grid, proxy, time.perf_counter() - started)
+    return RoundedLayer(task.name, codes, grid, proxy, 0.0)
+
+
+def _descent(
+    weight: torch.Tensor, hessian_input: SymmetricUpper, hessian_output: SymmetricUpper | None
+) -> Callable[[FixedGrid, torch.Tensor, int], torch.Tensor]:
+    """``refine`` on this layer, of a grid, codes and a number of sweeps; 0 of them prepare nothing."""
+    on_cuda: Callable[[FixedGrid, torch.Tensor, int], torch.Tensor] | None = None
+
+    def descend(grid: FixedGrid, codes: torch.Tensor, sweeps: int) -> torch.Tensor:
+        nonlocal on_cuda
+        if sweeps == 0 or not weight.is_cuda:
+            return refine(weight, grid, codes, hessian_input, hessian_output, sweeps)
+        if on_cuda is None:
+            # Imported here: Triton is installed where CUDA is, and nowhere else.
+            from yaqa_runner.rounding.triton_refine import CudaRefinement
+
+            on_cuda = CudaRefinement(weight, hessian_input, hessian_output)
+        return on_cuda(grid, codes, sweeps)
+
+    return descend

@@ -49,6 +49,11 @@ def refine(
         raise ValueError(f"sweeps must be at least 0, not {sweeps}")
     if sweeps == 0:
         return codes.clone()
+    if weight.is_cuda:
+        # Imported here: Triton is installed where CUDA is, and nowhere else.
+        from yaqa_runner.rounding.triton_refine import CudaRefinement
+
+        return CudaRefinement(weight, hessian_input, hessian_output)(grid, codes, sweeps)
     device = codes.device
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
     exact = weight.detach().to("cpu", torch.float32).T.contiguous()

@@ -9,7 +9,7 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.symmetric_product import symmetric_times, times_symmetric
+from yaqa_runner.rounding.symmetric_product import left_multiplier, right_multiplier
 
 STEPS = 12
 
@@ -43,9 +43,12 @@ def rescale(
     codes = codes.to(device)
     exact = weight.detach().to(device, torch.float32)
 
+    by_input = right_multiplier(hessian_input)
+    by_output = None if hessian_output is None else left_multiplier(hessian_output)
+
     def weighed(error: torch.Tensor) -> torch.Tensor:
-        product = times_symmetric(error, hessian_input)
-        return product if hessian_output is None else symmetric_times(hessian_output, product)
+        product = by_input(error)
+        return product if by_output is None else by_output(product)
 
     def projected(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
         """The transpose of :meth:`TunableGrid.direction`."""

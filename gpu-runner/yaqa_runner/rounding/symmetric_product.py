@@ -1,17 +1,18 @@
 """Products with a symmetric matrix of which only the upper triangle is held.
 
 What lies below the diagonal is never read: a :class:`~yaqa_runner.rounding.factor.PreparedFactor` keeps something else
-there. A block on the diagonal is made whole in a small copy, and a block below it is one above it, transposed. Any
-device; computed in the matrix's own type.
+there. A block on the diagonal is made whole in a small copy, and a block below it is one above it, transposed. On CUDA
+whole products make the matrix whole first: memory is not what is short there while a layer is rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
+from yaqa_runner.rounding.split_product import split_matrix, split_product
 
 _BLOCK = 512
 
@@ -37,18 +38,42 @@ def times_columns(left: torch.Tensor, upper: SymmetricUpper, start: int, stop: i
 
 def symmetric_times(upper: SymmetricUpper, right: torch.Tensor) -> torch.Tensor:
     """``H @ right`` ``[n, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``."""
-    product = torch.empty_like(right, dtype=upper.dtype)
-    for start, stop in blocks(len(upper)):
-        product[start:stop] = rows_times(upper, start, stop, right)
-    return product
+    return left_multiplier(upper)(right)
 
 
 def times_symmetric(left: torch.Tensor, upper: SymmetricUpper) -> torch.Tensor:
     """``left @ H`` ``[k, n]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``."""
-    product = torch.empty_like(left, dtype=upper.dtype)
-    for start, stop in blocks(len(upper)):
-        product[:, start:stop] = times_columns(left, upper, start, stop)
-    return product
+    return right_multiplier(upper)(left)
+
+
+def left_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``symmetric_times`` for several products with one matrix."""
+    if upper.is_cuda:
+        whole = split_matrix(whole_symmetric(upper))
+        return lambda right: split_product(whole, split_matrix(right))
+
+    def multiply(right: torch.Tensor) -> torch.Tensor:
+        product = torch.empty_like(right, dtype=upper.dtype)
+        for start, stop in blocks(len(upper)):
+            product[start:stop] = rows_times(upper, start, stop, right)
+        return product
+
+    return multiply
+
+
+def right_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
+    """``times_symmetric`` for several products with one matrix."""
+    if upper.is_cuda:
+        whole = split_matrix(whole_symmetric(upper))
+        return lambda left: split_product(split_matrix(left), whole)
+
+    def multiply(left: torch.Tensor) -> torch.Tensor:
+        product = torch.empty_like(left, dtype=upper.dtype)
+        for start, stop in blocks(len(upper)):
+            product[:, start:stop] = times_columns(left, upper, start, stop)
+        return product
+
+    return multiply
 
 
 def blocks(size: int) -> Iterator[tuple[int, int]]:
