@@ -17,6 +17,7 @@ from yaqa_runner.protocol.recipes import RECIPE_NAMES, parse_recipe, recipe_dire
 RECIPES = [
     *(name.name if name.default_group is None else f"{name.name},group=32" for name in RECIPE_NAMES),
     "gguf,bpw=5",
+    "gguf,bytes=450kB",
     "onnx:q4,group=32,embedding=q8",
     "onnx:q4f16,group=32,embedding=q4",
     *(f"w{bits}a16,group=32,zero=on" for bits in (2, 3, 4, 8)),

@@ -57,6 +57,19 @@ def restored_embeddings(model: torch.nn.Module, directory: Path) -> None:
             getattr(model, target)().weight.data = torch.from_numpy(value.copy())
 
 
+def planned_bytes(container: GgufContainer, source: Path, linears: dict[str, QuantizedLinear], budget: int) -> int:
+    """What the files take, known before any linear is rounded."""
+    shapes = {name: (linear.codes.shape[0], linear.codes.shape[1]) for name, linear in linears.items()}
+    blocks = 0
+    for name, (rows, columns) in shapes.items():
+        chosen = gguf_type_for(container.types.get(name, container.type), rows, columns)
+        assert chosen is not None
+        size = int(rows * columns * gguf_grid(chosen).bits_per_weight / 8)
+        blocks += -(-size // gguf_module.ALIGNMENT) * gguf_module.ALIGNMENT
+    # Another type than that of the linears: what is beside them does not depend on it.
+    return GgufContainer("q2_k").bytes_besides(source, shapes, budget) + blocks
+
+
 @pytest.mark.parametrize("label", MODELS)
 def test_a_file_decodes_to_the_chosen_weights_and_runs(label: str, tmp_path: Path) -> None:
     kind, settings, known = MODELS[label]
@@ -66,6 +79,7 @@ def test_a_file_decodes_to_the_chosen_weights_and_runs(label: str, tmp_path: Pat
     container = GgufContainer("q4_0")
     files = container.write(source, linears, tmp_path / "out")
     assert [path.name for path in files] == ["LICENSE", "config.json", "tiny-Q4_0.gguf"]
+    assert sum(path.stat().st_size for path in files) == planned_bytes(container, source, linears, 10**9)
     for name, linear in linears.items():
         assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes)), name
     ids = token_ids()
@@ -93,7 +107,8 @@ def test_every_type_is_written_with_fallbacks_for_narrow_rows(type_name: str, tm
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             fixed = grid.fit(module.weight.detach())
             linears[name] = QuantizedLinear(name, fixed.nearest(module.weight.detach()), fixed, grid.name)
-    container.write(source, linears, tmp_path / "out")
+    files = container.write(source, linears, tmp_path / "out")
+    assert sum(file.stat().st_size for file in files) == planned_bytes(container, source, linears, 10**9)
     (path,) = (tmp_path / "out").glob("*.gguf")
     types = {tensor.name: tensor.tensor_type.name.lower() for tensor in gguf.GGUFReader(path).tensors}
     assert types["blk.0.attn_q.weight"] == type_name
@@ -329,3 +344,18 @@ def test_large_models_are_split_as_llama_cpp_splits_them(tmp_path: Path, monkeyp
     whole.write(source, linears, tmp_path / "whole")
     one, other = (whole.load(tmp_path / folder).log_probabilities(token_ids()) for folder in ("out", "whole"))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("split_bytes", [12_000, 25_000, 40_000, 60_000])
+def test_what_the_parts_of_a_split_file_add_is_counted_at_its_most(
+    split_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    linears = quantize(load_original(source), 4, 32)
+    monkeypatch.setattr(gguf_module, "SPLIT_BYTES", split_bytes)
+    files = GgufContainer("q4_0").write(source, linears, tmp_path / "out")
+    parts = sum(path.suffix == ".gguf" for path in files)
+    taken = sum(path.stat().st_size for path in files)
+    planned = planned_bytes(GgufContainer("q4_0"), source, linears, taken)
+    assert parts > 1
+    assert taken <= planned <= taken + (2 * taken // split_bytes + 2) * gguf_module._PART_BYTES

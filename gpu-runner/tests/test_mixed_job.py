@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import gguf
+import jsonschema
 import pytest
 from test_pipeline import document, run
+from test_protocol import schema
 from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.pipeline import mixed_stage
 from yaqa_runner.pipeline.variant_stage import VariantContext
+from yaqa_runner.protocol.byte_size import parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
 from yaqa_runner.protocol.manifest import Estimate, Manifest
 from yaqa_runner.protocol.recipes import parse_recipe
@@ -92,9 +96,69 @@ def test_a_budget_below_the_smallest_types_is_refused_with_what_is_needed(model:
     assert "bpw=" in caught.value.remedy
 
 
+def published(manifest: Manifest, folder: Path) -> int:
+    """Bytes on disk of all files but the manifest."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert len(files) == len(manifest.files)
+    return sum(path.stat().st_size for path in files)
+
+
+# This model's files have 338,903 bytes with the smallest types and 628,439 with Q8_0 for all linears.
+@pytest.mark.parametrize(("budget", "label"), [("400kB", "400kB"), ("0.5MB", "500kB"), ("400KiB", "409.6kB")])
+def test_the_files_on_disk_fit_a_budget_of_bytes_and_use_it(
+    model: Path, tmp_path: Path, budget: str, label: str
+) -> None:
+    (manifest,), _ = make(model, tmp_path / "out", f"gguf,bytes={budget},refine=0,tune=off")
+    folder = tmp_path / "out" / f"gguf-bytes-{label.lower()}-refine-0-tune-off"
+    limit = parse_byte_size(budget)
+    assert limit is not None
+    assert [file.path for file in manifest.files if file.path.endswith(".gguf")] == [f"tiny-{label}.gguf"]
+    taken = published(manifest, folder)
+    assert taken == sum(file.size for file in manifest.files) == manifest.evaluation.measured[0].bytes
+    # What is left is less than the largest step from one type to the next (Q5_0 to Q8_0 in down_proj).
+    assert limit - 27_648 < taken <= limit
+    assert manifest.mixed is not None
+    assert (manifest.mixed.target_bytes, manifest.mixed.target_bits_per_weight) == (limit, None)
+    assert manifest.mixed.bits_per_weight == pytest.approx(average(manifest), abs=1e-3)
+    assert manifest.mixed.predicted_kl_nats <= manifest.mixed.uniform.predicted_kl_nats
+    jsonschema.Draft202012Validator(schema("manifest.schema.json")).validate(manifest.to_wire())
+
+
+def test_a_budget_with_room_to_spare_gets_the_largest_types(model: Path, tmp_path: Path) -> None:
+    (manifest,), _ = make(model, tmp_path / "out", "gguf,bytes=1GB,refine=0,tune=off")
+    assert {layer.type for layer in manifest.layers} == {"q8_0"}
+    assert manifest.mixed is not None and manifest.mixed.published == "uniform"
+
+
+def test_a_budget_of_bytes_is_refused_before_the_sketch_and_the_remedy_suffices(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        make(model, tmp_path / "out", "gguf,bytes=300kB")
+    counted = re.search(r"files have ([0-9,]+) bytes: ([0-9,]+) of linears, ([0-9,]+) of embedding", str(caught.value))
+    assert counted is not None
+    needed, linears, besides = (int(number.replace(",", "")) for number in counted.groups())
+    assert needed == linears + besides
+    assert not (tmp_path / "out" / "sketch").exists()
+    offered = re.search(r"bytes=(\S+) or more", caught.value.remedy)
+    assert offered is not None
+    (manifest,), _ = make(model, tmp_path / "offered", f"gguf,bytes={offered[1]},refine=0,tune=off")
+    assert sum(file.size for file in manifest.files) == needed
+    (manifest,), _ = make(model, tmp_path / "exact", f"gguf,bytes={needed},refine=0,tune=off")
+    assert sum(file.size for file in manifest.files) == needed
+    with pytest.raises(UnsupportedModel):
+        make(model, tmp_path / "less", f"gguf,bytes={needed - 1}")
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
+        ("gguf,bytes=4.5", "powers of 1000"),
+        ("gguf,bytes=4.5G", "powers of 1000"),
+        ("gguf,bytes=0", "powers of 1000"),
+        ("gguf,bytes=-4GB", "powers of 1000"),
+        ("gguf,bytes=1e9", "powers of 1000"),
+        ("gguf,bytes=101TB", "up to 100 TB"),
+        ("gguf,bytes=4.5GB,bpw=4", "exclude each other"),
+        ("gguf:q4_0,bytes=4GB", "has one type"),
         ("gguf", "names no type"),
         ("gguf,bpw=1.9", "bits a weight from 2"),
         ("gguf,bpw=nan", "bits a weight from 2"),

@@ -260,10 +260,14 @@ def test_inputs_and_outputs_carry_optimum_names(tmp_path: Path) -> None:
     }
 
 
-def test_large_weights_go_to_data_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("embedding", [None, 4])
+def test_large_weights_go_to_data_files(embedding: int | None, tmp_path: Path) -> None:
     limit = 60_000
-    container = OnnxContainer("q4", 4, 32, external_bytes=limit)
+    container = OnnxContainer("q4", 4, 32, embedding, external_bytes=limit if embedding is None else limit // 3)
     model, linears, output = written(tmp_path, "llama", container)
+    if embedding is not None:
+        model.get_input_embeddings().weight.data = container.decode(output, "model.embed_tokens")
+        model.get_output_embeddings().weight.data = container.decode(output, "lm_head")
     data = sorted(path.name for path in (output / "onnx").glob("*_data*"))
     assert data[:2] == ["model_q4.onnx_data", "model_q4.onnx_data_1"]
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))

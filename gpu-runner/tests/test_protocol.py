@@ -82,6 +82,11 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         ("onnx:q4,tune=off", "onnx:q4,tune=off", "onnx-q4-tune-off"),
         ("onnx:q4f16,refine=0,Embedding=Q8", "onnx:q4f16,embedding=q8,refine=0", "onnx-q4f16-embedding-q8-refine-0"),
         ("onnx:q4,embedding=float", "onnx:q4", "onnx-q4"),
+        ("gguf,bytes=4.5GB", "gguf,bytes=4.5gb", "gguf-bytes-4.5gb"),
+        ("gguf,tune=off,bytes=4500MB", "gguf,bytes=4.5gb,tune=off", "gguf-bytes-4.5gb-tune-off"),
+        ("gguf,bytes=4.5GiB", "gguf,bytes=4.5gib", "gguf-bytes-4.5gib"),
+        ("gguf,bytes=4500000000", "gguf,bytes=4.5gb", "gguf-bytes-4.5gb"),
+        ("gguf,bytes=4500000001", "gguf,bytes=4500000001", "gguf-bytes-4500000001"),
         ("gguf,refine=0,bpw=3.50", "gguf,bpw=3.5,refine=0", "gguf-bpw-3.5-refine-0"),
     ],
 )

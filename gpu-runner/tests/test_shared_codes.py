@@ -21,6 +21,7 @@ class Recipe:
     zero: bool = False
     bits_per_weight: float | None = None
     embedding_bits: int | None = None
+    budget_bytes: int | None = None
 
 
 def shared(bits: int) -> list[Recipe]:

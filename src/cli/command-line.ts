@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { MIXED_NAME, nearestWord, RECIPE_NAMES } from "../protocol/recipe.ts";
+import { MIXED_EXAMPLES, nearestWord, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { exitCodeList } from "./exit-codes.ts";
 
 type OptionDescription = {
@@ -50,10 +50,10 @@ const JSON_OUTPUT = {
 function recipeLines(): readonly string[] {
 	const lines = [...Map.groupBy(RECIPE_NAMES, ({ container }) => container)].map(([container, recipes]) => {
 		const names = recipes.map(({ name }) => name);
-		if (container === "gguf") names.push(`${MIXED_NAME},bpw=3.5`);
+		if (container === "gguf") names.push(...MIXED_EXAMPLES);
 		return `  ${names.join(" ")}`;
 	});
-	return ["Recipes:", ...lines, "  Options follow a comma: w4a16,group=32 onnx:q4,refine=4 gguf:q4_0,tune=off"];
+	return ["Recipes:", ...lines, "  Options follow a comma: w4a16,group=32 onnx:q4,embedding=q8 gguf:q4_0,tune=off"];
 }
 
 const HELP = { type: "boolean", short: "h", summary: "show this text" } as const;

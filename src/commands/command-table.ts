@@ -116,6 +116,12 @@ export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: 
 	{ key: "bits", value: "4,8", meaning: "Bits of a weight; several with commas." },
 	{ key: "bpw", value: "3.5", meaning: "Bits a weight on average, types mixed by what each layer can bear." },
 	{
+		key: "bytes",
+		value: "4.5GB",
+		meaning:
+			"Types mixed as above, so that the files together are no larger. kB, MB, GB count in thousands, KiB, MiB, GiB in 1024s.",
+	},
+	{
 		key: "embedding",
 		value: "q8",
 		meaning: "ONNX: embedding and output layer in blocks of 8 or 4 bits (q8, q4) instead of floating point.",

@@ -7,6 +7,7 @@ import {
 	nearestWord,
 	parseRecipe,
 	RECIPE_NAMES,
+	RECIPE_OPTIONS,
 } from "../protocol/recipe.ts";
 import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "./command-table.ts";
 import { commentLines, REMOVED } from "./comment-lines.ts";
@@ -76,7 +77,7 @@ const POLITE_WORDS: ReadonlySet<string> = new Set(
 		"a an the this that it in into to of for from as at on and also with me us i we you my our your model repo please pls " +
 		"thanks thank hi hello hey dear want need like would could can give have get a variant variants version versions file " +
 		"files format quantized quantised quantization weights bit bits did do does is was it's fail failed happen happened job jobs " +
-		"how what when will be so far now there everything last newest latest commit"
+		"how what when will be so far now there everything last newest latest commit fit fits within under most"
 	).split(" "),
 );
 
@@ -94,7 +95,7 @@ const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonly name:
 	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),
 );
 
-const OPTION_KEYS: ReadonlySet<string> = new Set(["group", "block", "refine", "tune", "zero", "embedding", "bpw"]);
+const OPTION_KEYS: ReadonlySet<string> = new Set(RECIPE_OPTIONS);
 const SETTING_KEYS: readonly string[] = [...QUANTIZE_OPTIONS.map((option) => option.key), ...OPTION_KEYS];
 const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),
@@ -154,6 +155,7 @@ function tokensOf(rest: string): readonly string[] {
 			// "8 bit" is one wish.
 			.replaceAll(/\b(\d{1,2})\s+(bits?)\b/g, "$1$2")
 			.replaceAll(/\b(\d{1,2}(?:\.\d{1,3})?)\s+bpw\b(?!=)/g, "$1bpw")
+			.replaceAll(/\b(\d{1,6}(?:\.\d{1,3})?)\s+([kmgt]i?b)\b(?!=)/g, "$1$2")
 			.split(/\s+/)
 			.map((token) => token.replaceAll(/^["'(]+|["').,;:!?]+$/g, ""))
 			.filter((token) => token.length > 0)
@@ -163,7 +165,8 @@ function tokensOf(rest: string): readonly string[] {
 type Wish = {
 	explicit: string[];
 	bits: number[];
-	bitsPerWeight: string[];
+	/** Budgets of mixed types, as options of a recipe: `bpw=3.5`, `bytes=4.5gb`. */
+	budgets: string[];
 	containers: Container[];
 	options: string[];
 };
@@ -177,21 +180,23 @@ function recipesOfWish(
 		const parsed = parseRecipe(text);
 		return parsed.ok ? [parsed.recipe] : [];
 	});
-	if (wish.bitsPerWeight.length > 0) {
-		if (wish.bits.length > 0) return { message: "bits and bpw exclude each other: say one of them.", suggestion: null };
-		for (const container of wish.containers.length > 0 ? wish.containers : (["gguf"] as const)) {
-			for (const average of wish.bitsPerWeight) {
-				const text = `${container},bpw=${average}`;
-				if (container !== MIXED_NAME) {
-					return {
-						message: `Types are mixed in GGUF files only, not in ${container}.`,
-						suggestion: `quantize gguf bpw=${average}`,
-					};
-				}
-				const parsed = parseRecipe(text);
-				if (!parsed.ok) return { message: parsed.refusal.message, suggestion: null };
-				recipes.push(parsed.recipe.canonical);
+	const [budget] = wish.budgets;
+	if (budget !== undefined) {
+		if (wish.bits.length > 0) {
+			const key = budget.split("=", 1)[0];
+			return { message: `bits and ${key} exclude each other: say one of them.`, suggestion: null };
+		}
+		const other = wish.containers.find((container) => container !== MIXED_NAME);
+		for (const option of wish.budgets) {
+			const parsed = parseRecipe(`${MIXED_NAME},${option}`);
+			if (!parsed.ok) return { message: parsed.refusal.message, suggestion: null };
+			if (other !== undefined) {
+				return {
+					message: `Types are mixed in GGUF files only, not in ${other}.`,
+					suggestion: `quantize gguf ${option}`,
+				};
 			}
+			recipes.push(parsed.recipe.canonical);
 		}
 	} else if (wish.bits.length > 0 || wish.containers.length > 0) {
 		const containers =
@@ -339,7 +344,7 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 		return invalid(`"${shown(revision)}" cannot be the name of a branch, a tag or a commit.`);
 	}
 
-	const wish: Wish = { explicit: [], bits: [], bitsPerWeight: [], containers: [], options: [] };
+	const wish: Wish = { explicit: [], bits: [], budgets: [], containers: [], options: [] };
 	const problems: Problem[] = [];
 	const targets: string[] = [];
 	let wantsPrivate = false;
@@ -364,9 +369,14 @@ function parseLine(line: string, written: string, grammar: CommandGrammar): Pars
 			wish.containers.push(container);
 			continue;
 		}
-		const average = /^bpw=(\d{1,2}(?:\.\d{1,3})?)$|^(\d{1,2}(?:\.\d{1,3})?)bpw$/.exec(token)?.slice(1).join("");
+		const average = /^bpw=([^,]*)$|^(\d{1,2}(?:\.\d{1,3})?)bpw$/.exec(token)?.slice(1).join("");
 		if (average !== undefined) {
-			wish.bitsPerWeight.push(average);
+			wish.budgets.push(`bpw=${average}`);
+			continue;
+		}
+		const size = /^bytes=([^,]*)$|^(\d{1,6}(?:\.\d{1,3})?[kmgt]i?b)$/.exec(token)?.slice(1).join("");
+		if (size !== undefined) {
+			wish.budgets.push(`bytes=${size}`);
 			continue;
 		}
 		const list = /^bits=(\d{1,2}(?:,\d{1,2})+)$/.exec(token)?.[1];

@@ -4,7 +4,7 @@ import type { RequestPreview } from "../jobs/preview.ts";
 import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
 import { isFinished, transition } from "../jobs/transitions.ts";
 import { summarizeVariant } from "../jobs/variant-summary.ts";
-import { MIXED_NAME, RECIPE_NAMES } from "../protocol/recipe.ts";
+import { MIXED_EXAMPLES, RECIPE_NAMES } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../publish/escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "../publish/figures.ts";
 import { COMMANDS } from "./command-table.ts";
@@ -186,9 +186,7 @@ export function renderHelp(context: ReplyContext): string {
 	const rows = COMMANDS.flatMap((command) =>
 		command.examples.map((example) => `| \`@${context.botName} ${example.text}\` | ${example.meaning} |`),
 	);
-	const recipes = [...RECIPE_NAMES.map((recipe) => recipe.name), `${MIXED_NAME},bpw=3.5`].map((name) =>
-		markdownCode(name),
-	);
+	const recipes = [...RECIPE_NAMES.map((recipe) => recipe.name), ...MIXED_EXAMPLES].map((name) => markdownCode(name));
 	const more = context.siteUrl === null ? "" : ` [More on the help page](${context.siteUrl}/help).`;
 	return [
 		"**What I understand**, on a line of its own:",
@@ -284,7 +282,7 @@ export function renderPing(context: ReplyContext): string {
 export function renderPlan(context: ReplyContext, plan: RequestPreview & { readonly ok: true }, asked: string): string {
 	const rows = plan.variants.map((variant) => {
 		const state = variant.existing === null ? "new" : stateOfVariant(variant.existing);
-		const size = `about ${formatBytes(variant.bytes)}`;
+		const size = `${variant.isLimit ? "at most" : "about"} ${formatBytes(variant.bytes)}`;
 		return `| ${markdownCode(variant.recipe)} | ${markdownCode(variant.targetRepo)} | ${size} | ${state} |`;
 	});
 	return [

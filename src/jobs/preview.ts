@@ -10,6 +10,8 @@ type PreviewedVariant = {
 	readonly targetRepo: string;
 	/** Of the weights at the recipe's stored bits, before anything was measured. */
 	readonly bytes: number;
+	/** Whether `bytes` is the recipe's own budget, which the files keep to. */
+	readonly isLimit: boolean;
 	readonly existing: VariantRecord | null;
 };
 
@@ -50,7 +52,8 @@ export async function previewRequest(
 		variants: recipes.map((recipe) => ({
 			recipe: recipe.canonical,
 			targetRepo: ports.nameTarget({ sourceRepo: repo, recipe }),
-			bytes: Math.round((parameters * recipe.name.bitsPerWeight) / 8),
+			bytes: recipe.budgetBytes ?? Math.round((parameters * recipe.name.bitsPerWeight) / 8),
+			isLimit: recipe.budgetBytes !== null,
 			existing: known.find((variant) => variant.recipeHash === recipeHash(recipe)) ?? null,
 		})),
 	};

@@ -40,7 +40,7 @@ export function summarizeVariant(variant: VariantRecord, hubUrl: string): Varian
 		source: { repo: variant.sourceRepo, sha: variant.sourceSha },
 		recipe: variant.recipe,
 		container: parsed.ok ? parsed.recipe.name.container : null,
-		bits: parsed.ok ? parsed.recipe.name.bits : null,
+		bits: parsed.ok && parsed.recipe.name.bits > 0 ? parsed.recipe.name.bits : null,
 		state: variant.state,
 		repo: variant.targetRepo,
 		url: `${hubUrl}/${variant.targetRepo}`,

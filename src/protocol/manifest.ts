@@ -99,11 +99,13 @@ export const Manifest = z.object({
 	}),
 	/**
 	 * Where every linear has a type of its own: what was predicted, and the mix against the best single type within the
-	 * same budget, both measured on the selection split. `published` says which of them these files are.
+	 * same budget, both measured on the selection split. `published` says which of them these files are. The budget is
+	 * one of bits a weight of the linears, or of bytes of all files but the manifest.
 	 */
 	mixed: z
 		.object({
-			targetBitsPerWeight: z.number(),
+			targetBitsPerWeight: z.number().nullable(),
+			targetBytes: z.int().min(1).nullable().optional(),
 			bitsPerWeight: z.number(),
 			predictedKlNats: z.number().min(0),
 			klNats: Estimate,

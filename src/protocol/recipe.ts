@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { byteSizeText, parseByteSize } from "./byte-size.ts";
 
 /** Containers a variant can be written in. */
 export type Container = "gguf" | "onnx" | "compressed-tensors" | "gptq";
@@ -7,7 +8,7 @@ export type Container = "gguf" | "onnx" | "compressed-tensors" | "gptq";
 export type RecipeName = {
 	readonly name: string;
 	readonly container: Container;
-	/** Bits of one stored code, scales not counted. */
+	/** Bits of one stored code, scales not counted. 0: a budget of bytes, where only the finished files tell. */
 	readonly bits: number;
 	/** Weights that share one scale when the recipe does not say. `null`: fixed by the container. */
 	readonly defaultGroup: number | null;
@@ -81,8 +82,11 @@ export const RECIPE_NAMES: readonly RecipeName[] = [
 	grouped("gptq:2", "gptq", 2, 128, 16),
 ];
 
-/** The name of recipes that give every linear a type of its own, within `bpw` bits a weight on average. */
+/** The name of recipes that give every linear a type of its own, within `bpw` bits a weight or `bytes` of files. */
 export const MIXED_NAME = "gguf";
+/** The two budgets that a mix can have, as people write them. */
+export const MIXED_EXAMPLES = [`${MIXED_NAME},bpw=3.5`, `${MIXED_NAME},bytes=4.5GB`] as const;
+const MIXED_EXAMPLES_TEXT = MIXED_EXAMPLES.map((example) => `"${example}"`).join(" or ");
 const LEAST_BITS_PER_WEIGHT = 2;
 const MOST_BITS_PER_WEIGHT = 8.5;
 
@@ -105,6 +109,8 @@ export type Recipe = {
 	readonly zero: boolean;
 	/** Bits a weight that the quantized linears may take on average, where types are mixed; else `null`. */
 	readonly bitsPerWeight: number | null;
+	/** What all files of the variant may take together, its manifest aside, where types are mixed; else `null`. */
+	readonly budgetBytes: number | null;
 	/** Bits of embedding and output layer where the recipe puts them into blocks; `null`: as the container keeps them. */
 	readonly embeddingBits: number | null;
 };
@@ -115,6 +121,8 @@ type RecipeResult =
 	| { readonly ok: false; readonly refusal: RecipeRefusal };
 
 const MAXIMUM_RECIPE_CHARACTERS = 200;
+/** Keys of the options that may follow a recipe's name. */
+export const RECIPE_OPTIONS = ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"] as const;
 const MAXIMUM_SWEEPS = 10;
 export const DEFAULT_REFINE_SWEEPS = 2;
 
@@ -172,6 +180,7 @@ export function parseRecipe(text: string): RecipeResult {
 	}
 	let name = listed;
 	let bitsPerWeight: number | null = null;
+	let budgetBytes: number | null = null;
 	let group = name.defaultGroup;
 	let refineSweeps = DEFAULT_REFINE_SWEEPS;
 	let tune = true;
@@ -225,7 +234,7 @@ export function parseRecipe(text: string): RecipeResult {
 			}
 			case "bpw": {
 				if (name.name !== MIXED_NAME) {
-					return refuse(`"${name.name}" has one type; mixed types are "${MIXED_NAME},bpw=3.5".`);
+					return refuse(`"${name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`);
 				}
 				bitsPerWeight = Number(value);
 				const fits = bitsPerWeight >= LEAST_BITS_PER_WEIGHT && bitsPerWeight <= MOST_BITS_PER_WEIGHT;
@@ -237,20 +246,33 @@ export function parseRecipe(text: string): RecipeResult {
 				name = mixedName(bitsPerWeight);
 				break;
 			}
+			case "bytes": {
+				if (name.name !== MIXED_NAME) {
+					return refuse(`"${name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`);
+				}
+				budgetBytes = parseByteSize(value);
+				if (budgetBytes === null) {
+					return refuse(
+						`bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "${value}".`,
+					);
+				}
+				break;
+			}
 			default:
-				return refuse(
-					`There is no recipe option "${writtenKey}".`,
-					nearestWord(writtenKey, ["group", "block", "refine", "tune", "zero", "embedding", "bpw"]),
-				);
+				return refuse(`There is no recipe option "${writtenKey}".`, nearestWord(writtenKey, RECIPE_OPTIONS));
 		}
 	}
-	if (name.name === MIXED_NAME && bitsPerWeight === null) {
+	if (bitsPerWeight !== null && budgetBytes !== null) {
+		return refuse("bpw and bytes exclude each other: say one of them.");
+	}
+	if (name.name === MIXED_NAME && bitsPerWeight === null && budgetBytes === null) {
 		return refuse(
-			`"${MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or bits a weight, as in "gguf,bpw=3.5".`,
+			`"${MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in ${MIXED_EXAMPLES_TEXT}.`,
 		);
 	}
 	const written: string[] = [name.name];
 	if (bitsPerWeight !== null) written.push(`bpw=${bitsPerWeight}`);
+	if (budgetBytes !== null) written.push(`bytes=${byteSizeText(budgetBytes).toLowerCase()}`);
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
 	if (zero) written.push("zero=on");
 	if (embeddingBits !== null) written.push(`embedding=q${embeddingBits}`);
@@ -259,7 +281,7 @@ export function parseRecipe(text: string): RecipeResult {
 	const canonical = written.join(",");
 	return {
 		ok: true,
-		recipe: { canonical, name, group, refineSweeps, tune, zero, bitsPerWeight, embeddingBits },
+		recipe: { canonical, name, group, refineSweeps, tune, zero, bitsPerWeight, budgetBytes, embeddingBits },
 	};
 }
 

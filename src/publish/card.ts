@@ -1,4 +1,5 @@
 import { stringify } from "yaml";
+import { byteSizeText } from "../protocol/byte-size.ts";
 import type { LayerEvidence, Manifest, Measured } from "../protocol/manifest.ts";
 import { type Container, parseRecipe, type RecipeName } from "../protocol/recipe.ts";
 import { markdownCode, markdownText } from "./escape.ts";
@@ -56,7 +57,7 @@ function frontMatter(request: Pick<CardRequest, "source" | "manifests">): string
 	const { source, manifests } = request;
 	const recipe = recipeNameOf(manifests[0]);
 	const library = LIBRARIES[recipe.container];
-	const bits = [...new Set(manifests.map((manifest) => recipeNameOf(manifest).bits))].sort((one, other) => one - other);
+	const bits = [...new Set(manifests.map(wholeBitsOf))].sort((one, other) => one - other);
 	return stringify({
 		base_model: source.repo,
 		base_model_relation: "quantized",
@@ -179,6 +180,16 @@ export function gateSentence(manifest: Manifest): string {
 	return `**Gate:** on the selection split ${QUANTIZER_NAMES[winner]} measured ${formatEstimate(own.klNats)} nats a token${against === "" ? "" : `: ${against}`}. It is what is published.${honest}`;
 }
 
+/** Bits as the names of types count them: a mix under a budget of bytes tells its own only in the manifest. */
+function wholeBitsOf(manifest: Manifest): number {
+	return recipeNameOf(manifest).bits || Math.floor(publishedBitsPerWeight(manifest.mixed));
+}
+
+function publishedBitsPerWeight(mixed: Manifest["mixed"]): number {
+	if (mixed === undefined || mixed === null) return 0;
+	return mixed.published === "mixed" ? mixed.bitsPerWeight : mixed.uniform.bitsPerWeight;
+}
+
 /** What a mix was chosen by, and how it measured against one type for all linears; nothing where types are not mixed. */
 export function mixSentence(manifest: Manifest): string[] {
 	const { mixed } = manifest;
@@ -186,13 +197,17 @@ export function mixSentence(manifest: Manifest): string[] {
 	const counts = new Map<string, number>();
 	for (const layer of manifest.layers) counts.set(layer.type, (counts.get(layer.type) ?? 0) + 1);
 	const types = [...counts].toSorted().map(([type, count]) => `${count} × ${markdownText(type.toUpperCase(), 40)}`);
+	const budget =
+		mixed.targetBytes === undefined || mixed.targetBytes === null
+			? `${formatNumber(mixed.targetBitsPerWeight ?? Number.NaN)} bits a weight, embedding and output layer not counted`
+			: `${byteSizeText(mixed.targetBytes)} for the files together, with embedding, output layer, tokenizer and headers`;
 	const uniform = `${markdownText(mixed.uniform.type.toUpperCase(), 40)} for all (${formatNumber(mixed.uniform.bitsPerWeight)} bits a weight)`;
 	const outcome =
 		mixed.published === "mixed"
 			? `the mix measured ${formatEstimate(mixed.klNats)} nats a token on the selection split, the best single type that fits, ${uniform}, ${formatEstimate(mixed.uniform.klNats)}`
 			: `no mix measured better than the best single type that fits, ${uniform}, with ${formatEstimate(mixed.uniform.klNats)} nats a token on the selection split: that is what these files hold`;
 	return [
-		`**Types:** each linear has its own, for the least predicted KL within ${formatNumber(mixed.targetBitsPerWeight)} bits a weight (${types.join(", ")}); ${outcome}. Embedding and output layer are not counted.`,
+		`**Types:** each linear has its own, for the least predicted KL within ${budget}: ${types.join(", ")}, ${formatNumber(publishedBitsPerWeight(mixed))} bits a weight; ${outcome}.`,
 		"",
 	];
 }

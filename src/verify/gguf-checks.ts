@@ -1,8 +1,9 @@
 import { lstat, open } from "node:fs/promises";
 import { join } from "node:path";
 import { GGMLQuantizationType, gguf, parseGgufShardFilename } from "@huggingface/gguf";
+import { byteSizeText } from "../protocol/byte-size.ts";
 import type { Manifest } from "../protocol/manifest.ts";
-import type { Recipe } from "../protocol/recipe.ts";
+import { MIXED_NAME, type Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
 
 /** Weights in one block, and bytes of that block. */
@@ -57,7 +58,7 @@ const LINEAR = /^blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight$
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const mixed = recipe.bitsPerWeight !== null;
+	const mixed = recipe.name.name === MIXED_NAME;
 	const wanted = mixed ? null : (RECIPE_TYPES.get(recipe.name.name) ?? null);
 	assertCheck(mixed || wanted !== null, `there is no GGUF type for the recipe ${recipe.canonical}`);
 	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));
@@ -109,7 +110,7 @@ function checkOneType(
 	return `${own} linears are ${GGMLQuantizationType[wanted]}`;
 }
 
-/** Every type as often as the manifest says, and no more bits a weight than the recipe allows. */
+/** Every type as often as the manifest says, and no more bits a weight, or bytes of files, than the recipe allows. */
 function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manifest, recipe: Recipe): string {
 	const described = new Map<string, number>();
 	for (const layer of manifest.layers) {
@@ -138,9 +139,20 @@ function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manife
 		`${path} lacks ${missing?.[1]} linear(s) of ${missing?.[0]} weights that the manifest describes`,
 	);
 	const average = bits / Math.max(1, weights);
+	const { bitsPerWeight, budgetBytes } = recipe;
 	assertCheck(
-		average <= (recipe.bitsPerWeight ?? 0) + 1e-6,
-		`the linears of ${path} take ${average.toFixed(3)} bits a weight, the recipe allows ${recipe.bitsPerWeight}`,
+		bitsPerWeight === null || average <= bitsPerWeight + 1e-6,
+		`the linears of ${path} take ${average.toFixed(3)} bits a weight, the recipe allows ${bitsPerWeight}`,
+	);
+	const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+	assertCheck(
+		budgetBytes === null || bytes <= budgetBytes,
+		`the files take ${bytes} bytes, the recipe allows ${byteSizeText(budgetBytes ?? 0)} (${budgetBytes})`,
+	);
+	const target = manifest.mixed?.targetBytes ?? null;
+	assertCheck(
+		target === budgetBytes && (manifest.mixed?.targetBitsPerWeight ?? null) === bitsPerWeight,
+		"the manifest's mix was chosen under another budget than the recipe's",
 	);
 	const told = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
 	return `${linears.length} linears take ${average.toFixed(3)} bits a weight: ${told.join(", ")}`;

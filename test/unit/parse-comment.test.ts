@@ -29,6 +29,9 @@ function briefOf(command: ParsedCommand): string {
 const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["the issue's own example", "@yaqa-bot quantize 8bit gguf", ["quantize gguf:q8_0"]],
 	["bits a weight on average", "@yaqa-bot quantize bpw=3.50", ["quantize gguf,bpw=3.5"]],
+	["a budget of bytes", "@yaqa-bot quantize bytes=4500MB", ["quantize gguf,bytes=4.5gb"]],
+	["a budget as people write it", "@yaqa-bot quantize gguf 4.5 GB please", ["quantize gguf,bytes=4.5gb"]],
+	["a budget in a recipe", "@yaqa-bot quantize gguf,bytes=4.5GiB,tune=off", ["quantize gguf,bytes=4.5gib,tune=off"]],
 	["a mix as a recipe", "@yaqa-bot quantize gguf,bpw=4,refine=0 w4a16", ["quantize gguf,bpw=4,refine=0 w4a16"]],
 	["an exact recipe", "@yaqa-bot quantize recipe=gguf:q8_0", ["quantize gguf:q8_0"]],
 	["the short form", "@yaqa-bot 4bit gguf please", ["quantize gguf:q4_0"]],
@@ -97,6 +100,12 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["two models", "@yaqa-bot quantize 8bit a/b c/d", ["invalid"]],
 	["two containers with a slash are no model", "@yaqa-bot quantize 8bit gguf/onnx", ["invalid"]],
 	["a group that does not exist", "@yaqa-bot quantize w4a16,group=31", ["invalid"]],
+	["a budget in the middle of words", "@yaqa-bot I want a gguf that fits in 900 MiB!", ["quantize gguf,bytes=900mib"]],
+	["a budget without its unit", "@yaqa-bot quantize gguf bytes=4.5", ["invalid"]],
+	["bits and a budget", "@yaqa-bot quantize 4bit gguf bytes=4GB", ["invalid"]],
+	["two kinds of budget", "@yaqa-bot quantize gguf,bpw=4,bytes=4GB", ["invalid"]],
+	["a budget for a container without types", "@yaqa-bot quantize onnx 4GB", ["invalid → quantize gguf bytes=4gb"]],
+	["a budget that is none", "@yaqa-bot quantize onnx bytes=$(id)", ["invalid"]],
 	["a question", "@yaqa-bot why did it fail?", ["explain"]],
 	[
 		"every unknown word is named and the whole line mended",

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from yaqa_runner.formats.container import Container, QuantizedLinear, ReferenceModel, UntouchedWeight
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.protocol.byte_size import byte_size_text
 
 
 class ContainerRecipe(Protocol):
@@ -30,6 +31,9 @@ class ContainerRecipe(Protocol):
     def bits_per_weight(self) -> float | None: ...
 
     @property
+    def budget_bytes(self) -> int | None: ...
+
+    @property
     def embedding_bits(self) -> int | None: ...
 
 
@@ -49,6 +53,8 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
 
         if recipe.bits_per_weight is not None:
             return GgufContainer(SMALLEST_TYPE, model_name, label=f"{recipe.bits_per_weight:g}bpw")
+        if recipe.budget_bytes is not None:
+            return GgufContainer(SMALLEST_TYPE, model_name, label=byte_size_text(recipe.budget_bytes))
         return GgufContainer(short, model_name)
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")

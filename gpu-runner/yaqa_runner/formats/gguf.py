@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 SPLIT_BYTES = 45_000_000_000
+ALIGNMENT = int(gguf.GGUF_DEFAULT_ALIGNMENT)
+# Of each part of a split file: a header, three entries that number the part, and padding before the data.
+_PART_BYTES = 24 + 82 + ALIGNMENT
+_COPIED_FILES = ("config.json", *LICENSE_FILES)
 SMALLEST_TYPE = "q2_k"
 _FILE_TYPES = {
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
@@ -126,39 +131,77 @@ class GgufContainer:
         """
         snapshot = SourceSnapshot(source)
         names = GgufNames(snapshot.config)
-        entries = self._entries(snapshot, names, linears)
-        model_name = self.model_name or snapshot.model_name
+        shapes = {name: (linear.codes.shape[0], linear.codes.shape[1]) for name, linear in linears.items()}
+        entries = self._entries(snapshot, names, shapes, linears)
         with output_folder(output) as scratch:
-            writer = gguf.GGUFWriter(
-                path=None,
-                arch=names.arch_name,
-                split_max_size=SPLIT_BYTES if sum(entry.nbytes for entry in entries) > SPLIT_BYTES else 0,
-            )
-            add_metadata(writer, snapshot.config, model_name, int(_FILE_TYPES[self.type]))
-            add_tokenizer(writer, source, int(snapshot.config.vocab_size))
-            for entry in entries:
-                writer.add_tensor_info(entry.name, entry.shape, np.dtype(np.float32), entry.nbytes, entry.type)
-            writer.write_header_to_file(scratch / f"{model_name}-{self.label}.gguf")
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
+            is_split = sum(entry.nbytes for entry in entries) > SPLIT_BYTES
+            writer = self._begun(snapshot, names, entries, scratch, SPLIT_BYTES if is_split else 0)
             for entry in entries:
                 writer.write_tensor_data(entry.make())
             writer.close()
-            snapshot.copy(("config.json", *LICENSE_FILES), scratch)
+            snapshot.copy(_COPIED_FILES, scratch)
         return files_of(output)
 
-    def _entries(self, snapshot: SourceSnapshot, names: GgufNames, linears: dict[str, QuantizedLinear]) -> list[_Entry]:
+    def bytes_besides(self, source: Path, shapes: Mapping[str, tuple[int, int]], budget: int) -> int:
+        """Bytes of all files that :meth:`write` leaves, but for the blocks of the linears, whatever types those have.
+
+        Each linear then adds its blocks, rounded up to :data:`ALIGNMENT`. Exact for one file; where files of ``budget``
+        bytes may be split, what every part adds is counted at its most.
+
+        Args:
+            source: The snapshot.
+            shapes: ``(out, in)`` of every linear that is quantized, by module name.
+            budget: Bytes that the files will have at most.
+
+        Raises:
+            ExportError: As for :meth:`write`.
+        """
+        snapshot = SourceSnapshot(source)
+        names = GgufNames(snapshot.config)
+        entries = self._entries(snapshot, names, shapes, {})
+        quantized = {names.gguf_name(f"{name}.weight") for name in shapes}
+        with tempfile.TemporaryDirectory() as folder:
+            self._begun(snapshot, names, entries, Path(folder), 0).close()
+            headers = sum(path.stat().st_size for path in files_of(Path(folder)))
+        kept = sum(_aligned(entry.nbytes) for entry in entries if entry.name not in quantized)
+        copied = sum(path.stat().st_size for name in _COPIED_FILES if (path := source / name).is_file())
+        # Two parts beside each other hold more than one part may.
+        parts = 0 if budget <= SPLIT_BYTES else 2 * budget // SPLIT_BYTES + 2
+        return _aligned(headers) + kept + copied + parts * _PART_BYTES
+
+    def _begun(
+        self, snapshot: SourceSnapshot, names: GgufNames, entries: list[_Entry], folder: Path, split_bytes: int
+    ) -> gguf.GGUFWriter:
+        """The file, or its parts, in ``folder``, up to where the tensors' data begin."""
+        model_name = self.model_name or snapshot.model_name
+        writer = gguf.GGUFWriter(path=None, arch=names.arch_name, split_max_size=split_bytes)
+        add_metadata(writer, snapshot.config, model_name, int(_FILE_TYPES[self.type]))
+        add_tokenizer(writer, snapshot.directory, int(snapshot.config.vocab_size))
+        for entry in entries:
+            writer.add_tensor_info(entry.name, entry.shape, np.dtype(np.float32), entry.nbytes, entry.type)
+        writer.write_header_to_file(folder / f"{model_name}-{self.label}.gguf")
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        return writer
+
+    def _entries(
+        self,
+        snapshot: SourceSnapshot,
+        names: GgufNames,
+        shapes: Mapping[str, tuple[int, int]],
+        linears: Mapping[str, QuantizedLinear],
+    ) -> list[_Entry]:
+        """Every tensor of the file; ``linears`` are asked for when a linear's blocks are made."""
         entries = []
-        left = set(linears)
+        left = set(shapes)
         for name in snapshot.names():
             if names.ignored(name) or snapshot.is_tied_copy(name):
                 continue
             module, _, kind = name.rpartition(".")
             target = names.gguf_name(name)
-            linear = linears.get(module) if kind == "weight" else None
-            if linear is not None:
+            if kind == "weight" and module in shapes:
                 left.discard(module)
-                entries.append(self._packed(names, linear, target))
+                entries.append(self._packed(names, module, shapes[module], linears, target))
             else:
                 entries.append(_plain(snapshot, names, name, target))
         if left:
@@ -169,15 +212,22 @@ class GgufContainer:
             entries.append(_Entry("rope_freqs.weight", array.shape, gguf.GGMLQuantizationType.F32, lambda: array))
         return entries
 
-    def _packed(self, names: GgufNames, linear: QuantizedLinear, target: str) -> _Entry:
-        rows, columns = linear.codes.shape
-        chosen = gguf_type_for(self.types.get(linear.name, self.type), rows, columns)
+    def _packed(
+        self,
+        names: GgufNames,
+        module: str,
+        shape: tuple[int, int],
+        linears: Mapping[str, QuantizedLinear],
+        target: str,
+    ) -> _Entry:
+        rows, columns = shape
+        chosen = gguf_type_for(self.types.get(module, self.type), rows, columns)
         if chosen is None:
-            raise ExportError(f"{linear.name}: no block of {self.type} divides {columns} inputs.")
-        order = names.row_order(linear.name)
+            raise ExportError(f"{module}: no block of {self.type} divides {columns} inputs.")
+        order = names.row_order(module)
 
         def make() -> npt.NDArray[np.generic]:
-            packed = pack_rows(linear, chosen)
+            packed = pack_rows(linears[module], chosen)
             return packed if order is None else np.ascontiguousarray(packed[order.numpy()])
 
         return _Entry(target, (rows, columns), ggml_type(chosen), make)
@@ -210,6 +260,10 @@ class GgufContainer:
             raise ExportError(f"The file has no tensor {target}.")
         value = _restored(names, f"{name}.weight", tensors[target])
         return value.T.contiguous() if names.transposed(name) else value
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _plain_type(target: str, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:

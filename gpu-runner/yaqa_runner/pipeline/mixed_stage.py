@@ -1,8 +1,7 @@
-"""Mixed types: one for every linear, by predicted KL within a budget of bits a weight; then the mix is measured."""
+"""Mixed types: one for every linear, by predicted KL within a budget; then the mix is measured."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,19 +12,16 @@ from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.statistics import summarize
 from yaqa_runner.formats.gguf import GgufContainer
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
-from yaqa_runner.grids.mixed import BudgetTooSmall, LayerOptions, TypeOption, choose_types, total_loss, total_size
+from yaqa_runner.grids.mixed import LayerOptions, TypeOption, choose_types, total_loss, total_size
 from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.pipeline.mixed_budget import CANDIDATES, LinearBudget, candidate_types
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe
 from yaqa_runner.pipeline.variant_stage import VariantContext
-from yaqa_runner.protocol.failures import UnsupportedModel
 from yaqa_runner.protocol.manifest import Estimate, MixedTypes, UniformTypes
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.sketch.regularize import regularize
 from yaqa_runner.sketch.store import Sketch
-
-CANDIDATES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
-"""Types that are tried; rows that a K-type does not fit try what stands in for it."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +31,8 @@ class MixedPlan:
     Attributes:
         plan: The recipe with the chosen types.
         rival: The recipe of one type for all linears, otherwise with the same options.
-        size: Bytes of the mix's linears.
-        rival_size: Bytes of the rival's.
-        weights: Number of weights in them.
+        bits_per_weight: Of the mix's linears, on average.
+        rival_bits_per_weight: Of the rival's.
         loss: Predicted KL of the mix in nats a token.
         rival_loss: Of the rival.
         is_uniform: Whether the mix came out as the rival's types.
@@ -45,9 +40,8 @@ class MixedPlan:
 
     plan: PlannedRecipe
     rival: PlannedRecipe
-    size: int
-    rival_size: int
-    weights: int
+    bits_per_weight: float
+    rival_bits_per_weight: float
     loss: float
     rival_loss: float
     is_uniform: bool
@@ -56,6 +50,7 @@ class MixedPlan:
 def choose_mixed(
     layers: list[LinearLayer],
     plan: PlannedRecipe,
+    budget: LinearBudget,
     sketch: Sketch,
     sigma_input: float,
     sigma_output: float,
@@ -63,19 +58,16 @@ def choose_mixed(
     progress: Callable[[int, int], None],
     check: Callable[[], None],
 ) -> MixedPlan:
-    """Types for the linears of ``plan`` within its bits a weight.
+    """Types for the linears of ``plan`` within ``budget``, which the smallest types fit.
 
     Every linear is rounded two-sided, unrefined, to each candidate type; ½ tr(H_O E H_I Eᵀ) of that is its predicted
-    loss. Embedding and output layer are not counted, as no recipe quantizes them to its type.
+    loss.
 
     Raises:
-        UnsupportedModel: the smallest types do not fit.
         SketchUnreadable: the sketch lacks a linear.
     """
-    target = plan.recipe.bits_per_weight
-    assert target is not None
     members = [layer for layer in layers if layer.name in plan.linears]
-    types = {layer.name: _candidates(layer) for layer in members}
+    types = {layer.name: candidate_types(layer) for layer in members}
     scales: dict[str, float] = {}
     options: dict[str, list[TypeOption]] = {layer.name: [] for layer in members}
 
@@ -89,41 +81,31 @@ def choose_mixed(
                 grid = gguf_grid(name).fit(weight, factors.input.diagonal)
                 yield RoundingTask(f"{layer.name}/{name}", weight, grid, factors.input, factors.output)
 
-    shapes = {layer.name: layer.rows * layer.columns for layer in members}
+    by_name = {layer.name: layer for layer in members}
     total = sum(map(len, types.values()))
     for done, rounded in enumerate(round_layers(tasks(), workers), start=1):
         check()
         name, _, type_name = rounded.name.rpartition("/")
-        size = round(shapes[name] * gguf_grid(type_name).bits_per_weight / 8)
+        size = budget.size_of(by_name[name], type_name)
         options[name].append(TypeOption(type_name, size, max(0.0, rounded.proxy * scales[name] / 2)))
         progress(done, total)
-    weights = sum(shapes.values())
-    budget = int(target * weights / 8)
-    try:
-        choice = choose_types([LayerOptions(name, tuple(found)) for name, found in options.items()], budget)
-    except BudgetTooSmall as error:
-        least = 8 * error.needed / weights
-        raise UnsupportedModel(
-            f"{plan.recipe.canonical}: the smallest types that this model's linears can take need {least:.3f} bits "
-            f"a weight.",
-            f"Ask for bpw={math.ceil(least * 1000) / 1000:g} or more.",
-        ) from error
+    choice = choose_types([LayerOptions(name, tuple(found)) for name, found in options.items()], budget.size)
     uniform = {name: _uniform(name, members, options) for name in CANDIDATES}
-    fitting = {name: found for name, found in uniform.items() if total_size(found) <= budget}
+    fitting = {name: found for name, found in uniform.items() if total_size(found) <= budget.size}
     best = min(fitting, key=lambda name: (total_loss(fitting[name]), total_size(fitting[name])))
     if total_loss(fitting[best]) < total_loss(choice):
         choice = fitting[best]
     assert isinstance(plan.container, GgufContainer)
     chosen = {name: option.type for name, option in choice.items()}
-    mixed = GgufContainer(_commonest(chosen, shapes), plan.container.model_name, chosen, plan.container.label)
+    weights = {layer.name: layer.rows * layer.columns for layer in members}
+    mixed = GgufContainer(_commonest(chosen, weights), plan.container.model_name, chosen, plan.container.label)
     extra = plan.recipe.canonical.split(",")[2:]
     rival = parse_recipe(",".join([f"gguf:{best}", *extra]))
     return MixedPlan(
         plan=replace(plan, container=mixed),
         rival=PlannedRecipe(rival, GgufContainer(best, plan.container.model_name), plan.linears),
-        size=total_size(choice),
-        rival_size=total_size(fitting[best]),
-        weights=weights,
+        bits_per_weight=_average_bits(choice, weights),
+        rival_bits_per_weight=_average_bits(fitting[best], weights),
         loss=total_loss(choice),
         rival_loss=total_loss(fitting[best]),
         is_uniform=choice == fitting[best],
@@ -137,19 +119,18 @@ def settle_mixed(
 
     Files of both are written, loaded back and measured on the selection split.
     """
-    target = mixed.plan.recipe.bits_per_weight
-    assert target is not None
     against = _selection_kl(context, mixed.rival, rival, scratch / "uniform")
     found = against if mixed.is_uniform else _selection_kl(context, mixed.plan, own, scratch / "mixed")
     kept = found.mean < against.mean
     record = MixedTypes(
-        target_bits_per_weight=target,
-        bits_per_weight=round(8 * mixed.size / mixed.weights, 4),
+        target_bits_per_weight=mixed.plan.recipe.bits_per_weight,
+        target_bytes=mixed.plan.recipe.budget_bytes,
+        bits_per_weight=round(mixed.bits_per_weight, 4),
         predicted_kl_nats=mixed.loss,
         kl_nats=found,
         uniform=UniformTypes(
             type=mixed.rival.recipe.name.partition(":")[2],
-            bits_per_weight=round(8 * mixed.rival_size / mixed.weights, 4),
+            bits_per_weight=round(mixed.rival_bits_per_weight, 4),
             predicted_kl_nats=mixed.rival_loss,
             kl_nats=against,
         ),
@@ -165,7 +146,13 @@ def settle_mixed(
         )
     assert isinstance(mixed.plan.container, GgufContainer)
     container = GgufContainer(record.uniform.type, mixed.plan.container.model_name, label=mixed.plan.container.label)
-    return replace(mixed.plan, container=container), rival, record
+    return replace(mixed.plan, container=container), _with_gguf_types(rival, record.uniform.type), record
+
+
+def _with_gguf_types(rounded: RoundedRecipe, type_name: str) -> RoundedRecipe:
+    """``rounded`` with types under GGUF's names; those that containers share go by the grid's name elsewhere."""
+    evidence = [layer.model_copy(update={"type": gguf_type_for(type_name, *layer.shape)}) for layer in rounded.evidence]
+    return replace(rounded, evidence=evidence)
 
 
 def _selection_kl(context: VariantContext, plan: PlannedRecipe, rounded: RoundedRecipe, folder: Path) -> Estimate:
@@ -180,17 +167,17 @@ def _selection_kl(context: VariantContext, plan: PlannedRecipe, rounded: Rounded
     return Estimate(mean=kl.mean, standard_error=kl.standard_error)
 
 
-def _candidates(layer: LinearLayer) -> list[str]:
-    found = (gguf_type_for(name, layer.rows, layer.columns) for name in CANDIDATES)
-    return list(dict.fromkeys(name for name in found if name is not None))
-
-
 def _uniform(type_name: str, layers: list[LinearLayer], options: dict[str, list[TypeOption]]) -> dict[str, TypeOption]:
     choice = {}
     for layer in layers:
         wanted = gguf_type_for(type_name, layer.rows, layer.columns)
         choice[layer.name] = next(option for option in options[layer.name] if option.type == wanted)
     return choice
+
+
+def _average_bits(choice: dict[str, TypeOption], weights: dict[str, int]) -> float:
+    bits = sum(weights[name] * gguf_grid(option.type).bits_per_weight for name, option in choice.items())
+    return bits / sum(weights.values())
 
 
 def _commonest(types: dict[str, str], weights: dict[str, int]) -> str:

@@ -15,9 +15,11 @@ from yaqa_runner.calibration.splits import Splits, build_splits
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.verification import choose_verification, write_verification
 from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.formats.gguf import GgufContainer
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
+from yaqa_runner.pipeline.mixed_budget import LinearBudget, linear_budget
 from yaqa_runner.pipeline.mixed_stage import MixedPlan, choose_mixed, settle_mixed
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe, round_recipes
@@ -76,6 +78,7 @@ def run_job(
     with reporter.stage("load", spec.source.repo):
         snapshot, linked, source = load_source(spec, work, device)
         planned = plan_recipes(recipes, linked, source)
+        budgets = plan_budgets(planned, linked, source)
         source_sha256 = fingerprint_files(snapshot)
     interrupt.check()
     with reporter.stage("calibrate"):
@@ -106,12 +109,14 @@ def run_job(
         with reporter.stage("round"):
             try:
                 for _, plan in todo:
-                    if plan.recipe.bits_per_weight is None:
+                    budget = budgets.get(plan.recipe.canonical)
+                    if budget is None:
                         plans.append(plan)
                         continue
                     chosen = choose_mixed(
                         source.linears,
                         plan,
+                        budget,
                         sketch,
                         spec.sketch.sigma_input,
                         spec.sketch.sigma_output,
@@ -245,6 +250,21 @@ def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> li
             )
         planned.append(PlannedRecipe(recipe, container, names))
     return planned
+
+
+def plan_budgets(planned: list[PlannedRecipe], linked: Path, source: SourceModel) -> dict[str, LinearBudget]:
+    """What the linears may take in the recipes of mixed types, by canonical name.
+
+    Raises:
+        UnsupportedModel: the smallest types do not fit.
+    """
+    budgets = {}
+    for plan in planned:
+        if plan.recipe.is_mixed:
+            assert isinstance(plan.container, GgufContainer)
+            members = [layer for layer in source.linears if layer.name in plan.linears]
+            budgets[plan.recipe.canonical] = linear_budget(plan.recipe, plan.container, members, linked)
+    return budgets
 
 
 def obtain_sketch(

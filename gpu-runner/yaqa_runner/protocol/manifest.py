@@ -193,13 +193,15 @@ class UniformTypes(WireModel):
 
 
 class MixedTypes(WireModel):
-    """A type for every linear, chosen for the least predicted KL within a budget of bits a weight.
+    """A type for every linear, chosen for the least predicted KL within a budget.
 
+    The budget is one of bits a weight of the linears, or of bytes of all files but the manifest: one of the two is set.
     Predictions are sums of ½ tr(H_O E H_I Eᵀ) of two-sided rounding; ``kl_nats`` is measured on the selection split.
     ``published`` says which of the two these files are: a mix that measures worse gives way.
     """
 
-    target_bits_per_weight: float
+    target_bits_per_weight: float | None
+    target_bytes: Annotated[int, Field(ge=1)] | None = None
     bits_per_weight: float
     predicted_kl_nats: Annotated[float, Field(ge=0)]
     kl_nats: Estimate

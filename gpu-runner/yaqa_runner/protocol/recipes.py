@@ -7,14 +7,17 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from yaqa_runner.protocol.byte_size import byte_size_text, parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec
 
 ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq"]
 
 GROUPS = (32, 64, 128)
 MIXED_NAME = "gguf"
+MIXED_EXAMPLES = f'"{MIXED_NAME},bpw=3.5" or "{MIXED_NAME},bytes=4.5GB"'
 LEAST_BITS_PER_WEIGHT = 2
 MOST_BITS_PER_WEIGHT = 8.5
+OPTION_KEYS = ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"]
 MAXIMUM_RECIPE_CHARACTERS = 200
 MAXIMUM_SWEEPS = 10
 DEFAULT_REFINE_SWEEPS = 2
@@ -94,6 +97,8 @@ class Recipe:
         zero: Whether every group has a zero point beside its scale.
         bits_per_weight: What the quantized linears may take on average, scales counted, where every linear gets a type
             of its own (``gguf,bpw=3.5``); else ``None``.
+        budget_bytes: What all files of the variant may take together, its manifest aside, where every linear gets a
+            type of its own (``gguf,bytes=4.5GB``); else ``None``.
         embedding_bits: Bits of embedding and output layer where the recipe puts them into blocks; ``None``: they are
             stored as the container keeps them.
     """
@@ -108,6 +113,12 @@ class Recipe:
     zero: bool = False
     bits_per_weight: float | None = None
     embedding_bits: int | None = None
+    budget_bytes: int | None = None
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether every linear gets a type of its own, within a budget."""
+        return self.name == MIXED_NAME
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -167,6 +178,7 @@ def parse_recipe(text: str) -> Recipe:
     zero = False
     bits_per_weight: float | None = None
     embedding_bits: int | None = None
+    budget_bytes: int | None = None
     seen: set[str] = set()
     for option in options:
         written_key, _, value = option.partition("=")
@@ -205,7 +217,7 @@ def parse_recipe(text: str) -> Recipe:
                 embedding_bits = known[value]
             case "bpw":
                 if name.name != MIXED_NAME:
-                    raise _refuse(f'"{name.name}" has one type; mixed types are "{MIXED_NAME},bpw=3.5".')
+                    raise _refuse(f'"{name.name}" has one type; mixed types are {MIXED_EXAMPLES}.')
                 if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", value) or not (
                     LEAST_BITS_PER_WEIGHT <= float(value) <= MOST_BITS_PER_WEIGHT
                 ):
@@ -214,18 +226,33 @@ def parse_recipe(text: str) -> Recipe:
                         f'for example bpw=3.5; not "{value}".'
                     )
                 bits_per_weight = float(value)
+            case "bytes":
+                if name.name != MIXED_NAME:
+                    raise _refuse(f'"{name.name}" has one type; mixed types are {MIXED_EXAMPLES}.')
+                budget_bytes = parse_byte_size(value)
+                if budget_bytes is None:
+                    raise _refuse(
+                        "bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or "
+                        f'bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "{value}".'
+                    )
             case _:
                 raise _refuse(
                     f'There is no recipe option "{written_key}".',
-                    nearest_word(written_key, ["group", "block", "refine", "tune", "zero", "embedding", "bpw"]),
+                    nearest_word(
+                        written_key, ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"]
+                    ),
                 )
-    if name.name == MIXED_NAME and bits_per_weight is None:
+    if bits_per_weight is not None and budget_bytes is not None:
+        raise _refuse("bpw and bytes exclude each other: say one of them.")
+    if name.name == MIXED_NAME and bits_per_weight is None and budget_bytes is None:
         raise _refuse(
-            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or bits a weight, as in "gguf,bpw=3.5".'
+            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in {MIXED_EXAMPLES}.'
         )
     written = [name.name]
     if bits_per_weight is not None:
         written.append(f"bpw={bits_per_weight:g}")
+    if budget_bytes is not None:
+        written.append(f"bytes={byte_size_text(budget_bytes).lower()}")
     if group != name.default_group:
         written.append(f"group={group}")
     if zero:
@@ -240,7 +267,7 @@ def parse_recipe(text: str) -> Recipe:
         canonical=",".join(written),
         name=name.name,
         container=name.container,
-        # Whole bits, as the names of the types count them: Q3_K stores 3.44.
+        # Whole bits, as the names of the types count them: Q3_K stores 3.44. A budget of bytes does not tell them.
         bits=name.bits if bits_per_weight is None else int(bits_per_weight),
         group=group,
         refine_sweeps=refine_sweeps,
@@ -248,6 +275,7 @@ def parse_recipe(text: str) -> Recipe:
         zero=zero,
         bits_per_weight=bits_per_weight,
         embedding_bits=embedding_bits,
+        budget_bytes=budget_bytes,
     )
 
 

@@ -151,7 +151,7 @@ describe("the card", () => {
 		const manifest = await readTinyManifest("gguf,bpw=5");
 		assert.match(
 			mixSentence(manifest).join(""),
-			/within 5.00 bits a weight \(4 × Q4\\?_0, 2 × Q5\\?_0, 1 × Q5\\?_K\); the mix measured .* Q4\\?_0 for all \(4\.5/,
+			/within 5\.00 bits a weight, embedding and output layer not counted: 4 × Q4\\?_0, 2 × Q5\\?_0, 1 × Q5\\?_K, 4\.89 bits a weight; the mix measured .* Q4\\?_0 for all \(4\.5/,
 		);
 		if (manifest.mixed) {
 			manifest.mixed.published = "uniform";
@@ -160,6 +160,18 @@ describe("the card", () => {
 		assert.match(mixSentence(manifest).join(""), /no mix measured better/);
 		assert.doesNotMatch(mixSentence(manifest).join(""), /[^\\]\]\(javascript/i);
 		assert.deepEqual(mixSentence(await readTinyManifest("gguf:q4_0")), []);
+	});
+
+	test("tells a budget of bytes in the words of the recipe, and the bits that came of it", async () => {
+		const manifest = await readTinyManifest("gguf,bpw=5");
+		manifest.recipe = "gguf,bytes=4.5gib";
+		Object.assign(manifest.mixed ?? {}, { targetBitsPerWeight: null, targetBytes: 4_831_838_208 });
+		assert.match(
+			mixSentence(manifest).join(""),
+			/within 4\.5GiB for the files together, with embedding, output layer, tokenizer and headers: 4 × Q4/,
+		);
+		const { yaml } = split(renderCard({ ...(await request()), manifests: [manifest] }));
+		assert.deepEqual(yaml["tags"], ["gguf", "quantized", "yaqa", "4-bit"]);
 	});
 
 	test("tells of tuned scales where they were a contender, and only there", async () => {

@@ -15,6 +15,8 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("w4a16"), "yaqa/Model-7B-YAQA-W4A16");
 	assert.equal(name("w4a16,group=32"), "yaqa/Model-7B-YAQA-W4A16-g32");
 	assert.equal(name("w8a16,group=64,refine=0"), "yaqa/Model-7B-YAQA-W8A16-g64-r0");
+	assert.equal(name("gguf,bytes=4.5GB"), "yaqa/Model-7B-YAQA-GGUF");
+	assert.equal(name("gguf,bytes=4.5GB,tune=off"), "yaqa/Model-7B-YAQA-GGUF-untuned");
 	assert.equal(name("gguf:q4_k"), "yaqa/Model-7B-YAQA-GGUF");
 	assert.equal(name("w3a16,group=32,zero=on"), "yaqa/Model-7B-YAQA-W3A16-g32-asym");
 	assert.equal(name("gptq:3"), "yaqa/Model-7B-YAQA-GPTQ-3bit");

@@ -299,6 +299,21 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		});
 		assertRefused(result, /take 4\.889 bits a weight, the recipe allows 4\.5/);
 	});
+	test("a mix whose files are larger than the budget of bytes", async () => {
+		const manifest = await readTinyManifest("gguf,bpw=5");
+		const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+		const within = async (budget: number, told = budget): Promise<VariantVerification> =>
+			withCopy("gguf,bpw=5", async (directory) => {
+				const recipe = recipeOf(`gguf,bytes=${budget}`);
+				const mixed = { ...(manifest.mixed ?? assert.fail()), targetBitsPerWeight: null, targetBytes: told };
+				const changed = { ...manifest, recipe: recipe.canonical, mixed };
+				await writeFile(join(directory, "manifest.json"), JSON.stringify(changed));
+				return verifyVariant({ directory, manifest: changed, recipe, verificationPath: null, limits: LIMITS });
+			});
+		assert.equal((await within(bytes)).ok, true);
+		assertRefused(await within(bytes - 1), new RegExp(`take ${bytes} bytes, the recipe allows .*\\(${bytes - 1}\\)`));
+		assertRefused(await within(bytes + 1000, bytes), /under another budget than the recipe's/);
+	});
 	test("a config that asks for code", async () => {
 		const result = await verifyBroken(
 			"w4a16",
