@@ -16,6 +16,8 @@ from test_protocol import spec_document
 from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.pipeline import spread_sketch as module
+from yaqa_runner.pipeline.earlier_sketch import seems_to_serve
+from yaqa_runner.pipeline.run_job import run_job
 from yaqa_runner.pipeline.spread_sketch import processes_for, spread_sketch
 from yaqa_runner.protocol.failures import Interrupted
 from yaqa_runner.protocol.interrupt import InterruptFlag
@@ -91,11 +93,38 @@ def test_a_group_that_fails_is_told_of_and_an_interrupted_one_ends_the_run(
 def test_nothing_is_started_where_one_process_or_an_earlier_sketch_does(tmp_path: Path) -> None:
     spec = parse_job_spec(json.dumps(job(tmp_path, tmp_path / "out")))
     assert spread(spec, tmp_path, InterruptFlag(), processes=1) == []
-    reused = parse_job_spec(
-        json.dumps(job(tmp_path, tmp_path / "out", sketch={**spec.sketch.to_wire(), "reuse": str(tmp_path)}))
-    )
-    assert spread(reused, tmp_path, InterruptFlag()) == []
     (tmp_path / "out" / "sketch").mkdir(parents=True)
     (tmp_path / "out" / "sketch" / "sketch.json").write_text("{}")
     assert spread(spec, tmp_path, InterruptFlag()) == []
     assert processes_for(spec, None) == 1 and processes_for(spec, 3) == 3
+
+
+def test_an_earlier_sketch_is_spread_anew_only_where_it_does_not_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_checkpoint(tmp_path / "llama", "llama", intermediate_size=128)
+    text = tmp_path / "text.txt"
+    text.write_text("Some Words of a Text, and Some More.\n" * 8, encoding="utf-8")
+    calibration = {"kind": "text", "files": [str(text)], "sequences": 4, "length": 16, "seed": 1}
+    first = job(model, tmp_path / "first", calibration=calibration)
+    stream = io.StringIO()
+    parsed = parse_job_spec(json.dumps(first))
+    run_job(parsed, tmp_path / "first", Reporter(json_line_sink(stream), parsed.job, parsed.fence), InterruptFlag())
+
+    def spec(**changes: Any) -> JobSpec:
+        sketch = {**first["sketch"], "reuse": str(tmp_path / "first")}
+        return parse_job_spec(json.dumps({**first, "sketch": sketch, **changes}))
+
+    assert seems_to_serve(spec())
+    assert spread(spec(), tmp_path, InterruptFlag()) == []
+    assert not seems_to_serve(spec(calibration={**calibration, "seed": 2}))
+    assert not seems_to_serve(spec(sketch={**first["sketch"], "reuse": str(model)})), "there is none"
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    monkeypatch.setattr(module.sys, "executable", "/bin/true")
+    events = spread(spec(), tmp_path, InterruptFlag())
+    assert [event["code"] for event in events if event["event"] == "warning"] == ["sketch-not-reused"]
+    assert [event["detail"] for event in events if event["event"] == "stage"][:1] == ["on 2 processes"]
+    (model / "tokenizer.json").write_text("{}", encoding="utf-8")
+    assert seems_to_serve(spec()), "the run says what is wrong with it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yaqa_runner.calibration.overlap import HeldOut
 from yaqa_runner.calibration.self_sample import sample_sequences, sequence_seed
@@ -62,28 +63,53 @@ def build_splits(
     selection = _evaluation_sets(
         source, "selection", evaluation.selection, evaluation.sequences, length, calibration.seed, held_out, warn, check
     )
-    calibration_length = _capped(calibration.length, source.maximum_length, warn)
     if isinstance(calibration, TextCalibration):
-        tokens = calibration_from_text(
-            [Path(file) for file in calibration.files],
-            source.tokenizer,
-            calibration.sequences,
-            calibration_length,
-            calibration.seed,
-            held_out,
-            warn,
-        )
+        tokens = _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, warn)
     else:
         tokens = sample_sequences(
             source.model,
             calibration.sequences,
-            calibration_length,
+            _capped(calibration.length, source.maximum_length, warn),
             sequence_seed("calibration", calibration.seed),
             _first_token(source),
             progress,
             check,
         )
     return Splits(tokens, selection, report)
+
+
+def calibration_without_model(
+    calibration: TextCalibration, evaluation: Evaluation, tokenizer: Any, maximum_length: int | None
+) -> TokenSet:
+    """The calibration tokens that ``build_splits`` makes of texts, by the tokenizer alone.
+
+    Raises:
+        InvalidSpec: a text cannot be read, or splits repeat each other.
+    """
+    held_out = HeldOut()
+    length = _capped(evaluation.length, maximum_length, _untold)
+    for text in (*evaluation.report, *evaluation.selection):
+        tokens = evaluation_from_text(Path(text.path), tokenizer, evaluation.sequences, length, held_out, _untold)
+        held_out.add(tokens.tokens.numpy())
+    return _calibration_tokens(calibration, tokenizer, maximum_length, held_out, _untold)
+
+
+def _untold(code: str, message: str) -> None:
+    """The run itself warns of these texts."""
+
+
+def _calibration_tokens(
+    calibration: TextCalibration, tokenizer: Any, maximum_length: int | None, held_out: HeldOut, warn: Warn
+) -> TokenSet:
+    return calibration_from_text(
+        [Path(file) for file in calibration.files],
+        tokenizer,
+        calibration.sequences,
+        _capped(calibration.length, maximum_length, warn),
+        calibration.seed,
+        held_out,
+        warn,
+    )
 
 
 def _evaluation_sets(

@@ -72,7 +72,7 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         SourceRefused: weights are missing, misshapen or not finite.
         UnsupportedModel: transformers does not know the architecture, or nothing in it can be quantized.
     """
-    config = _load_config(snapshot)
+    config = load_config(snapshot)
     dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -124,19 +124,29 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
     embedding = model.get_input_embeddings()
     output = model.get_output_embeddings()
     vocabulary = int((output if output is not None else embedding).weight.shape[0])
-    maximum = getattr(config.get_text_config(), "max_position_embeddings", None)
     return SourceModel(
         model=model,
-        tokenizer=_load_tokenizer(snapshot),
+        tokenizer=load_tokenizer(snapshot),
         linears=linears,
         untouched=untouched,
         device=device,
         vocabulary=vocabulary,
-        maximum_length=maximum if isinstance(maximum, int) and maximum > 0 else None,
+        maximum_length=maximum_length(config),
     )
 
 
-def _load_config(snapshot: Snapshot) -> Any:
+def maximum_length(config: Any) -> int | None:
+    """The longest sequence that a model of ``config`` was made for, where it says."""
+    maximum = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return maximum if isinstance(maximum, int) and maximum > 0 else None
+
+
+def load_config(snapshot: Snapshot) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UnsupportedModel: transformers does not know the architecture.
+    """
     try:
         config = AutoConfig.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:
@@ -153,7 +163,12 @@ def _load_config(snapshot: Snapshot) -> Any:
     return config
 
 
-def _load_tokenizer(snapshot: Snapshot) -> Any | None:
+def load_tokenizer(snapshot: Snapshot) -> Any | None:
+    """The snapshot's tokenizer, ``None`` where it has none.
+
+    Raises:
+        SourceRefused: it cannot be loaded.
+    """
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     if not any((snapshot.directory / name).is_file() for name in names):
         return None

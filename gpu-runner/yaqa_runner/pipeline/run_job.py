@@ -19,6 +19,7 @@ from yaqa_runner.formats.gguf import GgufContainer
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
+from yaqa_runner.pipeline.earlier_sketch import sketch_folder
 from yaqa_runner.pipeline.mixed_budget import LinearBudget, linear_budget
 from yaqa_runner.pipeline.mixed_stage import MixedPlan, choose_mixed, settle_mixed
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
@@ -37,11 +38,10 @@ from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.memory import host_memory, memory_budget, pinned_budget, plan_memory
 from yaqa_runner.sketch.parallel import ALONE, Ranks
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
 
 logger = logging.getLogger(__name__)
 
-SKETCH_DIRECTORY = "sketch"
 VERIFICATION_FILE = "verification.safetensors"
 WORK_DIRECTORY = ".work"
 
@@ -294,7 +294,7 @@ def obtain_sketch(
             logger.info("the sketch at %s is not used: %s", target, error)
     if spec.sketch.reuse is not None:
         try:
-            earlier = open_sketch(_sketch_folder(Path(spec.sketch.reuse)), key)
+            earlier = open_sketch(sketch_folder(Path(spec.sketch.reuse)), key)
             if wanted != set(earlier.layers):
                 raise SketchUnreadable("it is of other linears")
             linked = link_sketch(earlier, target)
@@ -325,10 +325,6 @@ def obtain_sketch(
             ranks,
         )
     return sketch, False
-
-
-def _sketch_folder(path: Path) -> Path:
-    return path if (path / SKETCH_FILE).is_file() else path / SKETCH_DIRECTORY
 
 
 def _is_finished(spec: JobSpec, request: VariantRequest, planned: PlannedRecipe, output: Path, sketch: Sketch) -> bool:

@@ -15,14 +15,15 @@ import torch
 from yaqa_runner.calibration.splits import build_splits
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
-from yaqa_runner.pipeline.run_job import SKETCH_DIRECTORY, obtain_sketch
+from yaqa_runner.pipeline.earlier_sketch import seems_to_serve
+from yaqa_runner.pipeline.run_job import obtain_sketch
 from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.sketch.launched import launched_processes
 from yaqa_runner.sketch.parallel import joined_ranks, own_device
-from yaqa_runner.sketch.store import SKETCH_FILE
+from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def sketch_of_job(spec: JobSpec, output: Path, reporter: Reporter, interrupt: In
         source = load_source_model(snapshot, ranks.device)
         splits = build_splits(source, spec.calibration, spec.evaluation, reporter.warn, None, interrupt.check)
         target = output / SKETCH_DIRECTORY
+        # Its processes would link it side by side; the run links one that serves.
+        spec = spec.model_copy(update={"sketch": spec.sketch.model_copy(update={"reuse": None})})
         obtain_sketch(
             spec, source, fingerprint_files(snapshot), splits, target, reporter, interrupt, label_samples=1, ranks=ranks
         )
@@ -63,15 +66,19 @@ def spread_sketch(
 ) -> None:
     """Take the sketch of ``spec`` by ``processes`` processes under ``torchrun``; the run then finds it at its place.
 
-    An earlier job's sketch, or one that is finished, leaves nothing to do. A group that fails is told of; what it kept
-    is taken up by the run itself.
+    An earlier job's sketch that serves, or one that is finished, leaves nothing to do. A group that fails is told of;
+    what it kept is taken up by the run itself.
 
     Raises:
         Interrupted: a signal asked for the end.
     """
     is_there = (output / SKETCH_DIRECTORY / SKETCH_FILE).is_file()
-    if processes < 2 or spec.sketch.reuse is not None or spec.source.path is None or is_there:
+    if processes < 2 or spec.source.path is None or is_there:
         return
+    if spec.sketch.reuse is not None:
+        if seems_to_serve(spec):
+            return
+        reporter.warn("sketch-not-reused", "The earlier sketch is not used: it is of other tokens or settings.")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     run = ["-m", "yaqa_runner", "run", str(spec_path), "--out", str(output), "--sketch-only"]
     with reporter.stage("sketch", f"on {processes} processes"):

@@ -28,6 +28,8 @@ from yaqa_runner.sketch.settings import SKETCH_CODE_VERSION, SketchSettings
 from yaqa_runner.sketch.triangle import pack_triangle, unpack_triangle
 
 SKETCH_FILE = "sketch.json"
+# Of a job's output.
+SKETCH_DIRECTORY = "sketch"
 SKETCH_FORMAT = 1
 LAYOUT = "float32 lower triangles of symmetric matrices, rows in order, diagonal included"
 
