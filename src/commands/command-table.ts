@@ -1,4 +1,4 @@
-/** What the bot understands in comments. This table feeds the parser, the help reply, the help page and the README. */
+/** What the bot understands in comments. This table feeds the parser, the help reply, the help page and `docs/comments.md`. */
 export type CommandName = "quantize" | "plan" | "status" | "explain" | "cancel" | "retry" | "approve" | "help" | "ping";
 
 type CommandDescription = {

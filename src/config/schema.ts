@@ -131,7 +131,7 @@ const GitHubRequests = z.strictObject({
 	repositories: z
 		.array(
 			z.strictObject({
-				repository: gitHubRepository,
+				repository: gitHubRepository.describe("As owner/name."),
 				model: repoPath
 					.nullable()
 					.default(null)
@@ -209,9 +209,9 @@ const Quantization = z.strictObject({
 				.default("self")
 				.describe("`self` samples texts from the model itself; `text` reads files."),
 			files: z.array(filePath).max(64).default([]).describe("For `text`; relative to this configuration file."),
-			sequences: z.int().min(1).max(1_000_000).default(128),
+			sequences: z.int().min(1).max(1_000_000).default(128).describe("How many sequences are calibrated on."),
 			length: z.int().min(8).max(131_072).default(256).describe("Tokens of one sequence."),
-			seed: z.int().min(0).default(0),
+			seed: z.int().min(0).default(0).describe("Of samples and shuffles; another one gives another sketch."),
 		})
 		.prefault({}),
 	evaluation: z
@@ -227,7 +227,7 @@ const Quantization = z.strictObject({
 				.default([])
 				.describe("What the card's figures come from. Empty: the model's own samples."),
 			sequences: z.int().min(2).max(100_000).default(32).describe("Sequences of each text."),
-			length: z.int().min(8).max(131_072).default(256),
+			length: z.int().min(8).max(131_072).default(256).describe("Tokens of one sequence."),
 			verificationSequences: z
 				.int()
 				.min(1)
@@ -238,15 +238,18 @@ const Quantization = z.strictObject({
 		.prefault({}),
 	sketch: z
 		.strictObject({
-			kind: z.enum(["a", "b"]).default("a"),
+			kind: z
+				.enum(["a", "b"])
+				.default("a")
+				.describe("`a`: power iteration over single tokens. `b`: whole sequences, in one pass."),
 			iterations: z
 				.int()
 				.min(1)
 				.max(16)
 				.default(6)
 				.describe("Half steps of the power iteration for `a`; rounds for `b`."),
-			sigmaInput: z.number().min(0).max(10).default(0.1),
-			sigmaOutput: z.number().min(0).max(10).default(0.1),
+			sigmaInput: z.number().min(0).max(10).default(0.1).describe("Added to the input factor's unit mean diagonal."),
+			sigmaOutput: z.number().min(0).max(10).default(0.1).describe("Added to the output factor's."),
 		})
 		.prefault({}),
 	tuning: z
@@ -286,7 +289,7 @@ const OwnMachine = z.strictObject({
 	gpus: z.int().min(1).max(64).default(1).describe("How many of them."),
 	gpuMemoryGiB: z.number().min(1).max(4096).describe("Memory of one."),
 	memoryGiB: z.number().min(1).max(65_536).describe("The machine's own memory."),
-	cores: z.int().min(1).max(4096).default(8),
+	cores: z.int().min(1).max(4096).default(8).describe("Its processor cores."),
 	usdPerHour: z.number().min(0).max(10_000).default(0).describe("What an hour costs; 0 for what is paid for anyway."),
 });
 
@@ -346,7 +349,10 @@ const Runner = z.strictObject({
 		.default(null)
 		.describe("A run whose processes hold more resident memory is ended. Absent: no limit."),
 	threads: z.int().min(1).max(1024).nullable().default(null).describe("CPU threads of a run. Absent: all cores."),
-	device: z.enum(["auto", "cpu", "cuda"]).default("auto"),
+	device: z
+		.enum(["auto", "cpu", "cuda"])
+		.default("auto")
+		.describe("Where runs compute. `auto`: on a GPU where there is one."),
 	concurrency: z.int().min(1).max(64).default(1).describe("Runs at the same time; further jobs wait."),
 	attempts: z.int().min(1).max(10).default(3).describe("How often a run that vanished is tried before the job fails."),
 	graceSeconds: z.int().min(0).max(600).default(10).describe("Between SIGTERM and SIGKILL when a run is cancelled."),
@@ -394,7 +400,7 @@ const Budget = z.strictObject({
 });
 
 const Sweep = z.strictObject({
-	enabled: z.boolean().default(true),
+	enabled: z.boolean().default(true).describe("Whether pushes are looked for whose webhook was lost."),
 	cron: z
 		.string()
 		.min(9)
@@ -404,7 +410,7 @@ const Sweep = z.strictObject({
 });
 
 const LogSection = z.strictObject({
-	level: z.enum(["debug", "info", "warn", "error"]).default("info"),
+	level: z.enum(["debug", "info", "warn", "error"]).default("info").describe("What is logged: this and worse."),
 });
 
 export const ConfigurationFile = z.strictObject({

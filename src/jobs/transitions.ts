@@ -111,7 +111,7 @@ export function stepOf(state: JobState): StepName | null {
 	}
 }
 
-/** The table as a Mermaid state diagram; the README holds this text, and a test compares the two. */
+/** The table as a Mermaid state diagram, for `docs/how-it-works.md`. */
 export function renderTransitions(): string {
 	const lines = ["stateDiagram-v2", "    [*] --> planned"];
 	for (const [from, moves] of Object.entries(TRANSITIONS)) {

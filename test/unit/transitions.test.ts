@@ -1,10 +1,7 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { type JobState, TERMINAL_STATES } from "../../src/jobs/records.ts";
-import { isFinished, renderTransitions, stepOf, TRANSITIONS, transition } from "../../src/jobs/transitions.ts";
+import { isFinished, stepOf, TRANSITIONS, transition } from "../../src/jobs/transitions.ts";
 import { matchesGlob } from "../../src/jobs/watch-rules.ts";
 
 const STATES = Object.keys(TRANSITIONS) as JobState[];
@@ -32,14 +29,6 @@ test("done is for good, and the other ends can be retried", () => {
 	for (const end of ["failed", "cancelled", "superseded"] as const) assert.equal(transition(end, "retry"), "planned");
 	assert.equal(transition("announcing", "cancel"), null);
 	assert.equal(transition("publishing", "supersede"), null);
-});
-
-test("the README's diagram is the table's", (context) => {
-	const path = join(fileURLToPath(new URL("../..", import.meta.url)), "README.md");
-	if (!existsSync(path)) return context.skip("skipped: there is no README");
-	const [, block] = /<!-- states:begin -->([\s\S]*?)<!-- states:end -->/.exec(readFileSync(path, "utf8")) ?? [];
-	assert.ok(block !== undefined, "the README has no <!-- states:begin --> … <!-- states:end -->");
-	assert.equal(block.trim(), `\`\`\`mermaid\n${renderTransitions()}\n\`\`\``);
 });
 
 test("globs match within a path part and never across the slash", () => {
