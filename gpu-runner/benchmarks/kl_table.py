@@ -38,11 +38,12 @@ from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
 from yaqa_runner.pipeline.provenance import describe_device
 from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
 from yaqa_runner.rounding.adaptive import round_nearest
+from yaqa_runner.rounding.factor import PreparedFactor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.memory import plan_memory
-from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
+from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
 
@@ -77,7 +78,12 @@ def kl_by_sequence(source: SourceModel, tokens: torch.Tensor, reference: torch.T
 
 
 def round_model(
-    source: SourceModel, layers: dict[str, RegularizedLayer], grids: dict[str, FixedGrid], quantizer: str, sweeps: int
+    source: SourceModel,
+    layers: dict[str, RegularizedLayer],
+    moments: dict[str, PreparedFactor],
+    grids: dict[str, FixedGrid],
+    quantizer: str,
+    sweeps: int,
 ) -> dict[str, tuple[torch.Tensor, FixedGrid]]:
     """Codes and grid of every linear under ``quantizer``."""
     weights = {linear.name: linear.weight() for linear in source.linears}
@@ -89,7 +95,7 @@ def round_model(
             name,
             weight,
             grids[name],
-            layers[name].input if two_sided else layers[name].moment,
+            layers[name].input if two_sided else moments[name],
             layers[name].output if two_sided else None,
             sweeps if "+refine" in quantizer else 0,
             RESCALING_TURNS if "+rescale" in quantizer else 0,
@@ -187,6 +193,10 @@ def main() -> None:
             linear.name: regularize(sketch.factors(linear.name), arguments.sigma_input, arguments.sigma_output)
             for linear in source.linears
         }
+        moments = {
+            linear.name: regularized_moment(sketch.factors(linear.name), arguments.sigma_input)
+            for linear in source.linears
+        }
     print(f"sketch {arguments.sketch}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
     reference = log_probabilities(source, report)
     originals = {linear.name: linear.module.weight for linear in source.linears}
@@ -229,7 +239,7 @@ def main() -> None:
         rounded: dict[str, tuple[torch.Tensor, FixedGrid]] = {}
         for quantizer in arguments.quantizers:
             started = time.perf_counter()
-            rounded = round_model(source, layers, grids, quantizer, arguments.sweeps)
+            rounded = round_model(source, layers, moments, grids, quantizer, arguments.sweeps)
             decoded = {name: own.decode(codes) for name, (codes, own) in rounded.items()}
             measure(text_of_grid, quantizer, bits, grid.bits_per_weight, decoded)
         if steps > 0:

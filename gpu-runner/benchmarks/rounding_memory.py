@@ -28,7 +28,6 @@ from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.pipeline.rounding_stage import RoundedRecipe, round_recipes
 from yaqa_runner.pipeline.run_job import plan_recipes
 from yaqa_runner.protocol.recipes import parse_recipe
-from yaqa_runner.rounding.workers import available_cores
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
 
@@ -86,12 +85,11 @@ def held_bytes(rounded: RoundedRecipe) -> int:
     return sum(tensors.values())
 
 
-def measure(folder: Path, recipe: str) -> dict[str, object]:
+def measure(folder: Path, recipe: str, workers: int) -> dict[str, object]:
     """Load, note what that takes, round, note the peak."""
     source = load_source_model(inspect_snapshot(folder / "model"), torch.device("cpu"))
     (planned,) = plan_recipes([parse_recipe(recipe)], folder / "model", source)
     sketch = open_sketch(folder / "sketch", KEY)
-    workers = available_cores()
     # Compiled kernels and thread pools are not the layers' memory.
     first = min(source.linears, key=lambda layer: layer.rows * layer.columns)
     nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
@@ -132,15 +130,17 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--recipe", default="w4a16,tune=off")
+    parser.add_argument("--workers", type=int, default=1, help="layers in flight; one uses all cores")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        print(json.dumps(measure(arguments.measure, arguments.recipe)))
+        print(json.dumps(measure(arguments.measure, arguments.recipe, arguments.workers)))
         return
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), arguments.width, arguments.blocks)
         command = [sys.executable, __file__, "--measure", folder, "--recipe", arguments.recipe]
+        command += ["--workers", str(arguments.workers)]
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     for name, value in found.items():
         print(f"{name:>22}: {value / 2**20:.1f} MiB" if name.endswith("Bytes") else f"{name:>22}: {value}")

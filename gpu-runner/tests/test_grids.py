@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
+from yaqa_runner.grids import fit_rows as fit_rows_module
 from yaqa_runner.grids.affine_search import round_scale
 from yaqa_runner.grids.affine_tensors import tensor_affine_errors, tensor_least_squares_scales
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
+from yaqa_runner.grids.fit_rows import fit_rows
 from yaqa_runner.grids.gguf import GGUF_GRID_NAMES, gguf_grid, gguf_type_for
 from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.super_block_kernel import _half
@@ -294,3 +296,23 @@ def test_scales_found_on_cuda_are_as_good(grid: Grid) -> None:
     found = grid.fit(weight.cuda(), importance.cuda())
     assert found.scale.is_cuda and all(tensor.is_cuda for tensor in found.stored.values())
     assert weighted_error(weight, found.to("cpu"), importance) == pytest.approx(here, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [*GGUF_GRID_NAMES, "symmetric", "asymmetric"])
+def test_grids_fitted_a_few_rows_at_a_time_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid: Grid = {"symmetric": SymmetricGrid(3, 40), "asymmetric": AsymmetricGrid(4, 40)}.get(name) or gguf_grid(name)
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randn(23, 512, generator=generator)
+    weight[4] = 0
+    importance = torch.rand(512, generator=generator)
+    whole = grid.fit(weight, importance)
+    monkeypatch.setattr(fit_rows_module, "_ELEMENTS", 5 * 512)
+    parts = fit_rows(grid, weight, importance)
+    assert torch.equal(parts.scale, whole.scale) and torch.equal(parts.offset, whole.offset)
+    assert parts.stored.keys() == whole.stored.keys()
+    for key, value in whole.stored.items():
+        assert torch.equal(parts.stored[key], value)
+        assert (parts.stored[key] is parts.scale) == (value is whole.scale)
+    some = whole.rows(5, 9)
+    codes = whole.nearest(weight)
+    assert torch.equal(some.decode(codes[5:9]), whole.decode(codes)[5:9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.protocol.failures import Interrupted
+from yaqa_runner.rounding.factor import prepare_factor
 from yaqa_runner.sketch import compute as compute_module
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketch.compute import compute_sketch, find_input_groups
@@ -30,10 +32,10 @@ from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
 from yaqa_runner.sketch.labels import sampled_label_gradient
 from yaqa_runner.sketch.memory import plan_memory
 from yaqa_runner.sketch.reference import cosine_similarity, sketch_a, sketch_b
-from yaqa_runner.sketch.regularize import regularize
+from yaqa_runner.sketch.regularize import regularize, regularized_moment
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import LayerFactors, Sketch, SketchUnreadable, link_sketch, open_sketch
-from yaqa_runner.sketch.triangle import pack_triangle, unpack_triangle
+from yaqa_runner.sketch.triangle import Triangle, pack_triangle, packed_triangle
 
 CPU = torch.device("cpu")
 PLENTY = 1 << 40
@@ -61,6 +63,26 @@ def take(
 ) -> Sketch:
     plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, CPU)
     return compute_sketch(source, "0" * 64, tokens, settings, directory, plan, lambda a, b: None, check, warn)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A linear's factors, read to the end."""
+
+    input: torch.Tensor
+    output: torch.Tensor
+    second_moment: torch.Tensor
+
+    @classmethod
+    def of(cls, sketch: Sketch, name: str) -> Whole:
+        factors = sketch.factors(name)
+        return cls(factors.input.whole(), factors.output.whole(), factors.second_moment.whole())
+
+
+def triangle(matrix: torch.Tensor) -> Triangle:
+    """The symmetric ``matrix`` as a sketch stores it."""
+    packed = pack_triangle(matrix)
+    return packed_triangle(lambda start, stop: packed[start:stop], len(packed))
 
 
 def captured(source: SourceModel, tokens: TokenSet, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -144,7 +166,7 @@ def test_sketch_a_is_the_literal_power_iteration(source: SourceModel, tokens: To
     for layer in source.linears[:5]:
         x, g = (part.flatten(0, 1) for part in data[layer.name])
         expected_input, expected_output = sketch_a(x, g, 4)
-        factors = sketch.factors(layer.name)
+        factors = Whole.of(sketch, layer.name)
         assert close(factors.input, expected_input), layer.name
         assert close(factors.output, expected_output), layer.name
         assert close(factors.second_moment, x.double().T @ x.double() / len(x)), layer.name
@@ -153,7 +175,7 @@ def test_sketch_a_is_the_literal_power_iteration(source: SourceModel, tokens: To
 def test_the_first_half_step_is_the_second_moment(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
     sketch = take(source, tokens, SketchSettings("a", 1, 3), tmp_path / "a")
     for layer in source.linears:
-        factors = sketch.factors(layer.name)
+        factors = Whole.of(sketch, layer.name)
         assert torch.equal(factors.input, factors.second_moment)
         assert torch.equal(factors.output, torch.eye(layer.rows))
 
@@ -167,7 +189,7 @@ def test_sketch_b_is_the_literal_sum_over_sequences(
     for layer in source.linears[:4]:
         x, g = data[layer.name]
         expected_input, expected_output = sketch_b(x, g, rounds)
-        factors = sketch.factors(layer.name)
+        factors = Whole.of(sketch, layer.name)
         assert close(factors.input / factors.input.trace(), expected_input / expected_input.trace()), layer.name
         assert close(factors.output / factors.output.trace(), expected_output / expected_output.trace()), layer.name
         gradients = g.double().transpose(1, 2) @ x.double()
@@ -182,7 +204,7 @@ def test_streaming_gives_what_caching_gives(source: SourceModel, tokens: TokenSe
     assert plan_memory(source.linears, 6, 12, settings, 1, CPU).mode == "streaming"
     streaming = take(source, tokens, settings, tmp_path / "streaming", budget=1)
     for layer in source.linears:
-        one, other = cached.factors(layer.name), streaming.factors(layer.name)
+        one, other = (Whole.of(sketch, layer.name) for sketch in (cached, streaming))
         assert close(one.input, other.input), layer.name
         assert close(one.output, other.output), layer.name
         assert close(one.second_moment, other.second_moment), layer.name
@@ -204,7 +226,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(
     scarcely = take(source, tokens, settings, tmp_path / "scarce", warn=lambda code, _: warnings.append(code))
     assert warnings and set(warnings) == {"batch-halved"}
     for layer in source.linears:
-        assert close(scarcely.factors(layer.name).output, expected.factors(layer.name).output)
+        assert close(Whole.of(scarcely, layer.name).output, Whole.of(expected, layer.name).output)
 
 
 def test_one_sequence_that_does_not_fit_goes_on_without_keeping_activations(
@@ -223,7 +245,7 @@ def test_one_sequence_that_does_not_fit_goes_on_without_keeping_activations(
     scarcely = take(source, tokens, settings, tmp_path / "scarce", warn=lambda code, _: warnings.append(code))
     assert warnings == ["batch-halved", "batch-halved", "activations-recomputed"]
     for layer in source.linears:
-        assert close(scarcely.factors(layer.name).output, expected.factors(layer.name).output)
+        assert close(Whole.of(scarcely, layer.name).output, Whole.of(expected, layer.name).output)
 
 
 def test_a_sequence_that_never_fits_fails(
@@ -479,9 +501,11 @@ def test_triangles_come_back() -> None:
     matrix = matrix + matrix.T
     packed = pack_triangle(matrix)
     assert packed.tolist()[:3] == [matrix[0, 0].item(), matrix[1, 0].item(), matrix[1, 1].item()]
-    assert torch.equal(unpack_triangle(packed), matrix)
+    assert torch.equal(triangle(matrix).whole(), matrix)
+    for start, stop in ((0, 7), (0, 1), (2, 5), (6, 7)):
+        assert torch.equal(triangle(matrix).rows(start, stop), matrix[start:stop, :stop])
     with pytest.raises(ValueError):
-        unpack_triangle(torch.zeros(5))
+        packed_triangle(lambda start, stop: torch.zeros(stop - start), 5)
 
 
 def test_damaged_and_foreign_sketches_are_told_apart(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
@@ -507,11 +531,17 @@ def test_damaged_and_foreign_sketches_are_told_apart(source: SourceModel, tokens
 def test_factors_that_say_nothing_fall_back_to_one_sided() -> None:
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     moment = x.T @ x
-    dead = regularize(LayerFactors(moment, torch.zeros(3, 3), moment), 0.01, 0.1)
+    fallback = prepare_factor(moment, 0.01)
+
+    def factors(given_input: torch.Tensor, given_output: torch.Tensor) -> LayerFactors:
+        return LayerFactors(triangle(given_input), triangle(given_output), triangle(moment))
+
+    dead = regularize(factors(moment, torch.zeros(3, 3)), 0.01, 0.1)
     assert dead.output is None and dead.reason is not None
-    nan = regularize(LayerFactors(torch.full((4, 4), float("nan")), torch.eye(3), moment), 0.01, 0.1)
-    assert nan.input is nan.moment and nan.output is not None
-    sound = regularize(LayerFactors(moment, torch.eye(3) * 5, moment), 0.01, 0.1)
+    nan = regularize(factors(torch.full((4, 4), float("nan")), torch.eye(3)), 0.01, 0.1)
+    assert torch.equal(nan.input.square, fallback.square) and nan.output is not None
+    assert torch.equal(regularized_moment(factors(moment, torch.eye(3)), 0.01).square, fallback.square)
+    sound = regularize(factors(moment, torch.eye(3) * 5), 0.01, 0.1)
     assert sound.reason is None
     assert sound.scale == pytest.approx(float(moment.diagonal().mean()) * 5, rel=1e-4)
 

@@ -106,7 +106,7 @@ def _spectra(axes: Axes, sketch: Sketch) -> None:
     ranked = sorted(sketch.layers.values(), key=lambda layer: layer.effective_rank_output)
     step = max(1, -(-len(ranked) // SPECTRA))
     for layer in [*ranked[::step], *ranked[-1:]]:
-        spectrum = effective_spectrum(sketch.factors(layer.name).output)
+        spectrum = effective_spectrum(sketch.factors(layer.name).output.whole())
         label = f"{layer.name[-40:]} (effective rank {layer.effective_rank_output:.1f})"
         axes.plot(range(1, len(spectrum) + 1), spectrum.clamp_min(1e-12), label=label)
     axes.set_xscale("log")

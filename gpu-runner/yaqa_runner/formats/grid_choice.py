@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from yaqa_runner.grids.fit_rows import fit_rows
 from yaqa_runner.grids.grid import FixedGrid, Grid
 
 
@@ -53,4 +54,4 @@ class ContainerGrid:
         choice = self._choice(int(weight.shape[0]), int(weight.shape[1]))
         if choice is None:
             raise ValueError(f"{self.name} cannot store a weight of shape {tuple(weight.shape)}")
-        return choice.fit(weight, input_importance)
+        return fit_rows(choice, weight, input_importance)

@@ -6,6 +6,7 @@ codes are rounded on it. Every scalar container decodes ``value = scale * code +
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -40,6 +41,11 @@ class FixedGrid:
         moved = {key: value.to(device) for key, value in self.stored.items()}
         return replace(self, scale=self.scale.to(device), offset=self.offset.to(device), stored=moved)
 
+    def rows(self, start: int, stop: int) -> FixedGrid:
+        """The grid of rows ``start`` to ``stop`` alone, on views of the same values."""
+        stored = {key: value[start:stop] for key, value in self.stored.items()}
+        return replace(self, scale=self.scale[start:stop], offset=self.offset[start:stop], stored=stored)
+
     def expand(self, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and offset of every element, each ``[out, columns]``."""
         scale = self.scale.repeat_interleave(self.group, dim=1)[:, :columns]
@@ -48,16 +54,30 @@ class FixedGrid:
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Values ``[out, in]`` of ``codes`` ``[out, in]``, float32."""
-        scale, offset = self.expand(codes.shape[1])
-        return scale * codes.to(torch.float32) + offset
+        values = codes.to(torch.float32, copy=True)
+        for part, scale, offset in self._by_group(values):
+            part.mul_(scale).add_(offset)
+        return values
 
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
         """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``; in groups of scale 0 the code nearest to 0."""
-        scale, offset = self.expand(values.shape[1])
-        codes = torch.where(
-            scale == 0, torch.zeros_like(values), (values - offset) / scale.where(scale != 0, torch.ones_like(scale))
-        )
-        return codes.round().clamp(self.minimum, self.maximum).to(torch.int16)
+        positions = values.to(torch.float32, copy=True)
+        for part, scale, offset in self._by_group(positions):
+            part.sub_(offset).div_(scale).masked_fill_(scale == 0, 0.0)
+        return positions.round_().clamp_(self.minimum, self.maximum).to(torch.int16)
+
+    def _by_group(self, matrix: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Views of all of ``matrix`` ``[out, in]``, each with the scale and offset that spread over it by themselves.
+
+        Scales spread out to every element would take the matrix's memory twice more.
+        """
+        whole = matrix.shape[1] // self.group
+        width = whole * self.group
+        if whole:
+            in_groups = matrix[:, :width].view(len(matrix), whole, self.group)
+            yield in_groups, self.scale[:, :whole, None], self.offset[:, :whole, None]
+        if width < matrix.shape[1]:
+            yield matrix[:, width:], self.scale[:, whole:], self.offset[:, whole:]
 
 
 class Grid(Protocol):

@@ -36,10 +36,13 @@ class LinearLayer:
 
     def weight(self) -> torch.Tensor:
         """The weight ``[out, in]``, float32, contiguous, where the model is."""
+        return self.stored_weight().to(torch.float32).contiguous()
+
+    def stored_weight(self) -> torch.Tensor:
+        """The weight ``[out, in]`` as the model holds it, in its type and on its device; a view, not a copy."""
         stored = self.module.weight
         assert isinstance(stored, torch.Tensor)
-        weight = stored.detach().to(torch.float32)
-        return (weight.T if isinstance(self.module, Conv1D) else weight).contiguous()
+        return stored.detach().T if isinstance(self.module, Conv1D) else stored.detach()
 
 
 @dataclass(frozen=True)

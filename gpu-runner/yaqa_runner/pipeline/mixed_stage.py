@@ -11,6 +11,7 @@ from pathlib import Path
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.statistics import summarize
 from yaqa_runner.formats.gguf import GgufContainer
+from yaqa_runner.grids.fit_rows import fit_rows
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.mixed import LayerOptions, TypeOption, choose_types, total_loss, total_size
 from yaqa_runner.model.linears import LinearLayer
@@ -74,12 +75,16 @@ def choose_mixed(
     def tasks() -> Iterator[RoundingTask]:
         for layer in members:
             check()
-            weight = layer.weight()
-            factors = regularize(sketch.factors(layer.name).to(weight.device), sigma_input, sigma_output)
-            scales[layer.name] = factors.scale
-            for name in types[layer.name]:
-                grid = gguf_grid(name).fit(weight, factors.input.diagonal)
-                yield RoundingTask(f"{layer.name}/{name}", weight, grid, factors.input, factors.output)
+            yield from tasks_of(layer)
+
+    # Apart, so that no factor of this layer is named any more while the next one's are prepared.
+    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask]:
+        weight = layer.stored_weight()
+        factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output, weight.device)
+        scales[layer.name] = factors.scale
+        for name in types[layer.name]:
+            grid = fit_rows(gguf_grid(name), weight, factors.input.diagonal)
+            yield RoundingTask(f"{layer.name}/{name}", weight, grid, factors.input, factors.output)
 
     by_name = {layer.name: layer for layer in members}
     total = sum(map(len, types.values()))

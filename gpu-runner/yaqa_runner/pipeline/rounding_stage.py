@@ -18,7 +18,7 @@ from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerNa
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import proxy_error, round_nearest
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
-from yaqa_runner.sketch.regularize import RegularizedLayer, regularize
+from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
 from yaqa_runner.sketch.store import Sketch
 
 ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
@@ -76,7 +76,7 @@ def round_recipes(
 ) -> dict[str, RoundedRecipe]:
     """Codes of every linear for every recipe, by canonical name.
 
-    Weights and factors are loaded a layer at a time; no more than ``workers + 1`` layers' factors are held.
+    Factors are loaded a layer at a time, those of one-sided rounding apart from the pair; weights are the model's own.
 
     Raises:
         SketchUnreadable: the sketch lacks a linear.
@@ -92,36 +92,42 @@ def round_recipes(
     def tasks() -> Iterator[RoundingTask]:
         for layer in layers:
             check()
-            for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn):
-                number = str(next(numbers))
-                jobs[number] = job
-                sweeps = job.recipes[0].recipe.refine_sweeps
-                yield RoundingTask(f"{number}/one-sided", job.weight, job.grid, job.factors.moment, None)
-                yield RoundingTask(
-                    f"{number}/two-sided",
-                    job.weight,
-                    job.grid,
-                    job.factors.input,
-                    job.factors.output,
-                    sweeps,
-                    RESCALING_TURNS if sweeps > 0 else 0,
-                )
+            yield from tasks_of(layer)
 
-    one_sided: RoundedLayer | None = None
+    # What a generator or a loop still names while the next layer is prepared stays in memory: hence a function each.
+    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask]:
+        own = {str(next(numbers)): job for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn)}
+        if not own:
+            return
+        jobs.update(own)
+        moment = regularized_moment(sketch.factors(layer.name), sigma_input, layer.stored_weight().device)
+        for number, job in own.items():
+            yield RoundingTask(f"{number}/one-sided", job.weight, job.grid, moment, None)
+        del moment
+        for number, job in own.items():
+            sweeps = job.recipes[0].recipe.refine_sweeps
+            turns = RESCALING_TURNS if sweeps > 0 else 0
+            pair = job.factors.input, job.factors.output
+            yield RoundingTask(f"{number}/two-sided", job.weight, job.grid, *pair, sweeps, turns)
+
+    one_sided: dict[str, RoundedLayer] = {}
+
+    def finish(number: str, two_sided: RoundedLayer) -> int:
+        job = jobs.pop(number)
+        errors = _collect(job, one_sided.pop(number), two_sided, results)
+        for plan in job.recipes:
+            _record(job, plan, errors, sketch, results[plan.recipe.canonical])
+            on_layer(job.layer.name, plan.recipe.canonical, errors)
+        return len(job.recipes)
+
     for rounded in round_layers(tasks(), workers):
         check()
         number, _, side = rounded.name.partition("/")
         if side == "one-sided":
-            one_sided = rounded
-            continue
-        assert one_sided is not None
-        job = jobs.pop(number)
-        errors = _collect(job, one_sided, rounded, results)
-        for plan in job.recipes:
-            _record(job, plan, errors, sketch, results[plan.recipe.canonical])
-            on_layer(job.layer.name, plan.recipe.canonical, errors)
-            done += 1
-        progress(done, total)
+            one_sided[number] = rounded
+        else:
+            done += finish(number, rounded)
+            progress(done, total)
     return results
 
 
@@ -136,8 +142,8 @@ def _jobs_of(
     wanted = [plan for plan in planned if layer.name in plan.linears]
     if not wanted:
         return []
-    weight = layer.weight()
-    factors = regularize(sketch.factors(layer.name).to(weight.device), sigma_input, sigma_output)
+    weight = layer.stored_weight()
+    factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output, weight.device)
     if factors.reason is not None:
         warn("factor-fallback", f"{layer.name}: {factors.reason}")
     shared: dict[tuple[str, int], _Job] = {}
@@ -174,8 +180,10 @@ def _collect(
     errors: dict[QuantizerName, float] = {}
     output = None if job.factors.output is None else job.factors.output.square
     for quantizer, (codes, grid) in rounded.items():
-        decoded = grid.decode(codes).to(job.weight.device)
-        value = proxy_error(job.weight, decoded, job.factors.input.square, output)
+        value = two_sided.proxy
+        if quantizer != "two-sided":
+            decoded = grid.decode(codes).to(job.weight.device)
+            value = proxy_error(job.weight, decoded, job.factors.input.square, output)
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(

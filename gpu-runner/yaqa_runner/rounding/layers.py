@@ -81,14 +81,20 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
     if count < 1:
         raise ValueError(f"at least one layer must be in flight, not {workers}")
     if count == 1:
-        for task in tasks:
-            yield _round(task, None, _work_so_far(task))
+        # Neither this nor the next task's maker may hold on to a task that is done: its factors are most of the memory.
+        waiting = iter(tasks)
+        while (task := next(waiting, None)) is not None:
+            rounded = _round(task, None, _work_so_far(task))
+            del task
+            yield rounded
         return
     with single_core_workers(count) as pool:
         flying: deque[Future[RoundedLayer]] = deque()
         try:
-            for task in tasks:
+            waiting = iter(tasks)
+            while (task := next(waiting, None)) is not None:
                 flying.append(pool.submit(_round, task, 1, _work_so_far(task)))
+                del task
                 if len(flying) > count:
                     yield flying.popleft().result()
             while flying:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, ValidationError
@@ -25,7 +27,7 @@ from yaqa_runner.model.snapshot import file_sha256
 from yaqa_runner.protocol.manifest import Sha256Hex
 from yaqa_runner.protocol.wire import WireModel
 from yaqa_runner.sketch.settings import SKETCH_CODE_VERSION, SketchSettings
-from yaqa_runner.sketch.triangle import pack_triangle, unpack_triangle
+from yaqa_runner.sketch.triangle import Triangle, pack_triangle, packed_triangle
 
 SKETCH_FILE = "sketch.json"
 # Of a job's output.
@@ -86,15 +88,11 @@ class SketchRecord(WireModel):
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """One linear's factors, float32, CPU: ``input [in, in]``, ``output [out, out]``, ``second_moment [in, in]``."""
+    """One linear's factors: ``input [in, in]``, ``output [out, out]``, ``second_moment [in, in]``."""
 
-    input: torch.Tensor
-    output: torch.Tensor
-    second_moment: torch.Tensor
-
-    def to(self, device: torch.device) -> LayerFactors:
-        """The same factors on ``device``."""
-        return LayerFactors(self.input.to(device), self.output.to(device), self.second_moment.to(device))
+    input: Triangle
+    output: Triangle
+    second_moment: Triangle
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class FreshLayer:
 
 
 class Sketch:
-    """A finished sketch in a folder; factors are read one linear at a time."""
+    """A finished sketch in a folder; of a factor, only the rows that are asked for are read."""
 
     def __init__(self, directory: Path, record: SketchRecord) -> None:
         self.directory = directory
@@ -121,7 +119,7 @@ class Sketch:
         return self.record.key
 
     def factors(self, name: str) -> LayerFactors:
-        """The factors of linear ``name``.
+        """The factors of linear ``name``; reading their rows may raise the same.
 
         Raises:
             SketchUnreadable: the linear is not in the sketch or its file does not hold it.
@@ -133,14 +131,14 @@ class Sketch:
         if leader is None:
             raise SketchUnreadable(f"the sketch names {layer.second_moment!r}, which it does not hold")
         factors = LayerFactors(
-            _read_triangle(self.directory / layer.file, f"{name}.input"),
-            _read_triangle(self.directory / layer.file, f"{name}.output"),
-            _read_triangle(self.directory / leader.file, f"{leader.name}.second_moment"),
+            _stored_triangle(self.directory / layer.file, f"{name}.input"),
+            _stored_triangle(self.directory / layer.file, f"{name}.output"),
+            _stored_triangle(self.directory / leader.file, f"{leader.name}.second_moment"),
         )
         rows, columns = layer.shape
-        if factors.input.shape[0] != columns or factors.second_moment.shape[0] != columns:
+        if factors.input.size != columns or factors.second_moment.size != columns:
             raise SketchUnreadable(f"the input factor of {name!r} has the wrong size")
-        if factors.output.shape[0] != rows:
+        if factors.output.size != rows:
             raise SketchUnreadable(f"the output factor of {name!r} has the wrong size")
         return factors
 
@@ -294,9 +292,24 @@ def _write_atomically(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-def _read_triangle(path: Path, name: str) -> torch.Tensor:
+def _stored_triangle(path: Path, name: str) -> Triangle:
+    def read(start: int, stop: int) -> torch.Tensor:
+        # A slice is read into memory of its own. The whole tensor would be the mapped file, whose pages stay.
+        with _tensors_of(path, name) as tensors:
+            part: torch.Tensor = tensors.get_slice(name)[start:stop]
+            return part
+
+    with _tensors_of(path, name) as tensors:
+        shape = tensors.get_slice(name).get_shape()
+        if len(shape) != 1:
+            raise ValueError(f"it has shape {shape}")
+        return packed_triangle(read, shape[0])
+
+
+@contextmanager
+def _tensors_of(path: Path, name: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
-            return unpack_triangle(handle.get_tensor(name))
+            yield handle
     except (OSError, SafetensorError, ValueError) as error:
         raise SketchUnreadable(f"{path.name} does not hold {name}: {error}") from error

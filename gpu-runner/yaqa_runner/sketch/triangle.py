@@ -3,8 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+
+_CPU = torch.device("cpu")
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """A packed symmetric matrix of which a few rows are read at a time.
+
+    Attributes:
+        size: Its side.
+        read: Numbers ``start`` to ``stop`` of those that ``pack_triangle`` gives, a new tensor on the CPU.
+    """
+
+    size: int
+    read: Callable[[int, int], torch.Tensor]
+
+    def rows(self, start: int, stop: int, device: torch.device = _CPU) -> torch.Tensor:
+        """Rows ``start`` to ``stop`` as far as column ``stop``, a new float32 ``[stop - start, stop]``."""
+        matrix = torch.zeros(stop - start, stop, device=device)
+        inside = torch.ones(stop - start, stop, dtype=torch.bool, device=device).tril_(start)
+        matrix.masked_scatter_(inside, self.read(packed_length(start), packed_length(stop)).to(device))
+        matrix[:, start:].add_(matrix[:, start:].tril(-1).T)
+        return matrix
+
+    def whole(self) -> torch.Tensor:
+        """All of it, float32 ``[size, size]``."""
+        matrix = torch.empty(self.size, self.size)
+        for start in range(0, self.size, _ROWS):
+            stop = min(start + _ROWS, self.size)
+            part = self.rows(start, stop)
+            matrix[start:stop, :stop] = part
+            matrix[:start, start:stop] = part[:, :start].T
+        return matrix
 
 
 def pack_triangle(matrix: torch.Tensor) -> torch.Tensor:
@@ -15,21 +51,18 @@ def pack_triangle(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.detach().to(torch.float32)[mask].cpu().contiguous()
 
 
-def unpack_triangle(packed: torch.Tensor) -> torch.Tensor:
-    """The symmetric float32 ``[n, n]`` of ``packed`` ``[n (n + 1) / 2]``.
+def packed_triangle(read: Callable[[int, int], torch.Tensor], length: int) -> Triangle:
+    """The matrix that ``pack_triangle`` packed into ``length`` numbers; ``read(start, stop)`` gives some of them.
 
     Raises:
-        ValueError: the length is no triangle number.
+        ValueError: ``length`` is no triangle number.
     """
-    size = (math.isqrt(8 * len(packed) + 1) - 1) // 2
-    if packed.ndim != 1 or size * (size + 1) // 2 != len(packed):
-        raise ValueError(f"{list(packed.shape)} is not a packed triangle")
-    matrix = torch.empty(size, size, dtype=torch.float32)
-    # Row by row: a mask of the triangle and the mirrored half would take three times the matrix.
-    start = 0
-    for row in range(size):
-        values = packed[start : start + row + 1]
-        matrix[row, : row + 1] = values
-        matrix[:row, row] = values[:row]
-        start += row + 1
-    return matrix
+    size = (math.isqrt(8 * length + 1) - 1) // 2
+    if packed_length(size) != length:
+        raise ValueError(f"{length} numbers are not a packed triangle")
+    return Triangle(size, read)
+
+
+def packed_length(rows: int) -> int:
+    """Numbers in the first ``rows`` rows of a packed triangle."""
+    return rows * (rows + 1) // 2

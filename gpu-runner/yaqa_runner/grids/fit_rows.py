@@ -1,0 +1,31 @@
+"""Fitting a grid a few rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from yaqa_runner.grids.grid import FixedGrid, Grid
+
+_ELEMENTS = 1 << 20
+
+
+def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+    """What ``grid.fit`` chooses for ``weight`` ``[out, in]``, without its memory.
+
+    Every row has scales of its own, and the candidates of a search take up to twenty times the row that they are for.
+    """
+    # A GPU takes a whole layer as easily.
+    rows = len(weight) if weight.is_cuda else max(1, _ELEMENTS // weight.shape[1])
+    first, *others = (grid.fit(part, input_importance) for part in torch.split(weight, rows))
+    if not others:
+        return first
+    scale = torch.cat([first.scale, *(part.scale for part in others)])
+    offset = torch.cat([first.offset, *(part.offset for part in others)])
+    stored = {}
+    for key, value in first.stored.items():
+        # What a grid holds once under two names stays one tensor.
+        same = scale if value is first.scale else offset if value is first.offset else None
+        stored[key] = torch.cat([value, *(part.stored[key] for part in others)]) if same is None else same
+    return replace(first, scale=scale, offset=offset, stored=stored)
