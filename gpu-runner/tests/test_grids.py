@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
 from yaqa_runner.grids import fit_rows as fit_rows_module
+from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
 from yaqa_runner.grids.affine_search import round_scale
 from yaqa_runner.grids.affine_tensors import tensor_affine_errors, tensor_least_squares_scales
 from yaqa_runner.grids.asymmetric import AsymmetricGrid

@@ -24,13 +24,12 @@ class _Decode(torch.autograd.Function):
         ctx.group = group
         rows, columns = codes.shape
         blocks = _in_groups(codes, group)
-        return (blocks * scale[..., None] + offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
+        return (blocks * scale[..., None]).add_(offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         (codes,) = ctx.saved_tensors
-        blocks = _in_groups(gradients[0].float(), ctx.group)
-        return (blocks * _in_groups(codes, ctx.group)).sum(-1), blocks.sum(-1), None, None, None
+        return *gathered_groups(gradients[0], codes, ctx.group), None, None, None
 
 
 def _in_groups(matrix: torch.Tensor, group: int) -> torch.Tensor:
@@ -89,6 +88,16 @@ class TunableGrid(nn.Module):
         scale, offset = self.scale_and_offset(moved)
         return decode_groups(scale, offset, codes, self.grid.group, torch.float32)
 
+    def gathered(self, codes: torch.Tensor, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The transpose of :meth:`direction`: what ``gradient`` ``[out, in]`` says of every change."""
+        with torch.enable_grad():
+            probe = {key: torch.zeros_like(start, requires_grad=True) for key, start in self.starts.items()}
+            reached = self.scale_and_offset({key: start * probe[key] for key, start in self.starts.items()})
+        pairs = zip(reached, gathered_groups(gradient, codes, self.grid.group), strict=True)
+        given = [(values, gradients) for values, gradients in pairs if values.requires_grad]
+        found = torch.autograd.grad([pair[0] for pair in given], list(probe.values()), [pair[1] for pair in given])
+        return dict(zip(probe, found, strict=True))
+
     def decode(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Weight ``[out, in]``, differentiable in the changes."""
         scale, offset = self.scale_and_offset(self.stored())
@@ -113,6 +122,12 @@ def decode_groups(
     """``scale * code + offset`` ``[out, in]`` of ``scale`` and ``offset`` ``[out, groups]``, differentiable in both."""
     weight: torch.Tensor = _Decode.apply(scale, offset, codes, group, dtype)  # type: ignore[no-untyped-call]
     return weight
+
+
+def gathered_groups(gradient: torch.Tensor, codes: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The transpose of :func:`decode_groups`: what ``gradient`` ``[out, in]`` says of scale and offset."""
+    blocks = _in_groups(gradient.float(), group)
+    return (blocks * _in_groups(codes, group)).sum(-1), blocks.sum(-1)
 
 
 def precision_of(values: torch.Tensor) -> ScalePrecision:

@@ -16,8 +16,9 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.pipeline.allocator import give_large_blocks_back
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
-from yaqa_runner.rounding.adaptive import proxy_error, round_nearest
+from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
+from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
 from yaqa_runner.sketch.store import Sketch
 
@@ -179,11 +180,11 @@ def _collect(
     }
     errors: dict[QuantizerName, float] = {}
     output = None if job.factors.output is None else job.factors.output.square
+    metric = Metric(job.factors.input.square, output)
     for quantizer, (codes, grid) in rounded.items():
         value = two_sided.proxy
         if quantizer != "two-sided":
-            decoded = grid.decode(codes).to(job.weight.device)
-            value = proxy_error(job.weight, decoded, job.factors.input.square, output)
+            value = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
         errors[quantizer] = max(0.0, value * job.factors.scale)
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(

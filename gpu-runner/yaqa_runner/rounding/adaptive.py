@@ -11,7 +11,8 @@ from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.factor import SymmetricUpper, UnitLower, whole_unit_lower
 from yaqa_runner.rounding.finite import all_finite
 from yaqa_runner.rounding.numba_kernel import round_tile
-from yaqa_runner.rounding.symmetric_product import symmetric_times, times_symmetric
+from yaqa_runner.rounding.transposed import transposed
+from yaqa_runner.rounding.weighed_error import ErrorRows, Metric
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
 
 SMALL_TILE = 64
@@ -67,15 +68,27 @@ def round_adaptive(
 
         return round_adaptive_cuda(weight, grid, factor_input, factor_output)
     tile = tile or (SMALL_TILE if max(rows, columns) <= 512 else LARGE_TILE)
-    layer = _Layer(weight, grid, factor_input, factor_output, tile)
     if threads is None:
         threads = available_cores() if weight.numel() >= _PARALLEL_ELEMENTS else 1
+    return _transposed_codes(weight, grid, factor_input, factor_output, tile, threads).T.contiguous()
+
+
+def _transposed_codes(
+    weight: torch.Tensor,
+    grid: FixedGrid,
+    factor_input: UnitLower,
+    factor_output: UnitLower | None,
+    tile: int,
+    threads: int,
+) -> torch.Tensor:
+    """Codes ``[in, out]``; all else that a layer takes is free again on return."""
+    layer = _Layer(weight, grid, factor_input, factor_output, tile)
     if threads <= 1:
         layer.run(None)
     else:
         with single_core_workers(threads) as pool:
             layer.run(pool)
-    return layer.codes.T.contiguous()
+    return layer.codes
 
 
 class _Layer:
@@ -92,21 +105,19 @@ class _Layer:
         self.rows, self.columns = weight.shape
         self.tile = tile
         self.grid = grid
-        self.weight = _transposed(weight)
-        self.scale = _transposed(grid.scale)
-        self.offset = _transposed(grid.offset)
+        # The weight makes room for the error, element by element.
+        self.error = transposed(weight)
+        self.scale = transposed(grid.scale)
+        self.offset = transposed(grid.offset)
         self.lower_input = factor_input.detach().to(torch.float32).contiguous()
         self.two_sided = factor_output is not None
         self.lower_output = (
             torch.zeros(1, 1) if factor_output is None else factor_output.detach().to(torch.float32).contiguous()
         )
-        self.error = torch.zeros_like(self.weight)
-        self.fed = torch.zeros_like(self.weight) if self.two_sided else torch.zeros(1, 1)
+        self.fed = torch.empty_like(self.error) if self.two_sided else torch.zeros(1, 1)
         self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)
         # Views for the kernel, made once: building one costs as much as a small tile.
-        self._arrays = tuple(
-            part.numpy() for part in (self.weight, self.lower_input, self.lower_output, self.scale, self.offset)
-        )
+        self._arrays = tuple(part.numpy() for part in (self.lower_input, self.lower_output, self.scale, self.offset))
         self._written = tuple(part.numpy() for part in (self.error, self.fed, self.codes))
 
     def run(self, pool: Executor | None) -> None:
@@ -141,10 +152,9 @@ class _Layer:
         if self.two_sided:
             self.fed[left:right, top:bottom] = carried
             carried = torch.addmm(carried, self.fed[left:right, bottom:], self.lower_output[bottom:, top:bottom])
-        weight, lower_input, lower_output, scale, offset = self._arrays
+        lower_input, lower_output, scale, offset = self._arrays
         error, fed, codes = self._written
         round_tile(
-            weight,
             carried.numpy(),
             lower_input,
             lower_output,
@@ -193,15 +203,13 @@ def proxy_error(
 
     Half of it, in the sketches' own scale, is the predicted KL in nats (arXiv 2505.22988, section 3).
     """
-    error = weight.detach().to(torch.float32) - decoded.to(torch.float32)
-    weighed = times_symmetric(error, hessian_input.to(torch.float32))
-    if hessian_output is not None:
-        weighed = symmetric_times(hessian_output.to(torch.float32), weighed)
-    return float(torch.sum(weighed * error, dtype=torch.float64))
 
+    def error(start: int, stop: int) -> torch.Tensor:
+        return weight[start:stop].detach().to(torch.float32) - decoded[start:stop].to(torch.float32)
 
-def _transposed(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix.detach().to("cpu", torch.float32).T.contiguous()
+    rows, columns = weight.shape
+    metric_output = None if hessian_output is None else hessian_output.to(torch.float32)
+    return Metric(hessian_input.to(torch.float32), metric_output).square(ErrorRows(rows, columns, error))
 
 
 def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:

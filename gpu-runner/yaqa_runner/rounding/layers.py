@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
+from yaqa_runner.rounding.adaptive import round_adaptive
 from yaqa_runner.rounding.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
+from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
 
 
@@ -153,7 +154,7 @@ def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
         grid = fitted
         codes = descend(grid, codes, 1)
     del descend
-    proxy = proxy_error(task.weight, grid.decode(codes), square_input, square_output)
+    proxy = Metric(square_input, square_output).square(rounding_error(task.weight, grid, codes))
     return RoundedLayer(task.name, codes, grid, proxy, 0.0)
 
 

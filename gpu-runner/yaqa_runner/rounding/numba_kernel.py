@@ -18,7 +18,6 @@ _FAST = {"contract", "nsz", "reassoc"}
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def round_tile(  # type: ignore[no-untyped-def]
-    weight,
     carried,
     lower_input,
     lower_output,
@@ -39,7 +38,6 @@ def round_tile(  # type: ignore[no-untyped-def]
     """Round one tile in place (algorithm of GPTQ-2D, arXiv 2607.27042).
 
     Args:
-        weight: ``[in, out]`` float32.
         carried: ``F + C`` of the tile, ``[columns, rows]`` of the tile. One-sided: ``F`` alone.
         lower_input: ``L_I`` ``[in, in]``.
         lower_output: ``L_O`` ``[out, out]``; unused when one-sided.
@@ -48,7 +46,7 @@ def round_tile(  # type: ignore[no-untyped-def]
         minimum, maximum: Range of the codes.
         two_sided: Whether ``L_O`` is used and ``fed`` is written.
         row_start, row_stop, column_start, column_stop: The tile.
-        error: ``E`` ``[in, out]``, written in the tile.
+        error: ``[in, out]`` float32. On entry the weight in the tile, ``E`` after it; on return ``E`` in the tile too.
         fed: On entry ``F`` in the tile when two-sided, on return ``G = E L_I``; ``[in, out]``.
         codes: ``[in, out]`` int16, written in the tile.
     """
@@ -60,8 +58,7 @@ def round_tile(  # type: ignore[no-untyped-def]
     for column in range(column_stop - 1, column_start - 1, -1):
         step = scale[column // group, row_start:row_stop]
         shift = offset[column // group, row_start:row_stop]
-        exact = weight[column, row_start:row_stop]
-        made = error[column, row_start:row_stop]
+        current = error[column, row_start:row_stop]
         written = codes[column, row_start:row_stop]
         for i in range(rows):
             inner[i] = np.float32(0.0)
@@ -72,14 +69,14 @@ def round_tile(  # type: ignore[no-untyped-def]
                 inner[i] += factor * past[i]
         waiting = carried[column - column_start]
         for i in range(rows):
-            base[i] = exact[i] + waiting[i] + inner[i]
+            base[i] = current[i] + waiting[i] + inner[i]
         if two_sided:
             total = fed[column, row_start:row_stop]
             for i in range(rows - 1, -1, -1):
                 code = np.float32(0.0) if step[i] == 0 else (base[i] - shift[i]) / step[i]
                 code = max(low, min(high, np.rint(code)))
-                difference = exact[i] - (step[i] * code + shift[i])
-                made[i] = difference
+                difference = current[i] - (step[i] * code + shift[i])
+                current[i] = difference
                 written[i] = np.int16(code)
                 back = total[i] + inner[i] + difference
                 total[i] = back
@@ -90,7 +87,7 @@ def round_tile(  # type: ignore[no-untyped-def]
             for i in range(rows):
                 code = np.float32(0.0) if step[i] == 0 else (base[i] - shift[i]) / step[i]
                 code = max(low, min(high, np.rint(code)))
-                made[i] = exact[i] - (step[i] * code + shift[i])
+                current[i] -= step[i] * code + shift[i]
                 written[i] = np.int16(code)
 
 

@@ -7,7 +7,9 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
 from yaqa_runner.rounding.numba_kernel import refine_tile
-from yaqa_runner.rounding.symmetric_product import diagonal_block, rows_times, times_columns
+from yaqa_runner.rounding.symmetric_product import diagonal_block, row_blocks, rows_times, times_columns
+from yaqa_runner.rounding.transposed import transposed
+from yaqa_runner.rounding.weighed_error import rounding_error
 
 _TILE = 64
 _LARGE_TILE = 128
@@ -56,7 +58,7 @@ def refine(
         return CudaRefinement(weight, hessian_input, hessian_output)(grid, codes, sweeps)
     device = codes.device
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
-    exact = weight.detach().to("cpu", torch.float32).T.contiguous()
+    exact = transposed(weight)
     # A copy even where one row or column makes the transpose a view: the caller's codes stay.
     current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
     metric_input = hessian_input.detach().to("cpu", torch.float32)
@@ -65,10 +67,11 @@ def refine(
     own_output = [
         torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles
     ]
-    scale = grid.scale.detach().to("cpu", torch.float32).T.contiguous()
-    offset = grid.offset.detach().to("cpu", torch.float32).T.contiguous()
-    error = exact - grid.decode(codes).detach().to("cpu", torch.float32).T
-    error = error.contiguous()
+    scale, offset = transposed(grid.scale), transposed(grid.offset)
+    error = torch.empty_like(exact)
+    error_of = rounding_error(weight, grid, codes)
+    for top, bottom in row_blocks(rows, error.device):
+        error[:, top:bottom] = error_of.rows(top, bottom).T
     for _ in range(sweeps):
         changed = 0
         for left in range((columns - 1) // tile * tile, -1, -tile):
@@ -101,4 +104,5 @@ def refine(
                 )
         if changed == 0:
             break
+    del exact, error
     return current.T.contiguous().to(device)

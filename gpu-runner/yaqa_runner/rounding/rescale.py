@@ -9,7 +9,8 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.symmetric_product import left_multiplier, right_multiplier
+from yaqa_runner.rounding.symmetric_product import row_blocks
+from yaqa_runner.rounding.weighed_error import ErrorRows, Metric, inner, rounding_error
 
 STEPS = 12
 
@@ -41,49 +42,50 @@ def rescale(
     device = hessian_input.device
     tunable = TunableGrid(grid, device)
     codes = codes.to(device)
-    exact = weight.detach().to(device, torch.float32)
+    exact = weight.detach().to(device)
+    rows, columns = weight.shape
+    # Every row has scales of its own. Whole, their derivatives would take several times the weight.
+    parts = {bounds: TunableGrid(grid.rows(*bounds), device) for bounds in row_blocks(rows, device)}
+    metric = Metric(hessian_input, hessian_output)
 
-    by_input = right_multiplier(hessian_input)
-    by_output = None if hessian_output is None else left_multiplier(hessian_output)
+    def moved(changes: Mapping[str, torch.Tensor]) -> ErrorRows:
+        def some(start: int, stop: int) -> torch.Tensor:
+            own = {key: change[start:stop] for key, change in changes.items()}
+            return parts[start, stop].direction(codes[start:stop], own)
 
-    def weighed(error: torch.Tensor) -> torch.Tensor:
-        product = by_input(error)
-        return product if by_output is None else by_output(product)
+        return ErrorRows(rows, columns, some)
 
-    def projected(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The transpose of :meth:`TunableGrid.direction`."""
-        probe = {key: torch.zeros_like(start, requires_grad=True) for key, start in tunable.starts.items()}
-        with torch.enable_grad():
-            inner = (tunable.direction(codes, probe) * matrix).sum()
-        return dict(zip(probe, torch.autograd.grad(inner, list(probe.values())), strict=True))
+    def gathered(error: ErrorRows) -> tuple[dict[str, torch.Tensor], float]:
+        """What ``H_O E H_I`` says of every scale, and ``tr(H_O E H_I Eᵀ)``."""
+        found = [
+            (parts[start, stop].gathered(codes[start:stop], weighed), inner(error.rows(start, stop), weighed))
+            for start, stop, weighed in metric.weighed_rows(error)
+        ]
+        joined = {key: torch.cat([part[key] for part, _ in found]) for key in tunable.starts}
+        return joined, sum(square for _, square in found)
 
-    error = exact - grid.decode(codes.to(grid.scale.device)).to(device)
-    before = _inner({"e": error}, {"e": weighed(error)})
+    residual, before = gathered(rounding_error(exact, grid.to(device), codes))
     change = {key: torch.zeros_like(start) for key, start in tunable.starts.items()}
-    residual = projected(weighed(error))
     search = dict(residual)
     norm = first = _inner(residual, residual)
     for _ in range(steps):
         if norm <= 1e-10 * first or norm == 0.0:
             break
-        moved = tunable.direction(codes, search)
-        weighed_move = weighed(moved)
-        curvature = _inner({"m": moved}, {"m": weighed_move})
+        curved, curvature = gathered(moved(search))
         if not curvature > 0:
             break
         length = norm / curvature
-        applied = projected(weighed_move)
         for key in change:
             change[key] += length * search[key]
-            residual[key] = residual[key] - length * applied[key]
+            residual[key] = residual[key] - length * curved[key]
         renewed = _inner(residual, residual)
         search = {key: residual[key] + renewed / norm * search[key] for key in search}
         norm = renewed
     # No scale changes its sign or leaves the neighbourhood in which its codes were chosen.
     fitted = tunable.finished({key: value.clamp(-0.5, 0.5) for key, value in change.items()})
-    error = exact - fitted.decode(codes.to(fitted.scale.device)).to(device)
-    return fitted if _inner({"e": error}, {"e": weighed(error)}) < before else grid
+    after = metric.square(rounding_error(exact, fitted.to(device), codes))
+    return fitted if after < before else grid
 
 
 def _inner(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> float:
-    return float(sum(torch.sum(left[key] * right[key], dtype=torch.float64) for key in left))
+    return sum(inner(left[key], right[key]) for key in left)

@@ -8,13 +8,18 @@ whole products make the matrix whole first: memory is not what is short there wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import torch
 
 from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
 from yaqa_runner.rounding.split_product import split_matrix, split_product
 
-_BLOCK = 512
+# Larger blocks on the diagonal fall out of the cache while they are made whole.
+_BLOCK = 256
+
+RowBlocks: TypeAlias = Iterator[tuple[int, int, torch.Tensor]]
+"""``start``, ``stop`` and rows ``start`` to ``stop`` of a matrix, block after block."""
 
 
 def diagonal_block(upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
@@ -36,46 +41,32 @@ def times_columns(left: torch.Tensor, upper: SymmetricUpper, start: int, stop: i
     return product.addmm_(left[:, stop:], upper[start:stop, stop:].T)
 
 
-def symmetric_times(upper: SymmetricUpper, right: torch.Tensor) -> torch.Tensor:
-    """``H @ right`` ``[n, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``."""
-    return left_multiplier(upper)(right)
-
-
-def times_symmetric(left: torch.Tensor, upper: SymmetricUpper) -> torch.Tensor:
-    """``left @ H`` ``[k, n]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``."""
-    return right_multiplier(upper)(left)
-
-
-def left_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``symmetric_times`` for several products with one matrix."""
+def multiplied_rows(upper: SymmetricUpper) -> Callable[[torch.Tensor], RowBlocks]:
+    """For ``right`` ``[n, k]``: ``H @ right`` ``[n, k]`` of the symmetric ``H`` ``[n, n]``, some rows after others."""
     if upper.is_cuda:
         whole = split_matrix(whole_symmetric(upper))
-        return lambda right: split_product(whole, split_matrix(right))
-
-    def multiply(right: torch.Tensor) -> torch.Tensor:
-        product = torch.empty_like(right, dtype=upper.dtype)
-        for start, stop in blocks(len(upper)):
-            product[start:stop] = rows_times(upper, start, stop, right)
-        return product
-
-    return multiply
+        return lambda right: iter([(0, len(upper), split_product(whole, split_matrix(right)))])
+    return lambda right: (
+        (start, stop, rows_times(upper, start, stop, right)) for start, stop in row_blocks(len(upper), upper.device)
+    )
 
 
 def right_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``times_symmetric`` for several products with one matrix."""
+    """For ``left`` ``[k, n]``: ``left @ H`` ``[k, n]`` of the symmetric ``H`` ``[n, n]``."""
     if upper.is_cuda:
         whole = split_matrix(whole_symmetric(upper))
         return lambda left: split_product(split_matrix(left), whole)
 
     def multiply(left: torch.Tensor) -> torch.Tensor:
         product = torch.empty_like(left, dtype=upper.dtype)
-        for start, stop in blocks(len(upper)):
+        for start, stop in row_blocks(len(upper), upper.device):
             product[:, start:stop] = times_columns(left, upper, start, stop)
         return product
 
     return multiply
 
 
-def blocks(size: int) -> Iterator[tuple[int, int]]:
-    """First and last row (exclusive) of the blocks in which whole products are made."""
-    return ((start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
+def row_blocks(size: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of the blocks in which products with ``size`` rows are made: one block on CUDA."""
+    height = size if device.type == "cuda" else _BLOCK
+    return ((start, min(start + height, size)) for start in range(0, size, height))
