@@ -79,16 +79,21 @@ def peer_python(name: str) -> Path | None:
     return path if (ENVIRONMENTS / name / "whole").is_file() else None
 
 
-def run_peer(name: str, script: Path, arguments: Sequence[str]) -> Any:
+def run_peer(name: str, script: Path, arguments: Sequence[str], limit_seconds: float | None = None) -> Any:
     """What ``script`` printed as JSON on its last line, run in the environment ``name``.
 
     Raises:
-        RuntimeError: the environment was not made, or the script failed; with the end of what it wrote.
+        RuntimeError: the environment was not made, the script was not finished after ``limit_seconds``, or it failed;
+            with the end of what it wrote.
     """
     python = peer_python(name)
     if python is None:
         raise RuntimeError(f"{name} has no environment here: python gpu-runner/benchmarks/peer_environments.py {name}")
-    finished = subprocess.run([str(python), str(script), *arguments], capture_output=True, text=True, check=False)
+    command = [str(python), str(script), *arguments]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+    except subprocess.TimeoutExpired as late:
+        raise RuntimeError(f"{name} was not finished after {late.timeout:.0f} s") from late
     if finished.returncode != 0:
         raise RuntimeError(f"{name} failed: {finished.stderr.strip()[-500:]}")
     return json.loads(finished.stdout.strip().splitlines()[-1])

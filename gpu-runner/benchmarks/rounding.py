@@ -1,13 +1,14 @@
-"""Rounding speed by layer size, against GPTQ as gptqmodel does it, on the same layers in the same run.
+"""Rounding speed by layer size, against GPTQ as gptqmodel and llm-compressor do it, on the same layers in the same run.
 
 Each row is a square layer with random weights and correlated factors, 4 bits symmetric in groups of 128. ``seconds``
-go from the factors (gptqmodel: its Hessian, already collected) to the codes: regularising and factoring, scale search,
-rounding; medians of ``--repeats`` runs. Taking the factors is not counted for anyone. ``processorSeconds`` are those of
-all threads together, which other processes on the machine disturb less. ``roundingSeconds`` leave out factoring and
-scale search, and the growth exponent is of their processor time. gptqmodel runs in an environment of its own, made by
-``python gpu-runner/benchmarks/peer_environments.py gptqmodel``. Where that is missing its column is null, and
-``gptqTextbookSeconds`` stands in: one-sided GPTQ as published (blocks of 128 columns, one column after the other in
-torch), written here, without factoring and scales.
+go from the factors (the peers: from their Hessian, already collected) to the codes: regularising and factoring, scale
+search, rounding; medians of ``--repeats`` runs. Taking the factors is not counted for anyone. ``processorSeconds`` are
+those of all threads together, which other processes on the machine disturb less. ``roundingSeconds`` leave out
+factoring and scale search, and the growth exponent is of their processor time. The peers run in environments of their
+own, made by ``python gpu-runner/benchmarks/peer_environments.py gptqmodel llm-compressor``. Where one has none, fails
+or is not finished after ``--peer-limit`` seconds, its seconds are null and ``gptqmodelReason`` or
+``llmCompressorReason`` says why. Where neither has one, ``gptqTextbookSeconds`` stands in: one-sided GPTQ as published
+(blocks of 128 columns, one column after the other in torch), written here, without factoring and scales.
 With more busy processes than cores, threads that wait for each other multiply every figure: run it on an idle machine.
 
     python benchmarks/rounding.py --sizes 512 1024 2048 4096 --json
@@ -24,6 +25,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +42,8 @@ from yaqa_runner.rounding.workers import available_cores
 
 GROUP = 128
 BLOCK = 128
+PEERS = {"gptqmodel": "gptqmodel", "llmCompressor": "llm-compressor"}
+"""By the name in the JSON rows."""
 
 
 def correlated_samples(size: int, seed: int) -> torch.Tensor:
@@ -88,17 +92,26 @@ def median_seconds(work: Callable[[], object], repeats: int) -> tuple[float, flo
     return statistics.median(clock), statistics.median(processor)
 
 
-def gptqmodel_seconds(weight: torch.Tensor, samples: torch.Tensor, repeats: int) -> tuple[float, float] | None:
-    """The same for gptqmodel's one-sided GPTQ of the same layer, or ``None`` where it has no environment."""
-    if peer_python("gptqmodel") is None:
-        return None
+@dataclass(frozen=True)
+class PeerTiming:
+    """Median seconds by the clock and of the processor, or the reason why there are none."""
+
+    seconds: float | None = None
+    processor_seconds: float | None = None
+    reason: str | None = None
+
+
+def peer_timing(name: str, weight: torch.Tensor, samples: torch.Tensor, repeats: int, limit: float) -> PeerTiming:
+    """The one-sided GPTQ of the peer ``name`` on the same layer."""
     with tempfile.TemporaryDirectory() as folder:
         layer = Path(folder) / "layer.safetensors"
         save_file({"weight": weight, "inputs": samples.contiguous()}, layer)
-        script = Path(__file__).with_name("gptqmodel_layer.py")
-        arguments = [str(layer), str(repeats), str(GROUP), str(available_cores())]
-        found = run_peer("gptqmodel", script, arguments)
-    return statistics.median(found["seconds"]), statistics.median(found["processorSeconds"])
+        script = Path(__file__).with_name(f"{name.replace('-', '_')}_layer.py")
+        try:
+            found = run_peer(name, script, [str(layer), str(repeats), str(GROUP), str(available_cores())], limit)
+        except RuntimeError as error:
+            return PeerTiming(reason=str(error))
+    return PeerTiming(statistics.median(found["seconds"]), statistics.median(found["processorSeconds"]))
 
 
 def main() -> None:
@@ -106,6 +119,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer-repeats", type=int, default=3)
+    parser.add_argument("--peer-limit", type=float, default=900, help="seconds a peer has for all repeats of a layer")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
 
@@ -116,7 +130,7 @@ def main() -> None:
         "size",
         "two-sided",
         "one-sided",
-        "gptqmodel",
+        *PEERS.values(),
         "rounding only",
         "refine/sweep",
         "textbook GPTQ",
@@ -140,8 +154,11 @@ def main() -> None:
             round_adaptive(w, SymmetricGrid(4, GROUP).fit(w, factor_input.diagonal), factor_input.square, None)
 
         whole, whole_processor = median_seconds(two_sided, arguments.repeats)
-        peer = gptqmodel_seconds(weight, samples, arguments.peer_repeats)
-        single, _ = median_seconds(one_sided, arguments.repeats)
+        peers = {
+            wire: peer_timing(name, weight, samples, arguments.peer_repeats, arguments.peer_limit)
+            for wire, name in PEERS.items()
+        }
+        single, single_processor = median_seconds(one_sided, arguments.repeats)
         factor_input, factor_output = prepare_factor(raw_input, 0.01), prepare_factor(raw_output, 0.1)
         grid = SymmetricGrid(4, GROUP).fit(weight, factor_input.diagonal)
         upper = torch.linalg.cholesky(torch.linalg.inv(factor_input.hessian.double()), upper=True).float()
@@ -158,9 +175,9 @@ def main() -> None:
             ),
             1,
         )
-        # It stands in for gptqmodel where that is not installed; a minute at 2048.
+        # It stands in for the peers where none is installed; a minute at 2048.
         textbook = None
-        if peer is None:
+        if all(peer_python(name) is None for name in PEERS.values()):
             textbook, _ = median_seconds(
                 lambda w=weight, g=grid, u=upper: textbook_gptq(w, g, u),  # type: ignore[misc]
                 1,
@@ -169,7 +186,7 @@ def main() -> None:
         if previous is not None:
             exponent = math.log(rounding_processor / previous[1]) / math.log(size / previous[0])
         previous = (size, rounding_processor)
-        cells = (whole, single, None if peer is None else peer[0], rounding, sweep, textbook)
+        cells = (whole, single, *(peer.seconds for peer in peers.values()), rounding, sweep, textbook)
         shown = "".join(f"{'–' if cell is None else format(cell, '.3f'):>15}" for cell in cells)
         print(f"{size:>15}{shown}{'' if exponent is None else format(exponent, '.2f'):>15}", flush=True)
         rows.append(
@@ -177,14 +194,16 @@ def main() -> None:
                 "size": size,
                 "twoSidedSeconds": whole,
                 "oneSidedSeconds": single,
-                "gptqmodelSeconds": None if peer is None else peer[0],
+                **{f"{wire}Seconds": peer.seconds for wire, peer in peers.items()},
                 "twoSidedProcessorSeconds": whole_processor,
-                "gptqmodelProcessorSeconds": None if peer is None else peer[1],
+                "oneSidedProcessorSeconds": single_processor,
+                **{f"{wire}ProcessorSeconds": peer.processor_seconds for wire, peer in peers.items()},
                 "roundingSeconds": rounding,
                 "roundingProcessorSeconds": rounding_processor,
                 "refineSweepSeconds": sweep,
                 "gptqTextbookSeconds": textbook,
                 "growthExponent": exponent,
+                **{f"{wire}Reason": peer.reason for wire, peer in peers.items() if peer.reason is not None},
             }
         )
     if arguments.json:
