@@ -3,7 +3,7 @@
     python llm_compressor_model.py MODEL TOKENS.safetensors BITS GROUP SYMMETRIC OUTPUT.safetensors
 
 ``TOKENS`` holds ``tokens`` ``[sequences, length]``; ``OUTPUT`` gets every linear's weight ``[out, in]`` float32 by
-module name, as it stands in the model before packing, which changes no value. The last line is JSON.
+module name, as it stands in the model before packing, its scales rounded to float16. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ def main() -> None:
         max_seq_length=tokens.shape[1],
         num_calibration_samples=len(tokens),
     )
-    decoded = {
-        name: module.weight.detach().float().contiguous().clone()
-        for name, module in model.named_modules()
-        if hasattr(module, "weight_scale")
-    }
+    decoded = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "weight_scale"):
+            # It keeps scales in the model's type; 16 bits, as everybody's are counted, need float16's.
+            scale = module.weight_scale.detach().float()
+            change = (scale.half().float() / scale).repeat_interleave(int(group), dim=1)
+            weight = module.weight.detach().float()
+            decoded[name] = weight * change[:, : weight.shape[1]]
     save_file(decoded, output)
     print(json.dumps({"linears": len(decoded)}))
 

@@ -58,7 +58,8 @@ def calibrated_peer(
     Its environment is made where there is none yet.
 
     Raises:
-        RuntimeError: it failed, with the end of what it wrote.
+        RuntimeError: it failed, with the end of what it wrote, or a group of its weights has more values than ``bits``
+            can name, so that bytes would not be equal.
         subprocess.CalledProcessError: its environment cannot be made.
     """
     if peer_python(name) is None:
@@ -69,4 +70,15 @@ def calibrated_peer(
         save_file({"tokens": tokens.contiguous()}, given)
         symmetry = "true" if symmetric else "false"
         run_peer(name, script, [str(model), str(given), str(bits), str(group), symmetry, str(output)])
-        return load_file(output)
+        decoded = load_file(output)
+    for module, weight in decoded.items():
+        values = most_values_in_a_group(weight, group)
+        if values > 2**bits:
+            raise RuntimeError(f"{name} gave a group of {group} weights of {module} {values} values at {bits} bits")
+    return decoded
+
+
+def most_values_in_a_group(weight: torch.Tensor, group: int) -> int:
+    """The largest number of different values in ``group`` neighbours of a row of ``weight`` ``[out, in]``."""
+    steps = [part.sort(-1).values.diff(dim=-1).count_nonzero(-1) for part in weight.split(group, dim=-1)]
+    return int(torch.stack(steps).max()) + 1
