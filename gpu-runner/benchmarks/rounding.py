@@ -3,14 +3,18 @@
 Each row is a square layer with random weights and correlated factors, 4 bits symmetric in groups of 128. ``seconds``
 go from the factors (the peers: from their Hessian, already collected) to the codes: regularising and factoring, scale
 search, rounding; medians of ``--repeats`` runs. Taking the factors is not counted for anyone. ``processorSeconds`` are
-those of all threads together, which other processes on the machine disturb less. ``roundingSeconds`` leave out
-factoring and scale search, and the growth exponent is of their processor time. The peers run in environments of their
-own, made by ``python gpu-runner/benchmarks/peer_environments.py gptqmodel llm-compressor``. Where one has none, fails
-or is not finished after ``--peer-limit`` seconds, its seconds are null and ``gptqmodelReason`` or
-``llmCompressorReason`` says why. Where neither has one, ``gptqTextbookSeconds`` stands in: one-sided GPTQ as published
-(blocks of 128 columns, one column after the other in torch), written here, without factoring and scales.
-With more busy processes than cores, threads that wait for each other multiply every figure: run it on an idle machine.
+those of all threads together. ``roundingSeconds`` leave out factoring and scale search, and the growth exponent is of
+their processor time. The peers run in environments of their own, made by
+``python gpu-runner/benchmarks/peer_environments.py gptqmodel llm-compressor``. Where one has none, fails or is not
+finished after ``--peer-limit`` seconds, its seconds are null and ``gptqmodelReason`` or ``llmCompressorReason`` says
+why. Where neither has one, ``gptqTextbookSeconds`` stands in: one-sided GPTQ as published (blocks of 128 columns, one
+column after the other in torch), written here, without factoring and scales.
 
+With more busy processes than cores, threads wait for each other in loops. That multiplies processor seconds too, and
+the peers' most (2048 × 2048: 9 and 17 times), as they have thousands of small products. On a machine that is not idle,
+give everyone one core, where processor seconds stay what they are:
+
+    taskset -c 0 python benchmarks/rounding.py --json
     python benchmarks/rounding.py --sizes 512 1024 2048 4096 --json
 """
 
