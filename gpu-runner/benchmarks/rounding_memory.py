@@ -2,7 +2,7 @@
 
 A Llama of a few blocks with random weights is written, its sketch is made of random samples (only sizes matter here),
 and the rounding stage runs in a process of its own, which reads the kernel's own high-water mark. ``ratio`` is the
-peak above what the loaded model takes, less what the stage hands on (codes and scales), by the bytes of the largest
+peak above what the loaded model takes, less the scales that the stage hands on, by the bytes of the largest
 layer's two float32 factors.
 
     python benchmarks/rounding_memory.py --width 1024 --json
@@ -75,12 +75,12 @@ def make(folder: Path, width: int, blocks: int) -> None:
 
 
 def held_bytes(rounded: RoundedRecipe) -> int:
-    """Bytes of the codes and grids that the stage hands on; shared tensors count once."""
+    """Bytes of the grids that the stage hands on, its codes being in files; shared tensors count once."""
     tensors = {}
     for linears in rounded.linears.values():
         for linear in linears.values():
             grid = linear.grid
-            for tensor in (linear.codes, grid.scale, grid.offset, *grid.stored.values()):
+            for tensor in (grid.scale, grid.offset, *grid.stored.values()):
                 tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(tensors.values())
 
@@ -93,10 +93,10 @@ def measure(folder: Path, recipe: str, workers: int) -> dict[str, object]:
     # Compiled kernels and thread pools are not the layers' memory.
     first = min(source.linears, key=lambda layer: layer.rows * layer.columns)
     nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
-    round_recipes([first], [planned], sketch, 0.01, 0.1, workers, *nothing)
+    round_recipes([first], [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
     loaded = psutil.Process().memory_info().rss
     clear_high_water_mark()
-    rounded = round_recipes(source.linears, [planned], sketch, 0.01, 0.1, workers, *nothing)
+    rounded = round_recipes(source.linears, [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
     peak = high_water_mark()
     factors = max(4 * (layer.rows**2 + layer.columns**2) for layer in source.linears)
     held = held_bytes(rounded[planned.recipe.canonical])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.pipeline.allocator import give_large_blocks_back
+from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import round_nearest
@@ -70,6 +73,7 @@ def round_recipes(
     sigma_input: float,
     sigma_output: float,
     workers: int,
+    folder: Path,
     on_layer: Callable[[str, str, ProxyError], None],
     progress: Callable[[int, int], None],
     check: Callable[[], None],
@@ -78,12 +82,15 @@ def round_recipes(
     """Codes of every linear for every recipe, by canonical name.
 
     Factors are loaded a layer at a time, those of one-sided rounding apart from the pair; weights are the model's own.
+    Codes are kept in files in ``folder``, which is made, and emptied of an earlier call's.
 
     Raises:
         SketchUnreadable: the sketch lacks a linear.
         Interrupted: ``check`` raised it.
     """
     give_large_blocks_back()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     results = {plan.recipe.canonical: RoundedRecipe() for plan in planned}
     jobs: dict[str, _Job] = {}
     total = sum(len(plan.linears) for plan in planned)
@@ -115,7 +122,7 @@ def round_recipes(
 
     def finish(number: str, two_sided: RoundedLayer) -> int:
         job = jobs.pop(number)
-        errors = _collect(job, one_sided.pop(number), two_sided, results)
+        errors = _collect(job, one_sided.pop(number), two_sided, folder / number, results)
         for plan in job.recipes:
             _record(job, plan, errors, sketch, results[plan.recipe.canonical])
             on_layer(job.layer.name, plan.recipe.canonical, errors)
@@ -171,29 +178,30 @@ def _digest(grid: FixedGrid) -> str:
 
 
 def _collect(
-    job: _Job, one_sided: RoundedLayer, two_sided: RoundedLayer, results: dict[str, RoundedRecipe]
+    job: _Job, one_sided: RoundedLayer, two_sided: RoundedLayer, prefix: Path, results: dict[str, RoundedRecipe]
 ) -> ProxyError:
-    rounded: dict[QuantizerName, tuple[torch.Tensor, FixedGrid]] = {
-        "rtn": (round_nearest(job.weight, job.grid).cpu(), job.grid.to("cpu")),
-        "one-sided": (one_sided.codes, one_sided.grid),
-        "two-sided": (two_sided.codes, two_sided.grid),
-    }
-    errors: dict[QuantizerName, float] = {}
     output = None if job.factors.output is None else job.factors.output.square
     metric = Metric(job.factors.input.square, output)
-    for quantizer, (codes, grid) in rounded.items():
-        value = two_sided.proxy
-        if quantizer != "two-sided":
-            value = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
-        errors[quantizer] = max(0.0, value * job.factors.scale)
+
+    def keep(quantizer: QuantizerName, codes: torch.Tensor, grid: FixedGrid, proxy: float | None = None) -> float:
+        """The proxy error, in nats."""
+        if proxy is None:
+            proxy = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
+        kept = keep_in_file(codes.cpu(), prefix.with_name(f"{prefix.name}-{quantizer}.codes"))
         for plan in job.recipes:
             results[plan.recipe.canonical].linears[quantizer][job.layer.name] = QuantizedLinear(
                 job.layer.name,
-                codes,
-                grid,
+                kept,
+                grid.to("cpu"),
                 plan.container.grid(job.layer.name).type_of(job.layer.rows, job.layer.columns),
             )
-    return ProxyError(two_sided=errors["two-sided"], one_sided=errors["one-sided"], rtn=errors["rtn"])
+        return max(0.0, proxy * job.factors.scale)
+
+    return ProxyError(
+        two_sided=keep("two-sided", two_sided.codes, two_sided.grid, two_sided.proxy),
+        one_sided=keep("one-sided", one_sided.codes, one_sided.grid),
+        rtn=keep("rtn", round_nearest(job.weight, job.grid), job.grid),
+    )
 
 
 def _record(job: _Job, plan: PlannedRecipe, errors: ProxyError, sketch: Sketch, result: RoundedRecipe) -> None:

@@ -136,6 +136,7 @@ def run_job(
                     spec.sketch.sigma_input,
                     spec.sketch.sigma_output,
                     workers,
+                    work / "codes",
                     lambda name, recipe, errors: reporter.layer(name, recipe, errors) if recipe in asked else None,
                     lambda done, total: reporter.progress("round", done, total, "layers"),
                     interrupt.check,
