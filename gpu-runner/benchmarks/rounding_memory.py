@@ -1,21 +1,24 @@
 """Peak host memory of the rounding stage, beyond the loaded model, against the largest layer's factors.
 
-A Llama of a few blocks with random weights is written, its sketch is made of random samples (only sizes matter here),
-and the rounding stage runs in a process of its own, which reads the kernel's own high-water mark. ``ratio`` is the
-peak above what the loaded model takes, less the scales that the stage hands on, by the bytes of the largest
-layer's two float32 factors.
+A Llama with random weights is written, its sketch is made of random samples (only sizes matter here), and the rounding
+stage runs in a process of its own, which reads the kernel's own high-water mark (Linux). ``workingBytes`` are the most
+that the process held above what it held with the model loaded; ``ratio`` is that by the bytes of the largest layer's
+two float32 factors.
 
-    python benchmarks/rounding_memory.py --width 1024 --json
+    python benchmarks/rounding_memory.py --widths 1024 2048 --workers 1 2 --json
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
-import resource
+import platform
 import subprocess
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -23,11 +26,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.rounding_stage import RoundedRecipe, round_recipes
+from yaqa_runner.pipeline.rounding_stage import round_recipes
 from yaqa_runner.pipeline.run_job import plan_recipes
 from yaqa_runner.protocol.recipes import parse_recipe
+from yaqa_runner.rounding.workers import available_cores
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
 
@@ -74,42 +79,47 @@ def make(folder: Path, width: int, blocks: int) -> None:
     writer.finish(SETTINGS, "0" * 64, TokenSet(torch.zeros(1, 8, dtype=torch.int64)), list(range(blocks)))
 
 
-def held_bytes(rounded: RoundedRecipe) -> int:
-    """Bytes of the grids that the stage hands on, its codes being in files; shared tensors count once."""
-    tensors = {}
-    for linears in rounded.linears.values():
-        for linear in linears.values():
-            grid = linear.grid
-            for tensor in (grid.scale, grid.offset, *grid.stored.values()):
-                tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return sum(tensors.values())
-
-
-def measure(folder: Path, recipe: str, workers: int) -> dict[str, object]:
+def measure(folder: Path, recipe: str, workers: int, linears: str) -> dict[str, object]:
     """Load, note what that takes, round, note the peak."""
     source = load_source_model(inspect_snapshot(folder / "model"), torch.device("cpu"))
     (planned,) = plan_recipes([parse_recipe(recipe)], folder / "model", source)
     sketch = open_sketch(folder / "sketch", KEY)
-    # Compiled kernels and thread pools are not the layers' memory.
-    first = min(source.linears, key=lambda layer: layer.rows * layer.columns)
-    nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
-    round_recipes([first], [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
+    layers = [layer for layer in source.linears if linears in layer.name]
+
+    def run(some: list[LinearLayer]) -> None:
+        nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
+        round_recipes(some, [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
+
+    # Compiled kernels and thread pools are not the layers' memory, and the model may be a mapped file not read so far.
+    run([min(source.linears, key=lambda layer: layer.rows * layer.columns)])
+    for parameter in source.model.parameters():
+        parameter.sum()
+    give_all_back()
     loaded = psutil.Process().memory_info().rss
     clear_high_water_mark()
-    rounded = round_recipes(source.linears, [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
-    peak = high_water_mark()
-    factors = max(4 * (layer.rows**2 + layer.columns**2) for layer in source.linears)
-    held = held_bytes(rounded[planned.recipe.canonical])
+    started = time.perf_counter()
+    run(layers)
+    seconds = time.perf_counter() - started
+    working = high_water_mark() - loaded
+    factors = max(4 * (layer.rows**2 + layer.columns**2) for layer in layers)
     return {
         "recipe": recipe,
         "workers": workers,
+        "largestShape": max(((layer.rows, layer.columns) for layer in layers), key=lambda shape: max(shape)),
         "modelBytes": sum(parameter.nbytes for parameter in source.model.parameters()),
         "loadedBytes": loaded,
-        "peakBytes": peak,
-        "handedOnBytes": held,
+        "workingBytes": working,
         "largestFactorsBytes": factors,
-        "ratio": (peak - loaded - held) / factors,
+        "ratio": round(working / factors, 3),
+        "seconds": round(seconds, 1),
     }
+
+
+def give_all_back() -> None:
+    """What the C library keeps of freed memory would hide as much of what comes (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def clear_high_water_mark() -> None:
@@ -118,34 +128,54 @@ def clear_high_water_mark() -> None:
 
 
 def high_water_mark() -> int:
-    """Most bytes resident since the last clearing, or since the start where the kernel tells no better."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most bytes resident since the last clearing."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+
+
+def measured_apart(folder: Path, recipe: str, workers: int, linears: str) -> dict[str, object]:
+    """``measure`` in a process of its own."""
+    command = [sys.executable, __file__, "--measure", str(folder), "--recipe", recipe, "--linears", linears]
+    command += ["--workers", str(workers)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--widths", type=int, nargs="+", default=[1024])
+    parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--recipe", default="w4a16,tune=off")
-    parser.add_argument("--workers", type=int, default=1, help="layers in flight; one uses all cores")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="layers in flight; one uses all cores")
+    parser.add_argument("--linears", default="", help="only those with this in their names")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        print(json.dumps(measure(arguments.measure, arguments.recipe, arguments.workers)))
+        print(json.dumps(measure(arguments.measure, arguments.recipe, arguments.workers[0], arguments.linears)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder), arguments.width, arguments.blocks)
-        command = [sys.executable, __file__, "--measure", folder, "--recipe", arguments.recipe]
-        command += ["--workers", str(arguments.workers)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    for name, value in found.items():
-        print(f"{name:>22}: {value / 2**20:.1f} MiB" if name.endswith("Bytes") else f"{name:>22}: {value}")
+    rows: list[dict[str, object]] = []
+    for width in arguments.widths:
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder), width, arguments.blocks)
+            for workers in arguments.workers:
+                found = measured_apart(Path(folder), arguments.recipe, workers, arguments.linears)
+                rows.append({"width": width, "blocks": arguments.blocks, **found})
+                shown = {name: value for name, value in rows[-1].items() if not name.endswith("Bytes")}
+                sizes = {name: value for name, value in rows[-1].items() if name.endswith("Bytes")}
+                print(
+                    *(f"{name} {value}" for name, value in shown.items()),
+                    *(
+                        f"{name.removesuffix('Bytes')} {int(str(value)) / 2**20:.1f} MiB"
+                        for name, value in sizes.items()
+                    ),
+                    sep="  ",
+                    flush=True,
+                )
     if arguments.json:
-        print(json.dumps(found))
+        device = f"cpu, {available_cores()} cores, {platform.machine()}, torch {torch.__version__}"
+        print(json.dumps({"rows": rows, "device": device, "date": datetime.now(UTC).date().isoformat()}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 
 from yaqa_runner.grids.grid import FixedGrid, Grid
 
-_ELEMENTS = 1 << 20
+_ELEMENTS = 1 << 18
 
 
 def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:

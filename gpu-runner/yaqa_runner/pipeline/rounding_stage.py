@@ -15,11 +15,11 @@ from yaqa_runner.formats import Container
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.model.linears import LinearLayer
-from yaqa_runner.pipeline.allocator import give_large_blocks_back
 from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import round_nearest
+from yaqa_runner.rounding.allocator import give_large_blocks_back
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment

@@ -22,8 +22,8 @@ def cholesky_panels(panels: list[torch.Tensor]) -> bool:
 
     Args:
         panels: Rows ``start`` to ``stop`` of ``A`` as far as column ``stop``, for every one of ``panel_bounds``: each
-            ``[stop - start, stop]``, float64, on any device. On return those of ``C``; what lies above its diagonal is
-            zero.
+            ``[stop - start, stop]``, float64, on any device; above the diagonal anything finite. On return those of
+            ``C``, with zeros above its diagonal.
     """
     for number, panel in enumerate(panels):
         for above in panels[:number]:

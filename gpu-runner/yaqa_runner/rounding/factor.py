@@ -9,8 +9,10 @@ from typing import TypeAlias
 
 import torch
 
+from yaqa_runner.rounding.allocator import give_small_blocks_back
 from yaqa_runner.rounding.cholesky import cholesky_panels, panel_bounds
 from yaqa_runner.rounding.finite import all_finite
+from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
 
 UnitLower: TypeAlias = torch.Tensor
 """``[n, n]`` whose strict lower triangle is that of ``L`` in ``H = L D Lᵀ``; what else it holds is not looked at."""
@@ -118,14 +120,12 @@ def prepare_rows(rows: RowsToDiagonal, size: int, sigma: float, device: torch.de
     def exact(start: int, stop: int) -> torch.Tensor:
         return rows(start, stop).to(device, torch.float64)
 
-    bounds = panel_bounds(size)
     own = torch.empty(size, dtype=torch.float64, device=device)
-    for start, stop in bounds:
-        panel = exact(start, stop)
-        if not all_finite(panel):
+    for start, stop in row_blocks(0, size, STRIP_ROWS, device):
+        strip = exact(start, stop)
+        if not all_finite(strip):
             return identity_factor(size, "the factor holds values that are not finite", device)
-        own[start:stop] = panel[:, start:].diagonal()
-        del panel
+        own[start:stop] = strip[:, start:].diagonal()
     mean = float(own.mean())
     if bool((own < 0).any()):
         return identity_factor(size, "the factor has a negative diagonal", device)
@@ -136,36 +136,44 @@ def prepare_rows(rows: RowsToDiagonal, size: int, sigma: float, device: torch.de
     for _ in range(_MAXIMUM_DOUBLINGS):
 
         def regularized(start: int, stop: int, added: float = added) -> torch.Tensor:
-            panel = exact(start, stop).div_(mean)
-            panel[:, start:].diagonal().copy_(own[start:stop] + added)
-            return panel
+            strip = exact(start, stop).div_(mean)
+            strip[:, start:].diagonal().copy_(own[start:stop] + added)
+            return strip
 
-        panels = [regularized(start, stop) for start, stop in bounds]
-        square = _square(panels, regularized) if cholesky_panels(panels) else None
+        square = _square(regularized, size, device)
         if square is not None:
             return PreparedFactor(square, added, square.diagonal().clone(), mean)
         added = max(2 * added, _SMALLEST_SIGMA)
     return identity_factor(size, "the factor is not positive definite under any regularization", device)
 
 
-def _square(panels: list[torch.Tensor], matrix: RowsToDiagonal) -> torch.Tensor | None:
-    """``PreparedFactor.square`` of a Cholesky factor, whose panels are used up, and the matrix; ``None`` where float32
-    cannot hold it: a pivot near underflow passes the factorization."""
-    size = panels[-1].shape[1]
+def _square(matrix: RowsToDiagonal, size: int, device: torch.device) -> torch.Tensor | None:
+    """``PreparedFactor.square`` of a float64 matrix; ``None`` where it is not positive definite, or near enough to that
+    for float32 not to hold the factor."""
+    panels = []
+    for start, stop in panel_bounds(size):
+        panel = torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
+        for top, bottom in row_blocks(start, stop, STRIP_ROWS, device):
+            panel[top - start : bottom - start, :bottom] = matrix(top, bottom)
+        panels.append(panel)
+    del panel
+    if not cholesky_panels(panels):
+        return None
+    give_small_blocks_back(size**2)
     pivots = torch.cat([panel[:, panel.shape[1] - panel.shape[0] :].diagonal() for panel in panels])
-    square = torch.empty(size, size, dtype=torch.float32, device=pivots.device)
-    # From the last: each panel frees as much as the rows and columns take that are written for it.
-    while panels:
-        panel = panels.pop()
-        stop = panel.shape[1]
-        start = stop - panel.shape[0]
-        panel.div_(pivots[:stop])
-        square[start:stop, :stop] = panel
-        del panel
-        if not all_finite(square[start:stop, :stop]):
-            return None
+    square = torch.empty(size, size, dtype=torch.float32, device=device)
+    # Below the diagonal first: rows take half of what the panels free, columns touch a whole page for every row.
+    for start, stop in reversed(panel_bounds(size)):
+        lower = panels.pop().div_(pivots[:stop])
+        square[start:stop, :stop] = lower
+        del lower
+        give_small_blocks_back(size**2)
+        for top, bottom in row_blocks(start, stop, STRIP_ROWS, device):
+            if not all_finite(square[top:bottom, :bottom]):
+                return None
+    for start, stop in row_blocks(0, size, STRIP_ROWS, device):
         upper = matrix(start, stop)
         square[:start, start:stop] = upper[:, :start].T
-        block = square[start:stop, start:stop]
-        block.tril_(-1).add_(upper[:, start:].to(torch.float32).triu_())
+        square[start:stop, start:stop].tril_(-1).add_(upper[:, start:].to(torch.float32).triu_())
+    give_small_blocks_back(size**2)
     return square

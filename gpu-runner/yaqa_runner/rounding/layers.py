@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.adaptive import round_adaptive
+from yaqa_runner.rounding.allocator import give_small_blocks_back
 from yaqa_runner.rounding.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
@@ -143,16 +145,21 @@ def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
     output = task.factor_output
     square_input = task.factor_input.square
     square_output = None if output is None else output.square
+    tidy = partial(give_small_blocks_back, task.weight.numel())
     codes = round_adaptive(task.weight, task.grid, square_input, square_output, threads=threads)
+    tidy()
     grid = task.grid
     descend = _descent(task.weight, square_input, square_output)
     codes = descend(grid, codes, task.sweeps)
+    tidy()
     for _ in range(task.turns):
         fitted = rescale(task.weight, grid, codes, square_input, square_output)
+        tidy()
         if fitted is grid:
             break
         grid = fitted
         codes = descend(grid, codes, 1)
+        tidy()
     del descend
     proxy = Metric(square_input, square_output).square(rounding_error(task.weight, grid, codes))
     return RoundedLayer(task.name, codes, grid, proxy, 0.0)

@@ -7,7 +7,8 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
 from yaqa_runner.rounding.numba_kernel import refine_tile
-from yaqa_runner.rounding.symmetric_product import diagonal_block, row_blocks, rows_times, times_columns
+from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.symmetric_product import diagonal_block, rows_times, times_columns
 from yaqa_runner.rounding.transposed import transposed
 from yaqa_runner.rounding.weighed_error import rounding_error
 
@@ -70,19 +71,19 @@ def refine(
     scale, offset = transposed(grid.scale), transposed(grid.offset)
     error = torch.empty_like(exact)
     error_of = rounding_error(weight, grid, codes)
-    for top, bottom in row_blocks(rows, error.device):
+    for top, bottom in row_blocks(0, rows, STRIP_ROWS, error.device):
         error[:, top:bottom] = error_of.rows(top, bottom).T
     for _ in range(sweeps):
         changed = 0
         for left in range((columns - 1) // tile * tile, -1, -tile):
             right = min(left + tile, columns)
             own_input = diagonal_block(metric_input, left, right)
-            product = rows_times(metric_input, left, right, error)
+            product = rows_times(own_input, metric_input, left, right, error)
             for (top, bottom), own in zip(reversed(row_tiles), reversed(own_output), strict=True):
                 if metric_output is None:
                     gradient = product[:, top:bottom].clone()
                 else:
-                    gradient = times_columns(product, metric_output, top, bottom)
+                    gradient = times_columns(product, own, metric_output, top, bottom)
                 changed += refine_tile(
                     exact.numpy(),
                     gradient.numpy(),

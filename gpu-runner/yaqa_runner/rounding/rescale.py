@@ -9,7 +9,7 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.symmetric_product import row_blocks
+from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
 from yaqa_runner.rounding.weighed_error import ErrorRows, Metric, inner, rounding_error
 
 STEPS = 12
@@ -45,7 +45,8 @@ def rescale(
     exact = weight.detach().to(device)
     rows, columns = weight.shape
     # Every row has scales of its own. Whole, their derivatives would take several times the weight.
-    parts = {bounds: TunableGrid(grid.rows(*bounds), device) for bounds in row_blocks(rows, device)}
+    strips = row_blocks(0, rows, STRIP_ROWS, device)
+    parts = {strip: TunableGrid(grid.rows(*strip), device) for strip in strips}
     metric = Metric(hessian_input, hessian_output)
 
     def moved(changes: Mapping[str, torch.Tensor]) -> ErrorRows:

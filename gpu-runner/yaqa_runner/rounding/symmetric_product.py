@@ -13,10 +13,8 @@ from typing import TypeAlias
 import torch
 
 from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
+from yaqa_runner.rounding.row_blocks import PRODUCT_ROWS, row_blocks
 from yaqa_runner.rounding.split_product import split_matrix, split_product
-
-# Larger blocks on the diagonal fall out of the cache while they are made whole.
-_BLOCK = 256
 
 RowBlocks: TypeAlias = Iterator[tuple[int, int, torch.Tensor]]
 """``start``, ``stop`` and rows ``start`` to ``stop`` of a matrix, block after block."""
@@ -27,16 +25,22 @@ def diagonal_block(upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor
     return whole_symmetric(upper[start:stop, start:stop]).contiguous()
 
 
-def rows_times(upper: SymmetricUpper, start: int, stop: int, right: torch.Tensor) -> torch.Tensor:
-    """``H[start:stop] @ right`` ``[stop - start, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``."""
-    product = diagonal_block(upper, start, stop) @ right[start:stop]
+def rows_times(own: torch.Tensor, upper: SymmetricUpper, start: int, stop: int, right: torch.Tensor) -> torch.Tensor:
+    """``H[start:stop] @ right`` ``[stop - start, k]`` of the symmetric ``H`` ``[n, n]`` and ``right`` ``[n, k]``.
+
+    ``own`` is ``diagonal_block(upper, start, stop)``.
+    """
+    product = own @ right[start:stop]
     product.addmm_(upper[:start, start:stop].T, right[:start])
     return product.addmm_(upper[start:stop, stop:], right[stop:])
 
 
-def times_columns(left: torch.Tensor, upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
-    """``left @ H[:, start:stop]`` ``[k, stop - start]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``."""
-    product = left[:, start:stop] @ diagonal_block(upper, start, stop)
+def times_columns(left: torch.Tensor, own: torch.Tensor, upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
+    """``left @ H[:, start:stop]`` ``[k, stop - start]`` of ``left`` ``[k, n]`` and the symmetric ``H`` ``[n, n]``.
+
+    ``own`` is ``diagonal_block(upper, start, stop)``.
+    """
+    product = left[:, start:stop] @ own
     product.addmm_(left[:, :start], upper[:start, start:stop])
     return product.addmm_(left[:, stop:], upper[start:stop, stop:].T)
 
@@ -46,9 +50,12 @@ def multiplied_rows(upper: SymmetricUpper) -> Callable[[torch.Tensor], RowBlocks
     if upper.is_cuda:
         whole = split_matrix(whole_symmetric(upper))
         return lambda right: iter([(0, len(upper), split_product(whole, split_matrix(right)))])
-    return lambda right: (
-        (start, stop, rows_times(upper, start, stop, right)) for start, stop in row_blocks(len(upper), upper.device)
-    )
+
+    def multiply(right: torch.Tensor) -> RowBlocks:
+        for start, stop in row_blocks(0, len(upper), PRODUCT_ROWS, upper.device):
+            yield start, stop, rows_times(diagonal_block(upper, start, stop), upper, start, stop, right)
+
+    return multiply
 
 
 def right_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -56,17 +63,14 @@ def right_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Te
     if upper.is_cuda:
         whole = split_matrix(whole_symmetric(upper))
         return lambda left: split_product(split_matrix(left), whole)
+    blocks = row_blocks(0, len(upper), PRODUCT_ROWS, upper.device)
+    # Made once: they serve every few rows of a left that is itself multiplied in parts.
+    own = [diagonal_block(upper, *bounds) for bounds in blocks]
 
     def multiply(left: torch.Tensor) -> torch.Tensor:
         product = torch.empty_like(left, dtype=upper.dtype)
-        for start, stop in row_blocks(len(upper), upper.device):
-            product[:, start:stop] = times_columns(left, upper, start, stop)
+        for (start, stop), block in zip(blocks, own, strict=True):
+            product[:, start:stop] = times_columns(left, block, upper, start, stop)
         return product
 
     return multiply
-
-
-def row_blocks(size: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """First and last row (exclusive) of the blocks in which products with ``size`` rows are made: one block on CUDA."""
-    height = size if device.type == "cuda" else _BLOCK
-    return ((start, min(start + height, size)) for start in range(0, size, height))

@@ -12,7 +12,8 @@ import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.symmetric_product import RowBlocks, multiplied_rows, right_multiplier, row_blocks
+from yaqa_runner.rounding.row_blocks import PRODUCT_ROWS, STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.symmetric_product import RowBlocks, multiplied_rows, right_multiplier
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,26 @@ class Metric:
         self._by_output = None if hessian_output is None else multiplied_rows(hessian_output)
 
     def weighed_rows(self, error: ErrorRows) -> RowBlocks:
-        """``H_O E H_I``. Every row of ``error`` is made once, all before the first block unless one-sided."""
-        blocks = row_blocks(error.height, self._device)
+        """``H_O E H_I``, in strips. Every row of ``error`` is made once."""
         if self._by_output is None:
-            for start, stop in blocks:
-                yield start, stop, self._by_input(error.rows(start, stop))
+            for start, stop in row_blocks(0, error.height, PRODUCT_ROWS, self._device):
+                yield from self._in_strips(start, stop, self._by_input(self._made(error, start, stop)))
             return
         product = torch.empty(error.height, error.width, device=self._device)
-        for start, stop in blocks:
-            product[start:stop] = self._by_input(error.rows(start, stop))
-        yield from self._by_output(product)
+        for start, stop in row_blocks(0, error.height, PRODUCT_ROWS, self._device):
+            product[start:stop] = self._by_input(self._made(error, start, stop))
+        for start, stop, weighed in self._by_output(product):
+            yield from self._in_strips(start, stop, weighed)
+
+    def _made(self, error: ErrorRows, start: int, stop: int) -> torch.Tensor:
+        made = torch.empty(stop - start, error.width, device=self._device)
+        for top, bottom in row_blocks(start, stop, STRIP_ROWS, self._device):
+            made[top - start : bottom - start] = error.rows(top, bottom)
+        return made
+
+    def _in_strips(self, start: int, stop: int, rows: torch.Tensor) -> RowBlocks:
+        for top, bottom in row_blocks(start, stop, STRIP_ROWS, self._device):
+            yield top, bottom, rows[top - start : bottom - start]
 
     def square(self, error: ErrorRows) -> float:
         """``tr(H_O E H_I Eᵀ)``."""
