@@ -40,12 +40,12 @@ SETTINGS = SketchSettings("a", 1, 0)
 KEY = sketch_key("0" * 64, "0" * 64, SETTINGS)
 
 
-def make(folder: Path, width: int, blocks: int) -> None:
+def make(folder: Path, width: int, intermediate: int, blocks: int) -> None:
     """The model and its sketch."""
     config = LlamaConfig(
         vocab_size=512,
         hidden_size=width,
-        intermediate_size=width * 11 // 4 // 256 * 256,
+        intermediate_size=intermediate,
         num_hidden_layers=blocks,
         num_attention_heads=width // 64,
         num_key_value_heads=width // 128,
@@ -79,12 +79,12 @@ def make(folder: Path, width: int, blocks: int) -> None:
     writer.finish(SETTINGS, "0" * 64, TokenSet(torch.zeros(1, 8, dtype=torch.int64)), list(range(blocks)))
 
 
-def measure(folder: Path, recipe: str, workers: int, linears: str) -> dict[str, object]:
+def measure(folder: Path, recipe: str, workers: int, linears: list[str]) -> dict[str, object]:
     """Load, note what that takes, round, note the peak."""
     source = load_source_model(inspect_snapshot(folder / "model"), torch.device("cpu"))
     (planned,) = plan_recipes([parse_recipe(recipe)], folder / "model", source)
     sketch = open_sketch(folder / "sketch", KEY)
-    layers = [layer for layer in source.linears if linears in layer.name]
+    layers = [layer for layer in source.linears if not linears or layer.name.rpartition(".")[2] in linears]
 
     def run(some: list[LinearLayer]) -> None:
         nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
@@ -133,10 +133,10 @@ def high_water_mark() -> int:
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
 
-def measured_apart(folder: Path, recipe: str, workers: int, linears: str) -> dict[str, object]:
+def measured_apart(folder: Path, recipe: str, workers: int, linears: list[str]) -> dict[str, object]:
     """``measure`` in a process of its own."""
-    command = [sys.executable, __file__, "--measure", str(folder), "--recipe", recipe, "--linears", linears]
-    command += ["--workers", str(workers)]
+    command = [sys.executable, __file__, "--measure", str(folder), "--recipe", recipe]
+    command += ["--workers", str(workers), "--linears", *linears]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -145,10 +145,11 @@ def measured_apart(folder: Path, recipe: str, workers: int, linears: str) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=[1024])
+    parser.add_argument("--intermediate", type=int, help="width inside the feed-forward layers; 2.75 times the others")
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--recipe", default="w4a16,tune=off")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="layers in flight; one uses all cores")
-    parser.add_argument("--linears", default="", help="only those with this in their names")
+    parser.add_argument("--linears", nargs="*", default=[], help="only those, as up_proj; all when left out")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -158,7 +159,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for width in arguments.widths:
         with tempfile.TemporaryDirectory() as folder:
-            make(Path(folder), width, arguments.blocks)
+            make(Path(folder), width, arguments.intermediate or width * 11 // 4 // 256 * 256, arguments.blocks)
             for workers in arguments.workers:
                 found = measured_apart(Path(folder), arguments.recipe, workers, arguments.linears)
                 rows.append({"width": width, "blocks": arguments.blocks, **found})

@@ -396,6 +396,7 @@ def test_layers_fly_side_by_side_only_where_memory_holds_them() -> None:
     assert layers_in_flight(shapes, 4, enough) == 4
     assert layers_in_flight(shapes, 4, enough - 2) == 1
     assert layers_in_flight(shapes, 1, 0) == 1
-    # All linears of an 8B Llama on 16 cores and 128 GiB, by the widest of them.
-    assert layers_in_flight([(14336, 4096)], 16, 128 << 30) == 1
+    # All linears of an 8B Llama on 16 cores, by the widest of them.
+    assert layers_in_flight([(14336, 4096)], 16, 128 << 30) == 16
+    assert layers_in_flight([(14336, 4096)], 16, 64 << 30) == 1
     assert layers_in_flight([], 4, 0) == 4
