@@ -93,7 +93,6 @@ def round_tile(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def refine_tile(  # type: ignore[no-untyped-def]
-    weight,
     gradient,
     product,
     hessian_input,
@@ -114,7 +113,6 @@ def refine_tile(  # type: ignore[no-untyped-def]
     """One sweep of coordinate descent over a tile, in place; returns the number of codes changed.
 
     Args:
-        weight: ``[in, out]`` float32.
         gradient: ``(H_O P)ᵀ`` of the tile on entry, ``[columns, rows]`` of the tile; kept up to date here.
             One-sided: ``Pᵀ`` of the tile.
         product: ``Pᵀ = (E H_I)ᵀ`` of the column block, ``[columns of the block, out]``; kept up to date in the block.
@@ -135,7 +133,6 @@ def refine_tile(  # type: ignore[no-untyped-def]
     for column in range(column_stop - 1, column_start - 1, -1):
         step = scale[column // group, row_start:row_stop]
         shift = offset[column // group, row_start:row_stop]
-        exact = weight[column, row_start:row_stop]
         made = error[column, row_start:row_stop]
         written = codes[column, row_start:row_stop]
         pull = gradient[column - column_start]
@@ -146,15 +143,15 @@ def refine_tile(  # type: ignore[no-untyped-def]
             curvature = own * hessian_output[i, i] if two_sided else own
             if step[i] == 0 or not curvature > 0:
                 continue
-            wanted = exact[i] - made[i] + pull[i] / curvature
+            current = step[i] * written[i] + shift[i]
+            wanted = current + pull[i] / curvature
             code = max(low, min(high, np.rint((wanted - shift[i]) / step[i])))
             value = step[i] * code + shift[i]
-            difference = exact[i] - value
             # Without the margin, codes of nearly equal merit would swap by the rounding of the sums, for ever.
-            gain = abs(exact[i] - made[i] - wanted) - abs(value - wanted)
+            gain = abs(current - wanted) - abs(value - wanted)
             if gain > margin * abs(step[i]) and np.int16(code) != written[i]:
-                change = difference - made[i]
-                made[i] = difference
+                change = current - value
+                made[i] += change
                 written[i] = np.int16(code)
                 changes[i] = change
                 any_change = True

@@ -59,7 +59,6 @@ def refine(
         return CudaRefinement(weight, hessian_input, hessian_output)(grid, codes, sweeps)
     device = codes.device
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
-    exact = transposed(weight)
     # A copy even where one row or column makes the transpose a view: the caller's codes stay.
     current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
     metric_input = hessian_input.detach().to("cpu", torch.float32)
@@ -69,7 +68,7 @@ def refine(
         torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles
     ]
     scale, offset = transposed(grid.scale), transposed(grid.offset)
-    error = torch.empty_like(exact)
+    error = torch.empty(columns, rows)
     error_of = rounding_error(weight, grid, codes)
     for top, bottom in row_blocks(0, rows, STRIP_ROWS, error.device):
         error[:, top:bottom] = error_of.rows(top, bottom).T
@@ -85,7 +84,6 @@ def refine(
                 else:
                     gradient = times_columns(product, own, metric_output, top, bottom)
                 changed += refine_tile(
-                    exact.numpy(),
                     gradient.numpy(),
                     product.numpy(),
                     own_input.numpy(),
@@ -105,5 +103,5 @@ def refine(
                 )
         if changed == 0:
             break
-    del exact, error
+    del error
     return current.T.contiguous().to(device)
