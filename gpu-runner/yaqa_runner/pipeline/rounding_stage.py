@@ -19,7 +19,7 @@ from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import round_nearest
-from yaqa_runner.rounding.allocator import give_large_blocks_back
+from yaqa_runner.rounding.allocator import give_large_blocks_back, give_small_blocks_back
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
@@ -126,6 +126,7 @@ def round_recipes(
         for plan in job.recipes:
             _record(job, plan, errors, sketch, results[plan.recipe.canonical])
             on_layer(job.layer.name, plan.recipe.canonical, errors)
+        give_small_blocks_back(job.weight.numel())
         return len(job.recipes)
 
     for rounded in round_layers(tasks(), workers):
@@ -136,6 +137,7 @@ def round_recipes(
         else:
             done += finish(number, rounded)
             progress(done, total)
+        del rounded
     return results
 
 
@@ -163,6 +165,7 @@ def _jobs_of(
             shared[place].recipes.append(plan)
         else:
             shared[place] = _Job(layer, fixed, [plan], weight, factors)
+    give_small_blocks_back(weight.numel())
     return list(shared.values())
 
 

@@ -90,6 +90,7 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
             rounded = _round(task, None, _work_so_far(task))
             del task
             yield rounded
+            del rounded
         return
     with single_core_workers(count) as pool:
         flying: deque[Future[RoundedLayer]] = deque()
@@ -162,6 +163,7 @@ def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
         tidy()
     del descend
     proxy = Metric(square_input, square_output).square(rounding_error(task.weight, grid, codes))
+    tidy()
     return RoundedLayer(task.name, codes, grid, proxy, 0.0)
 
 
