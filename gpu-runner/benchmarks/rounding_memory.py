@@ -5,7 +5,8 @@ stage runs in a process of its own, which reads the kernel's own high-water mark
 that the process held above what it held with the model loaded; ``ratio`` is that by the bytes of the largest layer's
 two float32 factors.
 
-    python benchmarks/rounding_memory.py --widths 1024 2048 --workers 1 2 --json
+    python benchmarks/rounding_memory.py --json
+    python benchmarks/rounding_memory.py --widths 2048 --linears up_proj down_proj --workers 1 --json
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def main() -> None:
             make(Path(folder), width, arguments.intermediate or width * 11 // 4 // 256 * 256, arguments.blocks)
             for workers in arguments.workers:
                 found = measured_apart(Path(folder), arguments.recipe, workers, arguments.linears)
-                rows.append({"width": width, "blocks": arguments.blocks, **found})
+                rows.append({"width": width, "blocks": arguments.blocks, "linears": arguments.linears or None, **found})
                 shown = {name: value for name, value in rows[-1].items() if not name.endswith("Bytes")}
                 sizes = {name: value for name, value in rows[-1].items() if name.endswith("Bytes")}
                 print(
