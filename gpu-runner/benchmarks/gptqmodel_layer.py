@@ -2,20 +2,17 @@
 
     python gptqmodel_layer.py LAYER.safetensors REPEATS GROUP THREADS
 
-The file holds ``weight`` ``[out, in]`` and ``inputs`` ``[samples, in]``. The last line is
-``{"seconds": [...], "processorSeconds": [...]}``: by the clock, and of all threads together.
+Arguments and the last line are those of ``peer_layer_seconds.py``.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 
 import torch
 from gptqmodel.quantization import QuantizeConfig
 from gptqmodel.quantization.gptq import GPTQ
-from safetensors.torch import load_file
+from peer_layer_seconds import print_layer_seconds
 
 
 @torch.no_grad()
@@ -33,16 +30,5 @@ def round_layer(weight: torch.Tensor, inputs: torch.Tensor, group: int) -> tuple
     return time.perf_counter() - started, time.process_time() - used
 
 
-def main() -> None:
-    path, repeats, group, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    torch.set_num_threads(threads)
-    tensors = load_file(path)
-    weight, inputs = tensors["weight"], tensors["inputs"]
-    # Threads start and libraries load in the first call.
-    round_layer(weight[:group, :group].clone(), inputs[:, :group], group)
-    taken = [round_layer(weight, inputs, group) for _ in range(repeats)]
-    print(json.dumps({"seconds": [own[0] for own in taken], "processorSeconds": [own[1] for own in taken]}))
-
-
 if __name__ == "__main__":
-    main()
+    print_layer_seconds(round_layer)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import torch
+from device_seconds import seconds_of
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.model.load import choose_device
@@ -113,18 +113,6 @@ def main() -> None:
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
     print(f"{weights / 2e9:.2f} billion weights in {seconds:.1f} s with {workers} layers in flight", flush=True)
 
-    def timed(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(arguments.repeats):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            begun = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begun)
-        return statistics.median(times)
-
     stages = []
     for name, (rows, columns, _) in shapes.items():
         weight = random_weight(rows, columns)
@@ -144,7 +132,7 @@ def main() -> None:
                 lambda w=weight, g=grid, c=codes, i=square_input, o=square_output: proxy_error(w, g.decode(c), i, o),
             ),
         ]
-        found = {stage: timed(work) for stage, work in once}
+        found = {stage: seconds_of(work, arguments.repeats, device) for stage, work in once}
         print(f"{name:>20} " + "  ".join(f"{stage} {value:.4f}" for stage, value in found.items()), flush=True)
         stages.append({"layer": name, "shape": [rows, columns], "seconds": found})
     if arguments.json:

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from device_seconds import seconds_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from yaqa_runner.calibration.tokens import TokenSet
@@ -39,21 +38,6 @@ from yaqa_runner.sketch.settings import SketchSettings
 
 # Llama 3 8B: attention queries and outputs, keys and values, gate and up, down.
 SHAPES = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "gate_proj": (14_336, 4096), "down_proj": (4096, 14_336)}
-
-
-def seconds_of(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median wall-clock seconds, the device waited for."""
-    times = []
-    for number in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if number > 0:
-            times.append(time.perf_counter() - started)
-    return statistics.median(times)
 
 
 def least_flop(kind: str, rows: int, columns: int, sequences: int, tokens: int) -> float:
