@@ -9,6 +9,7 @@ import torch
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.source import ExportError
 from yaqa_runner.grids.affine_search import ScalePrecision
+from yaqa_runner.grids.fit_rows import join_rows
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
@@ -38,18 +39,15 @@ def quantized_embedding(
     grid = SymmetricGrid(bits, block, precision)
     rows = max(1, _CHUNK_WEIGHTS // max(1, weight.shape[-1]))
 
-    def rounded(start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rounded(start: int) -> tuple[torch.Tensor, FixedGrid]:
         values = weight[start : start + rows].to(torch.float32)
         fixed = grid.fit(values)
-        return fixed.nearest(values), fixed.scale
+        return fixed.nearest(values), fixed
 
     with ThreadPoolExecutor(torch.get_num_threads()) as executor:
         try:
             chunks = list(executor.map(rounded, range(0, weight.shape[0], rows)))
         except ValueError as error:
             raise ExportError(f"{name}: {error}.") from error
-    scale = torch.cat([found for _, found in chunks])
-    frozen = FixedGrid(
-        scale, torch.zeros_like(scale), min(block, weight.shape[1]), grid.minimum, grid.maximum, {"scale": scale}
-    )
-    return QuantizedLinear(name, torch.cat([found for found, _ in chunks]), frozen, grid.name)
+    codes, grids = zip(*chunks, strict=True)
+    return QuantizedLinear(name, torch.cat(codes), join_rows(list(grids)), grid.name)

@@ -18,7 +18,12 @@ def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | 
     """
     # A GPU takes a whole layer as easily.
     rows = len(weight) if weight.is_cuda else max(1, _ELEMENTS // weight.shape[1])
-    first, *others = (grid.fit(part, input_importance) for part in torch.split(weight, rows))
+    return join_rows([grid.fit(part, input_importance) for part in torch.split(weight, rows)])
+
+
+def join_rows(parts: list[FixedGrid]) -> FixedGrid:
+    """The grid of a weight whose rows, in this order, have the grids ``parts``: at least one, all of one family."""
+    first, *others = parts
     if not others:
         return first
     scale = torch.cat([first.scale, *(part.scale for part in others)])

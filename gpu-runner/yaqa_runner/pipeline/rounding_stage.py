@@ -19,7 +19,7 @@ from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import round_nearest
-from yaqa_runner.rounding.allocator import give_large_blocks_back, give_small_blocks_back
+from yaqa_runner.rounding.allocator import give_small_blocks_back
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
@@ -88,7 +88,6 @@ def round_recipes(
         SketchUnreadable: the sketch lacks a linear.
         Interrupted: ``check`` raised it.
     """
-    give_large_blocks_back()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     results = {plan.recipe.canonical: RoundedRecipe() for plan in planned}

@@ -14,7 +14,7 @@ import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.adaptive import round_adaptive
-from yaqa_runner.rounding.allocator import give_small_blocks_back
+from yaqa_runner.rounding.allocator import give_large_blocks_back, give_small_blocks_back
 from yaqa_runner.rounding.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
@@ -83,6 +83,7 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
     count = available_cores() if workers is None else workers
     if count < 1:
         raise ValueError(f"at least one layer must be in flight, not {workers}")
+    give_large_blocks_back()
     if count == 1:
         # Neither this nor the next task's maker may hold on to a task that is done: its factors are most of the memory.
         waiting = iter(tasks)
