@@ -6,8 +6,8 @@ import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.
 import { createPlanner } from "../../src/jobs/plan-for-request.ts";
 import type { Hardware } from "../../src/jobs/planner.ts";
 import type { JobRecord } from "../../src/jobs/records.ts";
-import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import {
 	push,
 	type ScriptedBot,
@@ -18,12 +18,6 @@ import {
 	worldFolder,
 } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
-
-function recipe(text: string): Recipe {
-	const parsed = parseRecipe(text);
-	if (!parsed.ok) throw new Error(parsed.refusal.message);
-	return parsed.recipe;
-}
 
 await onEveryDatabase((databases, name) => {
 	describe(`a commit that leaves the weights alone, on ${name}`, { concurrency: false }, () => {
@@ -100,7 +94,7 @@ await onEveryDatabase((databases, name) => {
 			world.setContent(sha, { weights: "w1", companions: "t2" });
 			world.setHead("acme/model", sha);
 			const ask = async (dedupeKey: string, revision: { readonly revision?: string }) => {
-				const recipes = [recipe("w4a16")];
+				const recipes = [recipeOf("w4a16")];
 				const asked = { kind: "comment", sourceRepo: "acme/model", recipes, requester: "x", replyTo: null } as const;
 				const outcome = await bot.engine.recordRequest({ ...asked, dedupeKey, ...revision });
 				return outcome.kind === "planned" ? outcome.job : null;
@@ -208,7 +202,7 @@ await onEveryDatabase((databases, name) => {
 			const extra = await bot.engine.recordRequest({
 				kind: "api",
 				sourceRepo: "acme/model",
-				recipes: [recipe("w8a16")],
+				recipes: [recipeOf("w8a16")],
 				requester: null,
 				replyTo: null,
 				dedupeKey: "extra",

@@ -12,10 +12,10 @@ import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.
 import { createPlanner } from "../../src/jobs/plan-for-request.ts";
 import type { Hardware } from "../../src/jobs/planner.ts";
 import { silentLog } from "../../src/log.ts";
-import { parseRecipe, type Recipe } from "../../src/protocol/recipe.ts";
 import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import {
 	push,
 	type ScriptedBot,
@@ -26,12 +26,6 @@ import {
 	worldFolder,
 } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
-
-function recipe(text: string): Recipe {
-	const parsed = parseRecipe(text);
-	if (!parsed.ok) throw new Error(parsed.refusal.message);
-	return parsed.recipe;
-}
 
 await onEveryDatabase((databases, name) => {
 	describe(`engine on ${name}`, { concurrency: false }, () => {
@@ -124,7 +118,7 @@ await onEveryDatabase((databases, name) => {
 			const outcome = await bot.engine.recordRequest({
 				kind: "api",
 				sourceRepo: "acme/one",
-				recipes: [recipe("w4a16")],
+				recipes: [recipeOf("w4a16")],
 				requester: "someone",
 				replyTo: null,
 				dedupeKey: "api:1",
@@ -137,7 +131,7 @@ await onEveryDatabase((databases, name) => {
 			const outcome = await bot.engine.recordRequest({
 				kind: "comment",
 				sourceRepo: "acme/one",
-				recipes: [recipe("gguf:q8_0")],
+				recipes: [recipeOf("gguf:q8_0")],
 				requester: "someone",
 				replyTo: { discussion: 4, commentId: "c1", replyCommentId: null },
 				dedupeKey: "comment:1",
@@ -157,7 +151,7 @@ await onEveryDatabase((databases, name) => {
 					bot.engine.recordRequest({
 						kind: "api",
 						sourceRepo: "acme/two",
-						recipes: [recipe(index % 2 === 0 ? "w4a16" : "onnx:q4")],
+						recipes: [recipeOf(index % 2 === 0 ? "w4a16" : "onnx:q4")],
 						requester: null,
 						replyTo: null,
 						dedupeKey: `burst:${index}`,
@@ -357,7 +351,7 @@ await onEveryDatabase((databases, name) => {
 					const held = await bot.engine.recordRequest({
 						kind: "api",
 						sourceRepo: "acme/blocker",
-						recipes: [recipe("w4a16")],
+						recipes: [recipeOf("w4a16")],
 						requester: null,
 						replyTo: null,
 						dedupeKey: "blocker",
@@ -373,7 +367,7 @@ await onEveryDatabase((databases, name) => {
 				const outcome = await bot.engine.recordRequest({
 					kind: "api",
 					sourceRepo: repo,
-					recipes: [recipe("w4a16")],
+					recipes: [recipeOf("w4a16")],
 					requester: null,
 					replyTo: null,
 					dedupeKey: `cancel:${state}`,
@@ -457,7 +451,7 @@ await onEveryDatabase((databases, name) => {
 				const outcome = await engine.recordRequest({
 					kind: "api",
 					sourceRepo: "acme/dear",
-					recipes: [recipe("w4a16")],
+					recipes: [recipeOf("w4a16")],
 					requester: null,
 					replyTo: null,
 					dedupeKey: "dear",
@@ -491,7 +485,7 @@ await onEveryDatabase((databases, name) => {
 			const refused = await strict.recordRequest({
 				kind: "api",
 				sourceRepo: "acme/dearer",
-				recipes: [recipe("w4a16")],
+				recipes: [recipeOf("w4a16")],
 				requester: null,
 				replyTo: null,
 				dedupeKey: "dearer",
@@ -509,7 +503,7 @@ await onEveryDatabase((databases, name) => {
 			const outcome = await bot.engine.recordRequest({
 				kind: "api",
 				sourceRepo: "acme/later",
-				recipes: [recipe("w4a16")],
+				recipes: [recipeOf("w4a16")],
 				requester: null,
 				replyTo: null,
 				dedupeKey: "later",

@@ -19,9 +19,9 @@ import { repoState } from "../../src/publish/create-private-repo.ts";
 import { type PublishOutcome, publish } from "../../src/publish/publish.ts";
 import { createPublishPorts } from "../../src/publish/publish-ports.ts";
 import { readPublishedManifests } from "../../src/publish/published-manifests.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import {
 	readTinyManifest,
-	recipeOf,
 	TINY_RECIPES,
 	TINY_SOURCE,
 	TINY_VERIFICATION,

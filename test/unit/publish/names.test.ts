@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { RECIPE_NAMES } from "../../../src/protocol/recipe.ts";
 import { MAXIMUM_REPO_NAME_CHARACTERS, stagingRepo, targetRepo } from "../../../src/publish/names.ts";
-import { recipeOf } from "../verify/tiny-variants.ts";
+import { recipeOf } from "../../support/recipe-of.ts";
 
 const name = (recipe: string, sourceRepo = "owner/Model-7B"): string =>
 	targetRepo({ namespace: "yaqa", sourceRepo, recipe: recipeOf(recipe) });

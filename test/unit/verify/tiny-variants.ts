@@ -2,7 +2,7 @@ import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Manifest } from "../../../src/protocol/manifest.ts";
-import { parseRecipe, type Recipe, recipeDirectory } from "../../../src/protocol/recipe.ts";
+import { recipeDirectory } from "../../../src/protocol/recipe.ts";
 
 /** What `test/fixtures/tiny/make.py` made. */
 const TINY = join(import.meta.dirname, "../../fixtures/tiny");
@@ -20,12 +20,6 @@ export const MORE_TINY_RECIPES = [
 	"onnx:q4,embedding=q8",
 ] as const;
 export type TinyRecipe = (typeof TINY_RECIPES)[number] | (typeof MORE_TINY_RECIPES)[number];
-
-export function recipeOf(text: string): Recipe {
-	const parsed = parseRecipe(text);
-	if (!parsed.ok) throw new Error(parsed.refusal.message);
-	return parsed.recipe;
-}
 
 export function tinyDirectory(recipe: TinyRecipe): string {
 	return join(TINY, "variants", recipeDirectory(recipe));

@@ -6,10 +6,10 @@ import { describe, test } from "node:test";
 import { Manifest } from "../../../src/protocol/manifest.ts";
 import { type ChildLimits, onnxKl } from "../../../src/verify/onnx-kl.ts";
 import { type VariantVerification, verifyVariant } from "../../../src/verify/verify-variant.ts";
+import { recipeOf } from "../../support/recipe-of.ts";
 import {
 	MORE_TINY_RECIPES,
 	readTinyManifest,
-	recipeOf,
 	TINY_RECIPES,
 	TINY_VERIFICATION,
 	type TinyRecipe,
