@@ -38,8 +38,8 @@ from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
 from yaqa_runner.pipeline.provenance import describe_device
 from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
 from yaqa_runner.rounding.adaptive import round_nearest
-from yaqa_runner.rounding.factor import PreparedFactor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.linalg.factor import PreparedFactor
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketch.compute import compute_sketch
 from yaqa_runner.sketch.memory import plan_memory

@@ -26,8 +26,8 @@ from yaqa_runner.pipeline.provenance import describe_device
 from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
-from yaqa_runner.rounding.factor import prepare_factor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale

@@ -11,9 +11,9 @@ from tiny_checkpoints import load_original, log_probabilities, quantize, save_ch
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats import ExportError
-from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 from yaqa_runner.formats.container import Container, QuantizedLinear
-from yaqa_runner.formats.gptq import GptqContainer
+from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.grids.grid import FixedGrid
 

@@ -13,8 +13,8 @@ from test_pipeline import document, run
 from tiny_checkpoints import load_original, log_probabilities, save_checkpoint, token_ids
 from transformers import AutoModelForCausalLM
 
-from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
-from yaqa_runner.formats.gptq import GptqContainer
+from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.model.experts import SeparateExperts
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yaqa_runner.rounding.cholesky import cholesky_panels, panel_bounds
-from yaqa_runner.rounding.factor import prepare_factor
+from yaqa_runner.rounding.linalg.cholesky import cholesky_panels, panel_bounds
+from yaqa_runner.rounding.linalg.factor import prepare_factor
 
 
 def gram(size: int, samples: int, seed: int) -> torch.Tensor:

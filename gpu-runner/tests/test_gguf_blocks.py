@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.gguf_blocks import GGUF_TYPES, ggml_type, pack_rows
+from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
 from yaqa_runner.formats.source import ExportError
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import FixedGrid

@@ -12,10 +12,10 @@ from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quant
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from yaqa_runner.formats import ExportError
-from yaqa_runner.formats import gguf as gguf_module
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.gguf import GgufContainer
-from yaqa_runner.formats.gguf_tokenizer import detect_pre_tokenizer, read_vocabulary
+from yaqa_runner.formats.gguf import container as gguf_module
+from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.formats.gguf.tokenizer import detect_pre_tokenizer, read_vocabulary
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 
 LLAMA3_ROPE = {

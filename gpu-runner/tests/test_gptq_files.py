@@ -13,7 +13,7 @@ from tiny_checkpoints import load_original, log_probabilities, quantize, save_ch
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.gptq import GptqContainer
+from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.grids.grid import FixedGrid
 
 

@@ -8,7 +8,14 @@ import random
 
 import pytest
 
-from yaqa_runner.grids.mixed import BudgetTooSmall, LayerOptions, TypeOption, choose_types, total_loss, total_size
+from yaqa_runner.allocation.choose_types import (
+    BudgetTooSmall,
+    LayerOptions,
+    TypeOption,
+    choose_types,
+    total_loss,
+    total_size,
+)
 
 
 def random_layers(count: int, seed: int) -> list[LayerOptions]:

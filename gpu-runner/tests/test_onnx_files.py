@@ -16,8 +16,8 @@ from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quant
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.onnx import OnnxContainer
-from yaqa_runner.formats.quantized_embedding import quantized_embedding
+from yaqa_runner.formats.onnx.container import OnnxContainer
+from yaqa_runner.formats.onnx.quantized_embedding import quantized_embedding
 from yaqa_runner.grids.grid import FixedGrid
 
 LLAMA3_ROPE = {

@@ -11,8 +11,8 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.grids.tunable import precision_of
 from yaqa_runner.rounding.adaptive import proxy_error
-from yaqa_runner.rounding.factor import prepare_factor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.rounding.rescale import rescale
 
 GRIDS: list[Grid] = [

@@ -13,8 +13,8 @@ from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive, round_nearest, rounding_targets
-from yaqa_runner.rounding.factor import PreparedFactor, identity_factor, prepare_factor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
+from yaqa_runner.rounding.linalg.factor import PreparedFactor, identity_factor, prepare_factor
 from yaqa_runner.rounding.memory import FIRST_LAYER, FURTHER_LAYER, layers_in_flight
 from yaqa_runner.rounding.reference import reference_refine, reference_round_adaptive
 from yaqa_runner.rounding.refine import refine

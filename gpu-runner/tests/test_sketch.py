@@ -15,7 +15,7 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.protocol.failures import Interrupted
-from yaqa_runner.rounding.factor import prepare_factor
+from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.sketch import compute as compute_module
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketch.compute import compute_sketch, find_input_groups

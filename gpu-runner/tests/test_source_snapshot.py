@@ -103,7 +103,7 @@ def test_only_known_files_are_copied(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     (source / "secret.env").write_text("x")
     (source / "modeling_evil.py").write_text("x")
-    from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+    from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 
     files = CompressedTensorsContainer(4, 32).write(source, {}, tmp_path / "out")
     assert not {"secret.env", "modeling_evil.py"} & {path.name for path in files}

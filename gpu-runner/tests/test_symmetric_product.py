@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yaqa_runner.rounding.symmetric_product import (
+from yaqa_runner.rounding.linalg.symmetric_product import (
     diagonal_block,
     multiplied_rows,
     right_multiplier,

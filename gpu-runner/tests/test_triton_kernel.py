@@ -11,12 +11,12 @@ import pytest
 
 COMMON = """
 import torch
-import yaqa_runner.rounding.triton_kernel as kernel
+import yaqa_runner.rounding.kernels.triton_round as kernel
 
-import yaqa_runner.rounding.triton_refine as triton_refine
+import yaqa_runner.rounding.kernels.triton_refine as triton_refine
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.rounding.adaptive import proxy_error
-from yaqa_runner.rounding.factor import prepare_factor
+from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.rounding.reference import reference_round_adaptive
 from yaqa_runner.rounding.refine import refine
 

@@ -49,7 +49,7 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
     short = recipe.name.rsplit(":", 1)[-1]
     group = recipe.group
     if recipe.container == "gguf":
-        from yaqa_runner.formats.gguf import SMALLEST_TYPE, GgufContainer
+        from yaqa_runner.formats.gguf.container import SMALLEST_TYPE, GgufContainer
 
         if recipe.bits_per_weight is not None:
             return GgufContainer(SMALLEST_TYPE, model_name, label=f"{recipe.bits_per_weight:g}bpw")
@@ -59,15 +59,15 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")
     if recipe.container == "onnx":
-        from yaqa_runner.formats.onnx import OnnxContainer
+        from yaqa_runner.formats.onnx.container import OnnxContainer
 
         return OnnxContainer(short, recipe.bits, group, recipe.embedding_bits)
     if recipe.container == "compressed-tensors":
-        from yaqa_runner.formats.compressed_tensors import CompressedTensorsContainer
+        from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 
         return CompressedTensorsContainer(recipe.bits, group, recipe.zero)
     if recipe.container == "gptq":
-        from yaqa_runner.formats.gptq import GptqContainer
+        from yaqa_runner.formats.gptq.container import GptqContainer
 
         return GptqContainer(recipe.bits, group)
     raise ExportError(f"There is no container named {recipe.container!r}.")

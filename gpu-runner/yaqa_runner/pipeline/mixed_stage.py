@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yaqa_runner.allocation.budget import CANDIDATES, LinearBudget, candidate_types
+from yaqa_runner.allocation.choose_types import LayerOptions, TypeOption, choose_types, total_loss, total_size
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.statistics import summarize
-from yaqa_runner.formats.gguf import GgufContainer
+from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.grids.fit_rows import fit_rows
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
-from yaqa_runner.grids.mixed import LayerOptions, TypeOption, choose_types, total_loss, total_size
 from yaqa_runner.model.linears import LinearLayer
-from yaqa_runner.pipeline.mixed_budget import CANDIDATES, LinearBudget, candidate_types
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe
 from yaqa_runner.pipeline.variant_stage import VariantContext
 from yaqa_runner.protocol.manifest import Estimate, MixedTypes, UniformTypes

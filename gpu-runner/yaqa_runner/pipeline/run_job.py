@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from yaqa_runner.allocation.budget import LinearBudget, linear_budget
 from yaqa_runner.calibration.splits import Splits, build_splits
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.verification import choose_verification, write_verification
 from yaqa_runner.formats import ExportError, container_for
-from yaqa_runner.formats.gguf import GgufContainer
+from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
 from yaqa_runner.pipeline.earlier_sketch import sketch_folder
-from yaqa_runner.pipeline.mixed_budget import LinearBudget, linear_budget
 from yaqa_runner.pipeline.mixed_stage import MixedPlan, choose_mixed, settle_mixed
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe, round_recipes

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import SymmetricUpper, UnitLower, whole_unit_lower
-from yaqa_runner.rounding.finite import all_finite
-from yaqa_runner.rounding.numba_kernel import round_tile
-from yaqa_runner.rounding.transposed import transposed
+from yaqa_runner.rounding.kernels.numba_tiles import round_tile
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper, UnitLower, whole_unit_lower
+from yaqa_runner.rounding.linalg.finite import all_finite
+from yaqa_runner.rounding.linalg.transposed import transposed
 from yaqa_runner.rounding.weighed_error import ErrorRows, Metric
 from yaqa_runner.rounding.workers import available_cores, single_core_workers
 
@@ -64,7 +64,7 @@ def round_adaptive(
         _check_square(factor_output, rows, "the output factor")
     if weight.is_cuda:
         # Imported here: Triton is installed where CUDA is, and nowhere else.
-        from yaqa_runner.rounding.triton_kernel import round_adaptive_cuda
+        from yaqa_runner.rounding.kernels.triton_round import round_adaptive_cuda
 
         return round_adaptive_cuda(weight, grid, factor_input, factor_output)
     tile = tile or (SMALL_TILE if max(rows, columns) <= 512 else LARGE_TILE)

@@ -15,7 +15,7 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.adaptive import round_adaptive
 from yaqa_runner.rounding.allocator import give_large_blocks_back, give_small_blocks_back
-from yaqa_runner.rounding.factor import PreparedFactor, SymmetricUpper
+from yaqa_runner.rounding.linalg.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
@@ -180,7 +180,7 @@ def _descent(
             return refine(weight, grid, codes, hessian_input, hessian_output, sweeps)
         if on_cuda is None:
             # Imported here: Triton is installed where CUDA is, and nowhere else.
-            from yaqa_runner.rounding.triton_refine import CudaRefinement
+            from yaqa_runner.rounding.kernels.triton_refine import CudaRefinement
 
             on_cuda = CudaRefinement(weight, hessian_input, hessian_output)
         return on_cuda(grid, codes, sweeps)

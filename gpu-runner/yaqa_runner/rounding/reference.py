@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import SymmetricUpper, UnitLower, whole_symmetric, whole_unit_lower
-from yaqa_runner.rounding.numba_kernel import REFINE_MARGIN
+from yaqa_runner.rounding.kernels.numba_tiles import REFINE_MARGIN
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper, UnitLower, whole_symmetric, whole_unit_lower
 
 
 def reference_round_adaptive(

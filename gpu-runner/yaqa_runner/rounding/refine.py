@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.numba_kernel import refine_tile
-from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
-from yaqa_runner.rounding.symmetric_product import diagonal_block, rows_times, times_columns
-from yaqa_runner.rounding.transposed import transposed
+from yaqa_runner.rounding.kernels.numba_tiles import refine_tile
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper
+from yaqa_runner.rounding.linalg.row_blocks import STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.symmetric_product import diagonal_block, rows_times, times_columns
+from yaqa_runner.rounding.linalg.transposed import transposed
 from yaqa_runner.rounding.weighed_error import rounding_error
 
 _TILE = 64
@@ -54,7 +54,7 @@ def refine(
         return codes.clone()
     if weight.is_cuda:
         # Imported here: Triton is installed where CUDA is, and nowhere else.
-        from yaqa_runner.rounding.triton_refine import CudaRefinement
+        from yaqa_runner.rounding.kernels.triton_refine import CudaRefinement
 
         return CudaRefinement(weight, hessian_input, hessian_output)(grid, codes, sweeps)
     device = codes.device

@@ -8,8 +8,8 @@ import torch
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
-from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper
+from yaqa_runner.rounding.linalg.row_blocks import STRIP_ROWS, row_blocks
 from yaqa_runner.rounding.weighed_error import ErrorRows, Metric, inner, rounding_error
 
 STEPS = 12

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import SymmetricUpper
-from yaqa_runner.rounding.row_blocks import PRODUCT_ROWS, STRIP_ROWS, row_blocks
-from yaqa_runner.rounding.symmetric_product import RowBlocks, multiplied_rows, right_multiplier
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper
+from yaqa_runner.rounding.linalg.row_blocks import PRODUCT_ROWS, STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.symmetric_product import RowBlocks, multiplied_rows, right_multiplier
 
 
 @dataclass(frozen=True)

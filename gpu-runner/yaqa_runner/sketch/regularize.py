@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from yaqa_runner.rounding.factor import PreparedFactor, prepare_rows
+from yaqa_runner.rounding.linalg.factor import PreparedFactor, prepare_rows
 from yaqa_runner.sketch.store import LayerFactors
 from yaqa_runner.sketch.triangle import Triangle
 

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import torch
 
 from yaqa_runner.rounding.allocator import give_small_blocks_back
-from yaqa_runner.rounding.cholesky import cholesky_panels, panel_bounds
-from yaqa_runner.rounding.finite import all_finite
-from yaqa_runner.rounding.row_blocks import STRIP_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.cholesky import cholesky_panels, panel_bounds
+from yaqa_runner.rounding.linalg.finite import all_finite
+from yaqa_runner.rounding.linalg.row_blocks import STRIP_ROWS, row_blocks
 
 UnitLower: TypeAlias = torch.Tensor
 """``[n, n]`` whose strict lower triangle is that of ``L`` in ``H = L D Lᵀ``; what else it holds is not looked at."""

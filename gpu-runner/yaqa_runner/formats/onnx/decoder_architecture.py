@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from yaqa_runner.formats.gguf_architecture import head_dimension
+from yaqa_runner.formats.gguf.architecture import head_dimension
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model
 

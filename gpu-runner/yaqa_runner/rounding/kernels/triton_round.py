@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import UnitLower
+from yaqa_runner.rounding.linalg.factor import UnitLower
 
 # A wave waits for TILE² roundings that follow one another, so small tiles finish a lone layer sooner: on an H100, 4096²
 # took .069 s in tiles of 32 and .24 s in tiles of 64.
@@ -48,7 +48,7 @@ def _round_wave(  # type: ignore[no-untyped-def]
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Round one anti-diagonal of tiles; all arrays row-major, ``[out, in]``. See ``numba_kernel.round_tile``."""
+    """Round one anti-diagonal of tiles; all arrays row-major, ``[out, in]``. See ``numba_tiles.round_tile``."""
     place = tl.program_id(0) + first
     row_tile = row_tiles - 1 - place
     column_tile = column_tiles - 1 - (wave - place)

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
-from yaqa_runner.rounding.numba_kernel import REFINE_MARGIN
-from yaqa_runner.rounding.triton_kernel import nearest_code
+from yaqa_runner.rounding.kernels.numba_tiles import REFINE_MARGIN
+from yaqa_runner.rounding.kernels.triton_round import nearest_code
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper, whole_symmetric
 
 # After a rounding few codes change, so a tile is tall: all its rows look for a change at once, and the chain is as long
 # as there are changes. Tiles at the same time would not do: a direction that all share would be corrected by each.
@@ -45,7 +45,7 @@ def _refine_tile(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Sweep one tile; ``gradient`` and ``spread`` are ``[out, COLUMNS]``. See ``numba_kernel.refine_tile``.
+    """Sweep one tile; ``gradient`` and ``spread`` are ``[out, COLUMNS]``. See ``numba_tiles.refine_tile``.
 
     ``spread`` takes what changed, times ``H_I`` of the column block: what ``P`` of these rows changed by.
     """

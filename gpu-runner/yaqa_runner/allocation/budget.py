@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaqa_runner.formats.gguf import ALIGNMENT, GgufContainer
+from yaqa_runner.formats.gguf.container import ALIGNMENT, GgufContainer
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.protocol.byte_size import byte_size_text, rounded_up_byte_size

@@ -18,10 +18,10 @@ from onnx import TensorProto
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.decoder_architecture import DecoderArchitecture, LayerArchitecture
-from yaqa_runner.formats.onnx_model import OnnxModel
+from yaqa_runner.formats.onnx.decoder_architecture import DecoderArchitecture, LayerArchitecture
+from yaqa_runner.formats.onnx.model import OnnxModel
+from yaqa_runner.formats.onnx.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.packing import pack_bits, pack_blocks
-from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.source import SourceSnapshot
 from yaqa_runner.grids.affine_search import ScalePrecision
 

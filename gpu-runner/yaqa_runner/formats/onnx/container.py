@@ -21,10 +21,10 @@ import torch
 from onnx import TensorProto, helper
 
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
-from yaqa_runner.formats.decoder_architecture import decoder_architecture
 from yaqa_runner.formats.grid_choice import ContainerGrid
-from yaqa_runner.formats.onnx_decoder import EMBEDDING, VOCABULARY_WEIGHTS, MatMulSettings, decoder_graph
-from yaqa_runner.formats.onnx_model import EXTERNAL_BYTES, IR_VERSION, OPSET
+from yaqa_runner.formats.onnx.decoder_architecture import decoder_architecture
+from yaqa_runner.formats.onnx.decoder_graph import EMBEDDING, VOCABULARY_WEIGHTS, MatMulSettings, decoder_graph
+from yaqa_runner.formats.onnx.model import EXTERNAL_BYTES, IR_VERSION, OPSET
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.plain_weights import require_all, untouched_weights
 from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot

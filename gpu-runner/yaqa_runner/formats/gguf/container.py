@@ -23,9 +23,9 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
-from yaqa_runner.formats.gguf_architecture import GgufNames, add_metadata, rope_frequency_factors
-from yaqa_runner.formats.gguf_blocks import GGUF_TYPES, ggml_type, pack_rows
-from yaqa_runner.formats.gguf_tokenizer import add_tokenizer, read_vocabulary
+from yaqa_runner.formats.gguf.architecture import GgufNames, add_metadata, rope_frequency_factors
+from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
+from yaqa_runner.formats.gguf.tokenizer import add_tokenizer, read_vocabulary
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import LICENSE_FILES, ExportError, SourceSnapshot

@@ -1,8 +1,9 @@
 """Products with a symmetric matrix of which only the upper triangle is held.
 
-What lies below the diagonal is never read: a :class:`~yaqa_runner.rounding.factor.PreparedFactor` keeps something else
-there. A block on the diagonal is made whole in a small copy, and a block below it is one above it, transposed. On CUDA
-whole products make the matrix whole first: memory is not what is short there while a layer is rounded.
+What lies below the diagonal is never read, for a :class:`~yaqa_runner.rounding.linalg.factor.PreparedFactor` keeps
+something else there. A block on the diagonal is made whole in a small copy, and a block below it is one above it,
+transposed. On CUDA whole products make the matrix whole first: memory is not what is short there while a layer is
+rounded.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TypeAlias
 
 import torch
 
-from yaqa_runner.rounding.factor import SymmetricUpper, whole_symmetric
-from yaqa_runner.rounding.row_blocks import PRODUCT_ROWS, row_blocks
-from yaqa_runner.rounding.split_product import split_matrix, split_product
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper, whole_symmetric
+from yaqa_runner.rounding.linalg.row_blocks import PRODUCT_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.split_product import split_matrix, split_product
 
 RowBlocks: TypeAlias = Iterator[tuple[int, int, torch.Tensor]]
 """``start``, ``stop`` and rows ``start`` to ``stop`` of a matrix, block after block."""

@@ -1,0 +1,1 @@
+"""compressed-tensors folders, which vLLM and transformers load."""

@@ -1,0 +1,1 @@
+"""GGUF, which llama.cpp loads."""

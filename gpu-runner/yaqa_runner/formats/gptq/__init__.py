@@ -1,0 +1,1 @@
+"""GPTQ folders, which vLLM and gptqmodel load."""

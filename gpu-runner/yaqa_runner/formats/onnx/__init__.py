@@ -1,0 +1,1 @@
+"""ONNX with MatMulNBits, which onnxruntime and transformers.js load."""

@@ -1,0 +1,1 @@
+"""The compiled inner loops: numba on the CPU, Triton on CUDA."""
