@@ -221,7 +221,7 @@ export function createCommentAnswers(options: AnswerOptions): {
 						state: "refused",
 					});
 				case "approval":
-					return effect(renderWaiting(context, at.author.name, command.recipes), "waits for approval", {
+					return effect(renderWaiting(context, at.author.name, command), "waits for approval", {
 						state: "waiting",
 						waits: true,
 					});

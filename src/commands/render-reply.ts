@@ -259,9 +259,16 @@ export function renderMayNot(context: ReplyContext, command: "cancel" | "retry" 
 	return `**${markdownCode(command)} is for ${context.trusted}, and for people on the operator's list.** ${markdownCode(author)} is not among them as far as I can see. ${nextStep(context, "status", "How things stand")}`;
 }
 
-export function renderWaiting(context: ReplyContext, author: string, recipes: readonly string[]): string {
-	const what = recipes.length === 0 ? "the usual variants" : recipes.map((recipe) => markdownCode(recipe)).join(", ");
-	return `**This waits for approval:** ${what}, asked for by ${markdownCode(author)}. It runs once ${context.somebodyTrusted} writes \`@${context.botName} approve\` in this ${context.thread}.`;
+/** `revision`: as the person wrote it, `null` for the newest commit. Whoever approves has to see what of. */
+export function renderWaiting(
+	context: ReplyContext,
+	author: string,
+	wish: { readonly recipes: readonly string[]; readonly revision: string | null },
+): string {
+	const what =
+		wish.recipes.length === 0 ? "the usual variants" : wish.recipes.map((recipe) => markdownCode(recipe)).join(", ");
+	const of = wish.revision === null ? "the newest commit" : `revision ${markdownCode(wish.revision)}`;
+	return `**This waits for approval:** ${what} of ${of}${ofModel(context)}, asked for by ${markdownCode(author)}. It runs once ${context.somebodyTrusted} writes \`@${context.botName} approve\` in this ${context.thread}.`;
 }
 
 export function renderQuota(context: ReplyContext, limit: { readonly asked: number; readonly limit: number }): string {

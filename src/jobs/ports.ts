@@ -24,6 +24,8 @@ export type SourceContent = {
 export type SourceFacts = {
 	readonly repo: string;
 	readonly sha: string;
+	/** The commit that the main branch points at; absent: this one. */
+	readonly headSha?: string;
 	readonly architecture: string;
 	readonly parameters: number;
 	readonly weightBytes: number;
@@ -42,7 +44,7 @@ export type Inspection =
 	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
 	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
 
-/** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a ref or a commit sha. */
+/** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a tag or a commit that one of them holds. */
 type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
 
 /** Fills `directory` with the snapshot of a commit, using the read token. Files that are there whole already are kept. */

@@ -4,6 +4,7 @@ import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import type { SourceContent } from "../jobs/ports.ts";
+import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
 import { inspectFiles, type LinearShape, type SourceLimits } from "./inspect-files.ts";
 import { quoted, refusal } from "./refusals.ts";
@@ -14,6 +15,8 @@ import { SourceAccessError, type SourceFile } from "./source-reader.ts";
 type InspectedSource = {
 	readonly repo: string;
 	readonly sha: string;
+	/** The commit of the main branch. */
+	readonly headSha: string;
 	readonly architecture: string;
 	readonly parameters: number;
 	readonly weightBytes: number;
@@ -34,7 +37,6 @@ type SourceInspection =
 
 const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
 const Info = z.object({
-	sha: z.string().regex(/^[0-9a-f]{40}$/),
 	private: z.boolean(),
 	gated: z.union([z.literal(false), z.string()]),
 	disabled: z.boolean().nullish(),
@@ -50,44 +52,64 @@ export function forbidsDerivatives(license: string): boolean {
 		.includes("nd");
 }
 
+/** What the Hub says of a repo at a commit; `null`: it is gone. */
+async function infoOf(access: HubAccess, repo: string, sha: string): Promise<z.infer<typeof Info> | null> {
+	try {
+		return Info.parse(
+			await modelInfo({
+				...access,
+				name: repo,
+				revision: sha,
+				additionalFields: ["cardData", "tags", "disabled"],
+			}),
+		);
+	} catch (error) {
+		const status = hubStatus(error);
+		if (status === 401 || status === 403 || status === 404) return null;
+		throw error;
+	}
+}
+
+/** Why there is no commit to look at. */
+function noCommit(
+	kind: Exclude<Awaited<ReturnType<typeof findOwnerCommit>>["kind"], "found">,
+	repo: string,
+	revision: string,
+): Refusal {
+	switch (kind) {
+		case "no-repo":
+			return refusal(
+				"repo-not-found",
+				`There is no model repo ${quoted(repo)} that the bot can see.`,
+				"Check the name; for a private repo, its owner gives the bot's account read access.",
+			);
+		case "no-commits":
+			return refusal("empty-repo", "The repo holds no model yet.", "Push a model; the bot looks again at every push.");
+		case "not-the-owners":
+			return refusal(
+				"not-permitted",
+				`${quoted(revision)} is no branch or tag of ${quoted(repo)}, and no commit that one of them holds. Pull requests are not quantized: everybody can open one.`,
+				"Name a branch, a tag or a commit in the history of one. A pull request can be quantized once it is merged.",
+			);
+		case "too-many-commits":
+			return refusal(
+				"not-permitted",
+				`${quoted(repo)} has too many commits to look ${quoted(revision)} up among them.`,
+				"Name a branch or a tag; the repo's owner can put a tag on the commit.",
+			);
+	}
+}
+
 /** Reads a Hub repo by ranges and decides whether it can be quantized. Throws only for faults that another try may pass. */
 export async function inspectSource(
 	params: HubAccess & { readonly repo: string; readonly revision: string; readonly limits: SourceLimits },
 ): Promise<SourceInspection> {
 	const { repo, revision, limits, ...access } = params;
-	let info: z.infer<typeof Info>;
-	try {
-		info = Info.parse(
-			await modelInfo({ ...access, name: repo, revision, additionalFields: ["sha", "cardData", "tags", "disabled"] }),
-		);
-	} catch (error) {
-		const status = hubStatus(error);
-		if (status === 401 || status === 403 || status === 404) {
-			return {
-				ok: false,
-				sha: null,
-				refusal: refusal(
-					"repo-not-found",
-					`There is no model repo ${quoted(repo)} with revision ${quoted(revision)} that the bot can see.`,
-					"Check the name; for a private repo, its owner gives the bot's account read access.",
-				),
-			};
-		}
-		// The Hub answers so for a repo without any commit.
-		if (error instanceof z.ZodError) {
-			return {
-				ok: false,
-				sha: null,
-				refusal: refusal(
-					"empty-repo",
-					"The repo holds no model yet.",
-					"Push a model; the bot looks again at every push.",
-				),
-			};
-		}
-		throw error;
-	}
-	const { sha } = info;
+	const commit = await findOwnerCommit({ ...access, repo, revision });
+	if (commit.kind !== "found") return { ok: false, sha: null, refusal: noCommit(commit.kind, repo, revision) };
+	const { sha, head } = commit;
+	const info = await infoOf(access, repo, sha);
+	if (info === null) return { ok: false, sha: null, refusal: noCommit("no-repo", repo, revision) };
 	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason });
 	if (info.disabled === true) {
 		return no(
@@ -114,6 +136,7 @@ export async function inspectSource(
 			facts: {
 				repo,
 				sha,
+				headSha: head,
 				architecture: files.inspected.architecture,
 				parameters: files.inspected.parameters,
 				weightBytes: files.inspected.weightBytes,

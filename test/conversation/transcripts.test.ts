@@ -169,6 +169,13 @@ const CASES: readonly Case[] = [
 		jobs: 1,
 	},
 	{
+		name: "Whoever approves sees the revision that was asked for",
+		options: approval,
+		plays: (scene) => scene.says("visitor", "@yaqa-bot quantize 8bit gguf revision=v1.0"),
+		answers: 1,
+		jobs: 0,
+	},
+	{
 		name: "A stranger cannot approve",
 		options: approval,
 		plays: async (scene) => {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { createRepo, uploadFiles } from "@huggingface/hub";
+import { createBranch, createRepo, uploadFiles } from "@huggingface/hub";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
 import { listHeads } from "../../src/hub/list-heads.ts";
 import { updateRepoSettings } from "../../src/hub/update-repo-settings.ts";
@@ -12,9 +12,11 @@ import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hu
 import { fetchSource } from "../../src/verify/fetch-source.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
 import { TINY_SOURCE } from "../unit/verify/tiny-variants.ts";
+import { commit, file, textAt } from "./local-hub-fixture.ts";
 
 const OWNER = "hf_owner_token";
 const READER = "hf_reader_token";
+const STRANGER = "hf_stranger_token";
 const LIMITS = { maximumWeightBytes: 1e9 };
 
 let hub: LocalHub;
@@ -28,6 +30,7 @@ before(async () => {
 		users: [
 			{ name: "owner", token: OWNER },
 			{ name: "bot", token: READER },
+			{ name: "stranger", token: STRANGER },
 		],
 		onRequest: ({ method, path }) => requests.push(`${method} ${path}`),
 	});
@@ -84,6 +87,7 @@ test("a sound source is described without downloading its weights", async () => 
 		{
 			repo: "owner/sound",
 			sha,
+			headSha: sha,
 			architecture: "LlamaForCausalLM",
 			parameters: 0,
 			weightBytes: 371_336,
@@ -173,7 +177,7 @@ test("what cannot be quantized is refused with its reason", async () => {
 	await assertRefused("owner/nowhere", "repo-not-found");
 	await push("owner/hidden", {}, "private");
 	await assertRefused("owner/hidden", "repo-not-found");
-	await assertRefused("owner/sound", "repo-not-found", "no-such-branch");
+	await assertRefused("owner/sound", "not-permitted", "no-such-branch");
 	await createRepo({ ...access(OWNER), repo: "owner/empty" });
 	await assertRefused("owner/empty", "empty-repo");
 	await push("owner/no-derivatives", { "README.md": "---\nlicense: cc-by-nc-nd-4.0\n---\n" });
@@ -188,6 +192,41 @@ test("what cannot be quantized is refused with its reason", async () => {
 	await push("owner/gated");
 	await updateRepoSettings({ ...access(OWNER), repo: "owner/gated", settings: { gated: "manual" } });
 	await assertRefused("owner/gated", "gated-without-access");
+});
+
+test("a stranger's pull request is refused by its ref and by its commit, and the owner's history is not", async () => {
+	const first = await push("owner/proposed");
+	const next = await uploadFiles({
+		...access(OWNER),
+		repo: "owner/proposed",
+		files: [{ path: "notes.txt", content: new Blob(["Next."]) }],
+	});
+	const head = next?.commit.oid ?? "";
+	const proposal = await commit(hub, "owner/proposed", [file("config.json", "{}")], {
+		token: STRANGER,
+		query: "?create_pr=1",
+	});
+	const foreign = textAt(proposal.json, "commitOid");
+	assert.match(foreign, /^[0-9a-f]{40}$/);
+	for (const revision of ["refs/pr/1", foreign, foreign.slice(0, 10), "refs/pr/1/head", "HEAD~1", "refs/convert/x"]) {
+		await assertRefused("owner/proposed", "not-permitted", revision);
+		const refused = await inspect("owner/proposed", revision);
+		assert.ok(!refused.ok && refused.sha === null, "no job is recorded for it");
+	}
+	await createBranch({ ...access(OWNER), repo: "owner/proposed", branch: "trial/one", revision: first });
+	for (const [revision, sha] of [
+		["main", head],
+		["refs/heads/main", head],
+		[head, head],
+		[first, first],
+		[first.slice(0, 8), first],
+		["trial/one", first],
+		["refs/heads/trial/one", first],
+	] as const) {
+		const found = await inspect("owner/proposed", revision);
+		assert.ok(found.ok, found.ok ? "" : found.refusal.message);
+		assert.deepEqual([found.facts.sha, found.facts.headSha], [sha, head], revision);
+	}
 });
 
 test("a commit that was looked at is named in the refusal", async () => {
