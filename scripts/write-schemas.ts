@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
@@ -27,7 +27,11 @@ export function generatedFiles(): ReadonlyMap<string, string> {
 	]);
 }
 
-export const CONFIG_DIRECTORY = join(dirname(fileURLToPath(import.meta.url)), "..", "config");
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
+export const CONFIG_DIRECTORY = join(ROOT, "config");
+/** What the runner's package holds of `config/`, so that it is complete where only it is installed. */
+export const RUNNER_LISTS = ["source-files.json"] as const;
+export const RUNNER_CONFIG_DIRECTORY = join(ROOT, "gpu-runner/yaqa_runner/config");
 
 if (import.meta.main) {
 	mkdirSync(CONFIG_DIRECTORY, { recursive: true });
@@ -39,4 +43,8 @@ if (import.meta.main) {
 		stdio: ["ignore", "ignore", "inherit"],
 	});
 	process.exitCode = formatted.status ?? 1;
+	for (const name of RUNNER_LISTS) {
+		copyFileSync(join(CONFIG_DIRECTORY, name), join(RUNNER_CONFIG_DIRECTORY, name));
+		process.stdout.write(`gpu-runner/yaqa_runner/config/${name}\n`);
+	}
 }

@@ -217,6 +217,18 @@ def test_a_template_of_its_own_file_comes_before_the_one_in_the_settings(tmp_pat
     assert gguf.GGUFReader(path).fields["tokenizer.chat_template"].contents() == template
 
 
+def test_further_chat_templates_go_into_the_file(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    (source / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}", encoding="utf-8")
+    GgufContainer("q4_0").write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.gguf")
+    fields = gguf.GGUFReader(path).fields
+    assert fields["tokenizer.chat_template"].contents() == "{{ messages }}"
+    assert fields["tokenizer.chat_template.tool_use"].contents() == "{{ tools }}"
+
+
 def test_a_model_without_tokenizer_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False)
     with caplog.at_level(logging.WARNING):

@@ -179,10 +179,16 @@ def test_the_licence_comes_from_the_card_and_hostile_front_matter_is_ignored(lla
 def test_only_allowed_files_are_linked_and_the_fingerprint_follows_the_weights(llama: Path, tmp_path: Path) -> None:
     (llama / "modeling_evil.py").write_text("boom", encoding="utf-8")
     (llama / "pytorch_model.bin").write_bytes(b"pickle")
+    (llama / "LICENCE").write_text("terms", encoding="utf-8")
+    templates = llama / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "tool_use.jinja").write_text("{{ tools }}", encoding="utf-8")
+    (templates / "tool_use.py").write_text("boom", encoding="utf-8")
     snapshot = inspect_snapshot(llama)
     linked = link_snapshot(snapshot, tmp_path / "links" / "name")
     names = {path.name for path in linked.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "LICENSE"} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.json", "LICENSE", "LICENCE"} <= names
+    assert [path.name for path in (linked / "additional_chat_templates").iterdir()] == ["tool_use.jinja"]
     assert not {"modeling_evil.py", "pytorch_model.bin"} & names
     before = fingerprint_files(snapshot)
     change_config(llama, rms_norm_eps=1e-4)

@@ -103,10 +103,15 @@ def test_only_known_files_are_copied(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     (source / "secret.env").write_text("x")
     (source / "modeling_evil.py").write_text("x")
+    (source / "LICENCE").write_text("terms")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 
     files = CompressedTensorsContainer(4, 32).write(source, {}, tmp_path / "out")
-    assert not {"secret.env", "modeling_evil.py"} & {path.name for path in files}
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in files}
+    assert not {"secret.env", "modeling_evil.py"} & names
+    assert {"LICENCE", "additional_chat_templates/tool_use.jinja"} <= names
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import { listRepoFiles, type RepoFile } from "../hub/list-repo-files.ts";
 import { updateRepoSettings } from "../hub/update-repo-settings.ts";
 import { validateYaml } from "../hub/validate-yaml.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { isOfKind } from "../protocol/source-files.ts";
 import { type CardRequest, published, renderCard } from "./card.ts";
 import { commitFiles, type FileContent } from "./commit-files.ts";
 import { createPrivateRepo, type RepoState, repoState } from "./create-private-repo.ts";
@@ -19,7 +20,6 @@ import { readSourceCard, type SourceCard } from "./source-card.ts";
 
 const PLOT_PATH = "kl-by-size.png";
 export const CARD_PATH = "README.md";
-const LICENCE_FILE = /^(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?$/;
 const MAXIMUM_LICENCE_BYTES = 2 ** 20;
 /** What the Hub itself puts into a new repo. */
 const BLANK_FILES: ReadonlySet<string> = new Set([".gitattributes"]);
@@ -336,7 +336,7 @@ async function licenceFiles(reader: HubAccess, repo: string, revision: string): 
 	const listed = await listRepoFiles({ ...reader, repo, revision });
 	const copies: FileContent[] = [];
 	for (const file of listed) {
-		if (!LICENCE_FILE.test(file.path) || file.size > MAXIMUM_LICENCE_BYTES) continue;
+		if (!isOfKind(file.path, "licence") || file.size > MAXIMUM_LICENCE_BYTES) continue;
 		copies.push({ path: file.path, from: "memory", content: await download(reader, repo, revision, file.path) });
 	}
 	return copies;

@@ -6,6 +6,8 @@ import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { parseRecipe } from "../protocol/recipe.ts";
+import { isCopied, MAXIMUM_COPIED_BYTES } from "../protocol/source-files.ts";
 import { repoState } from "./create-private-repo.ts";
 import { download, type PublishableVariant, publishInto, sourceGone } from "./publish.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
@@ -18,12 +20,6 @@ type RepublishOutcome =
 	/** There is nothing to take over: the repo, or what it held of these variants, is not there any more. */
 	| { readonly kind: "vanished"; readonly reason: string }
 	| { readonly kind: "refused"; readonly refusal: Refusal };
-
-/** What the containers copy from their source as it stands; a GGUF file carries the first group inside. */
-const COMPANION =
-	/^(tokenizer\.json|tokenizer_config\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json|vocab\.json|vocab\.txt|merges\.txt|chat_template\.(jinja|json)|generation_config\.json)$/;
-const LICENCE = /^(LICENSE(\.md|\.txt)?|NOTICE(\.md|\.txt)?|USE_POLICY\.md)$/;
-const MAXIMUM_COMPANION_BYTES = 256 * 2 ** 20;
 
 /**
  * Brings published variants to a newer commit of their source that left the weights alone: no run, no new weights. The
@@ -101,8 +97,9 @@ async function bring(request: {
 }): Promise<PublishableVariant | null> {
 	const { hub, reader, repo, revision, entry, directory, source, job, listed } = request;
 	const before = entry.manifest;
-	const isInside = before.recipe.startsWith("gguf");
-	const isCopied = (path: string): boolean => LICENCE.test(path) || (!isInside && COMPANION.test(path));
+	const parsed = parseRecipe(before.recipe);
+	if (!parsed.ok) return null;
+	const { container } = parsed.recipe.name;
 	const files: Manifest["files"] = [];
 	const inPlace = new Set<string>();
 
@@ -112,7 +109,7 @@ async function bring(request: {
 	}
 
 	for (const file of before.files) {
-		if (isCopied(file.path)) continue;
+		if (isCopied(container, file.path)) continue;
 		files.push(file);
 		const stored = entry.files.find(({ path }) => path === file.path)?.listed;
 		if (stored === undefined || (stored.sha256 ?? file.sha256) !== file.sha256) return null;
@@ -125,7 +122,7 @@ async function bring(request: {
 		await keep(file.path, bytes);
 	}
 	for (const { path, size } of listed) {
-		if (!isCopied(path) || size > MAXIMUM_COMPANION_BYTES) continue;
+		if (!isCopied(container, path) || size > MAXIMUM_COPIED_BYTES) continue;
 		const bytes = await download(reader, job.sourceRepo, job.sourceSha, path);
 		await keep(path, bytes);
 		files.push({ path, size: bytes.byteLength, sha256: sha256Of(bytes) });

@@ -1,4 +1,5 @@
 import type { Refusal } from "../errors.ts";
+import { isOfKind, isPickle } from "../protocol/source-files.ts";
 import { quoted, refusal } from "./refusals.ts";
 import {
 	findDuplicateKey,
@@ -40,12 +41,12 @@ const MAXIMUM_JSON_BYTES = 2 * 2 ** 20;
 const MAXIMUM_INDEX_BYTES = 64 * 2 ** 20;
 const MAXIMUM_SHARDS = 2_000;
 const FIRST_READ_BYTES = 128 * 2 ** 10;
-const PICKLE = /\.(bin|pt|pth|pkl|pickle|ckpt|h5|msgpack|joblib|npy|npz)$/i;
 const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
-/** Names a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
-const COMPANION =
-	/^(config\.json|generation_config\.json|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.json|vocab\.txt|merges\.txt|chat_template\.(jinja|json)|additional_chat_templates\/[A-Za-z0-9._-]+\.jinja|README\.md|(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?)$/;
+/** What a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
+function isCompanion(path: string): boolean {
+	return isOfKind(path, "configuration", "tokenizer", "generation", "licence", "card");
+}
 
 class Refused extends Error {
 	readonly refusal: Refusal;
@@ -91,7 +92,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	}
 	const tensors = await readTensors(reader, shards, declared);
 	checkTensors(tensors, config);
-	const companions = reader.files.filter((file) => COMPANION.test(file.path));
+	const companions = reader.files.filter((file) => isCompanion(file.path));
 	if (!companions.some((file) => file.path === "tokenizer.json" || file.path === "tokenizer.model")) {
 		refuse("broken-config", "The repo has no tokenizer (tokenizer.json or tokenizer.model).", ASK_OWNER);
 	}
@@ -119,7 +120,7 @@ function checkPaths(files: readonly SourceFile[]): void {
 			refuse("unsafe-path", `The repo holds a file with an unsafe name, ${quoted(path)}.`, ASK_OWNER);
 		}
 		// Only for what would be fetched: on a file system that ignores case, one file would overwrite the other.
-		if (!COMPANION.test(path.toLowerCase()) && !path.toLowerCase().endsWith(".safetensors")) continue;
+		if (!isCompanion(path.toLowerCase()) && !path.toLowerCase().endsWith(".safetensors")) continue;
 		if (folded.has(path.toLowerCase())) {
 			refuse("unsafe-path", `The repo holds two files whose names differ only in case, ${quoted(path)}.`, ASK_OWNER);
 		}
@@ -149,7 +150,7 @@ function refuseWithoutWeights(files: readonly SourceFile[]): void {
 	if (content.length === 0) {
 		refuse("empty-repo", "The repo holds no model yet.", "Push a model; the bot looks again at every push.");
 	}
-	if (files.some((file) => PICKLE.test(file.path))) {
+	if (files.some((file) => isPickle(file.path))) {
 		refuse(
 			"pickle-only",
 			"The weights come only as pickle files. Opening those runs code from the repo, so the bot never does.",

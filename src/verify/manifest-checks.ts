@@ -3,6 +3,7 @@ import { join, relative, sep } from "node:path";
 import { fileSha256 } from "../hub/file-hash.ts";
 import { Manifest } from "../protocol/manifest.ts";
 import type { Container, Recipe } from "../protocol/recipe.ts";
+import { isPublishable } from "../protocol/source-files.ts";
 
 /** A check that did not hold. The message names the file and what is wrong with it. */
 export class CheckFailure extends Error {
@@ -15,21 +16,6 @@ export function assertCheck(holds: boolean, message: string): asserts holds {
 
 export const MANIFEST_NAME = "manifest.json";
 const MAXIMUM_MANIFEST_BYTES = 64 * 2 ** 20;
-
-const COMPANIONS =
-	"config\\.json|generation_config\\.json|tokenizer\\.json|tokenizer\\.model|tokenizer_config\\.json|special_tokens_map\\.json|added_tokens\\.json|vocab\\.json|vocab\\.txt|merges\\.txt|chat_template\\.(?:jinja|json)|additional_chat_templates/[A-Za-z0-9._-]+\\.jinja|(?:LICENSE|NOTICE|USE_POLICY)(?:\\.md|\\.txt)?";
-
-/** What a variant may consist of. No scripts, no pickles, nothing that a loader would run. */
-const ALLOWED_FILES: Readonly<Record<Container, RegExp>> = {
-	gguf: new RegExp(`^(?:[A-Za-z0-9._-]+\\.gguf|${COMPANIONS})$`),
-	onnx: new RegExp(`^(?:onnx/[A-Za-z0-9._-]+\\.onnx(?:_data(?:_\\d+)?)?|${COMPANIONS})$`),
-	"compressed-tensors": new RegExp(
-		`^(?:[A-Za-z0-9._-]+\\.safetensors|model\\.safetensors\\.index\\.json|${COMPANIONS})$`,
-	),
-	gptq: new RegExp(
-		`^(?:[A-Za-z0-9._-]+\\.safetensors|model\\.safetensors\\.index\\.json|quantize_config\\.json|${COMPANIONS})$`,
-	),
-};
 
 /** `manifest.json` of a folder, checked against the schema. */
 export async function readManifest(directory: string): Promise<Manifest> {
@@ -99,7 +85,7 @@ export async function checkManifestFiles(directory: string, manifest: Manifest, 
 		assertCheck(entry.isFile(), `${path} is not a plain file`);
 		if (path === MANIFEST_NAME) continue;
 		assertCheck(listed.has(path), `${path} is not in the manifest`);
-		assertCheck(ALLOWED_FILES[container].test(path), `${path} is not a kind of file that this variant may hold`);
+		assertCheck(isPublishable(container, path), `${path} is not a kind of file that this variant may hold`);
 		present.add(path);
 	}
 	for (const file of manifest.files) {

@@ -1,19 +1,17 @@
 import { createHash } from "node:crypto";
 import type { RepoFile } from "../hub/list-repo-files.ts";
 import type { SourceContent } from "../jobs/ports.ts";
-
-const WEIGHTS = /^(config\.json|[^/]+\.safetensors|model\.safetensors\.index\.json)$/;
-const CARD = /^(README\.md|(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.md|\.txt)?)$/;
+import { isOfKind } from "../protocol/source-files.ts";
 
 /** `used`: the files that a runner is given. `null`: the Hub did not tell the content of one of them. */
 export function sourceContent(files: readonly RepoFile[], used: ReadonlySet<string>): SourceContent | null {
 	const weights: string[] = [];
 	const companions: string[] = [];
 	for (const { path, size, sha256, gitOid } of files) {
-		if (!used.has(path) || CARD.test(path)) continue;
+		if (!used.has(path) || isOfKind(path, "card", "licence")) continue;
 		const content = sha256 ?? gitOid;
 		if (content === null) return null;
-		(WEIGHTS.test(path) ? weights : companions).push(JSON.stringify([path, size, content]));
+		(isOfKind(path, "configuration", "weights") ? weights : companions).push(JSON.stringify([path, size, content]));
 	}
 	return { weights: digest(weights), companions: digest(companions) };
 }

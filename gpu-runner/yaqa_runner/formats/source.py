@@ -14,28 +14,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-LICENSE_FILES = (
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "NOTICE",
-    "NOTICE.md",
-    "NOTICE.txt",
-    "USE_POLICY.md",
-)
-GENERATION_FILES = ("generation_config.json",)
+from yaqa_runner.model.source_files import MAXIMUM_COPIED_BYTES, copied_patterns, listed_files
+
 STORED_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,7 +29,6 @@ STORED_DTYPES = {
     "BOOL": torch.bool,
 }
 MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
-MAXIMUM_COPIED_BYTES = 256 * 1024 * 1024
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -202,15 +181,18 @@ class SourceSnapshot:
             return safe_name(directory.parent.parent.name.rsplit("--", 1)[-1])
         return safe_name(directory.name)
 
-    def copy(self, names: tuple[str, ...], output: Path) -> list[Path]:
-        """Copy the files among ``names`` that exist, byte for byte."""
+    def copied_files(self, container: str) -> list[Path]:
+        """The files that a variant in ``container`` takes along byte for byte."""
+        return [self.directory / path for path in listed_files(self.directory, copied_patterns(container))]
+
+    def copy(self, container: str, output: Path) -> list[Path]:
+        """Copy the files that a variant in ``container`` takes along."""
         copied = []
-        for name in names:
-            path = self.directory / name
-            if not path.is_file():
-                continue
+        for path in self.copied_files(container):
+            name = path.relative_to(self.directory)
             if path.stat().st_size > MAXIMUM_COPIED_BYTES:
                 raise ExportError(f"{name} is larger than {MAXIMUM_COPIED_BYTES} bytes.")
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, output / name)
             copied.append(output / name)
         return copied

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from yaqa_runner.model.snapshot import ALLOWED_PATTERNS
+from yaqa_runner.model.source_files import SOURCE_PATTERNS
 from yaqa_runner.protocol.failures import RunnerFailure, SourceRefused, as_failure, is_disk_full
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def fetch_snapshot(
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(ALLOWED_PATTERNS), token=token))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(SOURCE_PATTERNS), token=token))
     except GatedRepoError as error:
         raise SourceRefused(
             f"{repo} is gated and this token has no access.", "Accept its terms with the token's account."

@@ -13,36 +13,15 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from yaqa_runner.model.source_files import PICKLE_SUFFIXES, SOURCE_PATTERNS, listed_files
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 
 MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
 MAXIMUM_README_BYTES = 1024 * 1024
 # No published transformer is deeper; a config that says so is broken or hostile.
 MAXIMUM_BLOCKS = 2048
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-# What of a repo is worth downloading and linking: never code, never pickles.
-ALLOWED_PATTERNS = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "README.md",
-    "LICENSE*",
-    "NOTICE*",
-    "USE_POLICY*",
-)
 HASH_CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -153,13 +132,12 @@ def link_snapshot(snapshot: Snapshot, target: Path) -> Path:
     cannot reach a published folder.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(snapshot.directory.iterdir()):
-        if not path.is_file() or not any(path.match(pattern) for pattern in ALLOWED_PATTERNS):
-            continue
-        link = target / path.name
+    for path in listed_files(snapshot.directory, SOURCE_PATTERNS):
+        link = target / path
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_symlink() or link.exists():
             link.unlink()
-        link.symlink_to(path.resolve())
+        link.symlink_to((snapshot.directory / path).resolve())
     return target
 
 

@@ -31,7 +31,7 @@ from yaqa_runner.formats.plain_weights import (
     weight_file_of,
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
-from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, model_with_weights
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
@@ -80,7 +80,7 @@ class CompressedTensorsContainer:
         with output_folder(output) as scratch:
             write_safetensors(scratch, tensors)
             (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+            snapshot.copy("compressed-tensors", scratch)
         return files_of(output)
 
     def _tensors(self, linear: QuantizedLinear, dtype: torch.dtype, symmetric: bool) -> list[PlannedTensor]:

@@ -28,7 +28,7 @@ from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
 from yaqa_runner.formats.gguf.tokenizer import add_tokenizer, read_vocabulary
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
-from yaqa_runner.formats.source import LICENSE_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
@@ -37,7 +37,6 @@ SPLIT_BYTES = 45_000_000_000
 ALIGNMENT = int(gguf.GGUF_DEFAULT_ALIGNMENT)
 # Of each part of a split file: a header, three entries that number the part, and padding before the data.
 _PART_BYTES = 24 + 82 + ALIGNMENT
-_COPIED_FILES = ("config.json", *LICENSE_FILES)
 SMALLEST_TYPE = "q2_k"
 _FILE_TYPES = {
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
@@ -139,7 +138,7 @@ class GgufContainer:
             for entry in entries:
                 writer.write_tensor_data(entry.make())
             writer.close()
-            snapshot.copy(_COPIED_FILES, scratch)
+            snapshot.copy("gguf", scratch)
         return files_of(output)
 
     def bytes_besides(self, source: Path, shapes: Mapping[str, tuple[int, int]], budget: int) -> int:
@@ -164,7 +163,7 @@ class GgufContainer:
             self._begun(snapshot, names, entries, Path(folder), 0).close()
             headers = sum(path.stat().st_size for path in files_of(Path(folder)))
         kept = sum(_aligned(entry.nbytes) for entry in entries if entry.name not in quantized)
-        copied = sum(path.stat().st_size for name in _COPIED_FILES if (path := source / name).is_file())
+        copied = sum(path.stat().st_size for path in snapshot.copied_files("gguf"))
         # Two parts beside each other hold more than one part may.
         parts = 0 if budget <= SPLIT_BYTES else 2 * budget // SPLIT_BYTES + 2
         return _aligned(headers) + kept + copied + parts * _PART_BYTES

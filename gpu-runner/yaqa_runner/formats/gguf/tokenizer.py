@@ -72,8 +72,18 @@ def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, vocabulary_size: int
     template = directory / "chat_template.jinja"
     if template.is_file():
         # transformers takes the file before the field of tokenizer_config.json; the gguf package the other way round.
-        special.chat_template = template.read_text(encoding="utf-8")
+        special.chat_template = _chat_templates(template)
     special.add_to_gguf(writer, quiet=True)
+
+
+def _chat_templates(default: Path) -> str | list[dict[str, str]]:
+    """The template of ``chat_template.jinja``, with those of ``additional_chat_templates`` where there are any."""
+    text = default.read_text(encoding="utf-8")
+    further = sorted((default.parent / "additional_chat_templates").glob("*.jinja"))
+    if not further:
+        return text
+    named = [{"name": path.stem, "template": path.read_text(encoding="utf-8")} for path in further]
+    return [{"name": "default", "template": text}, *named]
 
 
 def read_vocabulary(directory: Path, vocabulary_size: int) -> Vocabulary | None:

@@ -35,7 +35,7 @@ from yaqa_runner.formats.plain_weights import (
     weight_file_of,
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
-from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
@@ -85,7 +85,7 @@ class GptqContainer:
             config["quantization_config"] = quantization
             (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             (scratch / "quantize_config.json").write_text(json.dumps(quantization, indent=2) + "\n", encoding="utf-8")
-            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+            snapshot.copy("gptq", scratch)
         return files_of(output)
 
     def _tensors(self, linear: QuantizedLinear) -> list[PlannedTensor]:

@@ -27,7 +27,7 @@ from yaqa_runner.formats.onnx.decoder_graph import EMBEDDING, VOCABULARY_WEIGHTS
 from yaqa_runner.formats.onnx.model import EXTERNAL_BYTES, IR_VERSION, OPSET
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.plain_weights import require_all, untouched_weights
-from yaqa_runner.formats.source import GENERATION_FILES, LICENSE_FILES, TOKENIZER_FILES, ExportError, SourceSnapshot
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
 BITS = (2, 4, 8)
@@ -113,7 +113,7 @@ class OnnxContainer:
                 settings["kv_cache_dtype"] = {self.dtype: "float16"}
             config = {**snapshot.raw_config, "transformers.js_config": settings}
             (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            snapshot.copy((*TOKENIZER_FILES, *GENERATION_FILES, *LICENSE_FILES), scratch)
+            snapshot.copy("onnx", scratch)
         return files_of(output)
 
     def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
