@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../clock.ts";
-import type { AnswerOptions } from "../commands/answer-comments.ts";
+import type { AnswerOptions } from "../commands/answer-options.ts";
 import type { Host } from "../commands/host.ts";
 import { createKeyedLock, type KeyedLock } from "../commands/keyed-lock.ts";
 import type { Configuration } from "../config/schema.ts";

@@ -1,7 +1,7 @@
-import type { AnswerOptions } from "../commands/answer-comments.ts";
+import type { AnswerOptions } from "../commands/answer-options.ts";
 import { gitHubForum } from "../commands/github-forum.ts";
 import { gitHubSubject } from "../commands/github-subject.ts";
-import { GITHUB_WORDS } from "../commands/render-reply.ts";
+import { GITHUB_WORDS } from "../commands/replies/reply-context.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { createGitHubAccess, type GitHubAccess } from "../github/github-access.ts";

@@ -1,4 +1,4 @@
-import type { AnswerOptions, Subject } from "./answer-comments.ts";
+import type { AnswerOptions, Subject } from "./answer-options.ts";
 import type { Place, Thread } from "./forum.ts";
 
 const NAME = String.raw`[A-Za-z0-9][A-Za-z0-9._-]{0,95}\/[A-Za-z0-9][A-Za-z0-9._-]{0,95}`;

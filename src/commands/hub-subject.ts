@@ -1,4 +1,4 @@
-import type { AnswerOptions } from "./answer-comments.ts";
+import type { AnswerOptions } from "./answer-options.ts";
 
 /** In a discussion of a model, commands are about that model. */
 export const hubSubject: AnswerOptions["subjectOf"] = async (named, place) => {

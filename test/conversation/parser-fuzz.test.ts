@@ -2,8 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MAXIMUM_ANSWER_CHARACTERS, writeAnswer } from "../../src/commands/answer-text.ts";
 import { COMMANDS } from "../../src/commands/command-table.ts";
-import { MAXIMUM_COMMANDS, type ParsedCommand, parseComment } from "../../src/commands/parse-comment.ts";
-import { HUB_WORDS, renderHelp, renderInvalid } from "../../src/commands/render-reply.ts";
+import type { ParsedCommand } from "../../src/commands/parse/parsed-command.ts";
+import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
+import { renderHelp } from "../../src/commands/replies/render-help.ts";
+import { renderInvalid } from "../../src/commands/replies/render-misread.ts";
+import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/hub/discussion.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 

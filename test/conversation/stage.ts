@@ -7,11 +7,11 @@ import { answerRecords, commentSettings } from "../../src/cli/comment-records.ts
 import { issueForum, issueRepos } from "../../src/cli/issue-answers.ts";
 import { pollIssues } from "../../src/cli/poll-issues.ts";
 import type { Clock } from "../../src/clock.ts";
-import { createCommentAnswers } from "../../src/commands/answer-comments.ts";
+import { createCommentAnswers } from "../../src/commands/comment-answers.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
 import { hubSubject } from "../../src/commands/hub-subject.ts";
 import { joinAnswers } from "../../src/commands/join-answers.ts";
-import { HUB_WORDS } from "../../src/commands/render-reply.ts";
+import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
 import { getJob, listJobs } from "../../src/db/jobs.ts";

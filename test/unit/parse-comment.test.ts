@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { COMMANDS } from "../../src/commands/command-table.ts";
-import { MAXIMUM_COMMANDS, type ParsedCommand, parseComment } from "../../src/commands/parse-comment.ts";
+import type { ParsedCommand } from "../../src/commands/parse/parsed-command.ts";
+import { noWords, TOKEN_RULES } from "../../src/commands/parse/token-rules.ts";
+import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../../src/hub/discussion.ts";
 
 const GRAMMAR = { botName: "yaqa-bot", defaultRecipes: () => ["gguf:q4_0", "onnx:q4", "w4a16"] };
@@ -191,5 +193,13 @@ test("hostile Markdown costs bounded time and does not hide the command before i
 		assert.equal(commands[0]?.kind, "help", JSON.stringify(text));
 		// Measured below 0.8 s on an idle core; without the bounds some of these take 10 s and more.
 		assert.ok(milliseconds < 8000, `${JSON.stringify(text)} took ${milliseconds} ms`);
+	}
+});
+
+test("every token rule is the first to take its own example", () => {
+	for (const rule of TOKEN_RULES) {
+		const words = noWords();
+		const first = TOKEN_RULES.find((candidate) => candidate.take(rule.example, words));
+		assert.equal(first?.name, rule.name, rule.example);
 	}
 });

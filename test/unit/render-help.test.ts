@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HUB_WORDS, renderHelp } from "../../src/commands/render-reply.ts";
+import { renderHelp } from "../../src/commands/replies/render-help.ts";
+import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
 import { RECIPE_NAMES } from "../../src/protocol/recipe.ts";
 
 test("the help names every recipe whole", () => {

@@ -1,0 +1,55 @@
+import { assertNever } from "../../errors.ts";
+import { formatChange } from "../../jobs/figures.ts";
+import type { VariantRecord } from "../../jobs/records.ts";
+import { summarizeVariant } from "../../jobs/variant-summary.ts";
+import { markdownCode } from "../../publish/escape.ts";
+import { formatBytes, formatEstimate } from "../../publish/figures.ts";
+import type { ReplyContext } from "./reply-context.ts";
+
+export function stateOfVariant(variant: VariantRecord): string {
+	switch (variant.state) {
+		case "wanted":
+			return "being made";
+		case "staged":
+			return "staged, not verified yet";
+		case "verified":
+			return "verified, not published yet";
+		case "published":
+			return "published";
+		case "failed":
+			return "failed";
+		default:
+			return assertNever(variant.state);
+	}
+}
+
+/**
+ * One row a variant: what it is, where it is, and the figures of its manifest. `ended`: nobody works on them any more;
+ * `newestSha`: variants of other commits are marked.
+ */
+export function variantRows(
+	context: ReplyContext,
+	variants: readonly VariantRecord[],
+	ended = false,
+	newestSha: string | null = null,
+): string {
+	const rows = variants.map((variant) => {
+		const summary = summarizeVariant(variant, context.hubUrl);
+		const kl = summary.klNats === null ? "–" : formatEstimate(summary.klNats);
+		const change =
+			summary.klNats === null ? null : formatChange(summary.klNats.mean, summary.baselines.gptq?.mean ?? null);
+		const unmade = ended && variant.state !== "failed";
+		const where =
+			variant.state === "published"
+				? `[${summary.repo}](${summary.url})${newestSha === null || newestSha === variant.sourceSha ? "" : ", of an older commit"}`
+				: unmade
+					? "not made"
+					: stateOfVariant(variant);
+		return `| ${markdownCode(variant.recipe)} | ${where} | ${summary.bytes === null ? "–" : formatBytes(summary.bytes)} | ${kl} | ${change ?? "–"} |`;
+	});
+	return [
+		"| Variant | Where | Size | KL, nats a token | Against GPTQ, same size |",
+		"|---|---|---:|---:|---:|",
+		...rows,
+	].join("\n");
+}
