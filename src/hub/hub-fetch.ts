@@ -7,8 +7,11 @@ export type HubFetchOptions = {
 	readonly hubUrl: string;
 	/** Tries of a call that may be repeated. */
 	readonly attempts?: number;
-	/** Until the headers are there; for API calls, until the body is too. Uploads are held to `uploadMilliseconds`. */
+	/** From the last byte sent until the headers are there. */
 	readonly timeoutMilliseconds?: number;
+	/** What is added for a body: an upload is given up only when it runs slower than this. */
+	readonly slowestUploadBytesPerSecond?: number;
+	/** What a body of unknown length may take. */
 	readonly uploadMilliseconds?: number;
 	/** A transfer that brings no byte for this long is broken off. */
 	readonly idleMilliseconds?: number;
@@ -22,7 +25,8 @@ export type HubFetchOptions = {
 const RETRYABLE_STATUS: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 /** POSTs that change nothing, or the same thing again: asking twice is asking once. */
-const REPEATABLE_POST = /\/(preupload\/|paths-info\/|info\/lfs\/objects\/batch$|validate-yaml$)/;
+const REPEATABLE_POST =
+	/\/(preupload\/|paths-info\/|info\/lfs\/objects\/batch$|validate-yaml$|v1\/xorbs\/[^/]+\/[0-9a-f]{64}$|v1\/shards$)/;
 /** Header that marks a POST as repeatable; taken off before it is sent. */
 export const REPEATABLE_HEADER = "x-yaqa-repeatable";
 
@@ -53,6 +57,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 		hubUrl,
 		attempts = 5,
 		timeoutMilliseconds = 30_000,
+		slowestUploadBytesPerSecond = 100_000,
 		uploadMilliseconds = 3_600_000,
 		idleMilliseconds = 60_000,
 		apiBodyBytes = 32 * 2 ** 20,
@@ -64,9 +69,14 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 	async function once(request: PlannedRequest): Promise<Response> {
 		const controller = new AbortController();
 		const signal = request.signal === null ? controller.signal : AbortSignal.any([controller.signal, request.signal]);
-		const headerLimit = request.method === "PUT" ? uploadMilliseconds : timeoutMilliseconds;
+		const bytes = bodyBytes(request.body);
+		const sendingMilliseconds = bytes === null ? uploadMilliseconds : (bytes / slowestUploadBytesPerSecond) * 1000;
+		const headerLimit = timeoutMilliseconds + sendingMilliseconds;
 		const timer = setTimeout(
-			() => controller.abort(new RetryableError(`The Hub did not answer within ${headerLimit / 1000} s.`)),
+			() =>
+				controller.abort(
+					new RetryableError(`The Hub did not answer within ${Number((headerLimit / 1000).toFixed(2))} s.`),
+				),
 			headerLimit,
 		);
 		try {
@@ -163,6 +173,16 @@ type PlannedRequest = {
 	readonly resendable: boolean;
 	readonly repeatable: boolean;
 };
+
+/** How much is sent before an answer can come; `null` where only sending it tells. */
+function bodyBytes(body: PlannedRequest["body"]): number | null {
+	if (body === undefined || body === null) return 0;
+	if (typeof body === "string") return Buffer.byteLength(body);
+	if (body instanceof Blob) return body.size;
+	if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) return body.byteLength;
+	if (body instanceof URLSearchParams) return Buffer.byteLength(body.toString());
+	return null;
+}
 
 function plan(input: Parameters<typeof fetch>[0], init: RequestInit | undefined): PlannedRequest {
 	if (input instanceof Request) throw new TypeError("hubFetch takes an address, not a Request.");

@@ -1,5 +1,6 @@
 import type { NextFunction, Request, Response } from "express";
 import { z } from "zod";
+import { sendOver, type UploadLine, uploadLine } from "./request-bytes.ts";
 
 /**
  * What goes wrong on a matching route.
@@ -28,6 +29,8 @@ export const faultsSchema = z.object({
 	unpaidJobs: z.number().int().min(0).optional(),
 	/** Streams of job logs that end early, and after how many lines. */
 	shortJobLogs: z.object({ times: z.number().int().min(0), lines: z.number().int().min(1) }).optional(),
+	/** What all uploads together get; `null` ends it. */
+	uploadBytesPerSecond: z.number().int().min(1).nullable().optional(),
 	routes: z.array(routeFaultSchema).optional(),
 });
 type FaultPlan = z.input<typeof faultsSchema>;
@@ -54,7 +57,14 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 	let duplicate = 0;
 	const jobs = { vanishing: 0, empty: 0, unpaid: 0 };
 	let shortLogs = { times: 0, lines: 1 };
+	let uploadBytesPerSecond: number | null = null;
+	let line: UploadLine | null = null;
 	let routes: ArmedRoute[] = [];
+
+	function slowUploads(rate: number | null): void {
+		uploadBytesPerSecond = rate;
+		line = rate === null ? null : uploadLine(rate);
+	}
 
 	function takeJob(kind: keyof typeof jobs): boolean {
 		if (jobs[kind] === 0) return false;
@@ -72,6 +82,7 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			jobs.empty = parsed.emptyJobs ?? jobs.empty;
 			jobs.unpaid = parsed.unpaidJobs ?? jobs.unpaid;
 			shortLogs = parsed.shortJobLogs ?? shortLogs;
+			if (parsed.uploadBytesPerSecond !== undefined) slowUploads(parsed.uploadBytesPerSecond);
 			routes = armed ?? routes;
 		},
 		clear() {
@@ -79,6 +90,7 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			duplicate = 0;
 			Object.assign(jobs, { vanishing: 0, empty: 0, unpaid: 0 });
 			shortLogs = { times: 0, lines: 1 };
+			slowUploads(null);
 			routes = [];
 		},
 		state: () => ({
@@ -88,6 +100,7 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			emptyJobs: jobs.empty,
 			unpaidJobs: jobs.unpaid,
 			shortJobLogs: shortLogs,
+			uploadBytesPerSecond,
 			routes: routes.map(({ pattern: _pattern, ...route }) => route),
 		}),
 		takeDroppedDelivery() {
@@ -109,6 +122,7 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 			return shortLogs.lines;
 		},
 		middleware(request, response, next) {
+			if (line !== null) sendOver(request, line);
 			const fault = routes.find(
 				(route) =>
 					route.left > 0 &&

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -235,6 +235,47 @@ describe("publishing", () => {
 		assert.match(card, /Fidelity of `gguf:q8_0`/);
 		const files = new Set(published.files.map((file) => file.path));
 		assert.ok(files.has("tiny-llama-Q4_0.gguf") && files.has("tiny-llama-Q8_0.gguf"));
+	});
+
+	test("50 MB over a line of 1.5 MB a second arrive, and stand in the repo", async () => {
+		const sha = await source("owner/slow-line");
+		const weights = randomBytes(50_000_000);
+		const sha256 = createHash("sha256").update(weights).digest("hex");
+		const path = "tiny-llama-Q4_0.gguf";
+		const variant = await variantOf("gguf:q4_0", "owner/slow-line", sha, (manifest) => {
+			for (const file of manifest.files)
+				if (file.path === path) Object.assign(file, { sha256, size: weights.byteLength });
+		});
+		await writeFile(join(variant.directory, path), weights);
+		const targetRepo = "bot/slow-line-YAQA-GGUF";
+		const job = { sourceRepo: "owner/slow-line", sourceSha: sha };
+		const uploads: string[] = [];
+		const counting: typeof fetch = (input, init) => {
+			if (/\/(v1\/xorbs|lfs\/upload)\//.test(String(input))) uploads.push(new URL(String(input)).pathname);
+			return fetch(input, init);
+		};
+		hub.faults.set({ uploadBytesPerSecond: 1_500_000 });
+		try {
+			await assertOk(
+				publish({
+					hub: access(BOT, counting),
+					reader: access(BOT),
+					targetRepo,
+					job,
+					variants: [variant],
+					siblings: [],
+				}),
+			);
+		} finally {
+			hub.faults.set({ uploadBytesPerSecond: null });
+		}
+		// Over Xet, as the Hub wants it, and no piece of it twice.
+		assert.ok(uploads.length > 0 && uploads.every((upload) => upload.includes("/v1/xorbs/")), uploads.join(" "));
+		assert.equal(new Set(uploads).size, uploads.length);
+		const entry = (await listRepoFiles({ hubUrl: hub.url, repo: targetRepo, revision: "main" })).find(
+			(file) => file.path === path,
+		);
+		assert.equal(entry?.sha256, sha256);
 	});
 
 	test("a newer version of a variant replaces the older one's files", async () => {

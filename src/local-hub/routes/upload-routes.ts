@@ -21,9 +21,10 @@ import {
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { checkedPath, newId } from "../identifiers.ts";
-import { REPO_TYPES, type RefUpdate, type Repo } from "../repo-store.ts";
+import { fullName, REPO_TYPES, type RefUpdate, type Repo } from "../repo-store.ts";
 import { requestBytes, saveRequest } from "../request-bytes.ts";
 import { findRevision, revisionOrThrow, writableRef } from "../revisions.ts";
+import { xetHeaders, xetWriteToken } from "../xet-token.ts";
 import { jsonBody } from "./body-parsers.ts";
 
 const OID = z.string().regex(/^[0-9a-f]{64}$/);
@@ -37,6 +38,7 @@ const preuploadSchema = z.object({
 const batchSchema = z.object({
 	operation: z.enum(["upload", "download"]),
 	transfers: z.array(z.string()).default(["basic"]),
+	ref: z.object({ name: z.string() }).nullish(),
 	objects: z.array(z.object({ oid: OID, size: z.number().int().nonnegative() })).max(1000),
 });
 const verifySchema = z.object({ oid: OID, size: z.number().int().nonnegative() });
@@ -236,7 +238,9 @@ export function uploadRoutes(context: HubContext): Router {
 					if (identity === null) throw new HubError(401, "Invalid username or password.");
 					if (identity.token.role === "read") throw new HubError(403, "This token has no right to upload.");
 				}
-				const wantsMultipart = body.transfers.includes("multipart");
+				// As the Hub does: whoever can do Xet is told to.
+				const usesXet = body.operation === "upload" && body.transfers.includes("xet");
+				const wantsMultipart = !usesXet && body.transfers.includes("multipart");
 				let usesMultipart = false;
 				const objects: unknown[] = [];
 				for (const { oid, size } of body.objects) {
@@ -260,6 +264,16 @@ export function uploadRoutes(context: HubContext): Router {
 						objects.push({ oid, size });
 						continue;
 					}
+					if (usesXet) {
+						const prefix = `${context.origin()}/api/${type}s/${fullName(repo)}/xet-write-token`;
+						const href = `${prefix}/${encodeURIComponent(body.ref?.name ?? "main")}`;
+						objects.push({
+							oid,
+							size,
+							actions: { upload: { href, header: xetHeaders(xetWriteToken(context, repo)) } },
+						});
+						continue;
+					}
 					const verify = {
 						href: `${context.origin()}/lfs/verify/${signer.sign("verify", [repo.record.id, oid, String(size)], HREF_SECONDS)}`,
 					};
@@ -280,7 +294,7 @@ export function uploadRoutes(context: HubContext): Router {
 				}
 				response
 					.type("application/vnd.git-lfs+json")
-					.send(JSON.stringify({ transfer: usesMultipart ? "multipart" : "basic", objects }));
+					.send(JSON.stringify({ transfer: usesXet ? "xet" : usesMultipart ? "multipart" : "basic", objects }));
 			},
 		);
 	}

@@ -8,9 +8,9 @@ import { REPO_TYPES, type Repo } from "../repo-store.ts";
 import { requestBytes, saveRequest } from "../request-bytes.ts";
 import { findRevision } from "../revisions.ts";
 import { parseShard, type ShardFile } from "../xet-shard.ts";
+import { casPath, xetHeaders, xetWriteToken } from "../xet-token.ts";
 import { openXorb, type Xorb } from "../xet-xorb.ts";
 
-const TOKEN_SECONDS = 6 * 3600;
 const LARGEST_XORB = 96 * 1024 * 1024;
 const LARGEST_SHARD = 128 * 1024 * 1024;
 
@@ -21,9 +21,7 @@ const LARGEST_SHARD = 128 * 1024 * 1024;
 export function xetRoutes(context: HubContext): Router {
 	const router = Router();
 	const { blobs, signer } = context;
-	// Clients remember by URL what they have uploaded, so a wiped data folder must show a URL they have not seen;
-	// the repo is part of it, so that no repo's xorbs can stand in for another's.
-	const cas = `/cas-${context.instanceId}`;
+	const cas = casPath(context);
 
 	for (const type of REPO_TYPES) {
 		router.get(`/api/${type}s/:ns/:name/xet-write-token/*rest`, async (request, response) => {
@@ -33,14 +31,8 @@ export function xetRoutes(context: HubContext): Router {
 			const revision = rest(request).join("/");
 			if (revision !== "None" && (await findRevision(context.repos, repo, revision)) === null)
 				throw new HubError(404, `Invalid rev id: ${revision}`, { code: "RevisionNotFound" });
-			const casUrl = `${context.origin()}${cas}/${repo.record.id}`;
-			const accessToken = signer.sign("xet-write", [repo.record.id], TOKEN_SECONDS);
-			const exp = Math.floor(context.clock.now().getTime() / 1000) + TOKEN_SECONDS;
-			response.set({
-				"X-Xet-Cas-Url": casUrl,
-				"X-Xet-Token-Expiration": String(exp),
-				"X-Xet-Access-Token": accessToken,
-			});
+			const { casUrl, exp, accessToken } = xetWriteToken(context, repo);
+			response.set(xetHeaders({ casUrl, exp, accessToken }));
 			response.json({ casUrl, exp, accessToken });
 		});
 	}

@@ -52,6 +52,12 @@ describe("repeating", () => {
 			assert.ok((pauses[1] ?? 0) > (pauses[0] ?? 0));
 		});
 	}
+	test("what is addressed by its content is, though it is posted", async () => {
+		const xorb = hub([status(503), ok]);
+		const address = `${HUB}/cas/v1/xorbs/default/${"0a".repeat(32)}`;
+		assert.equal((await xorb.hubFetch(address, { method: "POST", body: new Uint8Array(3) })).status, 200);
+		assert.equal(xorb.calls.length, 2);
+	});
 	test("a write is not, unless it was turned away by a rate limit", async () => {
 		const unclear = hub([status(503), ok]);
 		await assert.rejects(
@@ -123,6 +129,28 @@ describe("limits", () => {
 			new Promise((_resolve, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
 		const hubFetch = createHubFetch({ hubUrl: HUB, fetch: silent, attempts: 1, timeoutMilliseconds: 20 });
 		await assert.rejects(hubFetch(`${HUB}/api/x`), /did not answer within 0.02 s/);
+	});
+	test("a body has time for its size: a large one for longer than an answer may take", async () => {
+		const silent: typeof fetch = (_input, init) =>
+			new Promise((_resolve, reject) => init?.signal?.addEventListener("abort", () => reject(init.signal?.reason)));
+		const hubFetch = createHubFetch({
+			hubUrl: HUB,
+			fetch: silent,
+			attempts: 1,
+			timeoutMilliseconds: 20,
+			uploadMilliseconds: 40,
+			slowestUploadBytesPerSecond: 100_000,
+		});
+		for (const [body, seconds] of [
+			[new Uint8Array(10_000), "0.12"],
+			[new Blob(["x".repeat(5000)]), "0.07"],
+			["x".repeat(1000), "0.03"],
+			[new ReadableStream(), "0.06"],
+		] as const) {
+			await assert.rejects(hubFetch(`${HUB}/x`, { method: "POST", body }), {
+				message: `The Hub did not answer within ${seconds} s.`,
+			});
+		}
 	});
 	test("a transfer that stands still is broken off", async () => {
 		let signal: AbortSignal | null | undefined;
