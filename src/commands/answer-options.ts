@@ -1,8 +1,10 @@
 import type { RecordRequest } from "../jobs/ports.ts";
 import type { PreviewRequest } from "../jobs/preview.ts";
-import type { JobRecord, RequestRecord, VariantRecord } from "../jobs/records.ts";
 import type { JobChange } from "../jobs/service.ts";
 import type { Log } from "../log.ts";
+import type { JobRecord } from "../records/job.ts";
+import type { RequestRecord } from "../records/request.ts";
+import type { VariantRecord } from "../records/variant.ts";
 import type { Forum, Place, Thread } from "./forum.ts";
 import type { Host } from "./host.ts";
 import type { KeyedLock } from "./keyed-lock.ts";

@@ -1,4 +1,4 @@
-import type { ReplyTo } from "../jobs/records.ts";
+import type { ReplyTo } from "../records/request.ts";
 import type { Place } from "./forum.ts";
 
 /** Where people write. */

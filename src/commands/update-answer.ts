@@ -1,5 +1,5 @@
 import type { Replier } from "../jobs/ports.ts";
-import type { ReplyTo } from "../jobs/records.ts";
+import type { ReplyTo } from "../records/request.ts";
 import type { AnswerOptions } from "./answer-options.ts";
 import { type Section, writeAnswer } from "./answer-text.ts";
 import { answersOf } from "./answers-of.ts";

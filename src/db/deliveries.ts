@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { DeliveryOutcome, DeliveryRecord } from "../jobs/records.ts";
+import type { DeliveryOutcome, DeliveryRecord } from "../records/delivery.ts";
 import { cursorTime, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
 import { deliveryOfRow } from "./records-of-rows.ts";

@@ -1,35 +1,21 @@
 import { sql, type Updateable } from "kysely";
 import type { Refusal } from "../errors.ts";
-import type { SourceFacts } from "../jobs/ports.ts";
-import type { JobEventRecord, JobRecord, JobState } from "../jobs/records.ts";
 import type { RunnerEvent } from "../protocol/events.ts";
+import {
+	isFinished,
+	type JobEventRecord,
+	type JobRecord,
+	type JobState,
+	type JobWork,
+	type StopAs,
+	TERMINAL_STATES,
+} from "../records/job.ts";
+import type { SourceFacts } from "../records/source.ts";
 import { cursorTime, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
 import { eventOfRow, jobOfRow } from "./records-of-rows.ts";
 import type { JobsTable } from "./schema.ts";
 import { storableJson, storableJsonOrNull, storableText } from "./storable.ts";
-
-const FINISHED = ["done", "failed", "cancelled", "superseded"] as const satisfies readonly JobState[];
-
-export type StopAs = "cancelled" | "superseded";
-
-/** A job with what the steps alone need to know. */
-export type JobWork = {
-	readonly job: JobRecord;
-	readonly stopAs: StopAs | null;
-	readonly runAttempts: number;
-	readonly stepFailures: number;
-	readonly facts: SourceFacts | null;
-	readonly runnerEventsSeen: number;
-	readonly cleanupDue: boolean;
-	readonly announceVersion: number;
-	readonly announceDue: boolean;
-	readonly sideFailures: number;
-	/** When somebody last said that the run has news. */
-	readonly hintAt: Date | null;
-	/** The kind of machine that the planner chose. */
-	readonly flavour: string | null;
-};
 
 type JobRow = Parameters<typeof jobOfRow>[0];
 
@@ -346,7 +332,7 @@ export type JobMove = {
  */
 export async function moveJob(tx: Handle, move: JobMove): Promise<JobRecord | null> {
 	const { set = {} } = move;
-	const finished = (FINISHED as readonly JobState[]).includes(move.to);
+	const finished = isFinished(move.to);
 	const changes: Updateable<JobsTable> = {};
 	if (set.fence !== undefined) changes.fence = set.fence;
 	if (set.runner !== undefined) changes.runner = set.runner;
@@ -479,7 +465,7 @@ export async function requestStop(
 		.updateTable("jobs")
 		.set({ stop_as: request.stopAs, next_step_at: request.now, updated_at: request.now })
 		.where("id", "=", request.id)
-		.where("state", "not in", FINISHED)
+		.where("state", "not in", TERMINAL_STATES)
 		.where("stop_as", "is", null)
 		.returning("id")
 		.executeTakeFirst();
@@ -503,7 +489,7 @@ export async function listDueJobs(handle: Handle, now: Date, limit: number): Pro
 	const rows = await handle
 		.selectFrom("jobs")
 		.select(["id", "state", "runner"])
-		.where("state", "not in", FINISHED)
+		.where("state", "not in", TERMINAL_STATES)
 		.where("next_step_at", "<=", now)
 		.where((eb) => eb.or([eb("lease_until", "is", null), eb("lease_until", "<", now)]))
 		.orderBy("next_step_at")
@@ -590,7 +576,7 @@ export async function cleanUpAgain(handle: Handle, id: string, now: Date): Promi
 		.updateTable("jobs")
 		.set({ cleanup_due: true, side_next_at: now })
 		.where("id", "=", id)
-		.where("state", "in", FINISHED)
+		.where("state", "in", TERMINAL_STATES)
 		.returning("id")
 		.executeTakeFirst();
 	return row !== undefined;

@@ -1,5 +1,7 @@
 import { sql } from "kysely";
-import type { DeliveryOutcome, JobState, VariantState } from "../jobs/records.ts";
+import type { DeliveryOutcome } from "../records/delivery.ts";
+import type { JobState } from "../records/job.ts";
+import type { VariantState } from "../records/variant.ts";
 import type { Handle } from "./database.ts";
 
 export type Counts = {

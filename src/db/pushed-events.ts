@@ -1,8 +1,8 @@
 import type { RunnerEvent } from "../protocol/events.ts";
+import type { Attempt } from "../records/attempt.ts";
 import type { Handle } from "./database.ts";
 import { storableJson } from "./storable.ts";
 
-type Attempt = { readonly job: string; readonly fence: number };
 type Numbered = { readonly number: number; readonly event: RunnerEvent };
 
 /** Keeps events of an attempt that is under way, each number once; `false` when it is not. */

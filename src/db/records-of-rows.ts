@@ -1,18 +1,10 @@
 import type { Selectable } from "kysely";
 import type { Refusal } from "../errors.ts";
-import type {
-	DeliveryOutcome,
-	DeliveryRecord,
-	JobEventRecord,
-	JobRecord,
-	JobState,
-	ReplyTo,
-	RequestKind,
-	RequestRecord,
-	VariantRecord,
-	VariantState,
-} from "../jobs/records.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import type { DeliveryOutcome, DeliveryRecord } from "../records/delivery.ts";
+import type { JobEventRecord, JobRecord, JobState } from "../records/job.ts";
+import type { ReplyTo, RequestKind, RequestRecord } from "../records/request.ts";
+import type { VariantRecord, VariantState } from "../records/variant.ts";
 import type { DeliveriesTable, JobEventsTable, JobsTable, RequestsTable, VariantsTable } from "./schema.ts";
 
 /**

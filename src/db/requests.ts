@@ -1,5 +1,5 @@
 import type { Refusal } from "../errors.ts";
-import type { ReplyTo, RequestKind, RequestRecord } from "../jobs/records.ts";
+import type { ReplyTo, RequestKind, RequestRecord } from "../records/request.ts";
 import type { Handle } from "./database.ts";
 import { requestOfRow } from "./records-of-rows.ts";
 import { storableJson, storableJsonOrNull, storableText } from "./storable.ts";

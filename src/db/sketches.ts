@@ -1,9 +1,7 @@
 import { sql } from "kysely";
-import type { SourceContent } from "../jobs/ports.ts";
+import type { SketchIdentity } from "../records/sketch.ts";
+import type { SourceContent } from "../records/source.ts";
 import type { Handle } from "./database.ts";
-
-/** What a sketch is of, and by which settings it was taken. */
-export type SketchIdentity = { readonly repo: string; readonly sha: string; readonly fingerprint: string };
 
 export type SketchRow = SketchIdentity & {
 	/** The runner's own fingerprint. */

@@ -1,10 +1,11 @@
 import { sql } from "kysely";
 import type { Refusal } from "../errors.ts";
-import type { SourceContent } from "../jobs/ports.ts";
-import type { VariantRecord, VariantState } from "../jobs/records.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Container, Recipe } from "../protocol/recipe.ts";
 import { recipeHash } from "../protocol/recipe.ts";
+import { TERMINAL_STATES } from "../records/job.ts";
+import type { SourceContent } from "../records/source.ts";
+import type { VariantRecord, VariantState } from "../records/variant.ts";
 import { type Cursor, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
 import { variantOfRow } from "./records-of-rows.ts";
@@ -169,7 +170,7 @@ export async function listCarriable(
 				and([
 					eb("variants.state", "in", ["wanted", "staged", "verified"]),
 					eb("variants.carried_from", "is", null),
-					eb("jobs.state", "not in", ["done", "failed", "cancelled", "superseded"]),
+					eb("jobs.state", "not in", TERMINAL_STATES),
 					eb("jobs.stop_as", "is", null),
 				]),
 			]),

@@ -1,6 +1,6 @@
 import { setJobPlan } from "../db/admission.ts";
-import type { JobWork } from "../db/jobs.ts";
 import { PermanentError, RetryableError } from "../errors.ts";
+import type { JobWork } from "../records/job.ts";
 import type { Placement } from "../runners/runner.ts";
 import type { JobsContext } from "./context.ts";
 

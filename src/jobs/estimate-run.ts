@@ -1,13 +1,13 @@
 import { setJobPlan } from "../db/admission.ts";
 import type { Handle } from "../db/database.ts";
-import type { JobWork } from "../db/jobs.ts";
 import { listSketchesOfWeights } from "../db/sketches.ts";
 import { listVariantsOfJob } from "../db/variants.ts";
 import type { Refusal } from "../errors.ts";
+import type { JobWork } from "../records/job.ts";
+import type { SourceFacts } from "../records/source.ts";
 import type { JobsContext } from "./context.ts";
 import { sketchFingerprint } from "./job-spec-of.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
-import type { SourceFacts } from "./ports.ts";
 
 /** Machines that cannot be listed now must not hold anything up: the job then goes without an estimate. */
 export async function plannerOf(context: JobsContext): Promise<Planner | null> {

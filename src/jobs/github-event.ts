@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Attempt } from "../runners/attempt.ts";
+import type { Attempt } from "../records/attempt.ts";
 import { parseRunName } from "../runners/run-name.ts";
 import { type GitHubComment, readGitHubComment } from "./github-comment.ts";
 

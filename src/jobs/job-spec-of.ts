@@ -3,7 +3,9 @@ import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
 import { type JobSpec, PROTOCOL_VERSION } from "../protocol/job-spec.ts";
-import type { JobRecord, VariantRecord } from "./records.ts";
+import { attemptHandle } from "../records/attempt.ts";
+import type { JobRecord } from "../records/job.ts";
+import type { VariantRecord } from "../records/variant.ts";
 import type { EarlierSketch } from "./stored-sketches.ts";
 
 const hashes = new Map<string, { readonly changed: string; readonly hash: string }>();
@@ -78,7 +80,10 @@ export function jobSpecOf(request: {
 		tuning: { ...tuning },
 		variants: request.variants.map(({ id, recipe }) => ({ id, recipe })),
 		// A runner that keeps its runs elsewhere puts its own folder here.
-		staging: { kind: "directory", path: join(database.dataDirectory, "runs", `${job.id}-${job.fence}`, "out") },
+		staging: {
+			kind: "directory",
+			path: join(database.dataDirectory, "runs", attemptHandle({ job: job.id, fence: job.fence }), "out"),
+		},
 		limits: {
 			...(runner.threads === null ? {} : { threads: runner.threads }),
 			...(runner.memoryBytes === null ? {} : { memoryBytes: runner.memoryBytes }),

@@ -1,7 +1,7 @@
 import { parseSourceSettings, SOURCE_SETTINGS_FILE } from "../config/source-settings.ts";
 import type { Refusal } from "../errors.ts";
 import type { Recipe } from "../protocol/recipe.ts";
-import type { OwnerWishes } from "./ports.ts";
+import type { OwnerWishes } from "../records/source.ts";
 import { parsedRecipes } from "./watch-rules.ts";
 
 export type WishVerdict =

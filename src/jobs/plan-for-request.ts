@@ -1,7 +1,7 @@
 import type { Configuration } from "../config/schema.ts";
 import type { Refusal } from "../errors.ts";
+import type { SourceFacts } from "../records/source.ts";
 import { type Hardware, type MeasuredRate, type Plan, planJob, usd } from "./planner.ts";
-import type { SourceFacts } from "./ports.ts";
 
 /** What a job for so many variants of a source comes to. */
 export type Planner = (request: {

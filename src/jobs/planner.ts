@@ -1,6 +1,6 @@
 import type { Refusal } from "../errors.ts";
 import type { Manifest } from "../protocol/manifest.ts";
-import type { SourceFacts } from "./ports.ts";
+import type { SourceFacts } from "../records/source.ts";
 
 /**
  * Says what a job needs and what it costs on each kind of machine, from the source's config and safetensors headers

@@ -2,7 +2,11 @@ import type { Refusal } from "../errors.ts";
 import type { StoredSketch } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
-import type { JobRecord, RequestRecord, VariantRecord } from "./records.ts";
+import type { JobRecord } from "../records/job.ts";
+import type { RequestRecord } from "../records/request.ts";
+import type { SketchIdentity } from "../records/sketch.ts";
+import type { Inspection, OwnerWishes, WatchedHead } from "../records/source.ts";
+import type { VariantFiles, VariantRecord } from "../records/variant.ts";
 
 /**
  * What the steps of a job need from the outside, as plain functions.
@@ -11,38 +15,6 @@ import type { JobRecord, RequestRecord, VariantRecord } from "./records.ts";
  * Expected outcomes are values; `RetryableError` is thrown for a fault that a later attempt may get past,
  * `PermanentError` for one that none does. Any other exception counts as a bug and is retried a few times.
  */
-
-/** What a commit's files say, in two parts: commits with equal keys have equal files of that kind. */
-export type SourceContent = {
-	/** Weights, their index and `config.json`. */
-	readonly weights: string;
-	/** Tokenizer, chat template and generation settings. */
-	readonly companions: string;
-};
-
-/** What is known of a source without downloading its weights. */
-export type SourceFacts = {
-	readonly repo: string;
-	readonly sha: string;
-	/** The commit that the main branch points at; absent: this one. */
-	readonly headSha?: string;
-	readonly architecture: string;
-	readonly parameters: number;
-	readonly weightBytes: number;
-	/** Linears of the blocks by shape, for planning. */
-	readonly linears?: readonly { readonly rows: number; readonly columns: number; readonly count: number }[];
-	readonly vocabulary?: number;
-	readonly license: string | null;
-	readonly gated: boolean;
-	readonly private: boolean;
-	readonly tags: readonly string[];
-	readonly content?: SourceContent | null;
-};
-
-export type Inspection =
-	| { readonly ok: true; readonly facts: SourceFacts }
-	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
-	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
 
 /** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a tag or a commit that one of them holds. */
 type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
@@ -57,14 +29,6 @@ type SourceFetcher = (request: {
 
 /** The repo that a recipe of a source is published to, `namespace/name`. */
 type TargetNamer = (request: { readonly sourceRepo: string; readonly recipe: Recipe }) => string;
-
-/** A variant with its files on this machine. */
-export type VariantFiles = {
-	readonly variant: VariantRecord;
-	readonly manifest: Manifest;
-	/** The folder with the manifest's files and `manifest.json`. */
-	readonly directory: string;
-};
 
 /** Uploads every variant of a job, and its verification tensors, to a private place on the Hub. */
 type Stager = (request: {
@@ -193,21 +157,12 @@ export type CommentHandler = (
 	hint: CommentHint,
 ) => Promise<{ readonly outcome: "accepted" | "ignored"; readonly detail: string }>;
 
-/** What the owner of a source says about it, in the repo itself. */
-export type OwnerWishes = {
-	/** The text of `.yaqa-bot.yaml` at the commit; `null`: there is none. */
-	readonly settings: string | null;
-	/** Whether the bot's status discussion was closed: "no, thank you". */
-	readonly closed: boolean;
-};
 type WishReader = (request: {
 	readonly repo: string;
 	readonly sha: string;
 	/** The bot's status discussion, where there is one. */
 	readonly discussion: number | null;
 }) => Promise<OwnerWishes>;
-
-type SketchIdentity = { readonly repo: string; readonly sha: string; readonly fingerprint: string };
 
 /** A data set repo on the Hub that keeps sketches for later jobs on any machine. */
 export type SketchStore = {
@@ -226,8 +181,6 @@ export type SketchStore = {
 		readonly directory: string;
 	}): Promise<StoredSketch>;
 };
-
-export type WatchedHead = { readonly repo: string; readonly sha: string };
 
 /** The models of a namespace, or one repo, with the commit their main branch points at. */
 type HeadLister = (

@@ -1,8 +1,8 @@
 import { listVariantsOfSourceCommit } from "../db/variants.ts";
 import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
+import type { VariantRecord } from "../records/variant.ts";
 import type { JobsContext } from "./context.ts";
-import type { VariantRecord } from "./records.ts";
 import { recipesOfRules } from "./watch-rules.ts";
 
 type PreviewedVariant = {

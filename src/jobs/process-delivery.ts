@@ -3,10 +3,10 @@ import { hintRun } from "../db/jobs.ts";
 import { getStatusDiscussion } from "../db/status-discussions.ts";
 import { isTargetRepo } from "../db/variants.ts";
 import { assertNever, PermanentError, RetryableError } from "../errors.ts";
+import type { DeliveryOutcome, DeliveryRecord } from "../records/delivery.ts";
 import { type JobsContext, later } from "./context.ts";
 import { type GitHubEvent, readGitHubEvent } from "./github-event.ts";
 import { readHubEvent } from "./hub-event.ts";
-import type { DeliveryOutcome, DeliveryRecord } from "./records.ts";
 import { recordRequest } from "./service.ts";
 import { judgeHours, judgeRepo } from "./watch-rules.ts";
 

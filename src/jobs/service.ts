@@ -24,12 +24,15 @@ import {
 } from "../db/variants.ts";
 import type { Refusal } from "../errors.ts";
 import { parseRecipe, type Recipe, recipeHash } from "../protocol/recipe.ts";
+import type { JobRecord } from "../records/job.ts";
+import type { RequestKind, RequestRecord } from "../records/request.ts";
+import type { Inspection, SourceFacts } from "../records/source.ts";
+import type { VariantRecord } from "../records/variant.ts";
 import type { JobsContext } from "./context.ts";
 import { hasSketch, plannerOf } from "./estimate-run.ts";
 import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
-import type { Inspection, RequestInput, RequestOutcome, SourceFacts } from "./ports.ts";
-import type { JobRecord, RequestKind, RequestRecord, VariantRecord } from "./records.ts";
+import type { RequestInput, RequestOutcome } from "./ports.ts";
 import { cleanUpJob } from "./steps/clean-up-job.ts";
 import { stepOf, transition } from "./transitions.ts";
 import { judgeTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";

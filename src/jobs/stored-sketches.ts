@@ -1,16 +1,10 @@
 import { stat } from "node:fs/promises";
-import type { JobWork } from "../db/jobs.ts";
 import { acquireLease, releaseLease } from "../db/leases.ts";
-import {
-	findSketch,
-	keepSketch,
-	listSketchesOfWeights,
-	type SketchIdentity,
-	type SketchRow,
-	settleStoredSketch,
-} from "../db/sketches.ts";
+import { findSketch, keepSketch, listSketchesOfWeights, type SketchRow, settleStoredSketch } from "../db/sketches.ts";
 import { PermanentError } from "../errors.ts";
 import type { StoredSketch } from "../protocol/job-spec.ts";
+import type { JobWork } from "../records/job.ts";
+import type { SketchIdentity } from "../records/sketch.ts";
 import { type JobsContext, later } from "./context.ts";
 import { sketchFingerprint } from "./job-spec-of.ts";
 import { keepLease, LEASE_SECONDS } from "./keep-lease.ts";

@@ -7,8 +7,8 @@ import {
 	setKnownHead,
 } from "../db/sweeps.ts";
 import { isTargetRepo } from "../db/variants.ts";
+import type { WatchedHead } from "../records/source.ts";
 import { type JobsContext, later } from "./context.ts";
-import type { WatchedHead } from "./ports.ts";
 import { recordRequest } from "./service.ts";
 import { judgeHours, judgeRepo } from "./watch-rules.ts";
 

@@ -1,5 +1,5 @@
 import { assertNever } from "../errors.ts";
-import { type JobState, TERMINAL_STATES } from "./records.ts";
+import type { JobState } from "../records/job.ts";
 
 /** What can happen to a job. */
 export type JobEvent =
@@ -76,10 +76,6 @@ export const TRANSITIONS: Readonly<Record<JobState, Moves>> = {
 /** Where an event leads, or `null` when it has no meaning in that state. */
 export function transition(from: JobState, event: JobEvent): JobState | null {
 	return TRANSITIONS[from][event] ?? null;
-}
-
-export function isFinished(state: JobState): boolean {
-	return (TERMINAL_STATES as readonly JobState[]).includes(state);
 }
 
 /** The step that works on a job in a state; `null` where nothing is left to do. */

@@ -1,6 +1,6 @@
 import type { Estimate, Quantizer } from "../protocol/manifest.ts";
 import { type Container, parseRecipe } from "../protocol/recipe.ts";
-import type { VariantRecord, VariantState } from "./records.ts";
+import type { VariantRecord, VariantState } from "../records/variant.ts";
 
 /** What a table shows of one variant; the JSON twin of the pages has the same fields. */
 export type VariantSummary = {

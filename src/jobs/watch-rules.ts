@@ -1,6 +1,6 @@
 import type { Configuration } from "../config/schema.ts";
 import { parseRecipe, type Recipe } from "../protocol/recipe.ts";
-import type { SourceFacts } from "./ports.ts";
+import type { SourceFacts } from "../records/source.ts";
 
 type Watch = Configuration["watch"];
 

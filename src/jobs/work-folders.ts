@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { attemptHandle } from "../records/attempt.ts";
 
 /** Where things lie in the data directory. Names that come from outside are hashed, never used as they are. */
 type WorkFolders = {
@@ -17,7 +18,7 @@ function digest(text: string): string {
 }
 
 export function workFolders(dataDirectory: string): WorkFolders {
-	const attempt = (job: string, fence: number) => join(dataDirectory, "work", `${job}-${fence}`);
+	const attempt = (job: string, fence: number) => join(dataDirectory, "work", attemptHandle({ job, fence }));
 	return {
 		source: (repo, sha) => join(dataDirectory, "sources", digest(`${repo}@${sha}`)),
 		sketch: (key) => join(dataDirectory, "sketches", digest(key)),

@@ -1,6 +1,7 @@
 import type { Refusal } from "../errors.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { isFinished, type JobState } from "../records/job.ts";
 import { published } from "./card.ts";
 import { markdownCode, markdownText } from "./escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "./figures.ts";
@@ -14,7 +15,7 @@ export type SourceStatusView = {
 	readonly jobs: readonly {
 		readonly id: string;
 		readonly sourceSha: string;
-		readonly state: string;
+		readonly state: JobState;
 		readonly statusText: string;
 		readonly refusal: Refusal | null;
 	}[];
@@ -38,8 +39,6 @@ const VARIANT_STATES: Readonly<Record<SourceStatusView["variants"][number]["stat
 	failed: "failed",
 };
 
-/** States of a job that are still going on. */
-const ENDED: ReadonlySet<string> = new Set(["done", "failed", "cancelled", "superseded"]);
 const MAXIMUM_ROWS = 60;
 /** Room for the trailer and the closing lines. */
 const MAXIMUM_BODY_CHARACTERS = MAXIMUM_COMMENT_CHARACTERS - 8_000;
@@ -76,7 +75,7 @@ export function renderStatus(
 			`${markdownCode(variant.recipe)} failed: ${markdownText(variant.refusal.message, 500)} ${markdownText(variant.refusal.remedy, 500)}`,
 		);
 	}
-	const jobs = status.jobs.filter((job) => !ENDED.has(job.state));
+	const jobs = status.jobs.filter((job) => !isFinished(job.state));
 	for (const job of jobs.slice(0, 5)) {
 		parts.push(
 			`Job ${jobLink(job.id, publicUrl)} on \`${job.sourceSha.slice(0, 8)}\`: ${sentence(job.statusText, job.state)}`,

@@ -6,7 +6,7 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { requestJson } from "../hub/request-json.ts";
 import type { Log } from "../log.ts";
-import type { Attempt } from "./attempt.ts";
+import type { Attempt } from "../records/attempt.ts";
 import type { HubStaging } from "./hub-staging.ts";
 import { readJobLog } from "./job-log.ts";
 import { createRemoteRunner, type RemoteEngine, type RemoteRun, type RemoteRunnerOptions } from "./remote-runner.ts";

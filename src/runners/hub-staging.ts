@@ -9,7 +9,7 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { ResultEvent } from "../protocol/events.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
-import { type Attempt, attemptHandle } from "./attempt.ts";
+import { type Attempt, attemptHandle } from "../records/attempt.ts";
 import { type NumberedEvent, parseEventLine } from "./run-events.ts";
 
 type HubStagingOptions = {

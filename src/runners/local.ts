@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { PermanentError, type Refusal, RetryableError } from "../errors.ts";
 import { type Log, redactText } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
+import { attemptHandle, attemptOf, parseAttempt } from "../records/attempt.ts";
 import { copyTree } from "./copy-tree.ts";
 import { listGroup, readProcess, signalGroup } from "./process-group.ts";
 import { type EventPosition, type NumberedEvent, readEvents, readResult } from "./run-events.ts";
@@ -48,19 +49,12 @@ export type LocalRunnerOptions = {
 
 /** Of an output folder, what a later attempt starts from: a sketch, whole or in parts. */
 const CHECKPOINTS = ["sketch", "sketch.partial"];
-const HANDLE = /^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-(\d{1,9})$/;
 const SUPERVISOR = fileURLToPath(new URL("./supervise-run.ts", import.meta.url));
 const START_DEADLINE_MS = 15_000;
 const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
 const MAXIMUM_EVENT_BYTES = 512 * 1024 * 1024;
 /** Below this much free space a run that vanished without a word is taken to have died of the full disk. */
 const FULL_DISK_BYTES = 1024 * 1024;
-
-function parseHandle(handle: string): { readonly job: string; readonly fence: number } {
-	const [, job, fence] = HANDLE.exec(handle) ?? [];
-	if (job === undefined || fence === undefined) throw new Error(`"${handle}" is not a handle of the local runner.`);
-	return { job, fence: Number(fence) };
-}
 
 function isDiskFull(error: unknown): boolean {
 	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
@@ -222,7 +216,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 	const reserved = new Map<string, readonly string[]>();
 	let reserving: Promise<void> = Promise.resolve();
 	const filesOf = (handle: string) => {
-		parseHandle(handle);
+		attemptOf(handle);
 		return runFiles(join(runsDirectory, handle));
 	};
 
@@ -306,7 +300,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 
 	async function listHeld(): Promise<readonly string[]> {
 		const names = await readdir(runsDirectory).catch(() => []);
-		return names.filter((name) => HANDLE.test(name));
+		return names.filter((name) => parseAttempt(name) !== null);
 	}
 
 	/** What earlier attempts at the job left: `JOB-FENCE.aside`, each with nothing but their checkpoints. */
@@ -344,7 +338,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 	}
 
 	async function start(files: RunFiles, spec: JobSpec): Promise<void> {
-		const handle = `${spec.job}-${spec.fence}`;
+		const handle = attemptHandle(spec);
 		const gpus = await reserveGpus(handle);
 		try {
 			await startWith(files, spec, gpus);
@@ -384,7 +378,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		isRemote: false,
 
 		async dispatch(spec) {
-			const handle = `${spec.job}-${spec.fence}`;
+			const handle = attemptHandle(spec);
 			const files = filesOf(handle);
 			try {
 				await mkdir(files.folder, { recursive: true, mode: 0o700 });
@@ -397,7 +391,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		},
 
 		async find(job, fence) {
-			const handle = `${job}-${fence}`;
+			const handle = attemptHandle({ job, fence });
 			try {
 				await stat(filesOf(handle).folder);
 				return handle;
@@ -407,7 +401,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		},
 
 		async observe(handle) {
-			const attempt = parseHandle(handle);
+			const attempt = attemptOf(handle);
 			const files = filesOf(handle);
 			const started = readRunProcess(files);
 			const alive = isAlive(files);
@@ -429,7 +423,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		},
 
 		async events(handle, after) {
-			const attempt = parseHandle(handle);
+			const attempt = attemptOf(handle);
 			const files = filesOf(handle);
 			const known = positions.get(handle);
 			let position: EventPosition = known !== undefined && known.number <= after ? known : { number: 0, offset: 0 };
@@ -474,7 +468,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		},
 
 		async setAside(handle) {
-			const { job, fence } = parseHandle(handle);
+			const { job, fence } = attemptOf(handle);
 			const files = filesOf(handle);
 			positions.delete(handle);
 			await keepLog(files, handle);
@@ -499,7 +493,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 			positions.delete(handle);
 			await keepLog(files, handle);
 			await removeFolder(files.folder);
-			for (const { path } of await asideOf(parseHandle(handle).job)) await rm(path, { recursive: true, force: true });
+			for (const { path } of await asideOf(attemptOf(handle).job)) await rm(path, { recursive: true, force: true });
 		},
 
 		listHeld,

@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { Attempt } from "./attempt.ts";
+import type { Attempt } from "../records/attempt.ts";
 
 const TOKEN = /^p1\.(\d{1,12})\.([A-Za-z0-9_-]{43})$/;
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Refusal, RetryableError } from "../errors.ts";
 import { type Log, redactText } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
-import { type Attempt, attemptHandle, parseAttempt } from "./attempt.ts";
+import { type Attempt, attemptHandle, attemptOf } from "../records/attempt.ts";
 import type { HubStaging } from "./hub-staging.ts";
 import { type NumberedEvent, parseEventLine } from "./run-events.ts";
 import type { Observation, Placement, Runner } from "./runner.ts";
@@ -180,7 +180,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		const { seen } = memory;
 		const isFresh = seen !== null && now().getTime() - seen.at < pollMilliseconds;
 		if (seen !== null && isFresh && seen.at >= (notBefore?.getTime() ?? 0)) return seen.run;
-		const run = memory.id === null ? await find(parseAttempt(handle)) : await engine.get(memory.id);
+		const run = memory.id === null ? await find(attemptOf(handle)) : await engine.get(memory.id);
 		if (run !== null) memory.id = run.id;
 		memory.seen = { run, at: now().getTime() };
 		return run;
@@ -263,8 +263,8 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	async function discard(handle: string): Promise<void> {
 		memories.get(handle)?.stream?.abort();
 		memories.delete(handle);
-		await progress?.forget(parseAttempt(handle));
-		await staging.discard(parseAttempt(handle));
+		await progress?.forget(attemptOf(handle));
+		await staging.discard(attemptOf(handle));
 	}
 
 	return {
@@ -304,7 +304,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		},
 
 		async observe(handle, notBefore = null) {
-			const attempt = parseAttempt(handle);
+			const attempt = attemptOf(handle);
 			const memory = memoryOf(handle);
 			const run = await look(handle, notBefore);
 			if (run !== null && !isOver(run)) {
@@ -330,7 +330,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		},
 
 		async events(handle, after) {
-			const attempt = parseAttempt(handle);
+			const attempt = attemptOf(handle);
 			const memory = memoryOf(handle);
 			const run = await look(handle);
 			if (run !== null && !isOver(run) && engine.readLog !== null) {
@@ -351,7 +351,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		},
 
 		async cancel(handle) {
-			const attempt = parseAttempt(handle);
+			const attempt = attemptOf(handle);
 			memories.get(handle)?.stream?.abort();
 			const ids = new Set((await engine.list(attempt)).filter((run) => !isOver(run)).map((run) => run.id));
 			const known = memories.get(handle)?.id ?? null;
@@ -365,7 +365,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		},
 
 		async collect(handle, directory) {
-			await staging.collect(parseAttempt(handle), directory);
+			await staging.collect(attemptOf(handle), directory);
 		},
 
 		// Nothing of a run is anywhere but on its machine before it delivers.

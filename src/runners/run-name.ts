@@ -1,4 +1,4 @@
-import type { Attempt } from "./attempt.ts";
+import type { Attempt } from "../records/attempt.ts";
 
 const RUN_NAME = /^quant ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) #([1-9]\d{0,8})$/;
 

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
-import type { SourceContent } from "../jobs/ports.ts";
+import type { SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
 import { inspectFiles, type LinearShape, type SourceLimits } from "./inspect-files.ts";

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { RepoFile } from "../hub/list-repo-files.ts";
-import type { SourceContent } from "../jobs/ports.ts";
 import { isOfKind } from "../protocol/source-files.ts";
+import type { SourceContent } from "../records/source.ts";
 
 /** `used`: the files that a runner is given. `null`: the Hub did not tell the content of one of them. */
 export function sourceContent(files: readonly RepoFile[], used: ReadonlySet<string>): SourceContent | null {

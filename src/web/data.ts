@@ -1,7 +1,9 @@
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
-import type { DeliveryRecord, JobEventRecord, JobRecord, VariantRecord } from "../jobs/records.ts";
 import type { Container } from "../protocol/recipe.ts";
+import type { DeliveryRecord } from "../records/delivery.ts";
+import type { JobEventRecord, JobRecord } from "../records/job.ts";
+import type { VariantRecord } from "../records/variant.ts";
 
 export const VARIANT_SORTS = ["newest", "kl", "size"] as const;
 type VariantSort = (typeof VARIANT_SORTS)[number];

@@ -1,7 +1,7 @@
 import { z } from "zod";
-import type { JobEventRecord } from "../jobs/records.ts";
 import { RunnerEvent, StageName } from "../protocol/events.ts";
 import type { Estimate, Quantizer } from "../protocol/manifest.ts";
+import type { JobEventRecord } from "../records/job.ts";
 
 export type StageProgress = {
 	readonly stage: StageName;

@@ -1,9 +1,9 @@
 import type { Request, Response } from "express";
-import type { JobEventRecord, JobRecord } from "../jobs/records.ts";
 import type { Log } from "../log.ts";
+import { isFinished, type JobEventRecord, type JobRecord } from "../records/job.ts";
 import type { WebData } from "./data.ts";
 import { foldEvents, NO_PROGRESS } from "./job-progress.ts";
-import { isTerminal, type JobView, jobParts } from "./views/job-page.ts";
+import { type JobView, jobParts } from "./views/job-page.ts";
 
 type JobStreamOptions = {
 	readonly data: WebData;
@@ -68,7 +68,7 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 				sent = parts;
 				if (Object.keys(changed).length > 0) send(message("parts", sequence, changed));
 			}
-			if (isTerminal(current.state)) {
+			if (isFinished(current.state)) {
 				send(message("end", sequence, { state: current.state }));
 				return;
 			}
@@ -126,7 +126,7 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 
 	async function respond(request: Request, response: Response, job: JobRecord): Promise<void> {
 		const after = lastEventId(request);
-		if (after !== null && after > 0 && isTerminal(job.state)) {
+		if (after !== null && after > 0 && isFinished(job.state)) {
 			const rows = await data.listJobEvents(job.id, after, 1);
 			if (rows.length === 0) {
 				response.status(204).end();

@@ -2,7 +2,7 @@ import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
 import type { Log } from "../log.ts";
-import type { Attempt } from "../runners/attempt.ts";
+import type { Attempt } from "../records/attempt.ts";
 import { type NumberedEvent, parseEventLine } from "../runners/run-events.ts";
 import { readBody, refuseDelivery } from "./read-body.ts";
 

@@ -8,7 +8,7 @@ import { after, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Database } from "../../src/db/database.ts";
 import { getJob, leaseHolder, listJobEvents, listJobs } from "../../src/db/jobs.ts";
-import type { JobState } from "../../src/jobs/records.ts";
+import type { JobState } from "../../src/records/job.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";

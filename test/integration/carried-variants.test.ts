@@ -5,7 +5,7 @@ import { listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
 import { createPlanner } from "../../src/jobs/plan-for-request.ts";
 import type { Hardware } from "../../src/jobs/planner.ts";
-import type { JobRecord } from "../../src/jobs/records.ts";
+import type { JobRecord } from "../../src/records/job.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import {

@@ -16,9 +16,10 @@ import { commentsOf } from "../../src/hub/discussion.ts";
 import { editComment } from "../../src/hub/edit-comment.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import type { RecordRequest, RequestInput } from "../../src/jobs/ports.ts";
-import type { JobRecord, RequestRecord } from "../../src/jobs/records.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
+import type { JobRecord } from "../../src/records/job.ts";
+import type { RequestRecord } from "../../src/records/request.ts";
 import { makeJob, makeVariant, uuid } from "../unit/web-fixtures.ts";
 
 const OWNER = "hf_owner_of_the_test";

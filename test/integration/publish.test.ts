@@ -503,7 +503,9 @@ describe("the status discussion", () => {
 		const status = {
 			sourceRepo: "owner/told",
 			discussion: null,
-			jobs: [{ id: JOB, sourceSha: sha, state: "running", statusText: "rounding <b>@stranger</b>", refusal: null }],
+			jobs: [
+				{ id: JOB, sourceSha: sha, state: "running" as const, statusText: "rounding <b>@stranger</b>", refusal: null },
+			],
 			variants: [],
 			refused: null,
 		};

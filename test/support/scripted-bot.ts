@@ -7,10 +7,10 @@ import type { Configuration, ConfigurationInput } from "../../src/config/schema.
 import type { Database } from "../../src/db/database.ts";
 import { getJob } from "../../src/db/jobs.ts";
 import type { JobsContext } from "../../src/jobs/context.ts";
-import type { JobRecord, JobState } from "../../src/jobs/records.ts";
 import { localRunnerFolders } from "../../src/jobs/work-folders.ts";
 import { type Log, silentLog } from "../../src/log.ts";
 import { createEngine, type Engine } from "../../src/queue/engine.ts";
+import type { JobRecord, JobState } from "../../src/records/job.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { type ScriptedWorld, scriptedPorts } from "./scripted-ports.ts";

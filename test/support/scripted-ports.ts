@@ -3,9 +3,10 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, r
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Refusal } from "../../src/errors.ts";
-import type { OwnerWishes, Ports, SourceContent } from "../../src/jobs/ports.ts";
+import type { Ports } from "../../src/jobs/ports.ts";
 import type { Manifest } from "../../src/protocol/manifest.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
+import type { OwnerWishes, SourceContent } from "../../src/records/source.ts";
 
 /**
  * The outside of the engine as a folder: it outlives a killed process like a Hub does, and what was done to it can be

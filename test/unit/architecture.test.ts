@@ -6,29 +6,25 @@ import { fileURLToPath } from "node:url";
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** Lower numbers stand lower. A module imports from its own folder and from lower layers only. */
-const LAYERS: Readonly<Record<string, number>> = {
-	clock: 0,
-	errors: 0,
-	log: 0,
-	protocol: 1,
-	config: 2,
-	db: 3,
-	hub: 3,
-	github: 3,
-	runners: 4,
-	verify: 4,
-	publish: 5,
-	jobs: 6,
-	commands: 7,
-	queue: 7,
-	web: 8,
-	cli: 9,
-	main: 10,
-};
-
-/** Rows and seams that every layer may name: plain data, which itself names nothing above the protocol. */
-const SHARED_TYPES = ["src/jobs/ports.ts", "src/jobs/records.ts"];
+/** Highest first. A module imports from its own folder and from those on lower lines. */
+const ORDER: readonly (readonly string[])[] = [
+	["main"],
+	["cli"],
+	["server"],
+	["web", "queue"],
+	["deliveries"],
+	["commands"],
+	["jobs"],
+	["publish", "verify", "runners"],
+	["hub", "github", "db"],
+	["config"],
+	["records"],
+	["protocol"],
+	["errors", "clock", "log"],
+];
+const LAYERS: Readonly<Record<string, number>> = Object.fromEntries(
+	ORDER.flatMap((folders, line) => folders.map((folder) => [folder, ORDER.length - line])),
+);
 
 type Import = { readonly from: string; readonly to: string };
 
@@ -81,7 +77,6 @@ test("modules import downward only", () => {
 			if (/^config\/[a-z-]+\.json$/.test(to)) return folderOf(from) !== "protocol";
 			if (!to.startsWith("src/")) return folderOf(from) !== "cli" && folderOf(from) !== "main";
 			if (folderOf(from) === folderOf(to)) return false;
-			if (SHARED_TYPES.includes(to)) return false;
 			if (folderOf(to) === "local-hub") return folderOf(from) !== "cli" && folderOf(from) !== "main";
 			return (LAYERS[folderOf(to)] ?? 0) >= (LAYERS[folderOf(from)] ?? 0);
 		})
@@ -89,11 +84,19 @@ test("modules import downward only", () => {
 	assert.deepEqual(wrong, []);
 });
 
-test("rows and seams name nothing above the protocol", () => {
-	const wrong = SHARED_TYPES.filter((path) => sources.includes(path))
-		.flatMap(importsOf)
-		.filter(({ to }) => !SHARED_TYPES.includes(to) && (LAYERS[folderOf(to)] ?? 99) > 1)
-		.map(({ from, to }) => `${from} → ${to}`);
+test("the layers of CONTRIBUTING.md are those that are held here", () => {
+	const [, line] = /```\n(.+ → .+)\n```/.exec(readFileSync(join(root, "CONTRIBUTING.md"), "utf8")) ?? [];
+	assert.equal(
+		line,
+		"server, cli → web, queue → deliveries → commands → jobs → publish, verify, runners → hub, github, db → config → records, protocol, errors, clock, log",
+	);
+	const written = (line ?? "").split(" → ").map((folders) => folders.split(", "));
+	const wrong = written.flatMap((folders, place) =>
+		written
+			.slice(place + 1)
+			.flat()
+			.flatMap((lower) => folders.filter((folder) => (LAYERS[folder] ?? 0) <= (LAYERS[lower] ?? 99))),
+	);
 	assert.deepEqual(wrong, []);
 });
 

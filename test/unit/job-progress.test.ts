@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import type { JobEventRecord } from "../../src/jobs/records.ts";
+import type { JobEventRecord } from "../../src/records/job.ts";
 import { foldEvent, NO_PROGRESS } from "../../src/web/job-progress.ts";
 
 function stateRow(sequence: number, to: string, statusText: string): JobEventRecord {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { JobEventRecord, JobRecord } from "../../src/jobs/records.ts";
+import type { JobEventRecord, JobRecord } from "../../src/records/job.ts";
 import { makeEvents, makeJob, memoryData, startSite, type TestSite } from "./web-fixtures.ts";
 
 type Message = { id: number | null; event: string; data: unknown };

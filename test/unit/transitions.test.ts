@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type JobState, TERMINAL_STATES } from "../../src/jobs/records.ts";
-import { isFinished, stepOf, TRANSITIONS, transition } from "../../src/jobs/transitions.ts";
+import { stepOf, TRANSITIONS, transition } from "../../src/jobs/transitions.ts";
 import { matchesGlob } from "../../src/jobs/watch-rules.ts";
+import { isFinished, type JobState, TERMINAL_STATES } from "../../src/records/job.ts";
 
 const STATES = Object.keys(TRANSITIONS) as JobState[];
 

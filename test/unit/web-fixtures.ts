@@ -1,10 +1,12 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { DeliveryRecord, JobEventRecord, JobRecord, JobState, VariantRecord } from "../../src/jobs/records.ts";
 import { silentLog } from "../../src/log.ts";
 import type { Manifest, Metrics, Quantizer } from "../../src/protocol/manifest.ts";
 import { parseRecipe, recipeHash } from "../../src/protocol/recipe.ts";
+import type { DeliveryRecord } from "../../src/records/delivery.ts";
+import type { JobEventRecord, JobRecord, JobState } from "../../src/records/job.ts";
+import type { VariantRecord } from "../../src/records/variant.ts";
 import { createApp, type WebOptions } from "../../src/web/create-app.ts";
 import type { WebData } from "../../src/web/data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";

@@ -1,9 +1,11 @@
 import { shortSha } from "../../jobs/figures.ts";
-import type { JobRecord, VariantRecord } from "../../jobs/records.ts";
-import { isFinished, transition } from "../../jobs/transitions.ts";
+import { transition } from "../../jobs/transitions.ts";
 import { summarizeVariant } from "../../jobs/variant-summary.ts";
 import { markdownCode, markdownText } from "../../publish/escape.ts";
 import { formatEstimate, QUANTIZER_NAMES } from "../../publish/figures.ts";
+import type { JobRecord } from "../../records/job.ts";
+import { isFinished } from "../../records/job.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { isSaid } from "./is-said.ts";
 import { refusalText, sentence } from "./render-refusal.ts";
 import { jobLink, nextStep, type ReplyContext, shortNumber } from "./reply-context.ts";

@@ -1,6 +1,6 @@
 import { shortSha } from "../../jobs/figures.ts";
-import type { JobRecord } from "../../jobs/records.ts";
 import { markdownCode } from "../../publish/escape.ts";
+import type { JobRecord } from "../../records/job.ts";
 import { sentence } from "./render-refusal.ts";
 import { jobLink, nextStep, type ReplyContext, shortNumber } from "./reply-context.ts";
 

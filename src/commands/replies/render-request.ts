@@ -1,8 +1,10 @@
 import { assertNever } from "../../errors.ts";
 import { shortSha } from "../../jobs/figures.ts";
-import type { JobRecord, RequestRecord, VariantRecord } from "../../jobs/records.ts";
-import { isFinished } from "../../jobs/transitions.ts";
 import { markdownCode } from "../../publish/escape.ts";
+import type { JobRecord } from "../../records/job.ts";
+import { isFinished } from "../../records/job.ts";
+import type { RequestRecord } from "../../records/request.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { refusalText, renderRefusal, sentence } from "./render-refusal.ts";
 import { jobLink, nextStep, ofModel, type ReplyContext, shortNumber } from "./reply-context.ts";
 import { variantRows } from "./variant-rows.ts";

@@ -1,4 +1,5 @@
-import type { JobRecord, VariantRecord } from "../../jobs/records.ts";
+import type { JobRecord } from "../../records/job.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { isSaid } from "./is-said.ts";
 import { sentence } from "./render-refusal.ts";
 import { jobLink, nextStep, type ReplyContext } from "./reply-context.ts";

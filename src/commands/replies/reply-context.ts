@@ -1,5 +1,5 @@
-import type { JobRecord } from "../../jobs/records.ts";
 import { markdownCode } from "../../publish/escape.ts";
+import type { JobRecord } from "../../records/job.ts";
 
 export type ReplyContext = {
 	readonly hubUrl: string;

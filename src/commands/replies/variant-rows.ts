@@ -1,9 +1,9 @@
 import { assertNever } from "../../errors.ts";
 import { formatChange } from "../../jobs/figures.ts";
-import type { VariantRecord } from "../../jobs/records.ts";
 import { summarizeVariant } from "../../jobs/variant-summary.ts";
 import { markdownCode } from "../../publish/escape.ts";
 import { formatBytes, formatEstimate } from "../../publish/figures.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import type { ReplyContext } from "./reply-context.ts";
 
 export function stateOfVariant(variant: VariantRecord): string {

@@ -1,4 +1,4 @@
-import type { RequestRecord } from "../../jobs/records.ts";
+import type { RequestRecord } from "../../records/request.ts";
 import type { AnswerOptions } from "../answer-options.ts";
 import type { Section } from "../answer-text.ts";
 import type { Author, Comment, Place, Thread } from "../forum.ts";

@@ -8,9 +8,10 @@ import {
 } from "../../db/status-discussions.ts";
 import { listVariantsOfJob, listVariantsOfSource } from "../../db/variants.ts";
 import { PermanentError, RetryableError } from "../../errors.ts";
+import type { JobRecord } from "../../records/job.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
-import type { JobRecord, VariantRecord } from "../records.ts";
 import { advance, type Step } from "./step-context.ts";
 
 /** Published variants are public whether or not the discussion says so: after this many failures the job goes on. */

@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
+import type { JobRecord } from "../../records/job.ts";
 import type { JobsContext } from "../context.ts";
-import type { JobRecord } from "../records.ts";
 import { workFolders } from "../work-folders.ts";
 
 /** Ends the run of a job's present attempt, if this process's runner has it. */

@@ -2,14 +2,15 @@ import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { getJob, setRemark } from "../../db/jobs.ts";
 import { dropCarrying, getVariant, listVariantsOfJob } from "../../db/variants.ts";
+import type { JobRecord } from "../../records/job.ts";
+import { isFinished } from "../../records/job.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { placementOf } from "../choose-machine.ts";
 import { later } from "../context.ts";
 import { estimateRun } from "../estimate-run.ts";
 import { jobSpecOf } from "../job-spec-of.ts";
-import type { JobRecord, VariantRecord } from "../records.ts";
 import { findEarlierSketch } from "../stored-sketches.ts";
-import { isFinished } from "../transitions.ts";
 import { workFolders } from "../work-folders.ts";
 import { advance, advanceIn, type Step, type StepContext, type StepResult } from "./step-context.ts";
 

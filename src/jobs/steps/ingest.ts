@@ -1,16 +1,15 @@
 import { lstat, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { JobWork } from "../../db/jobs.ts";
 import { keepSketch } from "../../db/sketches.ts";
 import { listVariantsOfJob, stageVariant } from "../../db/variants.ts";
 import { PermanentError } from "../../errors.ts";
 import type { ResultEvent } from "../../protocol/events.ts";
 import { Manifest, publishedPath } from "../../protocol/manifest.ts";
 import { recipeDirectory } from "../../protocol/recipe.ts";
+import type { JobRecord, JobWork } from "../../records/job.ts";
+import type { VariantFiles, VariantRecord } from "../../records/variant.ts";
 import { copyTree } from "../../runners/copy-tree.ts";
 import { sketchFingerprint } from "../job-spec-of.ts";
-import type { VariantFiles } from "../ports.ts";
-import type { JobRecord, VariantRecord } from "../records.ts";
 import { workFolders } from "../work-folders.ts";
 import { runLost } from "./poll.ts";
 import { advanceIn, type Step, type StepContext } from "./step-context.ts";

@@ -1,6 +1,7 @@
-import { appendRunnerEvents, type JobWork } from "../../db/jobs.ts";
+import { appendRunnerEvents } from "../../db/jobs.ts";
 import { assertNever, type Refusal } from "../../errors.ts";
 import type { RunnerEvent, StageName } from "../../protocol/events.ts";
+import type { JobWork } from "../../records/job.ts";
 import { later } from "../context.ts";
 import { advance, StaleJobError, type Step, type StepContext, type StepResult } from "./step-context.ts";
 

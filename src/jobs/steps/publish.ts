@@ -13,8 +13,8 @@ import {
 	stageVariant,
 } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
-import type { VariantFiles } from "../ports.ts";
-import type { JobRecord, VariantRecord } from "../records.ts";
+import type { JobRecord } from "../../records/job.ts";
+import type { VariantFiles, VariantRecord } from "../../records/variant.ts";
 import { stagedFiles } from "./staged-files.ts";
 import { advance, advanceIn, StaleJobError, type Step, type StepContext, type StepResult } from "./step-context.ts";
 

@@ -1,21 +1,12 @@
 import { countRuns, wakeNextInLine } from "../../db/admission.ts";
-import {
-	appendNotes,
-	cleanUpAgain,
-	getJob,
-	type JobWork,
-	leaseJob,
-	releaseLease,
-	renewLease,
-	type StopAs,
-	withdrawStop,
-} from "../../db/jobs.ts";
+import { appendNotes, cleanUpAgain, getJob, leaseJob, releaseLease, renewLease, withdrawStop } from "../../db/jobs.ts";
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
 import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
+import type { JobRecord, JobState, JobWork, StopAs } from "../../records/job.ts";
+import { isFinished } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
-import type { JobRecord, JobState } from "../records.ts";
-import { isFinished, type StepName, stepOf } from "../transitions.ts";
+import { type StepName, stepOf } from "../transitions.ts";
 import { announceStep } from "./announce.ts";
 import { stopRun } from "./clean-up-job.ts";
 import { dispatchStep } from "./dispatch.ts";

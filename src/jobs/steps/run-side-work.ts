@@ -1,8 +1,8 @@
 import { leaseSideWork, renewSideLease, settleSideWork } from "../../db/jobs.ts";
 import { RetryableError } from "../../errors.ts";
+import { isFinished } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
-import { isFinished } from "../transitions.ts";
 import { announceJob } from "./announce.ts";
 import { cleanUpJob } from "./clean-up-job.ts";
 

@@ -2,7 +2,8 @@ import { lstat, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Refusal } from "../../errors.ts";
 import { recipeDirectory } from "../../protocol/recipe.ts";
-import type { JobRecord, VariantRecord } from "../records.ts";
+import type { JobRecord } from "../../records/job.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { workFolders } from "../work-folders.ts";
 import type { StepContext } from "./step-context.ts";
 

@@ -1,9 +1,10 @@
 import type { Handle } from "../../db/database.ts";
-import { type JobMove, type JobWork, moveJob } from "../../db/jobs.ts";
+import { type JobMove, moveJob } from "../../db/jobs.ts";
 import type { Refusal } from "../../errors.ts";
+import type { JobRecord, JobState, JobWork } from "../../records/job.ts";
+import { isFinished } from "../../records/job.ts";
 import type { JobsContext } from "../context.ts";
-import type { JobRecord, JobState } from "../records.ts";
-import { isFinished, type JobEvent, transition } from "../transitions.ts";
+import { type JobEvent, transition } from "../transitions.ts";
 
 /** A step runs under a lease: `signal` aborts when the lease is lost or the job is to end. */
 export type StepContext = JobsContext & { readonly signal: AbortSignal };

@@ -1,5 +1,5 @@
 import type { Page } from "../../db/cursor.ts";
-import type { DeliveryRecord } from "../../jobs/records.ts";
+import type { DeliveryRecord } from "../../records/delivery.ts";
 import { html } from "../html.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { deliveryBadge } from "./state-badge.ts";

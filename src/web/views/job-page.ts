@@ -1,10 +1,10 @@
 import { assertNever } from "../../errors.ts";
 import { formatChange, formatCount, formatSeconds, shortSha } from "../../jobs/figures.ts";
-import { type JobRecord, type JobState, TERMINAL_STATES } from "../../jobs/records.ts";
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import type { StageName } from "../../protocol/events.ts";
 import type { Quantizer } from "../../protocol/manifest.ts";
 import { formatEstimate } from "../../publish/figures.ts";
+import { isFinished, type JobRecord, type JobState, TERMINAL_STATES } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";
@@ -53,16 +53,12 @@ const STEPS: readonly JobState[] = [
 	"done",
 ];
 
-export function isTerminal(state: JobState): boolean {
-	return (TERMINAL_STATES as readonly JobState[]).includes(state);
-}
-
 function stateOf(text: string): JobState | null {
-	return [...STEPS, "waiting", "failed", "cancelled", "superseded"].find((state) => state === text) as JobState | null;
+	return [...STEPS, "waiting", ...TERMINAL_STATES].find((state) => state === text) as JobState | null;
 }
 
 function headPart({ job, now }: JobView): Html {
-	const ended = isTerminal(job.state);
+	const ended = isFinished(job.state);
 	const seconds = job.startedAt === null ? null : ((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000;
 	const word = jobStateWord(job.state).text;
 	return html`<p class="lead">${jobBadge(job.state)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>${
@@ -92,7 +88,7 @@ function timelinePart({ progress, job, now }: JobView): Html {
 		const state = stateOf(entry.state);
 		const next = progress.states[index + 1];
 		const current = next === undefined;
-		const until = next?.at ?? (isTerminal(job.state) ? null : now);
+		const until = next?.at ?? (isFinished(job.state) ? null : now);
 		return html`<li${current && html` aria-current="step"`}>${current && state !== null ? jobBadge(state) : html`<span class="past">${state === null ? entry.state : jobStateWord(state).text}</span>`}<small class="quiet">${
 			until === null ? timeElement(entry.at, now) : formatSeconds((until.getTime() - entry.at.getTime()) / 1000)
 		}</small></li>`;
@@ -137,7 +133,7 @@ function stageBar(stage: StageProgress, name: string): Html {
 
 function stagesPart({ progress, job }: JobView): Html {
 	if (progress.attempt === null) {
-		return html`<p class="quiet">${isTerminal(job.state) ? "The runner was not started." : "The runner has not started yet."}</p>`;
+		return html`<p class="quiet">${isFinished(job.state) ? "The runner was not started." : "The runner has not started yet."}</p>`;
 	}
 	return html`<ol class="stages">${progress.stages.map((stage) => {
 		const name = STAGE_NAMES[stage.stage];
@@ -234,7 +230,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 	const { job } = view;
 	const parts = jobParts(view);
 	const part = (id: string): Html => ({ markup: parts[id] ?? "" });
-	const live = !isTerminal(job.state);
+	const live = !isFinished(job.state);
 	const stream = `/jobs/${job.id}/events?view=parts`;
 	const main = html`<div${live && html` data-live="${stream}"`}>
 <h1><a href="/m/${job.sourceRepo}">${job.sourceRepo}</a></h1>

@@ -1,5 +1,5 @@
 import { formatSeconds, shortSha } from "../../jobs/figures.ts";
-import type { JobRecord } from "../../jobs/records.ts";
+import type { JobRecord } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import { jobBadge } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";

@@ -1,5 +1,5 @@
-import type { JobRecord } from "../../jobs/records.ts";
 import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import type { JobRecord } from "../../records/job.ts";
 import { html } from "../html.ts";
 import { jobTable } from "./job-table.ts";
 import { type PageContext, renderPage } from "./layout.ts";

@@ -1,5 +1,7 @@
 import { assertNever } from "../../errors.ts";
-import type { DeliveryOutcome, JobState, VariantState } from "../../jobs/records.ts";
+import type { DeliveryOutcome } from "../../records/delivery.ts";
+import type { JobState } from "../../records/job.ts";
+import type { VariantState } from "../../records/variant.ts";
 import { type Html, html } from "../html.ts";
 
 type Tone = "good" | "busy" | "wait" | "bad" | "quiet";

@@ -1,0 +1,44 @@
+import type { Refusal } from "../errors.ts";
+
+/** What a commit's files say, in two parts: commits with equal keys have equal files of that kind. */
+export type SourceContent = {
+	/** Weights, their index and `config.json`. */
+	readonly weights: string;
+	/** Tokenizer, chat template and generation settings. */
+	readonly companions: string;
+};
+
+/** What is known of a source without downloading its weights. */
+export type SourceFacts = {
+	readonly repo: string;
+	readonly sha: string;
+	/** The commit that the main branch points at; absent: this one. */
+	readonly headSha?: string;
+	readonly architecture: string;
+	readonly parameters: number;
+	readonly weightBytes: number;
+	/** Linears of the blocks by shape, for planning. */
+	readonly linears?: readonly { readonly rows: number; readonly columns: number; readonly count: number }[];
+	readonly vocabulary?: number;
+	readonly license: string | null;
+	readonly gated: boolean;
+	readonly private: boolean;
+	readonly tags: readonly string[];
+	readonly content?: SourceContent | null;
+};
+
+export type Inspection =
+	| { readonly ok: true; readonly facts: SourceFacts }
+	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
+	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
+
+/** What the owner of a source says about it, in the repo itself. */
+export type OwnerWishes = {
+	/** The text of `.yaqa-bot.yaml` at the commit; `null`: there is none. */
+	readonly settings: string | null;
+	/** Whether the bot's status discussion was closed: "no, thank you". */
+	readonly closed: boolean;
+};
+
+/** What the main branch of a watched repo points at. */
+export type WatchedHead = { readonly repo: string; readonly sha: string };
