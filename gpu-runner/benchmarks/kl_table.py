@@ -35,16 +35,17 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.provenance import describe_device
-from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
+from yaqa_runner.pipeline.rounding_stage import RESCALE_ITERATIONS
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import PreparedFactor
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
-from yaqa_runner.sketch.compute import compute_sketch
+from yaqa_runner.sketch.compute import SketchInputs, compute_sketch
 from yaqa_runner.sketch.memory import plan_memory
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
-from yaqa_runner.sketch.settings import SketchSettings, sketch_key
+from yaqa_runner.sketch.settings import SketchSettings
 from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
 
 QUANTIZERS = ("rtn", "gptq", "gptq+refine", "two-sided", "two-sided+refine", "two-sided+refine+rescale")
@@ -98,11 +99,11 @@ def round_model(
             layers[name].input if two_sided else moments[name],
             layers[name].output if two_sided else None,
             sweeps if "+refine" in quantizer else 0,
-            RESCALING_TURNS if "+rescale" in quantizer else 0,
+            RESCALE_ITERATIONS if "+rescale" in quantizer else 0,
         )
         for name, weight in weights.items()
     )
-    return {layer.name: (layer.codes, layer.grid) for layer in round_layers(tasks)}
+    return {layer.key: (layer.codes, layer.grid) for layer in round_layers(tasks)}
 
 
 def open_kept(directory: Path, key: str) -> Sketch | None:
@@ -177,17 +178,15 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         settings = SketchSettings(arguments.sketch, arguments.iterations, 0, arguments.label_samples)
-        key = sketch_key(fingerprint_files(snapshot), calibration.sha256, settings)
+        inputs = SketchInputs(source, fingerprint_files(snapshot), calibration, settings)
+        key = inputs.key
         sketch = open_kept(folder / key[:16], key) or compute_sketch(
-            source,
-            fingerprint_files(snapshot),
-            calibration,
-            settings,
-            folder / key[:16],
-            plan_memory(source.linears, len(calibration.tokens), arguments.length, settings, 8 << 30, source.device),
-            lambda done, total: None,
-            lambda: None,
-            warn,
+            inputs,
+            directory=folder / key[:16],
+            plan=plan_memory(
+                source.linears, len(calibration.tokens), arguments.length, settings, 8 << 30, source.device
+            ),
+            monitor=Monitor(warn=warn),
         )
         layers = {
             linear.name: regularize(sketch.factors(linear.name), arguments.sigma_input, arguments.sigma_output)

@@ -21,9 +21,11 @@ import torch
 from device_seconds import seconds_of
 
 from yaqa_runner.formats import container_for
+from yaqa_runner.machine.cores import available_cores
+from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.load import choose_device
 from yaqa_runner.pipeline.provenance import describe_device
-from yaqa_runner.pipeline.rounding_stage import RESCALING_TURNS
+from yaqa_runner.pipeline.rounding_stage import RESCALE_ITERATIONS
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
@@ -31,8 +33,6 @@ from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
-from yaqa_runner.rounding.workers import available_cores
-from yaqa_runner.sketch.memory import host_memory
 
 # Llama 3 8B, [out, in]; how many of each a block has.
 SHAPES = {
@@ -76,12 +76,12 @@ def main() -> None:
     workers = arguments.workers or workers
     factors = {size: correlated(size, size, device) for size in {side for pair in pairs for side in pair}}
     generator = torch.Generator(device).manual_seed(0)
-    turns = RESCALING_TURNS if recipe.refine_sweeps > 0 else 0
+    rescale_iterations = RESCALE_ITERATIONS if recipe.refine_sweeps > 0 else 0
 
     def random_weight(rows: int, columns: int) -> torch.Tensor:
         return torch.randn(rows, columns, generator=generator, device=device) * 0.02
 
-    def tasks(blocks: int) -> Iterator[RoundingTask]:
+    def tasks(blocks: int) -> Iterator[RoundingTask[str]]:
         for block in range(blocks):
             for name, (rows, columns, count) in shapes.items():
                 for _ in range(count):
@@ -92,7 +92,13 @@ def main() -> None:
                     grid = grid_family.fit(weight, factor_input.diagonal)
                     yield RoundingTask(f"{block} {name} one-sided", weight, grid, moment, None)
                     yield RoundingTask(
-                        f"{block} {name}", weight, grid, factor_input, factor_output, recipe.refine_sweeps, turns
+                        f"{block} {name}",
+                        weight,
+                        grid,
+                        factor_input,
+                        factor_output,
+                        recipe.refine_sweeps,
+                        rescale_iterations,
                     )
 
     # Kernels are compiled once and kept.

@@ -39,10 +39,10 @@ from safetensors.torch import save_file
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.rounding.adaptive import round_adaptive
 from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.rounding.refine import refine
-from yaqa_runner.rounding.workers import available_cores
 
 GROUP = 128
 BLOCK = 128

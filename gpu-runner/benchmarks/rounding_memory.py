@@ -27,13 +27,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.pipeline.rounding_stage import round_recipes
 from yaqa_runner.pipeline.run_job import plan_recipes
 from yaqa_runner.protocol.recipes import parse_recipe
-from yaqa_runner.rounding.workers import available_cores
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
 

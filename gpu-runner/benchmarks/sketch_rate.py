@@ -28,9 +28,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.linears import discover_linears
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.provenance import describe_device
 from yaqa_runner.sketch.capture import visit_gradients
-from yaqa_runner.sketch.compute import compute_sketch, find_input_groups
+from yaqa_runner.sketch.compute import SketchInputs, compute_sketch, shared_input_representatives
 from yaqa_runner.sketch.contraction import multiply, rounded
 from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
 from yaqa_runner.sketch.memory import MemoryPlan, memory_budget, plan_memory
@@ -96,15 +97,10 @@ def whole_sketch(
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         compute_sketch(
-            source,
-            "0" * 64,
-            TokenSet(tokens),
-            settings,
-            Path(folder) / "sketch",
-            plan,
-            progress,
-            lambda: None,
-            lambda code, message: print(f"{code}: {message}", flush=True),
+            SketchInputs(source, "0" * 64, TokenSet(tokens), settings),
+            directory=Path(folder) / "sketch",
+            plan=plan,
+            monitor=Monitor(progress, warn=lambda code, message: print(f"{code}: {message}", flush=True)),
         )
         ended = time.perf_counter()
     count = sequences * length
@@ -112,8 +108,8 @@ def whole_sketch(
     without_gradients = len(plan.windows) if plan.mode == "streaming" else 0
     passes = 2 * plan.passes - without_gradients
     # Queries, keys and values have one second moment, as have gate and up.
-    leaders = set(find_input_groups(source, tokens[:1]).values())
-    moments = sum(layer.columns**2 for layer in linears if layer.name in leaders)
+    representatives = set(shared_input_representatives(source, tokens[:1]).values())
+    moments = sum(layer.columns**2 for layer in linears if layer.name in representatives)
     steps = (iterations - 1) * sum(layer.columns**2 + layer.rows**2 for layer in linears)
     flop = count * (2.0 * passes * weights + moments + steps)
     return WholeSketch(plan, finished - started, ended - finished, flop)

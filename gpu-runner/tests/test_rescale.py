@@ -74,14 +74,15 @@ def test_scales_that_cannot_improve_stay_as_they_are() -> None:
     assert rescale(fixed.decode(codes), fixed, codes, hessian_input, hessian_output) is fixed
 
 
-def test_turns_of_scales_and_codes_lower_the_proxy_further() -> None:
+def test_rescale_iterations_of_scales_and_codes_lower_the_proxy_further() -> None:
     weight, hessian_input, hessian_output = layer()
     factors = prepare_factor(hessian_input, 0.01), prepare_factor(hessian_output, 0.1)
     fixed = SymmetricGrid(2, 32).fit(weight, factors[0].diagonal)
-    plain, turned = round_layers(
-        [RoundingTask(str(turns), weight, fixed, *factors, 2, turns) for turns in (0, 2)], workers=1
+    plain, rescaled = round_layers(
+        [RoundingTask(str(count), weight, fixed, *factors, 2, count) for count in (0, 2)],
+        workers=1,
     )
     assert plain.grid is fixed
-    assert turned.proxy < 0.99 * plain.proxy
-    found = proxy_error(weight, turned.grid.decode(turned.codes), factors[0].hessian, factors[1].hessian)
-    assert found == pytest.approx(turned.proxy)
+    assert rescaled.proxy < 0.99 * plain.proxy
+    found = proxy_error(weight, rescaled.grid.decode(rescaled.codes), factors[0].hessian, factors[1].hessian)
+    assert found == pytest.approx(rescaled.proxy)

@@ -268,7 +268,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         refine(weight, grid, round_nearest(weight, grid), torch.eye(8), None, -1)
 
 
-def layer_tasks(count: int) -> Iterator[RoundingTask]:
+def layer_tasks(count: int) -> Iterator[RoundingTask[str]]:
     for index in range(count):
         weight = weight_of(24, 40, index)
         factor = correlated(40, index)
@@ -279,7 +279,7 @@ def layer_tasks(count: int) -> Iterator[RoundingTask]:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_layers_come_back_in_order_with_the_codes_of_one_alone(workers: int) -> None:
     rounded = list(round_layers(layer_tasks(7), workers))
-    assert [layer.name for layer in rounded] == [f"layer-{index}" for index in range(7)]
+    assert [layer.key for layer in rounded] == [f"layer-{index}" for index in range(7)]
     for layer, task in zip(rounded, layer_tasks(7), strict=True):
         assert task.factor_output is not None
         alone = round_adaptive(task.weight, task.grid, task.factor_input.lower, task.factor_output.lower)
@@ -292,7 +292,7 @@ def test_layers_come_back_in_order_with_the_codes_of_one_alone(workers: int) -> 
 def test_no_more_layers_are_read_than_are_in_flight() -> None:
     read = 0
 
-    def counted() -> Iterator[RoundingTask]:
+    def counted() -> Iterator[RoundingTask[str]]:
         nonlocal read
         for task in layer_tasks(8):
             read += 1
@@ -373,7 +373,7 @@ def test_cuda_refinement_is_as_good(rows: int, columns: int, sided: str) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")
 @pytest.mark.parametrize("workers", [1, 3])
 def test_whole_layers_on_cuda_come_out_as_on_the_cpu(workers: int) -> None:
-    def tasks(device: str) -> Iterator[RoundingTask]:
+    def tasks(device: str) -> Iterator[RoundingTask[str]]:
         for number, (rows, columns) in enumerate([(130, 300), (96, 256), (64, 64)] * 2):
             weight = weight_of(rows, columns).to(device)
             factor_input = prepare_factor(correlated(columns, number).hessian.to(device), 0.01)
@@ -383,7 +383,7 @@ def test_whole_layers_on_cuda_come_out_as_on_the_cpu(workers: int) -> None:
             yield RoundingTask(str(number), weight, grid, factor_input, factor_output, 4, 2)
 
     on_cpu, on_gpu = list(round_layers(tasks("cpu"), 1)), list(round_layers(tasks("cuda"), workers))
-    assert [layer.name for layer in on_gpu] == [layer.name for layer in on_cpu]
+    assert [layer.key for layer in on_gpu] == [layer.key for layer in on_cpu]
     for here, there in zip(on_cpu, on_gpu, strict=True):
         assert not there.codes.is_cuda and not there.grid.scale.is_cuda
         assert there.proxy == pytest.approx(here.proxy, rel=0.03)

@@ -14,11 +14,12 @@ from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.protocol.failures import Interrupted
 from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.sketch import compute as compute_module
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
-from yaqa_runner.sketch.compute import compute_sketch, find_input_groups
+from yaqa_runner.sketch.compute import SketchInputs, compute_sketch, shared_input_representatives
 from yaqa_runner.sketch.contraction import (
     add_sequence_moments,
     add_sequence_moments_through,
@@ -62,7 +63,8 @@ def take(
     warn: Callable[[str, str], None] = lambda code, message: None,
 ) -> Sketch:
     plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, CPU)
-    return compute_sketch(source, "0" * 64, tokens, settings, directory, plan, lambda a, b: None, check, warn)
+    inputs = SketchInputs(source, "0" * 64, tokens, settings)
+    return compute_sketch(inputs, directory=directory, plan=plan, monitor=Monitor(check=check, warn=warn))
 
 
 @dataclass(frozen=True)
@@ -428,14 +430,14 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(source: SourceModel, tok
 
 
 def test_equal_inputs_are_stored_once(source: SourceModel, tokens: TokenSet) -> None:
-    leaders = find_input_groups(source, tokens.tokens[:1])
-    if any("q_proj" in name for name in leaders):
-        assert leaders["model.layers.1.self_attn.v_proj"] == "model.layers.1.self_attn.q_proj"
-        assert leaders["model.layers.1.mlp.up_proj"] == "model.layers.1.mlp.gate_proj"
-        assert leaders["model.layers.1.mlp.down_proj"] == "model.layers.1.mlp.down_proj"
+    representatives = shared_input_representatives(source, tokens.tokens[:1])
+    if any("q_proj" in name for name in representatives):
+        assert representatives["model.layers.1.self_attn.v_proj"] == "model.layers.1.self_attn.q_proj"
+        assert representatives["model.layers.1.mlp.up_proj"] == "model.layers.1.mlp.gate_proj"
+        assert representatives["model.layers.1.mlp.down_proj"] == "model.layers.1.mlp.down_proj"
     seen: list[str] = []
     visit_inputs(source.model, source.linears, tokens.tokens, lambda layer, x: seen.append(layer.name))
-    assert set(seen) == set(leaders)
+    assert set(seen) == set(representatives)
 
 
 def test_symmetric_products_and_both_contraction_orders_agree() -> None:

@@ -13,6 +13,7 @@ from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.grids.tunable import precision_of
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
 
 VOCABULARY = 40
@@ -138,7 +139,7 @@ def test_batches_that_do_not_fit_in_memory_are_halved_and_told_of(monkeypatch: p
         tokens,
         steps=6,
         batch=8,
-        warn=lambda code, text: told.append((code, text)),
+        monitor=Monitor(warn=lambda code, text: told.append((code, text))),
     )
     assert len(tuned.losses) == 6
     assert [code for code, _ in told] == ["tune-batch-halved"] * 2 and "2 sequences" in told[-1][1]
@@ -177,6 +178,10 @@ def test_a_check_that_raises_stops_the_tuning() -> None:
 
     with pytest.raises(InterruptedError):
         tune_scales(
-            model, tasks_of(model, SymmetricGrid(4, 32)), torch.zeros(4, 8, dtype=torch.int64), steps=9, check=check
+            model,
+            tasks_of(model, SymmetricGrid(4, 32)),
+            torch.zeros(4, 8, dtype=torch.int64),
+            steps=9,
+            monitor=Monitor(check=check),
         )
     assert len(seen) == 3

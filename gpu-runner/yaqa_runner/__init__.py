@@ -1,3 +1,5 @@
-"""yaqa-runner: sketches, adaptive rounding, containers and evaluation of quantized language models."""
+"""Kronecker sketches of a model's end-to-end KL, two-sided adaptive rounding, and the containers people run."""
 
-__version__ = "0.1.0"
+from yaqa_runner.version import __version__
+
+__all__ = ["__version__"]

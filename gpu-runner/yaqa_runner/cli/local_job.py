@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import uuid
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from pydantic import ValidationError
 
 from yaqa_runner.calibration.splits import build_splits
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
-from yaqa_runner.pipeline.run_job import obtain_sketch
+from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, describe_validation
@@ -46,7 +46,7 @@ def sketch_from_options(
     """
     # The recipe is never made; a job spec wants one.
     spec = _spec(options, ["gguf:q8_0"], [], [])
-    threads = len(os.sched_getaffinity(0)) // launched_processes()
+    threads = available_cores() // launched_processes()
     torch.set_num_threads(spec.limits.threads or max(1, threads))
     with joined_ranks(own_device(choose_device(spec.limits.device))) as ranks:
         with reporter.stage("load", spec.source.repo):

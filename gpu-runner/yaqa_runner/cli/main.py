@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yaqa_runner import __version__
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag, install_signal_handlers
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
 from yaqa_runner.sketch.launched import launched_processes, leads_its_group
+from yaqa_runner.version import __version__
 
 if TYPE_CHECKING:
     from yaqa_runner.protocol.job_spec import JobSpec

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from yaqa_runner.machine.exhaustion import is_disk_full
 from yaqa_runner.model.source_files import SOURCE_PATTERNS
-from yaqa_runner.protocol.failures import RunnerFailure, SourceRefused, as_failure, is_disk_full
+from yaqa_runner.protocol.failures import RunnerFailure, SourceRefused, as_failure
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.model.experts import separate_experts
 from yaqa_runner.model.linears import LinearLayer, Untouched, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
-from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_disk_full, is_out_of_memory
+from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 
 logger = logging.getLogger(__name__)
 

@@ -72,25 +72,25 @@ def choose_mixed(
     scales: dict[str, float] = {}
     options: dict[str, list[TypeOption]] = {layer.name: [] for layer in members}
 
-    def tasks() -> Iterator[RoundingTask]:
+    def tasks() -> Iterator[RoundingTask[tuple[str, str]]]:
         for layer in members:
             check()
             yield from tasks_of(layer)
 
     # Apart, so that no factor of this layer is named any more while the next one's are prepared.
-    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask]:
+    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask[tuple[str, str]]]:
         weight = layer.stored_weight()
         factors = regularize(sketch.factors(layer.name), sigma_input, sigma_output, weight.device)
         scales[layer.name] = factors.scale
         for name in types[layer.name]:
             grid = fit_rows(gguf_grid(name), weight, factors.input.diagonal)
-            yield RoundingTask(f"{layer.name}/{name}", weight, grid, factors.input, factors.output)
+            yield RoundingTask((layer.name, name), weight, grid, factors.input, factors.output)
 
     by_name = {layer.name: layer for layer in members}
     total = sum(map(len, types.values()))
     for done, rounded in enumerate(round_layers(tasks(), workers), start=1):
         check()
-        name, _, type_name = rounded.name.rpartition("/")
+        name, type_name = rounded.key
         size = budget.size_of(by_name[name], type_name)
         options[name].append(TypeOption(type_name, size, max(0.0, rounded.proxy * scales[name] / 2)))
         progress(done, total)

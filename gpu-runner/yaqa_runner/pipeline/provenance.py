@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from yaqa_runner import __version__
 from yaqa_runner.protocol.manifest import Device
+from yaqa_runner.version import __version__
 
 PACKAGES = (
     "torch",

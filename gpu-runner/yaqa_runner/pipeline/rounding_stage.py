@@ -14,19 +14,19 @@ import torch
 from yaqa_runner.formats import Container
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.machine.allocator import give_small_blocks_back
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
 from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.rounding.adaptive import round_nearest
-from yaqa_runner.rounding.allocator import give_small_blocks_back
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
 from yaqa_runner.sketch.store import Sketch
 
 ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
-RESCALING_TURNS = 2
+RESCALE_ITERATIONS = 2
 """Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
 QUANTIZERS: tuple[QuantizerName, ...] = (*ROUNDED, "two-sided-tuned")
 
@@ -53,6 +53,14 @@ class RoundedRecipe:
     def quantizers(self) -> tuple[QuantizerName, ...]:
         """What there is of this recipe, the simplest first."""
         return tuple(quantizer for quantizer in QUANTIZERS if quantizer in self.linears)
+
+
+@dataclass(frozen=True)
+class _Half:
+    """One rounding of a job: the one-sided, or the two-sided that ends it."""
+
+    job: int
+    is_two_sided: bool
 
 
 @dataclass
@@ -91,37 +99,39 @@ def round_recipes(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     results = {plan.recipe.canonical: RoundedRecipe() for plan in planned}
-    jobs: dict[str, _Job] = {}
+    jobs: dict[int, _Job] = {}
     total = sum(len(plan.linears) for plan in planned)
     done = 0
     numbers = count()
 
-    def tasks() -> Iterator[RoundingTask]:
+    def tasks() -> Iterator[RoundingTask[_Half]]:
         for layer in layers:
             check()
             yield from tasks_of(layer)
 
     # What a generator or a loop still names while the next layer is prepared stays in memory: hence a function each.
-    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask]:
-        own = {str(next(numbers)): job for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn)}
+    def tasks_of(layer: LinearLayer) -> Iterator[RoundingTask[_Half]]:
+        own = {next(numbers): job for job in _jobs_of(layer, planned, sketch, sigma_input, sigma_output, warn)}
         if not own:
             return
         jobs.update(own)
         moment = regularized_moment(sketch.factors(layer.name), sigma_input, layer.stored_weight().device)
         for number, job in own.items():
-            yield RoundingTask(f"{number}/one-sided", job.weight, job.grid, moment, None)
+            yield RoundingTask(_Half(number, is_two_sided=False), job.weight, job.grid, moment, None)
         del moment
         for number, job in own.items():
             sweeps = job.recipes[0].recipe.refine_sweeps
-            turns = RESCALING_TURNS if sweeps > 0 else 0
+            rescale_iterations = RESCALE_ITERATIONS if sweeps > 0 else 0
             pair = job.factors.input, job.factors.output
-            yield RoundingTask(f"{number}/two-sided", job.weight, job.grid, *pair, sweeps, turns)
+            yield RoundingTask(
+                _Half(number, is_two_sided=True), job.weight, job.grid, *pair, sweeps, rescale_iterations
+            )
 
-    one_sided: dict[str, RoundedLayer] = {}
+    one_sided: dict[int, RoundedLayer[_Half]] = {}
 
-    def finish(number: str, two_sided: RoundedLayer) -> int:
+    def finish(number: int, two_sided: RoundedLayer[_Half]) -> int:
         job = jobs.pop(number)
-        errors = _collect(job, one_sided.pop(number), two_sided, folder / number, results)
+        errors = _collect(job, one_sided.pop(number), two_sided, folder / str(number), results)
         for plan in job.recipes:
             _record(job, plan, errors, sketch, results[plan.recipe.canonical])
             on_layer(job.layer.name, plan.recipe.canonical, errors)
@@ -130,12 +140,11 @@ def round_recipes(
 
     for rounded in round_layers(tasks(), workers):
         check()
-        number, _, side = rounded.name.partition("/")
-        if side == "one-sided":
-            one_sided[number] = rounded
-        else:
-            done += finish(number, rounded)
+        if rounded.key.is_two_sided:
+            done += finish(rounded.key.job, rounded)
             progress(done, total)
+        else:
+            one_sided[rounded.key.job] = rounded
         del rounded
     return results
 
@@ -180,10 +189,14 @@ def _digest(grid: FixedGrid) -> str:
 
 
 def _collect(
-    job: _Job, one_sided: RoundedLayer, two_sided: RoundedLayer, prefix: Path, results: dict[str, RoundedRecipe]
+    job: _Job,
+    one_sided: RoundedLayer[_Half],
+    two_sided: RoundedLayer[_Half],
+    prefix: Path,
+    results: dict[str, RoundedRecipe],
 ) -> ProxyError:
-    output = None if job.factors.output is None else job.factors.output.square
-    metric = Metric(job.factors.input.square, output)
+    output = None if job.factors.output is None else job.factors.output.symmetric
+    metric = Metric(job.factors.input.symmetric, output)
 
     def keep(quantizer: QuantizerName, codes: torch.Tensor, grid: FixedGrid, proxy: float | None = None) -> float:
         """The proxy error, in nats."""

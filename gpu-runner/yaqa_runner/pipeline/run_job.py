@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +9,22 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from yaqa_runner.allocation.budget import LinearBudget, linear_budget
-from yaqa_runner.calibration.splits import Splits, build_splits
+from yaqa_runner.allocation.budget import LinearBudget
+from yaqa_runner.calibration.splits import build_splits
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.verification import choose_verification, write_verification
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.machine.cores import available_cores
+from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.fetch import fetch_snapshot
 from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot, link_snapshot
-from yaqa_runner.pipeline.earlier_sketch import sketch_folder
 from yaqa_runner.pipeline.mixed_stage import MixedPlan, choose_mixed, settle_mixed
+from yaqa_runner.pipeline.plan_budget import linear_budget
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe, round_recipes
+from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.pipeline.tuning_stage import tune_recipes
 from yaqa_runner.pipeline.variant_stage import VariantContext, make_variant
 from yaqa_runner.protocol.events import ResultSketch, ResultVariant
@@ -34,13 +35,7 @@ from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
-from yaqa_runner.sketch.compute import compute_sketch
-from yaqa_runner.sketch.memory import host_memory, memory_budget, pinned_budget, plan_memory
-from yaqa_runner.sketch.parallel import ALONE, Ranks
-from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
-
-logger = logging.getLogger(__name__)
+from yaqa_runner.sketch.store import SKETCH_DIRECTORY, Sketch, SketchUnreadable
 
 VERIFICATION_FILE = "verification.safetensors"
 WORK_DIRECTORY = ".work"
@@ -71,7 +66,7 @@ def run_job(
     output.mkdir(parents=True, exist_ok=True)
     work = output / WORK_DIRECTORY
     work.mkdir(exist_ok=True)
-    threads = spec.limits.threads or len(os.sched_getaffinity(0))
+    threads = spec.limits.threads or available_cores()
     torch.set_num_threads(threads)
     torch.manual_seed(spec.calibration.seed)
     device = choose_device(spec.limits.device)
@@ -266,66 +261,6 @@ def plan_budgets(planned: list[PlannedRecipe], linked: Path, source: SourceModel
             members = [layer for layer in source.linears if layer.name in plan.linears]
             budgets[plan.recipe.canonical] = linear_budget(plan.recipe, plan.container, members, linked)
     return budgets
-
-
-def obtain_sketch(
-    spec: JobSpec,
-    source: SourceModel,
-    source_sha256: str,
-    splits: Splits,
-    target: Path,
-    reporter: Reporter,
-    interrupt: InterruptFlag,
-    label_samples: int = 1,
-    ranks: Ranks = ALONE,
-) -> tuple[Sketch, bool]:
-    """The sketch at ``target``: left by an interrupted run, an earlier job's, or taken now.
-
-    The second result says whether it is an earlier job's. One that does not fit is told of and not used.
-    """
-    settings = SketchSettings(spec.sketch.kind, spec.sketch.iterations, spec.calibration.seed, label_samples)
-    key = sketch_key(source_sha256, splits.calibration.sha256, settings)
-    wanted = {layer.name for layer in source.linears}
-    if (target / SKETCH_FILE).is_file():
-        try:
-            finished = open_sketch(target, key)
-            reporter.skip("sketch", "it was finished before")
-            return finished, False
-        except SketchUnreadable as error:
-            logger.info("the sketch at %s is not used: %s", target, error)
-    if spec.sketch.reuse is not None:
-        try:
-            earlier = open_sketch(sketch_folder(Path(spec.sketch.reuse)), key)
-            if wanted != set(earlier.layers):
-                raise SketchUnreadable("it is of other linears")
-            linked = link_sketch(earlier, target)
-            reporter.skip("sketch", "an earlier job's sketch serves")
-            return linked, True
-        except SketchUnreadable as error:
-            reporter.warn("sketch-not-reused", f"The earlier sketch is not used: {error}.")
-    plan = plan_memory(
-        source.linears,
-        splits.calibration.sequences,
-        splits.calibration.length,
-        settings,
-        memory_budget(source.device, spec.limits.memory_bytes, source.parameter_bytes),
-        source.device,
-        pinned_budget(source.device),
-    )
-    with reporter.stage("sketch", f"{settings.kind}, {settings.iterations} iterations; {plan.describe()}"):
-        sketch = compute_sketch(
-            source,
-            source_sha256,
-            splits.calibration,
-            settings,
-            target,
-            plan,
-            lambda done, total: reporter.progress("sketch", round(done, 2), total, "sequences"),
-            interrupt.check,
-            reporter.warn,
-            ranks,
-        )
-    return sketch, False
 
 
 def _is_finished(spec: JobSpec, request: VariantRequest, planned: PlannedRecipe, output: Path, sketch: Sketch) -> bool:

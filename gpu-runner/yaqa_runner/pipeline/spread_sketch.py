@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -13,10 +12,11 @@ from pathlib import Path
 import torch
 
 from yaqa_runner.calibration.splits import build_splits
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
 from yaqa_runner.pipeline.earlier_sketch import seems_to_serve
-from yaqa_runner.pipeline.run_job import obtain_sketch
+from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec
@@ -37,7 +37,7 @@ def sketch_of_job(spec: JobSpec, output: Path, reporter: Reporter, interrupt: In
     Raises:
         RunnerFailure: with one of the fixed codes.
     """
-    threads = spec.limits.threads or len(os.sched_getaffinity(0))
+    threads = spec.limits.threads or available_cores()
     torch.set_num_threads(max(1, threads // launched_processes()))
     torch.manual_seed(spec.calibration.seed)
     with joined_ranks(own_device(choose_device(spec.limits.device))) as ranks:

@@ -10,9 +10,10 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.rounding_stage import PlannedRecipe, RoundedRecipe
-from yaqa_runner.protocol.failures import is_out_of_memory
 from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
 
 
@@ -23,7 +24,7 @@ def tune_recipes(
     tokens: torch.Tensor,
     passes: int,
     seed: int,
-    progress: Callable[[int, int], None],
+    progress: Callable[[float, float], None],
     check: Callable[[], None],
     warn: Callable[[str, str], None],
 ) -> None:
@@ -68,9 +69,6 @@ def tune_recipes(
         ]
         base = steps * number
 
-        def advance(done: int, _steps: int, _loss: float, base: int = base) -> None:
-            progress(base + done, total)
-
         try:
             tuned = tune_scales(
                 source.model,
@@ -79,9 +77,7 @@ def tune_recipes(
                 steps=steps,
                 batch=batch,
                 seed=seed,
-                progress=advance,
-                check=check,
-                warn=warn,
+                monitor=Monitor(progress, check, warn).part(base, total),
             )
         except FloatingPointError as error:
             warn("not-tuned", f"{', '.join(recipes)}: scales are not tuned, as {error}.")

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaqa_runner import __version__
 from yaqa_runner.calibration.splits import EvaluationSet, Splits
 from yaqa_runner.evaluate.gate import choose
 from yaqa_runner.evaluate.measure import CONVENTION, measure
@@ -43,6 +42,7 @@ from yaqa_runner.protocol.manifest import (
 )
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.sketch.store import Sketch
+from yaqa_runner.version import __version__
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from yaqa_runner.protocol.failures import FailureCode, RunnerFailure
 from yaqa_runner.protocol.manifest import Estimate, ProxyError, QuantizerName, SplitName
-from yaqa_runner.protocol.wire import WireModel
+from yaqa_runner.wire_model import WireModel
 
 StageName = Literal["load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish"]
 STAGES: tuple[StageName, ...] = ("load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish")

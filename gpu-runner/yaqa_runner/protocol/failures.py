@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Literal
+
+from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 
 FailureCode = Literal[
     "invalid-spec",
@@ -75,27 +76,6 @@ class Interrupted(RunnerFailure):
 
     def __init__(self, message: str = "The run was interrupted by a signal.") -> None:
         super().__init__("interrupted", message, "Run the same command again: it resumes from the checkpoint.")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is how CPython, PyTorch or CUDA says that memory ran out."""
-    if isinstance(error, MemoryError):
-        return True
-    name = type(error).__name__
-    if name == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
-    )
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` says that a write met a full disk or quota. safetensors reports it as text only."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
-    text = str(error)
-    return "No space left on device" in text or "Disk quota exceeded" in text or "os error 28" in text
 
 
 def as_failure(error: BaseException) -> RunnerFailure:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from yaqa_runner.protocol.failures import InvalidSpec
-from yaqa_runner.protocol.wire import StrictWireModel
+from yaqa_runner.wire_model import StrictWireModel
 
 PROTOCOL_VERSION = 1
 MAXIMUM_SPEC_BYTES = 4 * 1024 * 1024

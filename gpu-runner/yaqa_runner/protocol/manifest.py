@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from yaqa_runner.protocol.job_spec import CommitSha, RepoName
-from yaqa_runner.protocol.wire import WireModel
+from yaqa_runner.wire_model import Sha256Hex, WireModel
 
 MANIFEST_VERSION = 1
 
-Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublishedPath = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 ]

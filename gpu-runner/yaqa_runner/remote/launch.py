@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yaqa_runner.machine.exhaustion import is_disk_full
 from yaqa_runner.protocol.events import event_to_wire, failure_event
-from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure, is_disk_full
+from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, Progress, StoredSketch, read_job_spec
 from yaqa_runner.remote.progress_teller import ProgressTeller

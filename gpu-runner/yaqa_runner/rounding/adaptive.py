@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.rounding.kernels.numba_tiles import round_tile
 from yaqa_runner.rounding.linalg.factor import SymmetricUpper, UnitLower, whole_unit_lower
 from yaqa_runner.rounding.linalg.finite import all_finite
 from yaqa_runner.rounding.linalg.transposed import transposed
 from yaqa_runner.rounding.weighed_error import ErrorRows, Metric
-from yaqa_runner.rounding.workers import available_cores, single_core_workers
+from yaqa_runner.rounding.workers import single_core_workers
 
 SMALL_TILE = 64
 LARGE_TILE = 128
@@ -187,9 +188,9 @@ def rounding_targets(
     """
     exact = weight.to(torch.float64)
     error = exact - decoded.to(torch.float64)
-    fed_back = error @ whole_unit_lower(factor_input.to(torch.float64))
+    fed_back = error @ whole_unit_lower(UnitLower(factor_input.to(torch.float64)))
     if factor_output is not None:
-        fed_back = whole_unit_lower(factor_output.to(torch.float64)).T @ fed_back
+        fed_back = whole_unit_lower(UnitLower(factor_output.to(torch.float64))).T @ fed_back
     return exact + fed_back - error
 
 
@@ -208,8 +209,9 @@ def proxy_error(
         return weight[start:stop].detach().to(torch.float32) - decoded[start:stop].to(torch.float32)
 
     rows, columns = weight.shape
-    metric_output = None if hessian_output is None else hessian_output.to(torch.float32)
-    return Metric(hessian_input.to(torch.float32), metric_output).square(ErrorRows(rows, columns, error))
+    metric_input = SymmetricUpper(hessian_input.to(torch.float32))
+    metric_output = None if hessian_output is None else SymmetricUpper(hessian_output.to(torch.float32))
+    return Metric(metric_input, metric_output).square(ErrorRows(rows, columns, error))
 
 
 def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:

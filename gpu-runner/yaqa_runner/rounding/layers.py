@@ -9,62 +9,66 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.machine.allocator import give_large_blocks_back, give_small_blocks_back
+from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.rounding.adaptive import round_adaptive
-from yaqa_runner.rounding.allocator import give_large_blocks_back, give_small_blocks_back
 from yaqa_runner.rounding.linalg.factor import PreparedFactor, SymmetricUpper
 from yaqa_runner.rounding.refine import refine
 from yaqa_runner.rounding.rescale import rescale
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
-from yaqa_runner.rounding.workers import available_cores, single_core_workers
+from yaqa_runner.rounding.workers import single_core_workers
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class RoundingTask:
+class RoundingTask(Generic[Key]):
     """A layer to round.
 
     Attributes:
-        name: Whatever the caller calls it.
+        key: What the caller knows it by.
         weight: ``[out, in]``.
         grid: Frozen grid.
         factor_input: ``H_I``, ready.
         factor_output: ``H_O``, ready; ``None`` rounds one-sided.
         sweeps: Most sweeps of refinement; 0 for none.
-        turns: After refinement, times that the scales are fitted to the codes and the codes swept again.
+        rescale_iterations: After refinement, times that scales are fitted to the codes and the codes swept again.
     """
 
-    name: str
+    key: Key
     weight: torch.Tensor
     grid: FixedGrid
     factor_input: PreparedFactor
     factor_output: PreparedFactor | None
     sweeps: int = 0
-    turns: int = 0
+    rescale_iterations: int = 0
 
 
 @dataclass(frozen=True)
-class RoundedLayer:
+class RoundedLayer(Generic[Key]):
     """A rounded layer.
 
     Attributes:
-        name: The task's.
+        key: The task's.
         codes: ``[out, in]`` int16.
-        grid: What the codes index: the task's grid, or the one that ``turns`` made of it.
+        grid: What the codes index: the task's grid, or the one that ``rescale_iterations`` made of it.
         proxy: ``tr(H_O E H_I Eᵀ)`` under the prepared factors (mean diagonal 1, ``sigma`` included).
         seconds: Wall-clock of this layer.
     """
 
-    name: str
+    key: Key
     codes: torch.Tensor
     grid: FixedGrid
     proxy: float
     seconds: float
 
 
-def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> Iterator[RoundedLayer]:
+def round_layers(tasks: Iterable[RoundingTask[Key]], workers: int | None = None) -> Iterator[RoundedLayer[Key]]:
     """Round every task and yield in their order.
 
     ``tasks`` is read only as far as there are free workers, one further at most, so that a generator which loads
@@ -94,7 +98,7 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
             del rounded
         return
     with single_core_workers(count) as pool:
-        flying: deque[Future[RoundedLayer]] = deque()
+        flying: deque[Future[RoundedLayer[Key]]] = deque()
         try:
             waiting = iter(tasks)
             while (task := next(waiting, None)) is not None:
@@ -109,7 +113,7 @@ def round_layers(tasks: Iterable[RoundingTask], workers: int | None = None) -> I
                 future.cancel()
 
 
-def _work_so_far(task: RoundingTask) -> torch.cuda.Event | None:
+def _work_so_far(task: RoundingTask[Key]) -> torch.cuda.Event | None:
     """What this thread has asked of the GPU until now, the making of ``task`` at the end of it."""
     if not task.weight.is_cuda:
         return None
@@ -118,7 +122,7 @@ def _work_so_far(task: RoundingTask) -> torch.cuda.Event | None:
     return event
 
 
-def _round(task: RoundingTask, threads: int | None, made: torch.cuda.Event | None) -> RoundedLayer:
+def _round(task: RoundingTask[Key], threads: int | None, made: torch.cuda.Event | None) -> RoundedLayer[Key]:
     started = time.perf_counter()
     if made is None:
         return replace(_rounded(task, threads), seconds=time.perf_counter() - started)
@@ -143,19 +147,20 @@ def _stream_of_this_thread(device: torch.device) -> torch.cuda.Stream:
     return known[device]
 
 
-def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
+def _rounded(task: RoundingTask[Key], threads: int | None) -> RoundedLayer[Key]:
     output = task.factor_output
-    square_input = task.factor_input.square
-    square_output = None if output is None else output.square
+    lower_output = None if output is None else output.unit_lower
+    metric_input = task.factor_input.symmetric
+    metric_output = None if output is None else output.symmetric
     tidy = partial(give_small_blocks_back, task.weight.numel())
-    codes = round_adaptive(task.weight, task.grid, square_input, square_output, threads=threads)
+    codes = round_adaptive(task.weight, task.grid, task.factor_input.unit_lower, lower_output, threads=threads)
     tidy()
     grid = task.grid
-    descend = _descent(task.weight, square_input, square_output)
+    descend = _descent(task.weight, metric_input, metric_output)
     codes = descend(grid, codes, task.sweeps)
     tidy()
-    for _ in range(task.turns):
-        fitted = rescale(task.weight, grid, codes, square_input, square_output)
+    for _ in range(task.rescale_iterations):
+        fitted = rescale(task.weight, grid, codes, metric_input, metric_output)
         tidy()
         if fitted is grid:
             break
@@ -163,9 +168,9 @@ def _rounded(task: RoundingTask, threads: int | None) -> RoundedLayer:
         codes = descend(grid, codes, 1)
         tidy()
     del descend
-    proxy = Metric(square_input, square_output).square(rounding_error(task.weight, grid, codes))
+    proxy = Metric(metric_input, metric_output).square(rounding_error(task.weight, grid, codes))
     tidy()
-    return RoundedLayer(task.name, codes, grid, proxy, 0.0)
+    return RoundedLayer(task.key, codes, grid, proxy, 0.0)
 
 
 def _descent(

@@ -1,4 +1,4 @@
-"""Two-sided adaptive rounding and its refinement, element by element: slow, literal, the judge of the fast versions."""
+"""Two-sided adaptive rounding and its refinement, element by element: slow, literal, the fast versions' check."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ def reference_round_adaptive(
     rows, columns = weight.shape
     scale, offset = (part.to(dtype) for part in grid.expand(columns))
     exact = weight.to(dtype)
-    lower_input = whole_unit_lower(factor_input.to(dtype))
-    lower_output = torch.eye(rows, dtype=dtype) if factor_output is None else whole_unit_lower(factor_output.to(dtype))
+    lower_input = whole_unit_lower(UnitLower(factor_input.to(dtype)))
+    lower_output = (
+        torch.eye(rows, dtype=dtype) if factor_output is None else whole_unit_lower(UnitLower(factor_output.to(dtype)))
+    )
     error = torch.zeros_like(exact)
     codes = torch.zeros(rows, columns, dtype=torch.int16)
     for column in range(columns - 1, -1, -1):
@@ -60,11 +62,11 @@ def reference_refine(
     rows, columns = weight.shape
     scale, offset = (part.to(torch.float64) for part in grid.expand(columns))
     exact = weight.to(torch.float64)
-    metric_input = whole_symmetric(hessian_input.to(torch.float64))
+    metric_input = whole_symmetric(SymmetricUpper(hessian_input.to(torch.float64)))
     metric_output = (
         torch.eye(rows, dtype=torch.float64)
         if hessian_output is None
-        else whole_symmetric(hessian_output.to(torch.float64))
+        else whole_symmetric(SymmetricUpper(hessian_output.to(torch.float64)))
     )
     codes = codes.clone()
     error = exact - (scale * codes.to(torch.float64) + offset)

@@ -61,8 +61,8 @@ def refine(
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
     # A copy even where one row or column makes the transpose a view: the caller's codes stay.
     current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
-    metric_input = hessian_input.detach().to("cpu", torch.float32)
-    metric_output = None if hessian_output is None else hessian_output.detach().to("cpu", torch.float32)
+    metric_input = SymmetricUpper(hessian_input.detach().to("cpu", torch.float32))
+    metric_output = None if hessian_output is None else SymmetricUpper(hessian_output.detach().to("cpu", torch.float32))
     row_tiles = [(top, min(top + tile, rows)) for top in range(0, rows, tile)]
     own_output = [
         torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles

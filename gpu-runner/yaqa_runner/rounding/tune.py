@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
-from yaqa_runner.protocol.failures import is_out_of_memory
+from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.monitor import SILENT, Monitor
 
 LEARNING_RATE = 2e-3
 """Of the scales relative to their start, so that it means the same for every layer and model. On the demo model 4e-3
@@ -71,9 +72,7 @@ def tune_scales(
     batch: int = 4,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
-    progress: Callable[[int, int, float], None] | None = None,
-    check: Callable[[], None] | None = None,
-    warn: Callable[[str, str], None] | None = None,
+    monitor: Monitor = SILENT,
 ) -> TunedScales:
     """Minimise the mean KL(original ‖ quantized) a token on ``tokens`` over the scales alone.
 
@@ -88,9 +87,7 @@ def tune_scales(
         batch: Sequences a step.
         learning_rate: Of the scales relative to their start.
         seed: Order of the sequences.
-        progress: Called with steps done, steps in all and the last loss.
-        check: Called before every step; may raise to stop.
-        warn: Told, with a code, when memory runs out and the batch is halved; the steps stay as many.
+        monitor: Progress in steps; a warning where memory runs out and the batch is halved (the steps stay as many).
 
     Raises:
         ValueError: there are no tasks or sequences, ``steps`` or ``batch`` is less than 1, or a grid stores no scale.
@@ -108,8 +105,7 @@ def tune_scales(
     losses: list[float] = []
     with torch.enable_grad():
         for step in range(steps):
-            if check is not None:
-                check()
+            monitor.check()
             while True:
                 if len(order) == 0:
                     order = torch.randperm(len(tokens), generator=generator)
@@ -129,14 +125,12 @@ def tune_scales(
                 batch = max(1, batch // 2)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
-                if warn is not None:
-                    warn("tune-batch-halved", f"Memory ran out; scales are tuned on {batch} sequences a step.")
+                monitor.warn("tune-batch-halved", f"Memory ran out; scales are tuned on {batch} sequences a step.")
             order = order[len(chosen) :]
             losses.append(value)
             optimizer.step()
             schedule.step()
-            if progress is not None:
-                progress(step + 1, steps, value)
+            monitor.progress(step + 1, steps)
     return TunedScales({name: grid.finished() for name, grid in grids.items()}, losses)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +10,6 @@ from contextlib import contextmanager
 import torch
 
 _START_TIMEOUT_SECONDS = 60.0
-
-
-def available_cores() -> int:
-    """Cores this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 @contextmanager

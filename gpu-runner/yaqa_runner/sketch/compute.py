@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
-from yaqa_runner.protocol.failures import is_out_of_memory
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketch.contraction import mirror
 from yaqa_runner.sketch.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
@@ -35,6 +36,28 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """Inputs ``[b, T, in]`` and output gradients ``[b, T, out]`` of one linear in one batch."""
 
 
+@dataclass(frozen=True)
+class SketchInputs:
+    """What the factors of a sketch depend on.
+
+    Attributes:
+        source: The original model.
+        source_sha256: Of its files, by ``fingerprint_files``.
+        tokens: Calibration sequences.
+        settings: How it is taken.
+    """
+
+    source: SourceModel
+    source_sha256: str
+    tokens: TokenSet
+    settings: SketchSettings
+
+    @property
+    def key(self) -> str:
+        """The sketch's fingerprint."""
+        return sketch_key(self.source_sha256, self.tokens.sha256, self.settings)
+
+
 @dataclass
 class SketchRun:
     """What every part of taking a sketch needs."""
@@ -43,14 +66,12 @@ class SketchRun:
     tokens: TokenSet
     settings: SketchSettings
     writer: SketchWriter
-    leaders: dict[str, str]
+    representatives: dict[str, str]
     batch: int
     recompute: bool
     place: FactorPlace
     ranks: Ranks
-    progress: Callable[[float, float], None]
-    check: Callable[[], None]
-    warn: Callable[[str, str], None]
+    monitor: Monitor
     total: float
     done: float = 0.0
     kept_at: float = 0.0
@@ -64,7 +85,7 @@ class SketchRun:
     def advance(self, amount: float) -> None:
         """Report ``amount`` more sequences' worth of work."""
         self.done = min(self.total, self.done + amount)
-        self.progress(self.done * self.ranks.count, self.total * self.ranks.count)
+        self.monitor.progress(self.done * self.ranks.count, self.total * self.ranks.count)
 
     def may_keep(self) -> bool:
         """Whether it is time to keep an unfinished half step."""
@@ -78,28 +99,19 @@ class SketchRun:
 
 
 def compute_sketch(
-    source: SourceModel,
-    source_sha256: str,
-    tokens: TokenSet,
-    settings: SketchSettings,
-    directory: Path,
-    plan: MemoryPlan,
-    progress: Callable[[float, float], None],
-    check: Callable[[], None],
-    warn: Callable[[str, str], None],
-    ranks: Ranks = ALONE,
+    inputs: SketchInputs, *, directory: Path, plan: MemoryPlan, monitor: Monitor, ranks: Ranks = ALONE
 ) -> Sketch:
-    """Take the sketch of every linear of ``source`` on ``tokens`` and store it at ``directory``.
+    """Take the sketch of every linear of the source on the calibration tokens and store it at ``directory``.
 
     Finished blocks and, when streaming, half steps (and what of one was gathered in five minutes) are kept beside
     ``directory`` and taken up again by the next call with the same fingerprint. With ``ranks``, every process of them
-    calls this with the same arguments; ``directory`` is one that all of them see, and the leader writes there.
+    calls this with the same arguments; ``directory`` is one that all of them see, and the first of them writes there.
 
     Raises:
-        Interrupted: ``check`` raised it; what is finished stays.
+        Interrupted: ``monitor.check`` raised it; what is finished stays.
         RuntimeError: memory ran out with a batch of one.
     """
-    key = sketch_key(source_sha256, tokens.sha256, settings)
+    source, tokens, key = inputs.source, inputs.tokens, inputs.key
     logger.info("%s", plan.describe())
     factor = 2 if plan.mode == "cached" else 1
     if not ranks.leads:
@@ -112,9 +124,9 @@ def compute_sketch(
     run = SketchRun(
         source=source,
         tokens=tokens,
-        settings=settings,
+        settings=inputs.settings,
         writer=writer,
-        leaders=find_input_groups(source, tokens.tokens[:1]),
+        representatives=shared_input_representatives(source, tokens.tokens[:1]),
         batch=plan.batch,
         recompute=plan.recompute,
         place=FactorPlace(
@@ -123,9 +135,7 @@ def compute_sketch(
             plan.place == "pinned",
         ),
         ranks=ranks,
-        progress=progress,
-        check=check,
-        warn=warn,
+        monitor=monitor,
         total=float(plan.passes * (stop - start) * factor),
         kept_at=time.monotonic(),
     )
@@ -138,27 +148,27 @@ def compute_sketch(
         else:
             _streaming_window(run, list(window), number)
     if ranks.leads:
-        writer.finish(settings, source_sha256, tokens, sorted({layer.block for layer in source.linears}))
+        writer.finish(inputs.settings, inputs.source_sha256, tokens, sorted({layer.block for layer in source.linears}))
     ranks.wait()
     return open_sketch(directory, key, verify=False)
 
 
-def find_input_groups(source: SourceModel, tokens: torch.Tensor) -> dict[str, str]:
+def shared_input_representatives(source: SourceModel, tokens: torch.Tensor) -> dict[str, str]:
     """For every linear the first one in its block that has the very same input (q/k/v; gate/up), itself included."""
     first: dict[tuple[int, int, tuple[int, ...]], str] = {}
-    leaders: dict[str, str] = {}
+    representatives: dict[str, str] = {}
     # Holding the inputs keeps their addresses from being used twice.
     held: list[torch.Tensor] = []
 
     def visit(layer: LinearLayer, values: torch.Tensor) -> None:
         held.append(values)
         place = (layer.block, values.data_ptr(), tuple(values.shape))
-        leaders.setdefault(layer.name, first.setdefault(place, layer.name))
+        representatives.setdefault(layer.name, first.setdefault(place, layer.name))
 
     visit_inputs(source.model, source.linears, tokens, visit)
     for layer in source.linears:
-        leaders.setdefault(layer.name, layer.name)
-    return leaders
+        representatives.setdefault(layer.name, layer.name)
+    return representatives
 
 
 def _batches(run: SketchRun, skip: int = 0, count: int | None = None) -> Iterator[tuple[int, torch.Tensor]]:
@@ -170,7 +180,7 @@ def _batches(run: SketchRun, skip: int = 0, count: int | None = None) -> Iterato
     start += skip
     end = end if count is None else min(end, start + count)
     while start < end:
-        run.check()
+        run.monitor.check()
         size = min(run.batch, end - start)
         yield start, run.tokens.tokens[start : start + size]
         start += size
@@ -210,7 +220,7 @@ def _capture(
     pairs.clear()
     if len(tokens) == 1:
         run.recompute = True
-        run.warn(
+        run.monitor.warn(
             "activations-recomputed",
             "Memory ran out with one sequence; going on with activations computed anew in the backward pass.",
         )
@@ -224,7 +234,7 @@ def _capture(
 
 def _halve(run: SketchRun, size: int) -> None:
     run.batch = max(1, min(run.batch, size // 2))
-    run.warn("batch-halved", f"Memory ran out in a batch of {size} sequences; going on with {run.batch}.")
+    run.monitor.warn("batch-halved", f"Memory ran out in a batch of {size} sequences; going on with {run.batch}.")
     if run.source.device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -254,25 +264,25 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
         members = [layer for layer in layers if layer.block == block]
         fresh: list[FreshLayer] = []
         for layer in members:
-            run.check()
+            run.monitor.check()
             pairs_of_layer = cache.pop(layer.name)
-            leader = run.leaders[layer.name]
-            if leader not in moments:
-                moments[leader] = _mean_moment(run, layer, pairs_of_layer)
+            representative = run.representatives[layer.name]
+            if representative not in moments:
+                moments[representative] = _mean_moment(run, layer, pairs_of_layer)
             iteration = _new_iteration(run, layer)
             if isinstance(iteration, IterationA):
-                iteration.start(moments[leader].mean)
+                iteration.start(moments[representative].mean)
                 steps = range(1, run.settings.iterations)
             else:
                 steps = range(run.settings.iterations)
             for step in steps:
-                run.check()
+                run.monitor.check()
                 iteration.begin(step)
                 for x, g in pairs_of_layer:
                     iteration.add(x, g)
                 iteration.finish(run.ranks)
             if run.ranks.leads:
-                fresh.append(_evidence(run, layer, iteration, moments[leader], pairs_of_layer))
+                fresh.append(_evidence(run, layer, iteration, moments[representative], pairs_of_layer))
             run.advance((run.share[1] - run.share[0]) / len(layers))
         if run.ranks.leads:
             run.writer.write_block(block, fresh)
@@ -320,8 +330,8 @@ class _Gathered:
 def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) -> None:
     """One pass over the calibration set for every half step; only factors are held, and kept after each step."""
     iterations = {layer.name: _new_iteration(run, layer) for layer in layers}
-    own_leaders = {run.leaders[layer.name] for layer in layers}
-    leading = [layer for layer in layers if layer.name in own_leaders]
+    own_representatives = {run.representatives[layer.name] for layer in layers}
+    representing = [layer for layer in layers if layer.name in own_representatives]
     moments, gathered = _resume(run, layers, iterations, window)
     first_step = gathered.step
     run.advance(first_step * (run.share[1] - run.share[0]) + gathered.sequences)
@@ -329,7 +339,7 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
         if step > first_step:
             gathered = _Gathered(step, 0, {}, {})
         if step == 0 and run.settings.kind == "a":
-            _input_pass(run, leading, iterations, moments, gathered, window)
+            _input_pass(run, representing, iterations, moments, gathered, window)
         else:
             if gathered.sequences == 0:
                 for iteration in iterations.values():
@@ -339,7 +349,7 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
                     for name, found in pairs.items():
                         for number, (x, g) in enumerate(found):
                             iterations[name].add(x, g)
-                            if step == 0 and name in own_leaders and number % run.settings.label_samples == 0:
+                            if step == 0 and name in own_representatives and number % run.settings.label_samples == 0:
                                 _gather(run, gathered, name, x)
                 gathered.sequences += len(tokens)
                 run.advance(len(tokens))
@@ -348,13 +358,13 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
             for iteration in iterations.values():
                 iteration.finish(run.ranks)
         if step == 0:
-            for layer in leading:
+            for layer in representing:
                 moments[layer.name] = _reduced_moment(
                     run, layer, gathered.totals.get(layer.name), gathered.counts.get(layer.name, 0)
                 )
             for name, iteration in iterations.items():
                 if isinstance(iteration, IterationA):
-                    iteration.start(moments[run.leaders[name]].mean)
+                    iteration.start(moments[run.representatives[name]].mean)
         kept_bytes = sum(4 * (2 * layer.columns**2 + layer.rows**2) for layer in layers)
         if run.worth_keeping(kept_bytes):
             _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
@@ -363,7 +373,9 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
     gradients = _sampled_pairs(run, layers)
     for block in sorted({layer.block for layer in layers}):
         fresh = [
-            _evidence(run, layer, iterations[layer.name], moments[run.leaders[layer.name]], gradients[layer.name])
+            _evidence(
+                run, layer, iterations[layer.name], moments[run.representatives[layer.name]], gradients[layer.name]
+            )
             for layer in layers
             if layer.block == block
         ]
@@ -490,13 +502,13 @@ def _evidence(
         shape=(layer.rows, layer.columns),
         block=layer.block,
         file=block_file(layer.block),
-        second_moment=run.leaders[layer.name],
+        second_moment=run.representatives[layer.name],
         tokens=moment.tokens,
         effective_rank_input=effective_rank(factor_input),
         effective_rank_output=effective_rank(factor_output),
         cosine_similarity=_cosine(run, layer, pairs, factor_input, factor_output),
     )
-    own_moment = moment.mean if run.leaders[layer.name] == layer.name else None
+    own_moment = moment.mean if run.representatives[layer.name] == layer.name else None
     return FreshLayer(entry, factor_input, factor_output, own_moment)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 
+from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.sketch.settings import SketchSettings
 
@@ -75,18 +74,6 @@ def memory_budget(device: torch.device, memory_bytes: int | None, model_bytes: i
 def pinned_budget(device: torch.device) -> int:
     """Bytes of host memory that may be pinned for a GPU's factors; 0 where there is no GPU."""
     return int(host_memory() * PINNED_SHARE) if device.type == "cuda" else 0
-
-
-def host_memory(memory_bytes: int | None = None) -> int:
-    """Bytes of the host, of its control group, or ``memory_bytes``, whichever is least."""
-    total = int(psutil.virtual_memory().total)
-    if memory_bytes is not None:
-        total = min(total, memory_bytes)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        return min(total, int(limit)) if limit.isdigit() else total
-    except OSError:
-        return total
 
 
 def plan_memory(

@@ -24,10 +24,9 @@ from safetensors.torch import save_file
 
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.snapshot import file_sha256
-from yaqa_runner.protocol.manifest import Sha256Hex
-from yaqa_runner.protocol.wire import WireModel
 from yaqa_runner.sketch.settings import SKETCH_CODE_VERSION, SketchSettings
 from yaqa_runner.sketch.triangle import Triangle, pack_triangle, packed_triangle
+from yaqa_runner.wire_model import Sha256Hex, WireModel
 
 SKETCH_FILE = "sketch.json"
 # Of a job's output.
@@ -127,13 +126,13 @@ class Sketch:
         layer = self.layers.get(name)
         if layer is None:
             raise SketchUnreadable(f"the sketch has no linear {name!r}")
-        leader = self.layers.get(layer.second_moment)
-        if leader is None:
+        representative = self.layers.get(layer.second_moment)
+        if representative is None:
             raise SketchUnreadable(f"the sketch names {layer.second_moment!r}, which it does not hold")
         factors = LayerFactors(
             _stored_triangle(self.directory / layer.file, f"{name}.input"),
             _stored_triangle(self.directory / layer.file, f"{name}.output"),
-            _stored_triangle(self.directory / leader.file, f"{leader.name}.second_moment"),
+            _stored_triangle(self.directory / representative.file, f"{representative.name}.second_moment"),
         )
         rows, columns = layer.shape
         if factors.input.size != columns or factors.second_moment.size != columns:

@@ -148,8 +148,8 @@ class CudaRefinement:
             return tensor.detach().to(self._device, torch.float32).contiguous()
 
         self._weight = ready(weight)
-        self._input = whole_symmetric(ready(hessian_input))
-        self._output = None if hessian_output is None else whole_symmetric(ready(hessian_output))
+        self._input = whole_symmetric(SymmetricUpper(ready(hessian_input)))
+        self._output = None if hessian_output is None else whole_symmetric(SymmetricUpper(ready(hessian_output)))
         self._error = torch.zeros_like(self._weight)
         self._codes = torch.zeros_like(self._weight, dtype=torch.int16)
         self._scale, self._offset = torch.zeros(0), torch.zeros(0)

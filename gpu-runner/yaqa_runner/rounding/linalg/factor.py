@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NewType, TypeAlias
 
 import torch
 
-from yaqa_runner.rounding.allocator import give_small_blocks_back
+from yaqa_runner.machine.allocator import give_small_blocks_back
 from yaqa_runner.rounding.linalg.cholesky import cholesky_panels, panel_bounds
 from yaqa_runner.rounding.linalg.finite import all_finite
 from yaqa_runner.rounding.linalg.row_blocks import STRIP_ROWS, row_blocks
 
-UnitLower: TypeAlias = torch.Tensor
+UnitLower = NewType("UnitLower", torch.Tensor)
 """``[n, n]`` whose strict lower triangle is that of ``L`` in ``H = L D Lᵀ``; what else it holds is not looked at."""
 
-SymmetricUpper: TypeAlias = torch.Tensor
+SymmetricUpper = NewType("SymmetricUpper", torch.Tensor)
 """``[n, n]`` whose upper triangle, diagonal included, is that of a symmetric matrix; the rest is not looked at."""
 
 RowsToDiagonal: TypeAlias = Callable[[int, int], torch.Tensor]
@@ -33,7 +33,8 @@ class PreparedFactor:
 
     Attributes:
         square: float32 ``[n, n]``: the matrix in the upper triangle with the diagonal, ``L`` strictly below, without
-            its diagonal of ones. Pass it as it is for a :data:`SymmetricUpper` and for a :data:`UnitLower`.
+            its diagonal of ones. ``symmetric`` and ``unit_lower`` are this tensor, under the type that says which
+            triangle is meant.
         sigma: The share of the identity that was added, after any doubling.
         diagonal: Diagonal of the matrix, float32 ``[n]``, mean ``1 + sigma``: the importance of each row or column.
         mean_diagonal: What the given matrix was divided by; multiply a proxy error by it to get back its unit.
@@ -47,14 +48,24 @@ class PreparedFactor:
     reason: str | None = None
 
     @property
+    def symmetric(self) -> SymmetricUpper:
+        """The matrix, as its upper triangle ``[n, n]``; no copy."""
+        return SymmetricUpper(self.square)
+
+    @property
+    def unit_lower(self) -> UnitLower:
+        """``L``, as its strict lower triangle ``[n, n]``; no copy."""
+        return UnitLower(self.square)
+
+    @property
     def hessian(self) -> torch.Tensor:
         """The matrix alone, ``[n, n]``; a copy."""
-        return whole_symmetric(self.square)
+        return whole_symmetric(self.symmetric)
 
     @property
     def lower(self) -> torch.Tensor:
         """``L`` alone, ``[n, n]``; a copy."""
-        return whole_unit_lower(self.square)
+        return whole_unit_lower(self.unit_lower)
 
 
 def whole_symmetric(upper: SymmetricUpper) -> torch.Tensor:

@@ -23,7 +23,7 @@ RowBlocks: TypeAlias = Iterator[tuple[int, int, torch.Tensor]]
 
 def diagonal_block(upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
     """``H[start:stop, start:stop]`` of the symmetric ``H`` ``[n, n]``; a copy, symmetric and contiguous."""
-    return whole_symmetric(upper[start:stop, start:stop]).contiguous()
+    return whole_symmetric(SymmetricUpper(upper[start:stop, start:stop])).contiguous()
 
 
 def rows_times(own: torch.Tensor, upper: SymmetricUpper, start: int, stop: int, right: torch.Tensor) -> torch.Tensor:

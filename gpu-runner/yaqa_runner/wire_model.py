@@ -1,11 +1,13 @@
-"""The base of every message: camelCase on the wire, unknown fields refused or ignored as the schema says."""
+"""The base of everything that is written or read as JSON: camelCase there, unknown fields refused or ignored."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
+
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class WireModel(BaseModel):

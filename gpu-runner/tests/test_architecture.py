@@ -1,0 +1,126 @@
+"""Folders of the package stand in layers, and imports run downward."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "yaqa_runner"
+# Lower numbers stand lower. A module imports from its own folder and from lower layers only.
+LAYERS = {
+    "machine": 0,
+    "monitor": 0,
+    "wire_model": 0,
+    "version": 0,
+    "grids": 0,
+    "protocol": 1,
+    "rounding": 1,
+    "model": 2,
+    "calibration": 3,
+    "formats": 3,
+    "sketch": 4,
+    "evaluate": 4,
+    "allocation": 5,
+    "pipeline": 6,
+    "remote": 6,
+    "api": 7,
+    "__init__": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+MATHEMATICS = ("grids", "rounding", "sketch", "allocation")
+ROUNDING = {"linalg": 0, "kernels": 1}
+"""Within ``rounding``: products and factors, then the compiled loops, then the algorithms."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module's dotted name below the package, and its file."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(path: Path) -> set[str]:
+    """The package's modules that ``path`` imports, at any depth, but for those it needs for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+            found.update(f"{node.module}.{name.name}" for name in node.names)
+    names = {name.partition(".")[2] or "__init__" for name in found if name.split(".")[0] == "yaqa_runner"}
+    return {name for name in names if name in MODULES}
+
+
+IMPORTS = {name: imports_of(path) - {name} for name, path in MODULES.items()}
+
+
+def folder_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_every_folder_has_its_place_in_the_layers() -> None:
+    assert {folder_of(name) for name in MODULES} - set(LAYERS) == set()
+
+
+def test_modules_import_downward_only() -> None:
+    wrong = [
+        f"{name} → {imported}"
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if folder_of(name) != folder_of(imported) and LAYERS[folder_of(imported)] >= LAYERS[folder_of(name)]
+    ]
+    assert sorted(wrong) == []
+
+
+def test_the_mathematics_knows_no_protocol() -> None:
+    wrong = [
+        f"{name} → {imported}"
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if folder_of(name) in MATHEMATICS and folder_of(imported) in ("protocol", "cli", "remote", "pipeline")
+    ]
+    assert sorted(wrong) == []
+
+
+def test_kernels_know_no_algorithm_and_linear_algebra_knows_no_kernel() -> None:
+    def place(name: str) -> int:
+        parts = name.split(".")
+        return ROUNDING.get(parts[1], 2) if len(parts) > 1 else 2
+
+    wrong = [
+        f"{name} → {imported}"
+        for name, imports in IMPORTS.items()
+        for imported in imports
+        if folder_of(name) == folder_of(imported) == "rounding" and place(imported) > place(name)
+    ]
+    assert sorted(wrong) == []
+
+
+def test_no_stage_imports_what_lists_the_stages() -> None:
+    wrong = [
+        name for name, imports in IMPORTS.items() if folder_of(name) == "pipeline" and "pipeline.run_job" in imports
+    ]
+    assert wrong == []
+
+
+def test_imports_go_in_no_circle() -> None:
+    assert list(TopologicalSorter(IMPORTS).static_order())
+
+
+@pytest.mark.parametrize("heavy", ["torch", "numpy", "pydantic", "transformers"])
+def test_the_package_itself_imports_nothing_heavy(heavy: str) -> None:
+    import subprocess
+    import sys
+
+    script = f"import sys, yaqa_runner; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,1 @@
+"""What the process asks of the machine it runs on: cores, memory, and whether they ran out."""
