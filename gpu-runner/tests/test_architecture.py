@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "yaqa_runner"
 # Lower numbers stand lower. A module imports from its own folder and from lower layers only.
 LAYERS = {
+    "config": 0,
     "machine": 0,
     "monitor": 0,
     "wire_model": 0,
