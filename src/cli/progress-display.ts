@@ -1,5 +1,5 @@
-import { formatSeconds } from "../jobs/figures.ts";
 import type { RunnerEvent, StageName } from "../protocol/events.ts";
+import { formatSeconds } from "../publish/figures.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 const STAGES: Readonly<Record<StageName, string>> = {

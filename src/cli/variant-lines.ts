@@ -1,6 +1,5 @@
-import { formatChange } from "../jobs/figures.ts";
 import type { Estimate, Manifest, Quantizer } from "../protocol/manifest.ts";
-import { formatBytes, formatEstimate } from "../publish/figures.ts";
+import { formatBytes, formatChange, formatEstimate } from "../publish/figures.ts";
 import { table } from "./terminal.ts";
 
 /** One variant as the command line reports it; the JSON document carries the same. */

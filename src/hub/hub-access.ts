@@ -7,6 +7,9 @@ export type HubAccess = {
 	readonly fetch?: typeof fetch;
 };
 
+/** With a token: for what only a signed-in account may do. */
+export type HubWriteAccess = HubAccess & { readonly accessToken: string };
+
 /** Repos that this project lists and downloads from. */
 export type RepoKind = "model" | "dataset";
 

@@ -3,12 +3,10 @@ import { createDiscussion } from "../hub/create-discussion.ts";
 import { commentsOf, type Discussion } from "../hub/discussion.ts";
 import { editComment } from "../hub/edit-comment.ts";
 import { getDiscussion } from "../hub/get-discussion.ts";
-import type { HubAccess } from "../hub/hub-access.ts";
+import type { HubWriteAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listDiscussions } from "../hub/list-discussions.ts";
 import { renderStatus, type SourceStatusView, STATUS_TITLE } from "./status-text.ts";
-
-type Access = HubAccess & { readonly accessToken: string };
 
 /**
  * Opens the one status discussion of a source repo, or edits its opening comment when that says something else by now.
@@ -16,7 +14,7 @@ type Access = HubAccess & { readonly accessToken: string };
  * `null`: discussions are closed there, or the bot may not write in them.
  */
 export async function announce(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	/** Where the job pages are; `null` when they have no public address. */
 	readonly publicUrl: string | null;
 	/** The name people address the bot by; `null`: its account's. */
@@ -47,7 +45,7 @@ export async function announce(request: {
 }
 
 async function findOwn(
-	hub: Access,
+	hub: HubWriteAccess,
 	repo: string,
 	stored: number | null,
 	bot: { readonly id: string; readonly name: string },
@@ -65,7 +63,7 @@ async function findOwn(
 	return null;
 }
 
-async function read(hub: Access, repo: string, num: number): Promise<Discussion | null> {
+async function read(hub: HubWriteAccess, repo: string, num: number): Promise<Discussion | null> {
 	try {
 		return await getDiscussion({ ...hub, repo, num });
 	} catch (error) {

@@ -28,3 +28,20 @@ export function markdownText(text: string, limit = 200): string {
 export function markdownCode(text: string, limit = 200): string {
 	return `\`${oneLine(text, limit).replaceAll("`", "'").replaceAll("|", "¦").replaceAll("<", "‹").replaceAll(">", "›").replaceAll("@", "@\u2060")}\``;
 }
+
+const ENTITIES: Readonly<Record<string, string>> = {
+	"&": "&amp;",
+	"<": "&lt;",
+	">": "&gt;",
+	'"': "&quot;",
+	"'": "&#39;",
+	"`": "&#96;",
+};
+
+/** Overrides of the writing direction: in a hostile repo name they would make the rest of the row read otherwise. */
+const BIDI_CONTROLS = /[\u202A-\u202E\u2066-\u2069\u200E\u200F\u061C]/g;
+
+/** Text from outside in HTML or XML: between tags, or in an attribute with quotes. */
+export function escapeHtml(text: string): string {
+	return text.replaceAll(BIDI_CONTROLS, "\uFFFD").replaceAll(/[&<>"'`]/g, (character) => ENTITIES[character] ?? "");
+}

@@ -1,9 +1,10 @@
+import { downloadRepoFile } from "../hub/download-repo-file.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { commitFiles } from "./commit-files.ts";
 import { repoState } from "./create-private-repo.ts";
-import { CARD_PATH, cardOf, download, elsewhereOf } from "./publish.ts";
 import { readPublishedManifests } from "./published-manifests.ts";
+import { CARD_PATH, cardOf, elsewhereOf } from "./repo-card.ts";
 import { readSourceCard } from "./source-card.ts";
 
 /** Writes the card of a repo anew, so that it says which of its variants are of an older commit. Equal cards cost no commit. */
@@ -23,7 +24,7 @@ export async function refreshCard(request: {
 	// A repo that is not ours alone is left alone.
 	if (manifests.length === 0 || manifests.some((manifest) => manifest.source.repo !== sourceRepo)) return;
 	const card = await cardOf({ hub, repo, source, manifests, elsewhere: elsewhereOf(repo, siblings), newestSha });
-	const before = new TextDecoder().decode(await download(hub, repo, state.sha, CARD_PATH));
+	const before = new TextDecoder().decode(await downloadRepoFile(hub, repo, state.sha, CARD_PATH));
 	if (before === card) return;
 	await commitFiles({
 		...hub,

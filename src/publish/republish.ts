@@ -3,17 +3,17 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { Refusal } from "../errors.ts";
-import type { HubAccess } from "../hub/hub-access.ts";
+import { downloadRepoFile } from "../hub/download-repo-file.ts";
+import type { HubAccess, HubWriteAccess } from "../hub/hub-access.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { parseRecipe } from "../protocol/recipe.ts";
 import { isCopied, MAXIMUM_COPIED_BYTES } from "../protocol/source-files.ts";
 import { repoState } from "./create-private-repo.ts";
-import { download, type PublishableVariant, publishInto, sourceGone } from "./publish.ts";
+import { publishInto, sourceGone } from "./publish.ts";
+import type { PublishableVariant } from "./publishable-variant.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
 import { readSourceCard } from "./source-card.ts";
-
-type Access = HubAccess & { readonly accessToken: string };
 
 type RepublishOutcome =
 	| { readonly kind: "published"; readonly targetSha: string; readonly manifests: ReadonlyMap<string, Manifest> }
@@ -28,7 +28,7 @@ type RepublishOutcome =
  * publication: what the Hub holds afterwards is what the manifests say, byte for byte.
  */
 export async function republish(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	readonly reader: HubAccess;
 	readonly targetRepo: string;
 	readonly job: { readonly sourceRepo: string; readonly sourceSha: string };
@@ -85,7 +85,7 @@ export async function republish(request: {
  * manifest names is missing from the repo, or another one.
  */
 async function bring(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	readonly reader: HubAccess;
 	readonly repo: string;
 	readonly revision: string;
@@ -117,13 +117,13 @@ async function bring(request: {
 			inPlace.add(file.path);
 			continue;
 		}
-		const bytes = await download(hub, repo, revision, stored.path);
+		const bytes = await downloadRepoFile(hub, repo, revision, stored.path);
 		if (sha256Of(bytes) !== file.sha256) return null;
 		await keep(file.path, bytes);
 	}
 	for (const { path, size } of listed) {
 		if (!isCopied(container, path) || size > MAXIMUM_COPIED_BYTES) continue;
-		const bytes = await download(reader, job.sourceRepo, job.sourceSha, path);
+		const bytes = await downloadRepoFile(reader, job.sourceRepo, job.sourceSha, path);
 		await keep(path, bytes);
 		files.push({ path, size: bytes.byteLength, sha256: sha256Of(bytes) });
 	}

@@ -4,7 +4,7 @@ import { deleteRepo } from "@huggingface/hub";
 import type { Refusal } from "../errors.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import { isRepoFile } from "../hub/file-hash.ts";
-import type { HubAccess } from "../hub/hub-access.ts";
+import type { HubWriteAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { Manifest } from "../protocol/manifest.ts";
@@ -15,12 +15,11 @@ import { stagingRepo } from "./names.ts";
 
 const VERIFICATION_NAME = "verification.safetensors";
 
-type Access = HubAccess & { readonly accessToken: string };
 type Outcome = { readonly ok: true } | { readonly ok: false; readonly refusal: Refusal };
 
 /** Uploads every variant of a job, and its verification tensors, to the job's private repo, in one commit. */
 export async function stage(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	readonly namespace: string;
 	readonly job: { readonly id: string };
 	readonly variants: readonly { readonly variant: { readonly recipe: string }; readonly directory: string }[];
@@ -69,7 +68,7 @@ export async function stage(request: {
 
 /** Downloads what `stage` uploaded: `DIRECTORY/<recipe's folder>/…` and `DIRECTORY/verification.safetensors`. */
 export async function fetchStaged(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	readonly namespace: string;
 	readonly job: { readonly id: string };
 	readonly variants: readonly { readonly recipe: string; readonly manifest: Manifest | null }[];
@@ -111,7 +110,7 @@ export async function fetchStaged(request: {
 
 /** Deletes a job's staging repo; that there is none is fine. */
 export async function removeStaging(request: {
-	readonly hub: Access;
+	readonly hub: HubWriteAccess;
 	readonly namespace: string;
 	readonly job: { readonly id: string };
 }): Promise<void> {

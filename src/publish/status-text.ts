@@ -2,7 +2,8 @@ import type { Refusal } from "../errors.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { isFinished, type JobState } from "../records/job.ts";
-import { published } from "./card.ts";
+import { published } from "./card/published-measurement.ts";
+
 import { markdownCode, markdownText } from "./escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "./figures.ts";
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { escapeHtml, html } from "../../src/web/html.ts";
+import { escapeHtml } from "../../src/publish/escape.ts";
+import { html } from "../../src/web/html.ts";
 import { makeEvents, makeJob, makeVariant, memoryData, NOW, startSite, type TestSite, uuid } from "./web-fixtures.ts";
 
 const HOSTILE = `<script>alert(1)</script>"'\`&\u202Egpj.exe`;

@@ -1,10 +1,8 @@
-import { shortSha } from "../../jobs/figures.ts";
 import { transition } from "../../jobs/transitions.ts";
-import { summarizeVariant } from "../../jobs/variant-summary.ts";
 import { markdownCode, markdownText } from "../../publish/escape.ts";
-import { formatEstimate, QUANTIZER_NAMES } from "../../publish/figures.ts";
-import type { JobRecord } from "../../records/job.ts";
-import { isFinished } from "../../records/job.ts";
+import { formatEstimate, QUANTIZER_NAMES, shortSha } from "../../publish/figures.ts";
+import { summarizeVariant } from "../../publish/variant-summary.ts";
+import { isFinished, type JobRecord } from "../../records/job.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import { isSaid } from "./is-said.ts";
 import { refusalText, sentence } from "./render-refusal.ts";

@@ -1,5 +1,5 @@
-import { shortSha } from "../../jobs/figures.ts";
 import { markdownCode } from "../../publish/escape.ts";
+import { shortSha } from "../../publish/figures.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { sentence } from "./render-refusal.ts";
 import { jobLink, nextStep, type ReplyContext, shortNumber } from "./reply-context.ts";

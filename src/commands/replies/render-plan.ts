@@ -1,7 +1,6 @@
-import { formatCount, shortSha } from "../../jobs/figures.ts";
 import type { RequestPreview } from "../../jobs/preview.ts";
 import { markdownCode, markdownText } from "../../publish/escape.ts";
-import { formatBytes } from "../../publish/figures.ts";
+import { formatBytes, formatCount, shortSha } from "../../publish/figures.ts";
 import { nextStep, ofModel, type ReplyContext } from "./reply-context.ts";
 import { stateOfVariant } from "./variant-rows.ts";
 

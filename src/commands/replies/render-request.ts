@@ -1,8 +1,7 @@
 import { assertNever } from "../../errors.ts";
-import { shortSha } from "../../jobs/figures.ts";
 import { markdownCode } from "../../publish/escape.ts";
-import type { JobRecord } from "../../records/job.ts";
-import { isFinished } from "../../records/job.ts";
+import { shortSha } from "../../publish/figures.ts";
+import { isFinished, type JobRecord } from "../../records/job.ts";
 import type { RequestRecord } from "../../records/request.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import { refusalText, renderRefusal, sentence } from "./render-refusal.ts";

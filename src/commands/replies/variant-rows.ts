@@ -1,8 +1,7 @@
 import { assertNever } from "../../errors.ts";
-import { formatChange } from "../../jobs/figures.ts";
-import { summarizeVariant } from "../../jobs/variant-summary.ts";
 import { markdownCode } from "../../publish/escape.ts";
-import { formatBytes, formatEstimate } from "../../publish/figures.ts";
+import { formatBytes, formatChange, formatEstimate } from "../../publish/figures.ts";
+import { summarizeVariant } from "../../publish/variant-summary.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import type { ReplyContext } from "./reply-context.ts";
 

@@ -1,5 +1,4 @@
-import type { JobRecord } from "../../records/job.ts";
-import { isFinished } from "../../records/job.ts";
+import { isFinished, type JobRecord } from "../../records/job.ts";
 import { requesterName } from "../host.ts";
 import { renderChanges, renderNoJob, renderWhichJob } from "../replies/render-jobs.ts";
 import { renderMayNot } from "../replies/render-permission.ts";

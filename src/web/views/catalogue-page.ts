@@ -1,5 +1,5 @@
 import type { Page } from "../../db/cursor.ts";
-import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { VariantQuery } from "../data.ts";
 import { type Html, html } from "../html.ts";
 import { type PageContext, renderPage } from "./layout.ts";

@@ -1,9 +1,8 @@
 import { assertNever } from "../../errors.ts";
-import { formatChange, formatCount, formatSeconds, shortSha } from "../../jobs/figures.ts";
-import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import type { StageName } from "../../protocol/events.ts";
 import type { Quantizer } from "../../protocol/manifest.ts";
-import { formatEstimate } from "../../publish/figures.ts";
+import { formatChange, formatCount, formatEstimate, formatSeconds, shortSha } from "../../publish/figures.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import { isFinished, type JobRecord, type JobState, TERMINAL_STATES } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";

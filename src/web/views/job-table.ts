@@ -1,4 +1,4 @@
-import { formatSeconds, shortSha } from "../../jobs/figures.ts";
+import { formatSeconds, shortSha } from "../../publish/figures.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import { jobBadge } from "./state-badge.ts";

@@ -1,5 +1,5 @@
-import type { VariantSummary } from "../../jobs/variant-summary.ts";
 import { formatBytes } from "../../publish/figures.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import { type Html, html } from "../html.ts";
 
 const WIDTH = 760;

@@ -1,4 +1,4 @@
-import type { VariantSummary } from "../../jobs/variant-summary.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { html } from "../html.ts";
 import { jobTable } from "./job-table.ts";

@@ -1,6 +1,5 @@
-import { formatChange, shortSha } from "../../jobs/figures.ts";
-import type { VariantSummary } from "../../jobs/variant-summary.ts";
-import { formatBytes, formatEstimate, formatPercent } from "../../publish/figures.ts";
+import { formatBytes, formatChange, formatEstimate, formatPercent, shortSha } from "../../publish/figures.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import { type Html, html } from "../html.ts";
 import { variantBadge } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";

@@ -7,7 +7,10 @@ import { gfmFromMarkdown } from "mdast-util-gfm";
 import { gfm } from "micromark-extension-gfm";
 import { parse } from "yaml";
 import type { Manifest } from "../../../src/protocol/manifest.ts";
-import { besidesSentence, type CardRequest, gateSentence, mixSentence, renderCard } from "../../../src/publish/card.ts";
+import { gateSentence } from "../../../src/publish/card/fidelity.ts";
+import { mixSentence } from "../../../src/publish/card/mixed-types.ts";
+import { type CardRequest, renderCard } from "../../../src/publish/card/render-card.ts";
+import { unquantizedSentence } from "../../../src/publish/card/unquantized.ts";
 import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
 import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../src/publish/figures.ts";
 import { renderStatus } from "../../../src/publish/status-text.ts";
@@ -130,7 +133,7 @@ describe("the card", () => {
 	});
 
 	test("tells what embedding and output layer are stored as", async () => {
-		const besides = async (recipe: TinyRecipe) => besidesSentence(await readTinyManifest(recipe)).join("");
+		const besides = async (recipe: TinyRecipe) => unquantizedSentence(await readTinyManifest(recipe)).join("");
 		assert.match(await besides("onnx:q4"), /`model\.embed_tokens\.weight` as float32 \(/);
 		assert.match(
 			await besides("onnx:q4,embedding=q8"),
@@ -143,8 +146,8 @@ describe("the card", () => {
 			type: "float16",
 			reason: "small",
 		}));
-		assert.match(besidesSentence({ ...manifest, untouched: routers }).join(""), /`gate\.3` and 26 more as float16/);
-		assert.deepEqual(besidesSentence({ ...manifest, untouched: [] }), []);
+		assert.match(unquantizedSentence({ ...manifest, untouched: routers }).join(""), /`gate\.3` and 26 more as float16/);
+		assert.deepEqual(unquantizedSentence({ ...manifest, untouched: [] }), []);
 	});
 
 	test("tells the types of a mix, and whether it beat one type for all", async () => {

@@ -1,0 +1,57 @@
+import type { LayerEvidence, Manifest } from "../../protocol/manifest.ts";
+import { escapeHtml, markdownCode, markdownText } from "../escape.ts";
+import { formatNumber } from "../figures.ts";
+import { manifestPath } from "../published-manifests.ts";
+
+const MAXIMUM_LAYER_ROWS = 400;
+
+export function provenance(manifest: Manifest, hubUrl: string): string {
+	const { source, calibration, sketch, device } = manifest;
+	const versions = Object.entries(manifest.versions)
+		.map(([name, version]) => `${markdownText(name, 60)} ${markdownText(version, 60)}`)
+		.join(", ");
+	const seeds = Object.entries(manifest.seeds)
+		.map(([name, seed]) => `${markdownText(name, 60)} ${seed}`)
+		.join(", ");
+	const total = Object.values(manifest.seconds).reduce((sum, seconds) => sum + seconds, 0);
+	return [
+		"<details>",
+		`<summary>Provenance of ${escapeHtml(manifest.recipe)}</summary>`,
+		"",
+		`- source: [${markdownText(source.repo)}](${hubUrl}/${source.repo}/tree/${source.revision}) at \`${source.revision}\``,
+		...(source.measuredRevision === undefined
+			? []
+			: [
+					`- the weights are those of commit [\`${source.measuredRevision.slice(0, 8)}\`](${hubUrl}/${source.repo}/tree/${source.measuredRevision}), unchanged since: they were quantized and measured there, with the tokenizer it had`,
+				]),
+		`- recipe: ${markdownCode(manifest.recipe)}; full record with the hash of every file: [${manifestPath(manifest.recipe)}](${manifestPath(manifest.recipe)})`,
+		`- calibration: ${markdownText(calibration.kind)}, ${calibration.sequences} sequences of ${calibration.length} tokens, sha256 \`${calibration.sha256}\``,
+		`- sketch ${sketch.kind.toUpperCase()}, ${sketch.iterations} ${sketch.iterations === 1 ? "iteration" : "iterations"}${sketch.reused ? ", reused from an earlier job" : ""}, key ${markdownCode(sketch.key)}`,
+		`- evaluation: ${markdownText(manifest.evaluation.convention, 500)}`,
+		`- seeds: ${seeds === "" ? "none" : seeds}`,
+		`- made by yaqa-runner ${markdownText(manifest.generator.version, 60)} with ${versions}, on ${markdownText(device.name)} (${device.kind}), in ${Math.round(total)} s`,
+		"",
+		...layerTable(manifest.layers),
+		"</details>",
+	].join("\n");
+}
+
+function layerTable(layers: readonly LayerEvidence[]): string[] {
+	if (layers.length === 0) return [];
+	const shown = layers.slice(0, MAXIMUM_LAYER_ROWS);
+	const share = (value: number, reference: number): string => (reference > 0 ? formatNumber(value / reference) : "–");
+	return [
+		"Proxy error tr(H_O E H_I Eᵀ) of each layer as a share of plain rounding's, and effective ranks of the two factors:",
+		"",
+		"| layer | shape | type | two-sided | one-sided | rank out | rank in |",
+		"|---|---|---|---:|---:|---:|---:|",
+		...shown.map(
+			(layer) =>
+				`| ${markdownCode(layer.name)} | ${layer.shape.join(" × ")} | ${markdownText(layer.type, 40)} | ${share(layer.proxyError.twoSided, layer.proxyError.rtn)} | ${share(layer.proxyError.oneSided, layer.proxyError.rtn)} | ${formatNumber(layer.effectiveRankOutput)} | ${formatNumber(layer.effectiveRankInput)} |`,
+		),
+		"",
+		...(layers.length > shown.length
+			? [`The first ${shown.length} of ${layers.length} layers; the manifest has all.`, ""]
+			: []),
+	];
+}

@@ -1,0 +1,88 @@
+import type { Manifest } from "../../protocol/manifest.ts";
+import type { Container } from "../../protocol/recipe.ts";
+import { markdownCode, markdownText } from "../escape.ts";
+import type { SourceCard } from "../source-card.ts";
+import { fidelity } from "./fidelity.ts";
+import { frontMatter } from "./front-matter.ts";
+import { loadSnippets } from "./load-snippets.ts";
+import { provenance } from "./provenance.ts";
+import { published, recipeNameOf } from "./published-measurement.ts";
+import { elsewhereTable, olderNote, summaryTable } from "./variant-tables.ts";
+
+export type CardRequest = {
+	readonly repo: string;
+	readonly hubUrl: string;
+	readonly source: SourceCard;
+	/** Every variant in this repo. */
+	readonly manifests: readonly Manifest[];
+	/** Published variants of the same source in other repos. */
+	readonly elsewhere: readonly { readonly repo: string; readonly manifest: Manifest }[];
+	/** The size–KL plot, a path in the repo. */
+	readonly plotPath: string;
+	/** The newest commit of the source: variants of other ones are marked. `null`: not known. */
+	readonly newestSha: string | null;
+};
+
+const CONTAINER_NAMES: Readonly<Record<Container, string>> = {
+	gguf: "GGUF",
+	onnx: "ONNX",
+	"compressed-tensors": "compressed-tensors",
+	gptq: "GPTQ",
+};
+
+/** The whole README.md of a published repo. */
+export function renderCard(request: CardRequest): string {
+	const manifests = request.manifests.toSorted((one, other) => published(one).bytes - published(other).bytes);
+	return `---\n${frontMatter(request)}---\n\n${body({ ...request, manifests })}\n`;
+}
+
+function body(request: CardRequest): string {
+	const { repo, hubUrl, source, manifests, elsewhere, plotPath, newestSha } = request;
+	const container = recipeNameOf(manifests[0]).container;
+	const name = markdownText(source.repo.split("/")[1] ?? source.repo);
+	const link = `[${markdownText(source.repo)}](${hubUrl}/${source.repo})`;
+	const sections = [
+		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA`,
+		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
+		...olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`),
+		summaryTable(manifests, newestSha),
+		`![File size against KL to the original, for each quantizer](${plotPath})`,
+		...manifests.map((manifest) => fidelity(manifest)),
+		"## How to load it",
+		...howToLoad(repo, container, manifests),
+		...(elsewhere.length === 0 ? [] : ["## Other formats of the same model", elsewhereTable(hubUrl, elsewhere)]),
+		"## How it was made",
+		manifests.some(isTuned) ? `${METHOD} ${TUNING}` : METHOD,
+		...manifests.map((manifest) => provenance(manifest, hubUrl)),
+		terms(source),
+	];
+	return sections.join("\n\n");
+}
+
+const METHOD =
+	"YAQA (arXiv 2505.22988) rounds every linear layer under a Kronecker-factored sketch of the curvature of the end-to-end KL divergence, instead of under that layer's own output error as GPTQ does. Beside it, plain rounding and one-sided GPTQ are computed for the *same container and the same bytes*; all are measured on a held-out selection split, and the best is published, whichever it is. The figures above come from a second, separate report split.";
+
+const TUNING =
+	"*Scales tuned* means: with the integer codes fixed, the scales that the container stores anyway were tuned on the calibration text against the original's own predictions.";
+
+function isTuned(manifest: Manifest): boolean {
+	return manifest.evaluation.measured.some((measured) => measured.quantizer === "two-sided-tuned");
+}
+
+function howToLoad(repo: string, container: Container, manifests: readonly Manifest[]): string[] {
+	const manifest = manifests[0];
+	if (manifest === undefined) return [];
+	const note =
+		manifests.length > 1 ? [`With ${markdownCode(manifest.recipe)}; the other variants load the same way.`] : [];
+	return [
+		...note,
+		...loadSnippets({ repo, container, manifest }).map(
+			(snippet) => `**${snippet.runtime}**\n\n\`\`\`${snippet.language}\n${snippet.code}\n\`\`\``,
+		),
+	];
+}
+
+function terms(source: SourceCard): string {
+	const license = source.license === null ? "The source names no licence" : `Licence: ${markdownText(source.license)}`;
+	return `## Terms\n\n${license}; these files are a derived work under the source's own terms. Copies of its licence files are beside them where it has any.`;
+}
