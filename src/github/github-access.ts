@@ -45,7 +45,11 @@ export class GitHubRequestError extends Error {
 
 /** Sent with every call, so that a later default cannot change what answers look like. */
 const API_VERSION = "2022-11-28";
-const RETRIES = 3;
+/** All that is a refusal: GitHub would say the same again, or wants a wait that the job's step makes. */
+const REFUSALS = Array.from({ length: 100 }, (_, index) => 400 + index);
+/** A moved repo's; storage that holds logs is pointed to by 302. */
+const MOVED: ReadonlySet<number> = new Set([301, 307, 308]);
+const MAXIMUM_MOVES = 3;
 
 const Failure = z.object({
 	status: z.number(),
@@ -53,6 +57,13 @@ const Failure = z.object({
 	request: z.object({ url: z.string() }).optional(),
 	response: z.object({ headers: z.record(z.string(), z.unknown()) }).optional(),
 });
+type Call = {
+	readonly method: string;
+	readonly url: string;
+	readonly headers: Readonly<Record<string, string | number | undefined>>;
+	readonly body?: unknown;
+};
+
 const Installation = z.object({ id: z.int() });
 
 /** Until the hour's quota is full again; `NaN`: it is not used up, or the server does not say. */
@@ -62,7 +73,7 @@ function secondsUntilReset(headers: Readonly<Record<string, unknown>>): number {
 }
 
 /** What an exception of octokit means: a plain refusal, or something that another try may get past. */
-function judge(error: unknown): Error {
+function meaningOf(error: unknown, basePath: string): Error {
 	const parsed = Failure.safeParse(error);
 	if (!parsed.success) {
 		return new RetryableError("GitHub could not be reached.", { cause: error });
@@ -84,7 +95,7 @@ function judge(error: unknown): Error {
 			retryAfterSeconds: Number.isFinite(retryAfter) && retryAfter >= 0 ? retryAfter : null,
 		});
 	}
-	const path = request === undefined ? "" : new URL(request.url).pathname;
+	const path = request === undefined ? "" : new URL(request.url).pathname.slice(basePath.length);
 	return new GitHubRequestError(`GitHub answered ${status}: ${said}`, {
 		status,
 		signIn: status === 401 || path.startsWith("/app") || path.endsWith("/installation"),
@@ -97,6 +108,8 @@ export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
 	const { apiUrl, repository, timeoutMilliseconds = 30_000 } = options;
 	const [owner = "", repo = ""] = repository.split("/");
 	const send = options.fetch ?? fetch;
+	// A GitHub Enterprise Server's API lies below /api/v3.
+	const basePath = new URL(apiUrl).pathname.replace(/\/$/, "");
 	const timedFetch: typeof fetch = (input, init) =>
 		send(input, { ...init, signal: AbortSignal.timeout(timeoutMilliseconds) });
 	const app = new App({
@@ -107,6 +120,7 @@ export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
 			request: { fetch: timedFetch },
 			// Its own waits are for one process; here the job's step waits, and other jobs go on.
 			throttle: { enabled: false },
+			retry: { doNotRetry: REFUSALS },
 			log: { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined },
 		}),
 	});
@@ -125,24 +139,54 @@ export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
 		}
 	}
 
+	/** Repeats what may be repeated, after a fault of the server or a lost line, with the client's growing pauses. */
+	async function carryOut(octokit: Octokit, call: Call, repeatable: boolean): ReturnType<Octokit["request"]> {
+		const { method, url, headers, body } = call;
+		return octokit.request(`${method} ${url}`, {
+			headers,
+			...(body === undefined ? {} : { data: body }),
+			// A call whose answer was lost may have been carried out: sent again, it would start a second run.
+			request: { fetch: timedFetch, redirect: "manual", ...(repeatable ? {} : { retries: 0 }) },
+		});
+	}
+
 	return {
 		apiUrl,
 		repository,
 		async request(route, parameters, { repeatable }) {
 			try {
 				const octokit = await signedIn();
-				const answer = await octokit.request(route, {
+				let call: Call = octokit.request.endpoint(route, {
 					...parameters,
 					owner,
 					repo,
 					headers: { "x-github-api-version": API_VERSION },
-					// The client would send a call again whose answer was lost, and start a second run.
-					request: { fetch: timedFetch, retries: repeatable ? RETRIES : 0, redirect: "manual" },
 				});
-				return { status: answer.status, data: answer.data, location: answer.headers.location ?? null };
+				for (let moves = 0; ; moves++) {
+					const answer = await carryOut(octokit, call, repeatable);
+					const location = answer.headers.location ?? null;
+					if (!MOVED.has(answer.status) || location === null || moves === MAXIMUM_MOVES) {
+						return { status: answer.status, data: answer.data, location };
+					}
+					call = { ...call, url: movedTo(call.url, location) };
+				}
 			} catch (error) {
-				throw judge(error);
+				throw error instanceof GitHubRequestError ? error : meaningOf(error, basePath);
 			}
 		},
 	};
+}
+
+/** Where a moved repo answers, on the same server: the token goes nowhere else. */
+function movedTo(from: string, location: string): string {
+	const [before, after] = [new URL(from), new URL(location, from)];
+	if (after.origin !== before.origin) {
+		throw new GitHubRequestError(`GitHub points to ${after.host}, where the bot does not go.`, {
+			status: 301,
+			signIn: false,
+			cause: null,
+		});
+	}
+	if (after.search === "") after.search = before.search;
+	return after.href;
 }

@@ -14,7 +14,16 @@ import { fillIn, readWorkflow } from "./workflow-file.ts";
 export type GitHubFault =
 	| "bad-gateway-after-accept"
 	| "silent-after-accept"
+	/** 429 with Retry-After, as newer secondary limits are. */
 	| "rate-limited"
+	/** 403 with Retry-After, as older secondary limits are. */
+	| "limited-by-403"
+	/** 403 with the hour's quota used up. */
+	| "quota-used-up"
+	/** A repo that was renamed: 301 to its number, 307 for what is no GET. */
+	| "moved"
+	/** 503, nothing done. */
+	| "unavailable"
 	| "no-run-details"
 	| "vanishes"
 	| "succeeds-without-result"
@@ -49,6 +58,8 @@ export type FakeGitHub = {
 	arm(fault: GitHubFault, times?: number): void;
 	disarm(): void;
 	runs(): readonly Run[];
+	/** Every call answered, `GET /repos/acme/models/issues 200`, oldest first. */
+	calls(): readonly string[];
 	/** Nothing is sent before `sendTo` was called. */
 	readonly webhooks: WebhookSender;
 	/** Where this server broke GitHub's own description; empty, or a test of it is worth nothing. */
@@ -64,6 +75,8 @@ type FakeGitHubOptions = {
 	readonly path: string;
 	readonly variables: Readonly<Record<string, string>>;
 	readonly secrets: Readonly<Record<string, string>>;
+	/** Where the API lies: `/api/v3` on a GitHub Enterprise Server. */
+	readonly basePath?: string;
 };
 
 const APP_ID = "4711";
@@ -86,6 +99,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	const tokens = new Set<string>();
 	const runs = new Map<number, Run>();
 	const breaches: string[] = [];
+	const calls: string[] = [];
+	const basePath = options.basePath ?? "";
 	const endings = new Set<Promise<void>>();
 	let faults: { fault: GitHubFault; left: number } | null = null;
 	let nextId = 9_000_000_001;
@@ -104,6 +119,38 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		faults.left--;
 		return true;
 	};
+
+	/** What stands before every answer to a call on a repo. */
+	function limits(method: string, path: string, search: string): void {
+		if (has("limited-by-403")) {
+			throw new Refused(403, "You have exceeded a secondary rate limit.", { "Retry-After": "60" });
+		}
+		if (has("quota-used-up")) {
+			const reset = String(Math.ceil(Date.now() / 1000) + 90);
+			throw new Refused(403, "API rate limit exceeded for installation.", {
+				"X-RateLimit-Limit": "5000",
+				"X-RateLimit-Remaining": "0",
+				"X-RateLimit-Reset": reset,
+			});
+		}
+		if (has("unavailable")) throw new Refused(503, "Service Unavailable");
+		if (path.startsWith("/repos/") && has("moved")) {
+			const number = path.startsWith(`/repos/${REPOSITORY}/`) ? 1 : 2;
+			const rest = path.split("/").slice(4).join("/");
+			throw new Refused(method === "GET" ? 301 : 307, "Moved Permanently", {
+				Location: `${origin}/repositories/${number}/${rest}${search}`,
+			});
+		}
+	}
+
+	/** A repo is reached by its number too, which stays when its name changes. */
+	function pathOf(pathname: string): string {
+		const path = pathname.startsWith(`${basePath}/`) ? pathname.slice(basePath.length) : pathname;
+		return path.replace(
+			/^\/repositories\/([12])\//,
+			(_, number: string) => `/repos/${number === "1" ? REPOSITORY : ISSUE_REPOSITORY}/`,
+		);
+	}
 
 	const jobOf = (run: Run): number => run.id + 1_000_000_000;
 
@@ -319,7 +366,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		}
 		signedInAsInstallation(request);
 		if (`${path["owner"]}/${path["repo"]}` === ISSUE_REPOSITORY) {
-			if (has("rate-limited")) throw new Refused(429, "You have exceeded a secondary rate limit.");
+			if (has("rate-limited"))
+				throw new Refused(429, "You have exceeded a secondary rate limit.", { "Retry-After": "1" });
 			if (operation.id === "issues/create-comment" && has("bad-gateway-after-accept")) {
 				issues.act(operation, url, body);
 				throw new Refused(502, "Bad Gateway");
@@ -334,7 +382,8 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		switch (operation.id) {
 			case "actions/create-workflow-dispatch": {
 				if (has("workflow-missing")) throw new Refused(404, "Not Found");
-				if (has("rate-limited")) throw new Refused(429, "You have exceeded a secondary rate limit.");
+				if (has("rate-limited"))
+					throw new Refused(429, "You have exceeded a secondary rate limit.", { "Retry-After": "1" });
 				const details = body as Readonly<Record<string, unknown>>;
 				const made = dispatch(details);
 				if (has("bad-gateway-after-accept")) throw new Refused(502, "Bad Gateway");
@@ -377,20 +426,30 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		const text = Buffer.concat(chunks).toString("utf8");
 		const url = new URL(request.url ?? "/", origin);
 		const body: unknown = text === "" ? undefined : JSON.parse(text);
-		const operation = match(request.method ?? "GET", url, body);
-		if (url.pathname.startsWith(LOGS)) {
+		const asked = pathOf(url.pathname);
+		const operation = match(request.method ?? "GET", new URL(`${asked}${url.search}`, url.origin), body);
+		if (asked.startsWith(LOGS)) {
 			// The storage that log addresses point to: it knows no tokens, and ought to be sent none.
 			if (request.headers.authorization !== undefined) breaches.push("a token was sent to the log storage");
-			const stamped = runs.get(Number(url.pathname.slice(LOGS.length)))?.log ?? [];
+			const stamped = runs.get(Number(asked.slice(LOGS.length)))?.log ?? [];
 			response.end(stamped.map((line) => `2026-11-25T10:00:00.0000000Z ${line}\n`).join(""));
 			return;
 		}
-		const send = (status: number, content: unknown, location?: string): void => {
-			const problem = operation?.problemOf(status, content) ?? null;
+		const send = (
+			status: number,
+			content: unknown,
+			location?: string,
+			headers: Readonly<Record<string, string>> = {},
+		): void => {
+			calls.push(`${request.method} ${url.pathname} ${status}`);
+			// Every call may be limited, moved or fail; the description of each does not repeat that.
+			const general = status >= 500 || [301, 307, 403, 429].includes(status);
+			const problem = general ? null : (operation?.problemOf(status, content) ?? null);
 			if (problem !== null) breaches.push(`${request.method} ${url.pathname} ${status}: ${problem}`);
 			response.writeHead(status, {
 				"Content-Type": "application/json",
 				...(location === undefined ? {} : { Location: location }),
+				...headers,
 			});
 			response.end(content === null ? "" : JSON.stringify(content));
 		};
@@ -405,11 +464,13 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			return;
 		}
 		try {
+			if (!operation.id.startsWith("apps/"))
+				limits(request.method ?? "GET", url.pathname.slice(basePath.length), url.search);
 			const result = act(request, operation, url, body);
 			if (result !== null) send(...result);
 		} catch (error) {
 			if (!(error instanceof Refused)) throw error;
-			send(error.status, { message: error.message });
+			send(error.status, { message: error.message }, undefined, error.headers);
 		}
 	}
 
@@ -422,7 +483,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	server.listen(0, "127.0.0.1");
 	await once(server, "listening");
 	const address = server.address();
-	origin = `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
+	origin = `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}${basePath}`;
 
 	return {
 		url: origin,
@@ -437,6 +498,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			faults = null;
 		},
 		runs: () => [...runs.values()],
+		calls: () => calls,
 		webhooks,
 		breaches,
 		async close() {
