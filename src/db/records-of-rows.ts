@@ -47,6 +47,7 @@ export function variantOfRow(row: Selectable<VariantsTable>): VariantRecord {
 		targetSha: row.target_sha,
 		refusal: row.refusal as Refusal | null,
 		carriedFrom: row.carried_from,
+		isCurrent: row.current,
 		createdAt: row.created_at,
 		publishedAt: row.published_at,
 	};

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Refusal } from "../errors.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { ONE_COMMIT_PATTERN } from "../protocol/one-commit.ts";
 import type { Container, Recipe } from "../protocol/recipe.ts";
 import { recipeHash } from "../protocol/recipe.ts";
 import { TERMINAL_STATES } from "../records/job.ts";
@@ -14,9 +15,13 @@ import { storableJson, storableJsonOrNull } from "./storable.ts";
 /** A manifest's per-layer evidence is hundreds of entries that no list shows. */
 const withoutLayers = sql<unknown>`case when manifest is null then null else jsonb_set(manifest, '{layers}', '[]') end`;
 
-/** Whether the source's main branch has gone on since: a newer commit was seen after the variant was asked for. */
+/**
+ * Whether the source's main branch is elsewhere: a newer commit was seen after the variant was asked for, or it was asked
+ * for by its commit and has a repo of its own.
+ */
 const isOlder = sql<boolean>`exists (select 1 from known_heads where known_heads.repo = variants.source_repo
-	and known_heads.sha <> variants.source_sha and known_heads.seen_at > variants.created_at)`;
+	and known_heads.sha <> variants.source_sha
+	and (known_heads.seen_at > variants.created_at or variants.target_repo ~ ${ONE_COMMIT_PATTERN}))`;
 
 const COLUMNS = [
 	"id",
@@ -79,7 +84,7 @@ export async function insertVariant(
 	return variantOfRow(row);
 }
 
-/** Gives a variant that came to nothing to another job. */
+/** Gives a variant that came to nothing, or does not stand where it is wanted now, to another job. */
 export async function reassignVariant(
 	handle: Handle,
 	request: { readonly id: string; readonly jobId: string; readonly targetRepo: string },
@@ -92,12 +97,16 @@ export async function reassignVariant(
 			state: "wanted",
 			refusal: null,
 			carried_from: null,
+			current: false,
 			manifest: null,
 			kl_mean: null,
 			bytes: null,
+			published_at: null,
 		})
 		.where("id", "=", request.id)
-		.where("state", "!=", "published")
+		.where(({ eb, or }) =>
+			or([eb("state", "!=", "published"), eb("current", "=", false), eb("target_repo", "!=", request.targetRepo)]),
+		)
 		.returningAll()
 		.executeTakeFirstOrThrow();
 	return variantOfRow(row);
@@ -163,6 +172,8 @@ export async function listCarriable(
 		.select(sql<string | null>`jobs.facts->'content'->>'companions'`.as("companions"))
 		.where("variants.source_repo", "=", source.repo)
 		.where("variants.source_sha", "!=", source.sha)
+		// A repo made for one commit stays that commit's.
+		.where(sql<boolean>`variants.target_repo !~ ${ONE_COMMIT_PATTERN}`)
 		.where(sql<boolean>`jobs.facts->'content'->>'weights' = ${source.content.weights}`)
 		.where(({ eb, and, or }) =>
 			or([
@@ -216,7 +227,7 @@ export async function stageVariant(
 		.execute();
 }
 
-/** Records a publication; an older variant that the new files replace is no longer current. */
+/** Records a publication in `variant.targetRepo`; an older variant that the new files replace is no longer current. */
 export async function publishVariantRow(
 	handle: Handle,
 	request: { readonly variant: VariantRecord; readonly targetSha: string; readonly now: Date },
@@ -231,7 +242,14 @@ export async function publishVariantRow(
 		.execute();
 	await handle
 		.updateTable("variants")
-		.set({ state: "published", target_sha: request.targetSha, current: true, refusal: null, published_at: request.now })
+		.set({
+			state: "published",
+			target_repo: variant.targetRepo,
+			target_sha: request.targetSha,
+			current: true,
+			refusal: null,
+			published_at: request.now,
+		})
 		.where("id", "=", variant.id)
 		.where("state", "!=", "published")
 		.execute();

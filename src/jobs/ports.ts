@@ -27,8 +27,15 @@ type SourceFetcher = (request: {
 	readonly signal: AbortSignal;
 }) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
 
-/** The repo that a recipe of a source is published to, `namespace/name`. */
-type TargetNamer = (request: { readonly sourceRepo: string; readonly recipe: Recipe }) => string;
+/**
+ * The repo that a recipe of a source is published to, `namespace/name`. `commit`: one that is not the newest of the
+ * source's main branch and whose variants therefore get a repo of their own.
+ */
+type TargetNamer = (request: {
+	readonly sourceRepo: string;
+	readonly recipe: Recipe;
+	readonly commit: string | null;
+}) => string;
 
 /** Uploads every variant of a job, and its verification tensors, to a private place on the Hub. */
 type Stager = (request: {

@@ -3,6 +3,7 @@ import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { JobsContext } from "./context.ts";
+import { isStanding, targetOf } from "./target-of.ts";
 import { recipesOfRules } from "./watch-rules.ts";
 
 type PreviewedVariant = {
@@ -43,6 +44,7 @@ export async function previewRequest(
 	if (!inspection.ok) return { ok: false, refusal: inspection.refusal };
 	const { sha, architecture, parameters } = inspection.facts;
 	const recipes = input.recipes.length > 0 ? input.recipes : recipesOfRules(configuration.watch, repo);
+	const target = (recipe: Recipe): string => targetOf(ports, inspection.facts, recipe);
 	const known = await listVariantsOfSourceCommit(database.handle, { repo, sha });
 	return {
 		ok: true,
@@ -51,10 +53,15 @@ export async function previewRequest(
 		parameters,
 		variants: recipes.map((recipe) => ({
 			recipe: recipe.canonical,
-			targetRepo: ports.nameTarget({ sourceRepo: repo, recipe }),
+			targetRepo: target(recipe),
 			bytes: recipe.budgetBytes ?? Math.round((parameters * recipe.name.bitsPerWeight) / 8),
 			isLimit: recipe.budgetBytes !== null,
-			existing: known.find((variant) => variant.recipeHash === recipeHash(recipe)) ?? null,
+			existing:
+				known.find(
+					(variant) =>
+						variant.recipeHash === recipeHash(recipe) &&
+						(variant.state !== "published" || isStanding(variant, inspection.facts, target(recipe))),
+				) ?? null,
 		})),
 	};
 }

@@ -34,6 +34,7 @@ import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
 import type { RequestInput, RequestOutcome } from "./ports.ts";
 import { cleanUpJob } from "./steps/clean-up-job.ts";
+import { isStanding, targetOf } from "./target-of.ts";
 import { stepOf, transition } from "./transitions.ts";
 import { judgeTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
 
@@ -90,12 +91,15 @@ async function tooExpensive(
 	const { handle } = database;
 	const source = { repo: input.sourceRepo, sha: facts.sha };
 	const asked = uniqueRecipes(input.recipes.length > 0 ? input.recipes : usual);
-	const made = new Set(
-		(await listVariantsOfSourceCommit(handle, source))
-			.filter((variant) => variant.state === "published")
-			.map((variant) => variant.recipeHash),
+	const known = new Map(
+		(await listVariantsOfSourceCommit(handle, source)).map((variant) => [variant.recipeHash, variant]),
 	);
-	const missing = asked.filter((recipe) => !made.has(recipeHash(recipe))).map((recipe) => ({ recipe, earlier: null }));
+	const missing = asked
+		.filter((recipe) => {
+			const variant = known.get(recipeHash(recipe));
+			return variant === undefined || !isStanding(variant, facts, targetOf(context.ports, facts, recipe));
+		})
+		.map((recipe) => ({ recipe, earlier: null }));
 	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
 	if (variants === 0) return null;
 	return refusalOfPlan(
@@ -242,7 +246,12 @@ async function plan(
 		const variant = known.get(recipeHash(recipe)) ?? null;
 		const job = variant === null ? null : (jobById.get(variant.jobId) ?? null);
 		const isLive = job !== null && stepOf(job.state) !== null && !job.cancelRequested && variant?.state !== "failed";
-		if (variant !== null && (variant.state === "published" || isLive || automatic)) settled.push(variant);
+		const isSettled =
+			variant !== null &&
+			(variant.state === "published"
+				? isStanding(variant, facts, targetOf(ports, facts, recipe))
+				: isLive || automatic);
+		if (isSettled) settled.push(variant);
 		else missing.push({ recipe, earlier: variant });
 	}
 
@@ -264,7 +273,7 @@ async function plan(
 				sourceSha: source.sha,
 				recipe,
 				jobId: carrier.id,
-				targetRepo: ports.nameTarget({ sourceRepo: source.repo, recipe }),
+				targetRepo: targetOf(ports, facts, recipe),
 				carriedFrom: origin.variant.id,
 				now,
 			}),
@@ -287,7 +296,7 @@ async function plan(
 			});
 		}
 		for (const { recipe, earlier } of toRun) {
-			const targetRepo = ports.nameTarget({ sourceRepo: source.repo, recipe });
+			const targetRepo = targetOf(ports, facts, recipe);
 			planned.push(
 				earlier === null
 					? await insertVariant(tx, {
@@ -500,7 +509,7 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 					sourceSha: job.sourceSha,
 					recipe,
 					jobId: id,
-					targetRepo: ports.nameTarget({ sourceRepo: job.sourceRepo, recipe }),
+					targetRepo: targetOf(ports, inspection.facts, recipe),
 					now,
 				});
 			}

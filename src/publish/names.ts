@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { PermanentError } from "../errors.ts";
+import { commitSuffix } from "../protocol/one-commit.ts";
 import { DEFAULT_REFINE_SWEEPS, type Recipe } from "../protocol/recipe.ts";
 
 /** The Hub's limit on the part of a repo name after the slash. */
@@ -38,13 +39,17 @@ function recipeSuffix(recipe: Recipe): string {
  * The repo that a recipe of a source is published to. Derived, never taken from anybody's text. A long model name is
  * cut, with a hash of the whole name in place of what was cut, so that two long names do not meet. `sourceNamespace`
  * differences meet on purpose only in the marker check: a repo made from another source is never written to.
+ *
+ * `commit`: one that is not the head of the source's main branch. Its variants get a repo of their own, named for it:
+ * the usual name gives everybody the newest, and engines load a repo by its name alone.
  */
 export function targetRepo(request: {
 	readonly namespace: string;
 	readonly sourceRepo: string;
 	readonly recipe: Recipe;
+	readonly commit?: string | null;
 }): string {
-	const { namespace, sourceRepo, recipe } = request;
+	const { namespace, sourceRepo, recipe, commit = null } = request;
 	if (!NAMESPACE.test(namespace)) {
 		throw new PermanentError({
 			code: "internal",
@@ -52,7 +57,7 @@ export function targetRepo(request: {
 			remedy: "The operator sets publish.namespace to the bot's user or organization name.",
 		});
 	}
-	const suffix = recipeSuffix(recipe);
+	const suffix = `${recipeSuffix(recipe)}${commit === null ? "" : commitSuffix(commit)}`;
 	const model = (sourceRepo.split("/")[1] ?? "").replaceAll(/[^A-Za-z0-9._-]/g, "-").replaceAll(/([.-])[.-]+/g, "$1");
 	const room = MAXIMUM_REPO_NAME_CHARACTERS - suffix.length - 1;
 	const short =

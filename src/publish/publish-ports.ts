@@ -26,7 +26,7 @@ type PublishSettings = {
 export function createPublishPorts(settings: PublishSettings) {
 	const { publisher: hub, reader, discussions, namespace, publicUrl, mention = null } = settings;
 	return {
-		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe }) =>
+		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe; readonly commit: string | null }) =>
 			targetRepo({ ...request, namespace }),
 		stage: (request: Omit<Parameters<typeof stage>[0], "hub" | "namespace">) => stage({ ...request, hub, namespace }),
 		fetchStaged: (request: Omit<Parameters<typeof fetchStaged>[0], "hub" | "namespace">) =>

@@ -5,8 +5,11 @@ import type { HubAccess, HubWriteAccess } from "../hub/hub-access.ts";
 import type { RepoFile } from "../hub/list-repo-files.ts";
 import { updateRepoSettings } from "../hub/update-repo-settings.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { isOfOneCommit } from "../protocol/one-commit.ts";
+import { parseRecipe } from "../protocol/recipe.ts";
 import { commitFiles } from "./commit-files.ts";
 import { createPrivateRepo, type RepoState, repoState } from "./create-private-repo.ts";
+import { targetRepo } from "./names.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import { publishedContent } from "./published-content.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
@@ -36,7 +39,8 @@ type PublishRequest = {
 /**
  * Publishes verified variants that share a target repo. The repo is filled by one commit while nobody but the bot sees
  * it, or, when it is public already, changes by one commit from one whole state to the next; then it gets the source's
- * visibility and gating. Killed at any point and called again, it goes on from what the repo shows: the manifests in
+ * visibility and gating. What would replace another commit's variants without being the source's newest goes to a repo of
+ * its own instead: the repo's readers keep the newest. Killed at any point and called again, it goes on from what the repo shows: the manifests in
  * its head say whether the commit was made.
  */
 export async function publish(request: PublishRequest): Promise<PublishOutcome> {
@@ -45,7 +49,28 @@ export async function publish(request: PublishRequest): Promise<PublishOutcome> 
 	if (source === null) return sourceGone(job.sourceRepo);
 	const state = await createPrivateRepo({ ...hub, repo });
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
+	if (source.headSha !== job.sourceSha && !isOfOneCommit(repo) && wouldReplace(request, head.manifests)) {
+		return await publish({ ...request, targetRepo: ownRepo(request) });
+	}
 	return await publishInto({ ...request, source, state, head });
+}
+
+/** Whether a variant of another commit would be lost to readers of the repo. */
+function wouldReplace(request: PublishRequest, held: readonly PublishedManifest[]): boolean {
+	const paths = new Set(request.variants.map(({ manifest }) => manifestPath(manifest.recipe)));
+	return held.some(({ path, manifest }) => paths.has(path) && manifest.source.revision !== request.job.sourceSha);
+}
+
+/** Where the variants go instead, because the source has gone on since they were planned. */
+function ownRepo({ targetRepo: repo, job, variants }: PublishRequest): string {
+	const recipe = parseRecipe(variants[0]?.manifest.recipe ?? "");
+	if (!recipe.ok) throw new Error(`A verified recipe does not parse: ${recipe.refusal.message}`);
+	return targetRepo({
+		namespace: repo.split("/")[0] ?? "",
+		sourceRepo: job.sourceRepo,
+		recipe: recipe.recipe,
+		commit: job.sourceSha,
+	});
 }
 
 export function sourceGone(sourceRepo: string): { readonly ok: false; readonly refusal: Refusal } {

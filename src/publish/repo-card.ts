@@ -3,17 +3,25 @@ import type { HubWriteAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { validateYaml } from "../hub/validate-yaml.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { isOfOneCommit } from "../protocol/one-commit.ts";
 import { type CardRequest, renderCard } from "./card/render-card.ts";
 
 export const PLOT_PATH = "kl-by-size.png";
 export const CARD_PATH = "README.md";
+
+/** What stands for one commit is no other format of what stands for the newest. */
+function isOfAnotherCommit(other: string, repo: string): boolean {
+	return isOfOneCommit(other) && !(isOfOneCommit(repo) && other.slice(-12) === repo.slice(-12));
+}
 
 export function elsewhereOf(
 	repo: string,
 	siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[],
 ): readonly { readonly repo: string; readonly manifest: Manifest }[] {
 	return siblings.flatMap(({ targetRepo, manifest }) =>
-		manifest === null || targetRepo === repo ? [] : [{ repo: targetRepo, manifest }],
+		manifest === null || targetRepo === repo || isOfAnotherCommit(targetRepo, repo)
+			? []
+			: [{ repo: targetRepo, manifest }],
 	);
 }
 

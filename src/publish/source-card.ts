@@ -7,6 +7,8 @@ import type { RepoGating } from "../hub/update-repo-settings.ts";
 /** What a published repo takes over from its source. */
 export type SourceCard = {
 	readonly repo: string;
+	/** The commit that its main branch points at; `null`: the Hub does not say. */
+	readonly headSha: string | null;
 	readonly private: boolean;
 	readonly gated: RepoGating;
 	readonly license: string | null;
@@ -25,6 +27,7 @@ const Card = z.looseObject({
 	language: optional(z.union([tag, z.array(tag).max(300)])),
 });
 const Info = z.object({
+	sha: optional(z.string().regex(/^[0-9a-f]{40}$/)),
 	private: z.boolean(),
 	gated: z.union([z.literal(false), z.literal("auto"), z.literal("manual")]).catch("manual"),
 	task: optional(tag),
@@ -35,10 +38,11 @@ const Info = z.object({
 export async function readSourceCard(params: HubAccess & { readonly repo: string }): Promise<SourceCard | null> {
 	const { repo, ...access } = params;
 	try {
-		const info = Info.parse(await modelInfo({ ...access, name: repo, additionalFields: ["cardData"] }));
+		const info = Info.parse(await modelInfo({ ...access, name: repo, additionalFields: ["sha", "cardData"] }));
 		const card = info.cardData;
 		return {
 			repo,
+			headSha: info.sha ?? null,
 			private: info.private,
 			gated: info.gated,
 			license: [card?.license ?? []].flat()[0] ?? null,

@@ -1,11 +1,13 @@
 import type { Refusal } from "../errors.ts";
 import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { isOfOneCommit } from "../protocol/one-commit.ts";
 import { isFinished, type JobState } from "../records/job.ts";
 import { published } from "./card/published-measurement.ts";
 
 import { markdownCode, markdownText } from "./escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "./figures.ts";
+import { newestCommitOf } from "./newest-commit.ts";
 
 export const STATUS_TITLE = "Quantization status";
 
@@ -65,7 +67,9 @@ export function renderStatus(
 			[
 				"| variant | state | commit | size | KL to the original, nats a token | repo |",
 				"|---|---|---|---:|---:|---|",
-				...current.slice(0, MAXIMUM_ROWS).map((variant) => row(variant, hubUrl, status.jobs[0]?.sourceSha ?? null)),
+				...current
+					.slice(0, MAXIMUM_ROWS)
+					.map((variant) => row(variant, hubUrl, newestCommitOf(status.jobs, status.variants))),
 			].join("\n"),
 		);
 		if (current.length > MAXIMUM_ROWS) parts.push(`The first ${MAXIMUM_ROWS} of ${current.length} variants.`);
@@ -100,11 +104,11 @@ export function renderStatus(
 	return `${fitted}\n\n${trailer(status, current)}`;
 }
 
-/** One row a recipe: what is published, unless newer work on it is going on or nothing was ever published. */
+/** One row a recipe and repo: what is published, unless newer work on it is going on or nothing was ever published. */
 function currentVariants(variants: SourceStatusView["variants"]): SourceStatusView["variants"][number][] {
 	const rows = new Map<string, SourceStatusView["variants"][number]>();
 	for (const variant of variants) {
-		const key = `${variant.recipe} ${variant.state === "published" ? "published" : variant.sourceSha}`;
+		const key = `${variant.recipe} ${variant.state === "published" ? variant.targetRepo : variant.sourceSha}`;
 		if (!rows.has(key)) rows.set(key, variant);
 	}
 	return [...rows.values()].toSorted((one, other) =>
@@ -116,7 +120,8 @@ function currentVariants(variants: SourceStatusView["variants"]): SourceStatusVi
 function row(variant: SourceStatusView["variants"][number], hubUrl: string, newest: string | null): string {
 	const { recipe, state, sourceSha, targetRepo, manifest } = variant;
 	const shown = state === "published" && manifest !== null ? published(manifest) : null;
-	const old = state === "published" && newest !== null && newest !== sourceSha ? ", of an older commit" : "";
+	const other = isOfOneCommit(targetRepo) ? ", of that commit only" : ", of an older commit";
+	const old = state === "published" && newest !== sourceSha && newest !== null ? other : "";
 	const rounding = manifest === null || shown === null ? "" : `, ${QUANTIZER_NAMES[manifest.quantizer]}`;
 	const size = shown === null ? "" : formatBytes(shown.bytes);
 	const kl = shown === null ? "" : `${formatEstimate(shown.report.klNats)}${rounding}`;

@@ -19,6 +19,8 @@ export type VariantRecord = {
 	readonly refusal: Refusal | null;
 	/** The variant of an earlier commit with the same weights whose files it takes over; absent: it is made by a run. */
 	readonly carriedFrom?: string | null;
+	/** Of a published one: whether its repo's head still holds it; absent: not looked up. */
+	readonly isCurrent?: boolean;
 	/** Whether the source has a newer commit; absent: not looked up. */
 	readonly isOlder?: boolean;
 	readonly createdAt: Date;

@@ -6,6 +6,7 @@ import { COMMANDS } from "../commands/command-table.ts";
 import { GitHubDelivery } from "../jobs/github-event.ts";
 import type { Log } from "../log.ts";
 import { repoName } from "../protocol/job-spec.ts";
+import { newestCommitOf } from "../publish/newest-commit.ts";
 import { summarizeVariant } from "../publish/variant-summary.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobRecord } from "../records/job.ts";
@@ -229,7 +230,7 @@ export function createApp(options: WebOptions): WebApp {
 			return;
 		}
 		const summaries = variants.map((variant) => summarizeVariant(variant, hubUrl));
-		const newestSha = jobs[0]?.sourceSha ?? null;
+		const newestSha = newestCommitOf(jobs, variants);
 		reply(request, response, { repo: repo.data, newestSha, variants: summaries, jobs: jobs.map(jobJson) }, () =>
 			sourcePage(context(), { repo: repo.data, newestSha, variants: summaries, jobs }),
 		);

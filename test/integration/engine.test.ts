@@ -397,6 +397,39 @@ await onEveryDatabase((databases, name) => {
 			});
 		}
 
+		test("a commit that somebody named never takes the newest one's place, and is made anew once it is the newest", async () => {
+			const newest = shaOf("named head");
+			const named = shaOf("named");
+			world.setHead("acme/named", newest);
+			const ask = async (dedupeKey: string, revision: { readonly revision?: string }) => {
+				const recipes = [recipeOf("w4a16")];
+				const asked = { kind: "comment", sourceRepo: "acme/named", recipes, requester: "x", replyTo: null } as const;
+				const outcome = await bot.engine.recordRequest({ ...asked, dedupeKey, ...revision });
+				if (outcome.kind === "planned") await untilState(database, outcome.job.id, ["done"]);
+				return outcome.kind;
+			};
+			const standing = async () =>
+				(await listPublishedVariants(database.handle, { base: "acme/named" })).items
+					.map((one) => `${one.sourceSha.slice(0, 4)} ${one.targetRepo.split("/")[1]}${one.isOlder ? " older" : ""}`)
+					.toSorted();
+			const usual = "named-YAQA-w4a16";
+			const own = `${usual}-at-${named.slice(0, 12)}`;
+			assert.equal(await ask("named:1", {}), "planned");
+			assert.equal(await ask("named:2", { revision: named }), "planned");
+			assert.deepEqual(
+				await standing(),
+				[`${newest.slice(0, 4)} ${usual}`, `${named.slice(0, 4)} ${own}`].toSorted(),
+				"both stand, each in its place",
+			);
+			assert.equal(await ask("named:3", { revision: named }), "published");
+			assert.equal(await ask("named:4", { revision: newest }), "published");
+			world.setHead("acme/named", named);
+			assert.equal(await ask("named:5", {}), "planned", "what stands beside the main branch is not the newest");
+			assert.deepEqual(await standing(), [`${named.slice(0, 4)} ${usual}`]);
+			assert.equal(await ask("named:6", { revision: newest }), "planned", "its files were replaced");
+			assert.ok((await standing()).includes(`${newest.slice(0, 4)} ${usual}-at-${newest.slice(0, 12)}`));
+		});
+
 		test("the catalogue pages by key in every order and drops a replaced commit's variants", async () => {
 			for (const sort of ["newest", "kl", "size"] as const) {
 				const seen: string[] = [];

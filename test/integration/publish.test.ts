@@ -298,6 +298,36 @@ describe("publishing", () => {
 		assert.ok(!files.includes("tiny-llama-Q4_0.gguf"));
 	});
 
+	test("what a newer commit overtook goes to a repo of its own, and the newest one's files stay where they are", async () => {
+		const first = await source("owner/overtaken");
+		const next = await uploadFiles({
+			...access(OWNER),
+			repo: "owner/overtaken",
+			files: [{ path: "notes.txt", content: new Blob(["Next."]) }],
+		});
+		const newest = next?.commit.oid ?? "";
+		const targetRepo = "bot/overtaken-YAQA-GGUF";
+		const publishOf = async (sha: string) =>
+			await assertOk(
+				publish({
+					hub: access(BOT),
+					reader: access(BOT),
+					targetRepo,
+					job: { sourceRepo: "owner/overtaken", sourceSha: sha },
+					variants: [await variantOf("gguf:q4_0", "owner/overtaken", sha)],
+					siblings: [],
+				}),
+			);
+		const standing = await publishOf(newest);
+		assert.equal(standing.targetRepo, targetRepo);
+		for (let attempt = 0; attempt < 2; attempt++) {
+			const late = await publishOf(first);
+			assert.equal(late.targetRepo, `${targetRepo}-at-${first.slice(0, 12)}`);
+			assert.match(await textOf(late.targetRepo, "README.md"), new RegExp(`of the commit \\[\`${first.slice(0, 8)}`));
+		}
+		assert.equal((await repoState({ ...access(BOT), repo: targetRepo }))?.sha, standing.targetSha);
+	});
+
 	test("ONNX variants share a repo: one config serves both, and each manifest stays true", async () => {
 		const sha = await source("owner/shared");
 		const job = { sourceRepo: "owner/shared", sourceSha: sha };
@@ -584,7 +614,10 @@ test("recipes of one model go to repos of different names", () => {
 		namespace: "bot",
 		publicUrl: null,
 	});
-	assert.equal(ports.nameTarget({ sourceRepo: "owner/first", recipe: recipeOf("gguf:q4_0") }), "bot/first-YAQA-GGUF");
+	assert.equal(
+		ports.nameTarget({ sourceRepo: "owner/first", recipe: recipeOf("gguf:q4_0"), commit: null }),
+		"bot/first-YAQA-GGUF",
+	);
 });
 
 describe("a newer commit with the same weights", () => {

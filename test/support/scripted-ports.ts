@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Refusal } from "../../src/errors.ts";
 import type { Ports } from "../../src/jobs/ports.ts";
 import type { Manifest } from "../../src/protocol/manifest.ts";
+import { commitSuffix } from "../../src/protocol/one-commit.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
 import type { OwnerWishes, SourceContent } from "../../src/records/source.ts";
 
@@ -122,6 +123,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				facts: {
 					repo,
 					sha,
+					headSha: head,
 					architecture: "LlamaForCausalLM",
 					parameters: 1000,
 					weightBytes: 4000,
@@ -140,8 +142,8 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			if (existsSync(behaviour)) cpSync(behaviour, join(to, "behaviour.json"));
 			return { ok: true };
 		},
-		nameTarget: ({ sourceRepo, recipe }) =>
-			`quantized/${sourceRepo.split("/")[1]}-YAQA-${recipe.name.container === "gguf" ? "GGUF" : recipeDirectory(recipe.canonical)}`,
+		nameTarget: ({ sourceRepo, recipe, commit }) =>
+			`quantized/${sourceRepo.split("/")[1]}-YAQA-${recipe.name.container === "gguf" ? "GGUF" : recipeDirectory(recipe.canonical)}${commit === null ? "" : commitSuffix(commit)}`,
 		async stage({ job, variants, verificationPath }) {
 			await enter("stage");
 			const to = join(directory, "staging", `${job.id}-${job.fence}`);

@@ -1,3 +1,4 @@
+import { newestCommitOf } from "../../publish/newest-commit.ts";
 import type { JobRecord } from "../../records/job.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import { isSaid } from "./is-said.ts";
@@ -19,7 +20,7 @@ export function renderStatus(
 	else
 		parts.push(
 			`**Variants of ${context.subject}**`,
-			variantRows(context, shown, false, source.jobs[0]?.sourceSha ?? null),
+			variantRows(context, shown, false, newestCommitOf(source.jobs, source.variants)),
 		);
 	const newest = source.jobs[0];
 	if (newest !== undefined) {

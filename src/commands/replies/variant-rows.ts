@@ -40,7 +40,7 @@ export function variantRows(
 		const unmade = ended && variant.state !== "failed";
 		const where =
 			variant.state === "published"
-				? `[${summary.repo}](${summary.url})${newestSha === null || newestSha === variant.sourceSha ? "" : ", of an older commit"}`
+				? `[${summary.repo}](${summary.url})${newestSha === null || newestSha === variant.sourceSha ? "" : ", of another commit"}`
 				: unmade
 					? "not made"
 					: stateOfVariant(variant);

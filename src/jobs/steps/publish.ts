@@ -13,6 +13,7 @@ import {
 	stageVariant,
 } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
+import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { JobRecord } from "../../records/job.ts";
 import type { VariantFiles, VariantRecord } from "../../records/variant.ts";
 import { stagedFiles } from "./staged-files.ts";
@@ -109,7 +110,10 @@ async function markOlder(context: StepContext, job: JobRecord): Promise<void> {
 	// Where another job of this commit is about to publish, it writes the card.
 	const newest = await listVariantsOfSourceCommit(database.handle, { repo: job.sourceRepo, sha: job.sourceSha });
 	const touched = new Set(newest.filter((one) => one.state !== "failed").map((one) => one.targetRepo));
-	const older = siblings.filter((one) => one.sourceSha !== job.sourceSha && !touched.has(one.targetRepo));
+	const older = siblings.filter(
+		({ sourceSha, targetRepo }) =>
+			sourceSha !== job.sourceSha && !touched.has(targetRepo) && !isOfOneCommit(targetRepo),
+	);
 	for (const targetRepo of new Set(older.map((one) => one.targetRepo))) {
 		try {
 			const { sourceRepo, sourceSha: newestSha } = job;
@@ -154,13 +158,15 @@ export const publishStep: Step = async (context, work) => {
 			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings, newestSha });
 			await database.transaction(async (tx) => {
 				const note = publication.ok
-					? `${targetRepo}: published as ${publication.targetSha.slice(0, 12)}.`
+					? `${publication.targetRepo}: published as ${publication.targetSha.slice(0, 12)}.`
 					: `${targetRepo}: refused. ${publication.refusal.message}`;
 				const held = await appendNotes(tx, { job, owner, notes: [note], now: clock.now() });
 				if (!held) throw new StaleJobError(`Job ${job.id} moved on while it was published.`);
 				for (const variant of group) {
 					if (publication.ok) {
-						await publishVariantRow(tx, { variant, targetSha: publication.targetSha, now: clock.now() });
+						const { targetSha } = publication;
+						const placed = { ...variant, targetRepo: publication.targetRepo };
+						await publishVariantRow(tx, { variant: placed, targetSha, now: clock.now() });
 					} else {
 						await setVariantState(tx, { id: variant.id, state: "failed", refusal: publication.refusal });
 					}

@@ -1,4 +1,5 @@
 import type { Manifest } from "../../protocol/manifest.ts";
+import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { Container } from "../../protocol/recipe.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import type { SourceCard } from "../source-card.ts";
@@ -42,10 +43,10 @@ function body(request: CardRequest): string {
 	const name = markdownText(source.repo.split("/")[1] ?? source.repo);
 	const link = `[${markdownText(source.repo)}](${hubUrl}/${source.repo})`;
 	const sections = [
-		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA`,
+		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA${isOfOneCommit(repo) ? ` · at ${manifests[0]?.source.revision.slice(0, 8)}` : ""}`,
 		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
-		...olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`),
-		summaryTable(manifests, newestSha),
+		...(isOfOneCommit(repo) ? [commitNote(request)] : olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`)),
+		summaryTable(manifests, isOfOneCommit(repo) ? null : newestSha),
 		`![File size against KL to the original, for each quantizer](${plotPath})`,
 		...manifests.map((manifest) => fidelity(manifest)),
 		"## How to load it",
@@ -67,6 +68,14 @@ const TUNING =
 
 function isTuned(manifest: Manifest): boolean {
 	return manifest.evaluation.measured.some((measured) => measured.quantizer === "two-sided-tuned");
+}
+
+/** Said at the top of a repo that was made for one commit. */
+function commitNote({ source, hubUrl, manifests }: CardRequest): string {
+	const url = `${hubUrl}/${source.repo}/tree`;
+	const link = (sha: string): string => `[\`${sha.slice(0, 8)}\`](${url}/${sha})`;
+	const head = source.headSha === null ? "no commit" : link(source.headSha);
+	return `> These files are **of the commit ${link(manifests[0]?.source.revision ?? "")} only**, which was asked for by its name or overtaken by a newer one. The model's main branch stood at ${head} when they were published.`;
 }
 
 function howToLoad(repo: string, container: Container, manifests: readonly Manifest[]): string[] {

@@ -7,6 +7,7 @@ import { gfmFromMarkdown } from "mdast-util-gfm";
 import { gfm } from "micromark-extension-gfm";
 import { parse } from "yaml";
 import type { Manifest } from "../../../src/protocol/manifest.ts";
+import { commitSuffix } from "../../../src/protocol/one-commit.ts";
 import { gateSentence } from "../../../src/publish/card/fidelity.ts";
 import { mixSentence } from "../../../src/publish/card/mixed-types.ts";
 import { type CardRequest, renderCard } from "../../../src/publish/card/render-card.ts";
@@ -26,6 +27,7 @@ async function request(edit: (manifest: Manifest) => void = () => {}): Promise<C
 		hubUrl: "https://hub.example",
 		source: {
 			repo: "owner/tiny-llama",
+			headSha: "b".repeat(40),
 			private: false,
 			gated: false,
 			license: "other",
@@ -280,4 +282,18 @@ describe("figures", () => {
 		assert.equal(markdownText("0.1.0"), "0.1.0");
 		assert.equal(markdownText("1. one"), "1\\. one");
 	});
+});
+
+test("the card of a repo made for one commit says so at its top, in place of what is older", async () => {
+	const made = await request();
+	const revision = made.manifests[0]?.source.revision ?? "";
+	const card = renderCard({
+		...made,
+		repo: `bot/tiny-llama-YAQA-GGUF${commitSuffix(revision)}`,
+		newestSha: "b".repeat(40),
+	});
+	assert.match(card, new RegExp(`^# tiny-llama · GGUF · YAQA · at ${revision.slice(0, 8)}$`, "m"));
+	assert.ok(card.includes(`> These files are **of the commit [\`${revision.slice(0, 8)}\`]`));
+	assert.ok(card.includes(`main branch stood at [\`${"b".repeat(8)}\`]`));
+	assert.doesNotMatch(card, /of an older commit/);
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { isOfOneCommit } from "../../../src/protocol/one-commit.ts";
 import { RECIPE_NAMES } from "../../../src/protocol/recipe.ts";
 import { MAXIMUM_REPO_NAME_CHARACTERS, stagingRepo, targetRepo } from "../../../src/publish/names.ts";
 import { recipeOf } from "../../support/recipe-of.ts";
@@ -66,4 +67,14 @@ test("a staging repo is named after its job's id and nothing else", () => {
 		"yaqa/staging-3f0d5a52-6b3a-4f5e-9f0e-1d2c3b4a5f60",
 	);
 	assert.throws(() => stagingRepo({ namespace: "yaqa", jobId: "../../x" }), /UUID/);
+});
+
+test("a commit beside the main branch has a repo of its own, within the Hub's limit and apart from other commits'", () => {
+	const at = (commit: string | null, sourceRepo = "owner/Model-7B") =>
+		targetRepo({ namespace: "yaqa", sourceRepo, recipe: recipeOf("gguf:q4_0"), commit });
+	assert.equal(at("1a2b3c4d5e6f7081".padEnd(40, "0")), "yaqa/Model-7B-YAQA-GGUF-at-1a2b3c4d5e6f");
+	const long = at("1".repeat(40), `owner/${"a".repeat(95)}`);
+	assert.ok((long.split("/")[1] ?? "").length <= MAXIMUM_REPO_NAME_CHARACTERS);
+	assert.ok(isOfOneCommit(long));
+	assert.ok(!isOfOneCommit(at(null, "owner/odd-at-1a2b3c4d5e6f")));
 });
