@@ -2,8 +2,8 @@ import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { GitHubRequestError } from "../github/github-access.ts";
 import { listRecentComments } from "../github/list-recent-comments.ts";
+import { issueRepos } from "../server/issue-answers.ts";
 import { type Finding, fine, firstLine, lacking } from "./finding.ts";
-import { issueRepos } from "./issue-answers.ts";
 
 const MAXIMUM_REPOS = 10;
 

@@ -4,10 +4,10 @@ import { assertNever, PermanentError } from "../errors.ts";
 import { silentLog } from "../log.ts";
 import { createGitHubActionsEngine } from "../runners/github-actions.ts";
 import { createHfJobsEngine } from "../runners/hf-jobs.ts";
-import { gitHubActionsOptions, hfJobsOptions } from "./create-runner.ts";
+import { gitHubActionsOptions, hfJobsOptions } from "../server/create-runner.ts";
+import { readAccess } from "../server/hub-access.ts";
+import { configuredMachines, ownGpus } from "../server/machines.ts";
 import { broken, type Finding, fine, firstLine } from "./finding.ts";
-import { readAccess } from "./hub-access.ts";
-import { configuredMachines, ownGpus } from "./machines.ts";
 
 /** No job is called that: what is asked of a service is only whether it answers. */
 const NOBODY = { job: "00000000-0000-0000-0000-000000000000", fence: 1 };

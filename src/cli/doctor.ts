@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { whoAmI } from "@huggingface/hub";
 import { loadConfiguration } from "../config/load.ts";
+import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -13,13 +14,12 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
+import { publisherAccess, readAccess } from "../server/hub-access.ts";
 import { checkIssues } from "./check-issues.ts";
 import { checkRunner } from "./check-runner.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { broken, type Finding, fine, firstLine, lacking } from "./finding.ts";
-import { publisherAccess, readAccess } from "./hub-access.ts";
-import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 const PYTHON_PROBE = `

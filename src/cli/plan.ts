@@ -2,11 +2,11 @@ import { loadConfiguration } from "../config/load.ts";
 import { createPlanner } from "../jobs/plan-for-request.ts";
 import { type Hardware, usd } from "../jobs/planner.ts";
 import { recipesOfRules } from "../jobs/watch-rules.ts";
+import { readAccess } from "../server/hub-access.ts";
+import { configuredMachines, hubMachines } from "../server/machines.ts";
 import { inspectSource } from "../verify/inspect-source.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
-import { readAccess } from "./hub-access.ts";
-import { configuredMachines, hubMachines } from "./machines.ts";
 import { printable, type Terminal, table } from "./terminal.ts";
 
 export type PlanOptions = {

@@ -6,6 +6,7 @@ import { basename, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../clock.ts";
 import { loadConfiguration } from "../config/load.ts";
+import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -16,6 +17,7 @@ import { type JobSpec, PROTOCOL_VERSION, repoName } from "../protocol/job-spec.t
 import { parseRecipe, type Recipe, recipeDirectory } from "../protocol/recipe.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { Runner } from "../runners/runner.ts";
+import { readAccess } from "../server/hub-access.ts";
 import { fetchSource } from "../verify/fetch-source.ts";
 import { folderSourceReader } from "../verify/folder-source-reader.ts";
 import { inspectFiles, type SourceLimits } from "../verify/inspect-files.ts";
@@ -25,9 +27,7 @@ import { verifyVariant } from "../verify/verify-variant.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { folderRevision } from "./folder-revision.ts";
-import { readAccess } from "./hub-access.ts";
 import { createProgressDisplay, type ProgressDisplay } from "./progress-display.ts";
-import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 import { printable, type Terminal } from "./terminal.ts";
 import { reportVariant, type VariantReport, variantLines } from "./variant-lines.ts";
 

@@ -9,11 +9,11 @@ import { repoName } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { parseRecipe, recipeDirectory } from "../protocol/recipe.ts";
 import { readPublishedManifests } from "../publish/published-manifests.ts";
+import { readAccess } from "../server/hub-access.ts";
 import { CheckFailure, MANIFEST_NAME, readManifest } from "../verify/manifest-checks.ts";
 import { verifyVariant } from "../verify/verify-variant.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
-import { readAccess } from "./hub-access.ts";
 import { printable, type Terminal } from "./terminal.ts";
 import { reportVariant, type VariantReport, variantLines } from "./variant-lines.ts";
 

@@ -2,10 +2,10 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { type Document, isSeq, parseDocument } from "yaml";
 import { type LoadedConfiguration, loadConfiguration } from "../config/load.ts";
 import { listWebhooks } from "../hub/list-webhooks.ts";
+import { publisherAccess } from "../server/hub-access.ts";
+import { registerWebhook } from "../server/register-webhook.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
-import { publisherAccess } from "./hub-access.ts";
-import { registerWebhook } from "./register-webhook.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 export type WatchOptions = {

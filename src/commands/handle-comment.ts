@@ -1,7 +1,7 @@
-import type { CommentHandler } from "../jobs/ports.ts";
 import type { AnswerOptions } from "./answer-options.ts";
 import { type Answer, answersOf } from "./answers-of.ts";
 import { commandsOf } from "./commands-of.ts";
+import type { CommentHandler } from "./comment-handler.ts";
 import type { Author, Comment, Place, Thread } from "./forum.ts";
 import { readTrailer } from "./reply-trailer.ts";
 import { runCommands } from "./run/run-commands.ts";

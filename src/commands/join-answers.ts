@@ -1,22 +1,23 @@
-import type { CommentHandler, Replier } from "../jobs/ports.ts";
+import type { Replier } from "../jobs/ports.ts";
+import type { CommentHandler } from "./comment-handler.ts";
 import { hostOf } from "./host.ts";
 
-type Answers = { readonly handleComment: CommentHandler; readonly reply: Replier };
+/** Handles comments of both hosts; `github`: `null` where none of its repos is configured. */
+export function joinCommentHandlers(hub: CommentHandler, github: CommentHandler | null): CommentHandler {
+	return (hint) => {
+		if (hint.host !== "github") return hub(hint);
+		if (github !== null) return github(hint);
+		return Promise.resolve({ outcome: "ignored", detail: "No GitHub repo is configured." });
+	};
+}
 
-/** Answers on both hosts; `github`: `null` where none of its repos is configured. */
-export function joinAnswers(hub: Answers, github: Answers | null): Answers {
-	return {
-		handleComment: (hint) => {
-			if (hint.host !== "github") return hub.handleComment(hint);
-			if (github !== null) return github.handleComment(hint);
-			return Promise.resolve({ outcome: "ignored", detail: "No GitHub repo is configured." });
-		},
-		reply: (request) => {
-			const replyTo = request.request.replyTo;
-			if (replyTo === null || hostOf(replyTo) === "hub") return hub.reply(request);
-			if (github !== null) return github.reply(request);
-			// The repo was taken out of the configuration: the answer stays as it is.
-			return Promise.resolve({ replyCommentId: replyTo.replyCommentId });
-		},
+/** Writes answers on both hosts; `github` as above. */
+export function joinRepliers(hub: Replier, github: Replier | null): Replier {
+	return (request) => {
+		const { replyTo } = request.request;
+		if (replyTo === null || hostOf(replyTo) === "hub") return hub(request);
+		if (github !== null) return github(request);
+		// The repo was taken out of the configuration: the answer stays as it is.
+		return Promise.resolve({ replyCommentId: replyTo.replyCommentId });
 	};
 }

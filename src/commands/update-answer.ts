@@ -1,6 +1,6 @@
 import type { Replier } from "../jobs/ports.ts";
 import type { ReplyTo } from "../records/request.ts";
-import type { AnswerOptions } from "./answer-options.ts";
+import type { ReplyOptions } from "./answer-options.ts";
 import { type Section, writeAnswer } from "./answer-text.ts";
 import { answersOf } from "./answers-of.ts";
 import type { Place } from "./forum.ts";
@@ -13,7 +13,7 @@ import { writeToThread } from "./write-to-thread.ts";
 
 /** Brings the answer to one comment up to date with the job that follows from it. */
 export async function updateAnswer(
-	options: AnswerOptions,
+	options: ReplyOptions,
 	place: Place,
 	replyTo: ReplyTo & { readonly commentId: string },
 	state: Parameters<Replier>[0],

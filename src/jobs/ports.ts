@@ -147,23 +147,6 @@ export type Replier = (request: {
 	readonly variants: readonly VariantRecord[];
 }) => Promise<{ readonly replyCommentId: string | null }>;
 
-/** A comment that the webhook told of. The text is a hint; the handler reads the discussion again. */
-type CommentHint = {
-	readonly deliveryId: string;
-	/** Absent: the Hub, where `repo` is the model itself. */
-	readonly host?: "hub" | "github";
-	readonly repo: string;
-	readonly discussion: number;
-	readonly commentId: string | null;
-	/** The author's number as the delivery has it; `null`: not told. */
-	readonly authorId?: string | null;
-};
-
-/** `accepted`: something was asked of the bot and answered. `detail` says what or why not, for the operator. */
-export type CommentHandler = (
-	hint: CommentHint,
-) => Promise<{ readonly outcome: "accepted" | "ignored"; readonly detail: string }>;
-
 type WishReader = (request: {
 	readonly repo: string;
 	readonly sha: string;
@@ -210,7 +193,6 @@ export type Ports = {
 	readonly refreshCard: CardRefresher;
 	readonly announce: Announcer;
 	readonly reply: Replier;
-	readonly handleComment: CommentHandler;
 	readonly listHeads: HeadLister;
 	readonly readWishes: WishReader;
 	/** `null` or absent: sketches stay on the machine that has them. */

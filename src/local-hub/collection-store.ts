@@ -1,8 +1,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
-import { createKeyedLock } from "./keyed-lock.ts";
 
 export const COLLECTION_THEMES = ["orange", "blue", "green", "purple", "pink", "indigo"] as const;
 export const COLLECTION_ITEM_TYPES = ["paper", "collection", "space", "model", "dataset", "bucket"] as const;

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
+import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
-import { createKeyedLock } from "./keyed-lock.ts";
 
 const schema = z.record(z.string(), z.record(z.string(), z.string()));
 

@@ -2,11 +2,11 @@ import { appendFile, mkdir, readdir, readFile, rename, rm } from "node:fs/promis
 import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../clock.ts";
+import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
 import { commitOid, type FileEntry, type FileTree, treeObjects } from "./git-objects.ts";
 import { HubError } from "./hub-error.ts";
 import { newId } from "./identifiers.ts";
-import { createKeyedLock } from "./keyed-lock.ts";
 
 export const REPO_TYPES = ["model", "dataset", "space"] as const;
 export type RepoType = (typeof REPO_TYPES)[number];

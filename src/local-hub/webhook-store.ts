@@ -1,8 +1,8 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
-import { createKeyedLock } from "./keyed-lock.ts";
 
 export const WATCHED_TYPES = ["dataset", "model", "space", "bucket", "kernel", "user", "org"] as const;
 

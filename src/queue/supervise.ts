@@ -15,11 +15,39 @@ export async function forgetOldLeases(context: JobsContext): Promise<void> {
 	if (context.database.kind === "embedded") await clearLeases(context.database.handle);
 }
 
+/** Looks for due work now and again and again. `stop` waits for a look that is under way. */
+export async function keepSupervising(
+	context: JobsContext,
+	intervalMilliseconds: number,
+): Promise<{ stop(): Promise<void> }> {
+	await superviseOnce(context);
+	let isStopped = false;
+	let timer: NodeJS.Timeout;
+	let looking: Promise<void> = Promise.resolve();
+	function lookLater(): void {
+		timer = setTimeout(() => {
+			looking = superviseOnce(context)
+				.catch((error: unknown) => context.log.error("Looking for due work failed", { error }))
+				.then(() => {
+					if (!isStopped) lookLater();
+				});
+		}, intervalMilliseconds);
+	}
+	lookLater();
+	return {
+		async stop() {
+			isStopped = true;
+			clearTimeout(timer);
+			await looking;
+		},
+	};
+}
+
 /**
  * Sends a message for every row that is due and that nobody works on. Messages are only hints, so a step that was lost
  * with a process, or with its message, is found here.
  */
-export async function superviseOnce(context: JobsContext): Promise<void> {
+async function superviseOnce(context: JobsContext): Promise<void> {
 	const { database, clock, runner, log } = context;
 	const { handle } = database;
 	const now = clock.now();

@@ -3,7 +3,8 @@ import express from "express";
 import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import { COMMANDS } from "../commands/command-table.ts";
-import { GitHubDelivery } from "../jobs/github-event.ts";
+import { GitHubWebhookBody } from "../github/webhook-body.ts";
+import { HubWebhookBody } from "../hub/webhook-body.ts";
 import type { Log } from "../log.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import { newestCommitOf } from "../publish/newest-commit.ts";
@@ -82,20 +83,15 @@ const CatalogueParameters = z.object({
 });
 const CursorParameter = z.object({ cursor: z.string().min(1).max(1000).nullable().catch(null) });
 
-const DeliveryHint = z.object({
-	event: z.object({ action: z.string(), scope: z.string() }),
-	repo: z.object({ name: z.string() }),
-});
-
 /** What it is about, as far as its body tells. */
 function subjectOf(delivery: DeliveryRecord): Pick<DeliverySummary, "event" | "repo"> {
 	if (delivery.source === "github") {
-		const { data } = GitHubDelivery.safeParse(delivery.body);
+		const { data } = GitHubWebhookBody.safeParse(delivery.body);
 		if (data === undefined) return { event: "github", repo: null };
 		const { action, repository } = data.payload;
 		return { event: `github ${data.event} ${action ?? ""}`.trim(), repo: repository?.full_name ?? null };
 	}
-	const { data } = DeliveryHint.safeParse(delivery.body);
+	const { data } = HubWebhookBody.safeParse(delivery.body);
 	if (data === undefined) return { event: delivery.source, repo: null };
 	return { event: `${data.event.scope} ${data.event.action}`, repo: data.repo.name };
 }

@@ -1,5 +1,6 @@
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { Container } from "../protocol/recipe.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobEventRecord, JobRecord } from "../records/job.ts";
@@ -19,13 +20,6 @@ export type VariantQuery = {
 	readonly limit: number;
 };
 
-type DeliveryInput = {
-	readonly source: DeliveryRecord["source"];
-	readonly dedupeKey: string;
-	readonly receivedAt: Date;
-	readonly body: unknown;
-};
-
 /** What the pages and the webhook need of the database, as plain functions. */
 export type WebData = {
 	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
@@ -37,6 +31,6 @@ export type WebData = {
 	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
 	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
 	/** Durable when it returns. The same dedupe key twice is stored and worked on once. */
-	storeDelivery(delivery: DeliveryInput): Promise<{ readonly id: string; readonly duplicate: boolean }>;
+	readonly storeDelivery: StoreDelivery;
 	counts(): Promise<Counts>;
 };

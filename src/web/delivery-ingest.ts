@@ -1,7 +1,7 @@
 import type { Response } from "express";
 import type { Clock } from "../clock.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { Log } from "../log.ts";
-import type { WebData } from "./data.ts";
 
 /** What became of a webhook request, for the metrics. */
 type IngestOutcome = "stored" | "duplicate" | "unauthorized" | "too-large" | "malformed" | "failed";
@@ -11,7 +11,7 @@ export type DeliveryIngestOptions = {
 	/** Current and, while it is being rotated, previous. Empty: nothing is accepted. */
 	readonly secrets: readonly string[];
 	readonly maxBodyBytes: number;
-	readonly store: WebData["storeDelivery"];
+	readonly store: StoreDelivery;
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly onOutcome: (outcome: IngestOutcome) => void;
@@ -21,7 +21,7 @@ export type DeliveryIngestOptions = {
 export async function storeAndAnswer(
 	{ store, clock, log, onOutcome }: DeliveryIngestOptions,
 	response: Response,
-	delivery: Omit<Parameters<WebData["storeDelivery"]>[0], "receivedAt">,
+	delivery: Omit<Parameters<StoreDelivery>[0], "receivedAt">,
 ): Promise<void> {
 	try {
 		const stored = await store({ ...delivery, receivedAt: clock.now() });

@@ -1,16 +1,10 @@
 import { createHash } from "node:crypto";
 import type { Router } from "express";
 import express from "express";
-import { z } from "zod";
+import { HubWebhookBody } from "../hub/webhook-body.ts";
 import { constantTimeEqual } from "./constant-time-equal.ts";
 import { type DeliveryIngestOptions, storeAndAnswer } from "./delivery-ingest.ts";
 import { parseJson, readBody, refuseDelivery } from "./read-body.ts";
-
-/** What has to be there for a body to be a webhook's; everything else passes through to the step that reads it. */
-const WebhookBody = z.looseObject({
-	event: z.looseObject({ action: z.string().max(64), scope: z.string().max(64) }),
-	repo: z.looseObject({ type: z.string().max(32), name: z.string().max(400) }),
-});
 
 const DELIVERY_ID = /^[\x21-\x7e]{1,200}$/;
 
@@ -46,8 +40,7 @@ export function hubWebhook(options: DeliveryIngestOptions): Router {
 			refuseDelivery(response, 400, "The body is not JSON.");
 			return;
 		}
-		const body = WebhookBody.safeParse(json);
-		if (!body.success) {
+		if (!HubWebhookBody.safeParse(json).success) {
 			onOutcome("malformed");
 			refuseDelivery(
 				response,
@@ -62,7 +55,7 @@ export function hubWebhook(options: DeliveryIngestOptions): Router {
 				? `id:${deliveryId}`
 				: `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 		// Anything but 2xx makes the Hub deliver again.
-		await storeAndAnswer(options, response, { source: "hub", dedupeKey, body: body.data });
+		await storeAndAnswer(options, response, { source: "hub", dedupeKey, body: json });
 	});
 	return router;
 }

@@ -10,11 +10,11 @@ import { listDueDeliveries } from "../../src/db/deliveries.ts";
 import { listJobs } from "../../src/db/jobs.ts";
 import { listVariantsOfJob } from "../../src/db/variants.ts";
 import { silentLog } from "../../src/log.ts";
-import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { createApp } from "../../src/web/create-app.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";
+import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
 import { push, scriptedConfiguration } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
@@ -48,17 +48,15 @@ function heldRunner(name: string): Runner {
 	};
 }
 
-type Replica = { readonly engine: Engine; readonly url: string; close(): Promise<void> };
+type Replica = { readonly engine: EngineWithRequests; readonly url: string; close(): Promise<void> };
 
 async function startReplica(database: Database, world: ScriptedWorld, folder: string, name: string): Promise<Replica> {
 	const configuration = scriptedConfiguration(folder);
-	const engine = createEngine({
+	const engine = engineWithRequests({
 		database,
 		configuration,
-		ports: () => scriptedPorts(world),
+		ports: scriptedPorts(world),
 		runner: heldRunner(name),
-		clock: systemClock,
-		log: silentLog,
 	});
 	const site = createApp({
 		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),

@@ -12,10 +12,10 @@ import type { Ports } from "../../src/jobs/ports.ts";
 import { silentLog } from "../../src/log.ts";
 import type { JobSpec } from "../../src/protocol/job-spec.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
-import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import type { JobRecord } from "../../src/records/job.ts";
 import { isFinished } from "../../src/records/job.ts";
 import type { Runner } from "../../src/runners/runner.ts";
+import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
 import { scriptedConfiguration } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
@@ -229,7 +229,7 @@ await admin.query(`create database ${name}`);
 const url = new URL(server);
 url.pathname = `/${name}`;
 const databases: Database[] = [];
-const engines: Engine[] = [];
+const engines: EngineWithRequests[] = [];
 let result: ReturnType<typeof report> | null = null;
 try {
 	for (let replica = 0; replica < replicas; replica++) {
@@ -243,16 +243,14 @@ try {
 		});
 		databases.push(database);
 		engines.push(
-			createEngine({
+			engineWithRequests({
 				database,
 				configuration: scriptedConfiguration(dataDirectory, {
 					watch: { namespaces: [], recipes: ["gguf:q4_0"] },
 					runner: { concurrency: SLOTS },
 				}),
-				ports: () => ports,
+				ports,
 				runner: waitingRunner(`waiting-${replica}`),
-				clock: systemClock,
-				log: silentLog,
 			}),
 		);
 	}

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { leasedLock } from "../../src/cli/comment-records.ts";
 import { systemClock } from "../../src/clock.ts";
 import { acquireLease } from "../../src/db/leases.ts";
+import { leasedLock } from "../../src/server/leased-lock.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 
 await onEveryDatabase((databases, name) => {

@@ -3,14 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createRepo, uploadFiles, whoAmI } from "@huggingface/hub";
-import { answerRecords, commentSettings } from "../../src/cli/comment-records.ts";
-import { issueForum, issueRepos } from "../../src/cli/issue-answers.ts";
-import { pollIssues } from "../../src/cli/poll-issues.ts";
 import type { Clock } from "../../src/clock.ts";
-import { createCommentAnswers } from "../../src/commands/comment-answers.ts";
+import { createCommentHandler, createReplier } from "../../src/commands/comment-answers.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
 import { hubSubject } from "../../src/commands/hub-subject.ts";
-import { joinAnswers } from "../../src/commands/join-answers.ts";
+import { jobRequests } from "../../src/commands/job-requests.ts";
+import { joinCommentHandlers, joinRepliers } from "../../src/commands/join-answers.ts";
 import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
@@ -18,6 +16,8 @@ import { getJob, listJobs } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { listRequestsOfJob } from "../../src/db/requests.ts";
 import { listVariantsOfJob } from "../../src/db/variants.ts";
+import type { DeliveriesContext } from "../../src/deliveries/deliveries-context.ts";
+import { processDelivery } from "../../src/deliveries/process-delivery.ts";
 import type { Refusal } from "../../src/errors.ts";
 import { commentOnDiscussion } from "../../src/hub/comment-on-discussion.ts";
 import { createDiscussion } from "../../src/hub/create-discussion.ts";
@@ -25,16 +25,16 @@ import { commentsOf } from "../../src/hub/discussion.ts";
 import { editComment } from "../../src/hub/edit-comment.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import type { JobsContext } from "../../src/jobs/context.ts";
-import type { RequestInput } from "../../src/jobs/ports.ts";
-import { type PreviewRequest, previewRequest } from "../../src/jobs/preview.ts";
-import { processDelivery } from "../../src/jobs/process-delivery.ts";
-import { cancelJob, recordRequest, retryJob } from "../../src/jobs/service.ts";
 import { announceJob } from "../../src/jobs/steps/announce.ts";
 import { runJobStep } from "../../src/jobs/steps/run-job-step.ts";
 import { stepOf } from "../../src/jobs/transitions.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
 import type { JobState } from "../../src/records/job.ts";
+import { answerRecords, commentSettings } from "../../src/server/comment-records.ts";
+import { issueForum, issueRepos } from "../../src/server/issue-answers.ts";
+import { leasedLock } from "../../src/server/leased-lock.ts";
+import { pollIssues } from "../../src/server/poll-issues.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import { NO_SECRETS } from "../support/no-secrets.ts";
 import { scriptedConfiguration, scriptedRunner } from "../support/scripted-bot.ts";
@@ -190,44 +190,47 @@ export async function openStage(): Promise<Stage> {
 				if (!isLocked || (init?.method ?? "GET") !== "GET" || !String(input).includes("/discussions/")) return response;
 				return Response.json({ ...((await response.json()) as object), locked: true });
 			};
-			const engine = {
-				...answerRecords({ database, clock, log: silentLog }),
-				recordRequest: (input: RequestInput) => recordRequest(context, input),
-				previewRequest: (input: Parameters<PreviewRequest>[0]) => previewRequest(context, input),
-				cancelJob: (id: string) => cancelJob(context, id),
-				retryJob: (id: string) => retryJob(context, id),
-				log: silentLog,
-			};
 			const siteUrl = "https://bot.example";
 			const issues = issueRepos(configuration, { ...NO_SECRETS, gitHubAppKey: github.privateKey });
 			const onGitHub = issues === null ? null : issueForum(configuration, issues, { hubUrl: hub.url });
-			const answers = joinAnswers(
-				createCommentAnswers({
-					forum: hubForum({ hub: { ...bot, fetch: lockable }, botUserId: async () => botId }),
-					subjectOf: hubSubject,
-					context: { ...HUB_WORDS, hubUrl: hub.url, siteUrl, botName: "yaqa-bot" },
-					...commentSettings(configuration),
-					...engine,
-				}),
+			const shared = { alone: leasedLock({ database, clock }), log: silentLog };
+			const hubOptions = {
+				forum: hubForum({ hub: { ...bot, fetch: lockable }, botUserId: async () => botId }),
+				subjectOf: hubSubject,
+				context: { ...HUB_WORDS, hubUrl: hub.url, siteUrl, botName: "yaqa-bot" },
+				...commentSettings(configuration, "hub"),
+				...shared,
+			};
+			const gitHubOptions =
 				onGitHub === null
 					? null
-					: createCommentAnswers({
+					: {
 							...onGitHub,
 							context: { ...onGitHub.context, hubUrl: hub.url, siteUrl },
 							...commentSettings(configuration, "github"),
-							...engine,
-						}),
-			);
-			const context: JobsContext = {
+							...shared,
+						};
+			const jobsContext: JobsContext = {
 				database,
 				clock,
 				log: silentLog,
 				configuration,
-				ports: { ...scriptedPorts(world), ...answers },
+				ports: {
+					...scriptedPorts(world),
+					reply: joinRepliers(createReplier(hubOptions), gitHubOptions === null ? null : createReplier(gitHubOptions)),
+				},
 				runner: scriptedRunner(configuration),
 				newId: () => `${(0xabc000 + ++ids).toString(16).padStart(8, "0")}-0000-4000-8000-000000000000`,
 				owner: "transcripts",
 				wake: async () => {},
+			};
+			const records = { ...answerRecords({ database, clock }), ...jobRequests(jobsContext) };
+			const context: DeliveriesContext = {
+				...jobsContext,
+				handleComment: joinCommentHandlers(
+					createCommentHandler({ ...hubOptions, ...records }),
+					gitHubOptions === null ? null : createCommentHandler({ ...gitHubOptions, ...records }),
+				),
 			};
 			const lines: string[] = [];
 			let newest: { id: string | null; who: Person; text: string } | null = null;

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { createRepo, uploadFiles, whoAmI } from "@huggingface/hub";
 import { systemClock } from "../../src/clock.ts";
-import { createCommentAnswers } from "../../src/commands/comment-answers.ts";
+import type { AnswerOptions } from "../../src/commands/answer-options.ts";
+import { createCommentHandler, createReplier } from "../../src/commands/comment-answers.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
 import { hubSubject } from "../../src/commands/hub-subject.ts";
 import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
@@ -16,6 +17,7 @@ import { commentsOf } from "../../src/hub/discussion.ts";
 import { editComment } from "../../src/hub/edit-comment.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import type { RecordRequest, RequestInput } from "../../src/jobs/ports.ts";
+import { createKeyedLock } from "../../src/keyed-lock.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
 import type { JobRecord } from "../../src/records/job.ts";
@@ -90,7 +92,7 @@ const recordRequest: RecordRequest = async (input) => {
 };
 
 function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = {}) {
-	return createCommentAnswers({
+	const all: AnswerOptions = {
 		forum: hubForum({ hub: access(BOT), botUserId: async () => (await whoAmI(access(BOT))).id }),
 		host: "hub",
 		subjectOf: hubSubject,
@@ -109,8 +111,10 @@ function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = 
 		requestersOf: async () => [],
 		rememberReply: async (_request, id) => void remembered.push(id),
 		statusOf: async () => ({ jobs: [job], variants: [makeVariant({ sourceRepo: REPO })] }),
+		alone: createKeyedLock(),
 		log: silentLog,
-	});
+	};
+	return { handleComment: createCommentHandler(all), reply: createReplier(all) };
 }
 
 async function say(token: string, comment: string): Promise<string> {

@@ -3,7 +3,6 @@ import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { systemClock } from "../../src/clock.ts";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import type { Database } from "../../src/db/database.ts";
 import { getDelivery, listDeliveries } from "../../src/db/deliveries.ts";
@@ -11,10 +10,9 @@ import { getJob, listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
 import { createPlanner } from "../../src/jobs/plan-for-request.ts";
 import type { Hardware } from "../../src/jobs/planner.ts";
-import { silentLog } from "../../src/log.ts";
-import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
+import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import {
 	push,
@@ -468,19 +466,17 @@ await onEveryDatabase((databases, name) => {
 			await bot.engine.stop();
 			const withBudget = (budget: ConfigurationInput["budget"]) => {
 				const configuration = scriptedConfiguration(own.dataDirectory, { budget });
-				return createEngine({
+				return engineWithRequests({
 					database,
 					configuration,
-					ports: () => scriptedPorts(world),
+					ports: scriptedPorts(world),
 					runner: bot.runner,
 					planner: async () => createPlanner(configuration, [machine], []),
-					clock: systemClock,
-					log: silentLog,
 					superviseIntervalMs: 200,
 				});
 			};
 			world.setHead("acme/dear", shaOf("dear"));
-			const ask = async (engine: Engine) => {
+			const ask = async (engine: EngineWithRequests) => {
 				const outcome = await engine.recordRequest({
 					kind: "api",
 					sourceRepo: "acme/dear",

@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { type TestContext, test } from "node:test";
-import { pollMentions } from "../../src/cli/poll-mentions.ts";
-import { registerWebhook } from "../../src/cli/register-webhook.ts";
 import { systemClock } from "../../src/clock.ts";
 import { ConfigurationFile } from "../../src/config/schema.ts";
 import { commentOnDiscussion } from "../../src/hub/comment-on-discussion.ts";
@@ -13,6 +11,8 @@ import { createHubFetch } from "../../src/hub/hub-fetch.ts";
 import { listHeads } from "../../src/hub/list-heads.ts";
 import { listWebhooks } from "../../src/hub/list-webhooks.ts";
 import { updateWebhook } from "../../src/hub/update-webhook.ts";
+import { pollMentions } from "../../src/server/poll-mentions.ts";
+import { registerWebhook } from "../../src/server/register-webhook.ts";
 import { BOT, call, commit, createRepo, file, OWNER, receiver, testHub } from "./local-hub-fixture.ts";
 
 test("the webhook is made once, left alone while it stands, and mended when it was changed or switched off", async (t: TestContext) => {

@@ -18,8 +18,8 @@ import { silentLog } from "../../src/log.ts";
 import type { JobSpec } from "../../src/protocol/job-spec.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { createSketchStore } from "../../src/publish/sketch-store.ts";
-import { createEngine } from "../../src/queue/engine.ts";
 import type { Runner } from "../../src/runners/runner.ts";
+import { engineWithRequests } from "../support/engine-with-requests.ts";
 
 import { scriptedConfiguration, scriptedRunner, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
@@ -195,18 +195,16 @@ describe("the sketch store", () => {
 				return local.dispatch(spec);
 			},
 		};
-		const engine = createEngine({
+		const engine = engineWithRequests({
 			database,
 			configuration,
-			ports: () => ({
+			ports: {
 				...scriptedPorts(world),
 				get sketchStore() {
 					return store;
 				},
-			}),
+			},
 			runner,
-			clock: systemClock,
-			log: silentLog,
 			superviseIntervalMs: 200,
 		});
 		const source = "acme/shared";

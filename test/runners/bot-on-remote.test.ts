@@ -3,7 +3,6 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import express from "express";
-import { openProgress } from "../../src/cli/progress-channel.ts";
 import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { listDeliveries } from "../../src/db/deliveries.ts";
@@ -12,17 +11,18 @@ import { openDatabase } from "../../src/db/open-database.ts";
 import { createGitHubAccess } from "../../src/github/github-access.ts";
 import { silentLog } from "../../src/log.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
-import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import type { JobState } from "../../src/records/job.ts";
 import { createGitHubActionsEngine, createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
 import { createHfJobsEngine, createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
 import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging.ts";
 import type { ProgressChannel, RemoteEngine } from "../../src/runners/remote-runner.ts";
 import type { Runner } from "../../src/runners/runner.ts";
+import { openProgress } from "../../src/server/progress-channel.ts";
 import { gitHubWebhook } from "../../src/web/github-webhook.ts";
 import { progressIngest } from "../../src/web/progress-ingest.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import type { DeliveryMode } from "../fake-github/webhooks.ts";
+import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
 import { scriptedConfiguration, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
 import { processesOf } from "./remote-faults.ts";
@@ -123,9 +123,9 @@ describe("a bot whose runs are elsewhere", () => {
 		await place.close();
 	});
 
-	async function withBot(bench: Bench, work: (engine: Engine) => Promise<void>): Promise<void> {
+	async function withBot(bench: Bench, work: (engine: EngineWithRequests) => Promise<void>): Promise<void> {
 		const configuration = scriptedConfiguration(folder);
-		const engine = createEngine({
+		const engine = engineWithRequests({
 			database,
 			// The runner was made above; whose news of runs count is read from here.
 			configuration: {
@@ -136,10 +136,8 @@ describe("a bot whose runs are elsewhere", () => {
 					githubActions: { ...configuration.runner.githubActions, repository: gitHub.repository },
 				},
 			},
-			ports: () => scriptedPorts(world),
+			ports: scriptedPorts(world),
 			runner: bench.runner,
-			clock: systemClock,
-			log: silentLog,
 			superviseIntervalMs: 200,
 		});
 		await engine.start();
@@ -150,7 +148,7 @@ describe("a bot whose runs are elsewhere", () => {
 		}
 	}
 
-	async function request(engine: Engine, behaviour: Readonly<Record<string, unknown>>): Promise<string> {
+	async function request(engine: EngineWithRequests, behaviour: Readonly<Record<string, unknown>>): Promise<string> {
 		const { source } = await place.specOf(behaviour);
 		world.setHead(source.repo, source.revision);
 		const recipe = parseRecipe("w4a16");

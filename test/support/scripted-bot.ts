@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { systemClock } from "../../src/clock.ts";
 import { loadConfiguration } from "../../src/config/load.ts";
 import { runnerEnvironment } from "../../src/config/runner-environment.ts";
 import type { Configuration, ConfigurationInput } from "../../src/config/schema.ts";
@@ -9,15 +8,15 @@ import { getJob } from "../../src/db/jobs.ts";
 import type { JobsContext } from "../../src/jobs/context.ts";
 import { localRunnerFolders } from "../../src/jobs/work-folders.ts";
 import { type Log, silentLog } from "../../src/log.ts";
-import { createEngine, type Engine } from "../../src/queue/engine.ts";
 import type { JobRecord, JobState } from "../../src/records/job.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
 import type { Runner } from "../../src/runners/runner.ts";
-import { type ScriptedWorld, scriptedPorts } from "./scripted-ports.ts";
+import { type EngineWithRequests, engineWithRequests } from "./engine-with-requests.ts";
+import { type ScriptedWorld, scriptedComments, scriptedPorts } from "./scripted-ports.ts";
 
 /** An engine whose runner computes nothing and whose Hub is a folder; everything between is the real thing. */
 export type ScriptedBot = {
-	readonly engine: Engine;
+	readonly engine: EngineWithRequests;
 	readonly configuration: Configuration;
 	readonly runner: Runner;
 };
@@ -65,12 +64,12 @@ export function scriptedBot(options: {
 }): ScriptedBot {
 	const configuration = scriptedConfiguration(options.dataDirectory, options.overrides);
 	const runner = scriptedRunner(configuration);
-	const engine = createEngine({
+	const engine = engineWithRequests({
 		database: options.database,
 		configuration,
-		ports: () => scriptedPorts(options.world),
+		ports: scriptedPorts(options.world),
+		handleComment: scriptedComments(options.world),
 		runner,
-		clock: systemClock,
 		planner: options.planner ?? null,
 		log: options.log ?? silentLog,
 		superviseIntervalMs: 300,

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { CommentHandler } from "../../src/commands/comment-handler.ts";
 import type { Refusal } from "../../src/errors.ts";
 import type { Ports } from "../../src/jobs/ports.ts";
 import type { Manifest } from "../../src/protocol/manifest.ts";
@@ -87,8 +88,8 @@ export function shaOf(text: string): string {
 	return createHash("sha1").update(text).digest("hex");
 }
 
-export function scriptedPorts(world: ScriptedWorld): Ports {
-	const { directory } = world;
+/** Writes calls down, and makes them slow or fail as the world says. */
+function scriptedCalls({ directory }: ScriptedWorld) {
 	function record(call: string, detail: string): void {
 		writeFileSync(join(directory, "log.jsonl"), `${JSON.stringify({ call, detail })}\n`, { flag: "a" });
 	}
@@ -103,6 +104,22 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			throw new RetryableError(`scripted failure of ${call}`, { retryAfterSeconds: 0.1 });
 		}
 	}
+	return { record, enter };
+}
+
+/** Answers every comment. */
+export function scriptedComments(world: ScriptedWorld): CommentHandler {
+	const { record, enter } = scriptedCalls(world);
+	return async ({ discussion }) => {
+		await enter("handleComment");
+		record("comment", String(discussion));
+		return { outcome: "accepted", detail: "answered" };
+	};
+}
+
+export function scriptedPorts(world: ScriptedWorld): Ports {
+	const { directory } = world;
+	const { record, enter } = scriptedCalls(world);
 	const headOf = (repo: string) => {
 		const path = join(directory, "heads", safeName(repo));
 		return existsSync(path) ? readFileSync(path, "utf8") : null;
@@ -229,11 +246,6 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			const published = variants.filter((variant) => variant.state === "published").length;
 			record(request.replyTo?.replyCommentId === null ? "post-reply" : "edit-reply", `${job?.state} ${published}`);
 			return { replyCommentId: request.replyTo?.replyCommentId ?? "comment-of-ours" };
-		},
-		async handleComment({ discussion }) {
-			await enter("handleComment");
-			record("comment", String(discussion));
-			return { outcome: "accepted", detail: "answered" };
 		},
 		async readWishes({ repo }) {
 			await enter("readWishes");

@@ -20,7 +20,7 @@ const ORDER: readonly (readonly string[])[] = [
 	["config"],
 	["records"],
 	["protocol"],
-	["errors", "clock", "log"],
+	["errors", "clock", "log", "keyed-lock"],
 ];
 const LAYERS: Readonly<Record<string, number>> = Object.fromEntries(
 	ORDER.flatMap((folders, line) => folders.map((folder) => [folder, ORDER.length - line])),
@@ -100,11 +100,11 @@ test("the layers of CONTRIBUTING.md are those that are held here", () => {
 	assert.deepEqual(wrong, []);
 });
 
-test("the local Hub stands alone: it shares nothing with the bot but clock, errors, log and protocol", () => {
+test("the local Hub stands alone: it shares nothing with the bot but the lowest layer and the protocol", () => {
 	const wrong = sources
 		.filter((path) => folderOf(path) === "local-hub")
 		.flatMap(importsOf)
-		.filter(({ to }) => !["local-hub", "clock", "errors", "log", "protocol"].includes(folderOf(to)))
+		.filter(({ to }) => !["local-hub", "clock", "errors", "keyed-lock", "log", "protocol"].includes(folderOf(to)))
 		.map(({ from, to }) => `${from} → ${to}`);
 	assert.deepEqual(wrong, []);
 });

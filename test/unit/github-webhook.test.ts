@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { after, before, test } from "node:test";
-import { readGitHubEvent } from "../../src/jobs/github-event.ts";
+import { readGitHubEvent } from "../../src/deliveries/github-event.ts";
 import { runName } from "../../src/runners/run-name.ts";
 import { GITHUB_SECRET, memoryData, startSite, type TestSite } from "./web-fixtures.ts";
 

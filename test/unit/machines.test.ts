@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { configuredMachines, hardwareOfHub, measuredRates, parseGpuList } from "../../src/cli/machines.ts";
 import { ConfigurationFile } from "../../src/config/schema.ts";
+import { configuredMachines, hardwareOfHub, measuredRates, parseGpuList } from "../../src/server/machines.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 
 test("GPUs are read from nvidia-smi's list, other lines left out", () => {

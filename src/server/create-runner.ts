@@ -1,3 +1,4 @@
+import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -12,7 +13,6 @@ import { createHubStaging, type HubStaging } from "../runners/hub-staging.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { ProgressChannel } from "../runners/remote-runner.ts";
 import type { Runner } from "../runners/runner.ts";
-import { RUNNER_DIRECTORY, runnerPython } from "./project-paths.ts";
 
 /** What `loadConfiguration` makes sure of; without it the bot would not have started. */
 function present<T>(value: T | null, what: string): T {

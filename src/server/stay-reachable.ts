@@ -2,9 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../clock.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import { RetryableError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Engine } from "../queue/engine.ts";
 import { publisherAccess } from "./hub-access.ts";
 import { issueRepos } from "./issue-answers.ts";
 import { pollIssues } from "./poll-issues.ts";
@@ -63,7 +63,7 @@ const LOOK_BACK_SECONDS = 86_400;
  * again by itself, and cannot deliver at all without a public address.
  */
 export async function keepLookingOverIssues(
-	situation: Situation & { readonly storeDelivery: Engine["storeDelivery"]; readonly clock: Clock },
+	situation: Situation & { readonly storeDelivery: StoreDelivery; readonly clock: Clock },
 ): Promise<void> {
 	const { configuration, secrets, log, signal, storeDelivery, clock } = situation;
 	const repos = issueRepos(configuration, secrets);
@@ -96,7 +96,7 @@ export async function keepLookingOverIssues(
 
 /** Reads the bot's notifications for commands, where the Hub has no address to call. */
 export async function keepPolling(
-	situation: Situation & { readonly storeDelivery: Engine["storeDelivery"]; readonly clock: Clock },
+	situation: Situation & { readonly storeDelivery: StoreDelivery; readonly clock: Clock },
 ): Promise<void> {
 	const { configuration, secrets, log, signal, storeDelivery, clock } = situation;
 	const { pollSeconds, comments } = configuration.requests;

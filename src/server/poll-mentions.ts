@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import type { Clock } from "../clock.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import { commentsOf, type Discussion } from "../hub/discussion.ts";
 import { getDiscussion } from "../hub/get-discussion.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listNotifications } from "../hub/list-notifications.ts";
 import { markNotificationsRead } from "../hub/mark-notifications-read.ts";
-import type { Engine } from "../queue/engine.ts";
 
 const MAXIMUM_PAGES = 5;
 
@@ -20,7 +20,7 @@ export async function pollMentions(options: {
 	readonly hub: HubAccess;
 	/** As people mention it, without `@`. */
 	readonly botName: string;
-	readonly storeDelivery: Engine["storeDelivery"];
+	readonly storeDelivery: StoreDelivery;
 	readonly clock: Clock;
 }): Promise<{ readonly discussions: number; readonly stored: number }> {
 	const { hub, storeDelivery, clock } = options;

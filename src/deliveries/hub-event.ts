@@ -1,23 +1,5 @@
-import { z } from "zod";
+import { HubWebhookBody } from "../hub/webhook-body.ts";
 import { repoName } from "../protocol/job-spec.ts";
-
-/** What is read of a Hub webhook's body. Unknown fields and scopes pass: the body is a hint, the Hub is read again. */
-const HubDelivery = z.object({
-	event: z.object({ action: z.string(), scope: z.string() }),
-	repo: z.object({ type: z.string(), name: z.string() }),
-	updatedRefs: z
-		.array(z.object({ ref: z.string(), newSha: z.string().nullable().optional() }))
-		.max(10_000)
-		.optional(),
-	discussion: z.object({ num: z.int().min(1) }).optional(),
-	comment: z
-		.object({
-			id: z.string().max(100),
-			hidden: z.boolean().optional(),
-			author: z.object({ id: z.string().max(100) }).optional(),
-		})
-		.optional(),
-});
 
 type HubEvent =
 	| { readonly kind: "push"; readonly repo: string }
@@ -39,7 +21,7 @@ function ignored(reason: string): HubEvent {
 
 /** What a stored delivery is about. `ref`: the branch whose pushes count. */
 export function readHubEvent(body: unknown, ref: string): HubEvent {
-	const parsed = HubDelivery.safeParse(body);
+	const parsed = HubWebhookBody.safeParse(body);
 	if (!parsed.success) return ignored("The body is not a Hub webhook's.");
 	const { event, repo, updatedRefs, discussion, comment } = parsed.data;
 	if (repo.type !== "model") return ignored(`It is about a ${repo.type.slice(0, 20)}, not a model.`);

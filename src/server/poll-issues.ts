@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import type { Clock } from "../clock.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { GitHubAccess } from "../github/github-access.ts";
 import { listRecentComments } from "../github/list-recent-comments.ts";
-import type { Engine } from "../queue/engine.ts";
 
 /**
  * Stores a delivery for every comment and opening message of a GitHub repo's issues that names the bot and was written
@@ -13,7 +13,7 @@ export async function pollIssues(options: {
 	/** As people mention it, without `@`. */
 	readonly botName: string;
 	readonly since: Date;
-	readonly storeDelivery: Engine["storeDelivery"];
+	readonly storeDelivery: StoreDelivery;
 	readonly clock: Clock;
 }): Promise<{ readonly stored: number; readonly until: Date }> {
 	const { github, since, storeDelivery, clock } = options;

@@ -1,0 +1,14 @@
+import type { JobsContext } from "../jobs/context.ts";
+import { previewRequest } from "../jobs/preview.ts";
+import { cancelJob, recordRequest, retryJob } from "../jobs/service.ts";
+import type { JobRequests } from "./answer-options.ts";
+
+/** What commands ask of the jobs of this context. */
+export function jobRequests(context: JobsContext): JobRequests {
+	return {
+		recordRequest: (input) => recordRequest(context, input),
+		previewRequest: (input) => previewRequest(context, input),
+		cancelJob: (id) => cancelJob(context, id),
+		retryJob: (id) => retryJob(context, id),
+	};
+}

@@ -1,0 +1,39 @@
+import { getStatusDiscussion } from "../db/status-discussions.ts";
+import { assertNever } from "../errors.ts";
+import { judgeRepo } from "../jobs/watch-rules.ts";
+import type { DeliveryRecord } from "../records/delivery.ts";
+import type { DeliveriesContext, Settlement } from "./deliveries-context.ts";
+import { handlePush } from "./handle-push.ts";
+import { readHubEvent } from "./hub-event.ts";
+
+/** The Hub told of a push, a comment or a discussion. */
+export async function handleHubDelivery(context: DeliveriesContext, delivery: DeliveryRecord): Promise<Settlement> {
+	const { configuration } = context;
+	const event = readHubEvent(delivery.body, configuration.watch.ref);
+	switch (event.kind) {
+		case "ignored":
+			return { outcome: "ignored", detail: event.reason };
+		case "push":
+			return await handlePush(context, delivery, event.repo);
+		case "comment": {
+			if (!configuration.requests.comments) return { outcome: "ignored", detail: "Comments are switched off." };
+			const verdict = judgeRepo(configuration.watch, event.repo);
+			if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
+			return await context.handleComment({
+				deliveryId: delivery.id,
+				repo: event.repo,
+				discussion: event.discussion,
+				commentId: event.commentId,
+				authorId: event.authorId,
+			});
+		}
+		case "discussion": {
+			// Whoever opens the closed status discussion again wants the bot back: the head is looked at like a push.
+			const { discussion } = await getStatusDiscussion(context.database.handle, event.repo);
+			if (discussion !== event.discussion) return { outcome: "ignored", detail: "It is not the bot's discussion." };
+			return await handlePush(context, delivery, event.repo);
+		}
+		default:
+			return assertNever(event);
+	}
+}

@@ -1,0 +1,45 @@
+import { leaseDelivery, settleDelivery } from "../db/deliveries.ts";
+import { PermanentError, RetryableError } from "../errors.ts";
+import { later } from "../jobs/context.ts";
+import type { DeliveriesContext } from "./deliveries-context.ts";
+import { handleGitHubDelivery } from "./handle-github-delivery.ts";
+import { handleHubDelivery } from "./handle-hub-delivery.ts";
+
+const LEASE_SECONDS = 300;
+const MAXIMUM_ATTEMPTS = 12;
+const MAXIMUM_BUG_ATTEMPTS = 4;
+const MAXIMUM_DELAY_SECONDS = 600;
+
+/** Works on a stored delivery until it is settled; a failure leaves it pending for another try. */
+export async function processDelivery(context: DeliveriesContext, id: string): Promise<void> {
+	const { database, clock, log } = context;
+	const owner = `${context.owner}:${context.newId()}`;
+	const now = clock.now();
+	const leased = await leaseDelivery(database.handle, { id, owner, now, until: later(now, LEASE_SECONDS) });
+	if (leased === null) return;
+	try {
+		const { delivery } = leased;
+		const settlement =
+			delivery.source === "hub"
+				? await handleHubDelivery(context, delivery)
+				: await handleGitHubDelivery(context, delivery);
+		await settleDelivery(database.handle, { id, owner, ...settlement, nextAttemptAt: clock.now() });
+	} catch (error) {
+		const isKnown = error instanceof RetryableError;
+		const limit = isKnown ? MAXIMUM_ATTEMPTS : MAXIMUM_BUG_ATTEMPTS;
+		const reason = error instanceof Error ? error.message : String(error);
+		if (!isKnown) log.error("A delivery could not be worked on", { delivery: id, error });
+		const isOver = error instanceof PermanentError || leased.attempts >= limit;
+		const asked = isKnown ? error.retryAfterSeconds : null;
+		const seconds = asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** leased.attempts);
+		const nextAttemptAt = later(clock.now(), seconds);
+		await settleDelivery(database.handle, {
+			id,
+			owner,
+			outcome: isOver ? "failed" : "pending",
+			detail: isOver ? reason : `Attempt ${leased.attempts}: ${reason}`,
+			nextAttemptAt,
+		});
+		if (!isOver) await context.wake({ kind: "delivery", deliveryId: id }, nextAttemptAt);
+	}
+}

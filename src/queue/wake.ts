@@ -1,0 +1,42 @@
+import type { Clock } from "../clock.ts";
+import type { JobsContext, Work } from "../jobs/context.ts";
+import type { Log } from "../log.ts";
+import type { MessageQueue } from "./message-queue.ts";
+import { queueOfStep } from "./queue-names.ts";
+
+/** What is due later than this is found by the supervisor. */
+const SEND_AHEAD_MS = 2000;
+
+function sendOf(queue: Pick<MessageQueue, "send">, work: Work, at: Date): Promise<void> {
+	switch (work.kind) {
+		case "step":
+			return queue.send(queueOfStep(work.step, work.runner), work.jobId, { jobId: work.jobId }, at);
+		case "side":
+			return queue.send("side", work.jobId, { jobId: work.jobId }, at);
+		case "sketch": {
+			const { kind: _, ...identity } = work;
+			return queue.send("sketch", `${work.repo} ${work.sha} ${work.fingerprint}`, identity, at);
+		}
+		case "delivery":
+			return queue.send("deliver", work.deliveryId, { deliveryId: work.deliveryId }, at);
+	}
+}
+
+/** Sends a message for work that is due now or at once. */
+export function createWake(options: {
+	readonly queue: Pick<MessageQueue, "send">;
+	readonly clock: Clock;
+	readonly log: Log;
+}): JobsContext["wake"] {
+	const { queue, clock, log } = options;
+	return async (work, at) => {
+		// A waiting message bars every later one for the same row, so that only near ones are sent ahead of time.
+		if (at.getTime() - clock.now().getTime() > SEND_AHEAD_MS) return;
+		try {
+			await sendOf(queue, work, at);
+		} catch (error) {
+			// The row says what is due; the supervisor sends again.
+			log.warn("A queue message could not be sent", { work, error });
+		}
+	};
+}

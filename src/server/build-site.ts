@@ -1,0 +1,66 @@
+import { systemClock } from "../clock.ts";
+import { programVersion } from "../config/project-paths.ts";
+import type { Database } from "../db/database.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
+import type { Log } from "../log.ts";
+import { createApp, type WebApp } from "../web/create-app.ts";
+import { databaseData } from "../web/database-data.ts";
+import type { Metrics } from "../web/metrics.ts";
+import { readAccess } from "./hub-access.ts";
+import type { Progress } from "./progress-channel.ts";
+import type { Settings } from "./settings.ts";
+
+const HUB_CHECK_SECONDS = 30;
+
+/** What `/readyz` looks at. */
+function healthChecks(database: Database, isRunning: () => boolean, hubUrl: string) {
+	return [
+		{ name: "database", cacheSeconds: 1, check: () => database.check() },
+		{
+			name: "queue",
+			cacheSeconds: 0,
+			check: async () => {
+				if (!isRunning()) throw new Error("The queue is not being worked on.");
+			},
+		},
+		{
+			name: "hub",
+			cacheSeconds: HUB_CHECK_SECONDS,
+			check: async () => {
+				const response = await fetch(`${hubUrl}/api/models?limit=1`, { signal: AbortSignal.timeout(4000) });
+				await response.body?.cancel();
+				if (response.status >= 500) throw new Error(`The Hub answers ${response.status}.`);
+			},
+		},
+	];
+}
+
+/** The webhooks, the pages and the metrics. */
+export function buildSite(options: {
+	readonly settings: Settings;
+	readonly database: Database;
+	readonly storeDelivery: StoreDelivery;
+	readonly isRunning: () => boolean;
+	readonly progress: Progress;
+	readonly metrics: Metrics;
+	readonly log: Log;
+}): WebApp {
+	const { settings, database, storeDelivery, progress, metrics, log } = options;
+	const { configuration, secrets } = settings;
+	return createApp({
+		data: databaseData({ database, clock: systemClock, storeDelivery }),
+		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
+		progress: progress.door,
+		gitHubWebhookSecrets: [secrets.gitHubWebhookSecret, secrets.previousGitHubWebhookSecret].filter(
+			(secret) => secret !== null,
+		),
+		maxBodyBytes: configuration.server.maxBodyBytes,
+		hubUrl: configuration.hub.url,
+		botName: configuration.hub.mention,
+		version: programVersion(),
+		checks: healthChecks(database, options.isRunning, readAccess(configuration, secrets).hubUrl),
+		metrics,
+		clock: systemClock,
+		log,
+	});
+}
