@@ -7,7 +7,6 @@ import { ConfigurationFile } from "../src/config/schema.ts";
 import { RunnerEvent } from "../src/protocol/events.ts";
 import { JobSpec } from "../src/protocol/job-spec.ts";
 import { Manifest } from "../src/protocol/manifest.ts";
-import { RECIPE_NAMES } from "../src/protocol/recipe.ts";
 
 /** The JSON Schemas in `config/` are written from the zod schemas, so that Python and editors see what TypeScript means. */
 
@@ -23,14 +22,13 @@ export function generatedFiles(): ReadonlyMap<string, string> {
 		["job-spec.schema.json", schemaOf("yaqa-runner job", JobSpec)],
 		["events.schema.json", schemaOf("yaqa-runner event, one line of stdout", RunnerEvent)],
 		["manifest.schema.json", schemaOf("manifest.json of a published variant", Manifest)],
-		["recipes.json", `${JSON.stringify(RECIPE_NAMES, null, "\t")}\n`],
 	]);
 }
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
 export const CONFIG_DIRECTORY = join(ROOT, "config");
 /** What the runner's package holds of `config/`, so that it is complete where only it is installed. */
-export const RUNNER_LISTS = ["source-files.json"] as const;
+export const RUNNER_LISTS = ["recipes.json", "source-files.json"] as const;
 export const RUNNER_CONFIG_DIRECTORY = join(ROOT, "gpu-runner/yaqa_runner/config");
 
 if (import.meta.main) {

@@ -23,6 +23,7 @@ from yaqa_runner.pipeline.run_job import JobOutcome, run_job
 from yaqa_runner.protocol.failures import Interrupted, InvalidSpec, RunnerFailure, UnsupportedModel, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import parse_job_spec
+from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
 
 
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def document(model: Path, output: Path, *recipes: str, **changes: Any) -> dict[str, Any]:
-    variants = [{"id": str(uuid.uuid4()), "recipe": recipe} for recipe in recipes]
+    variants = [{"id": str(uuid.uuid4()), "recipe": parse_recipe(recipe).to_wire()} for recipe in recipes]
     source = {"repo": "demo/tiny", "revision": "0" * 40, "path": str(model)}
     staging = {"kind": "directory", "path": str(output)}
     return spec_document(source=source, variants=variants, staging=staging, **changes)

@@ -22,7 +22,7 @@ from yaqa_runner.protocol.failures import (
 )
 from yaqa_runner.protocol.job_spec import JobSpec, parse_job_spec, read_job_spec
 from yaqa_runner.protocol.manifest import Estimate, ProxyError
-from yaqa_runner.protocol.recipes import RECIPE_NAMES, parse_recipe, recipe_directory, recipe_hash
+from yaqa_runner.protocol.recipes import RECIPE_NAMES, Recipe, parse_recipe, recipe_directory, recipe_hash
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -45,7 +45,7 @@ def spec_document(**changes: Any) -> dict[str, Any]:
         "calibration": {"kind": "self", "sequences": 4, "length": 16, "seed": 1},
         "evaluation": {"selection": [], "report": [], "sequences": 2, "length": 16, "verificationSequences": 1},
         "sketch": {"kind": "a", "iterations": 2, "sigmaInput": 0.01, "sigmaOutput": 0.1},
-        "variants": [{"id": JOB, "recipe": "gguf:q4_0"}],
+        "variants": [{"id": JOB, "recipe": parse_recipe("gguf:q4_0").to_wire()}],
         "staging": {"kind": "directory", "path": "/staging"},
         "limits": {"threads": 1},
     }
@@ -66,7 +66,7 @@ def test_the_recipe_table_is_the_control_planes() -> None:
         }
         for name in RECIPE_NAMES
     }
-    assert ours == {entry["name"]: entry for entry in schema("recipes.json")}
+    assert ours == {entry["name"]: entry for entry in schema("recipes.json")["names"]}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,7 @@ def test_recipes_have_one_canonical_form(written: str, canonical: str, directory
     assert recipe.canonical == canonical
     assert recipe_directory(recipe.canonical) == directory
     assert parse_recipe(recipe.canonical) == recipe
+    assert Recipe.model_validate(recipe.to_wire()) == recipe
     assert len(recipe_hash(recipe)) == 16
 
 

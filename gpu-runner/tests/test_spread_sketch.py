@@ -22,13 +22,14 @@ from yaqa_runner.pipeline.spread_sketch import processes_for, spread_sketch
 from yaqa_runner.protocol.failures import Interrupted
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, parse_job_spec
+from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
 
 
 def job(model: Path, output: Path, **changes: Any) -> dict[str, Any]:
     return spec_document(
         source={"repo": "demo/tiny", "revision": "0" * 40, "path": str(model)},
-        variants=[{"id": str(uuid.uuid4()), "recipe": "gguf:q8_0"}],
+        variants=[{"id": str(uuid.uuid4()), "recipe": parse_recipe("gguf:q8_0").to_wire()}],
         staging={"kind": "directory", "path": str(output)},
         limits={"threads": 2, "device": "cpu"},
         **changes,

@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
-import { MIXED_EXAMPLES, nearestWord, RECIPE_NAMES } from "../protocol/recipe.ts";
+import { nearestWord } from "../protocol/recipe.ts";
+import { RECIPE_NAMES, RECIPES } from "../protocol/recipe-table.ts";
 import { exitCodeList } from "./exit-codes.ts";
 
 type OptionDescription = {
@@ -50,7 +51,7 @@ const JSON_OUTPUT = {
 function recipeLines(): readonly string[] {
 	const lines = [...Map.groupBy(RECIPE_NAMES, ({ container }) => container)].map(([container, recipes]) => {
 		const names = recipes.map(({ name }) => name);
-		if (container === "gguf") names.push(...MIXED_EXAMPLES);
+		if (container === "gguf") names.push(...RECIPES.mixed.examples);
 		return `  ${names.join(" ")}`;
 	});
 	return ["Recipes:", ...lines, "  Options follow a comma: w4a16,group=32 onnx:q4,embedding=q8 gguf:q4_0,tune=off"];

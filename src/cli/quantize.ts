@@ -13,7 +13,7 @@ import type { Secrets } from "../config/secrets.ts";
 import { assertNever, PermanentError, type Refusal } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { ResultEvent } from "../protocol/events.ts";
-import { type JobSpec, PROTOCOL_VERSION, repoName } from "../protocol/job-spec.ts";
+import { type JobSpec, PROTOCOL_VERSION, parsedRecipe, repoName } from "../protocol/job-spec.ts";
 import { parseRecipe, type Recipe, recipeDirectory } from "../protocol/recipe.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { Runner } from "../runners/runner.ts";
@@ -300,7 +300,7 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 			evaluation: quantization.evaluation,
 			sketch: { ...quantization.sketch, ...(existsSync(sketchFolder) ? { reuse: sketchFolder } : {}) },
 			tuning: { ...quantization.tuning },
-			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe: recipe.canonical })),
+			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe: parsedRecipe(recipe) })),
 			staging: { kind: "directory", path: join(work, "staging") },
 			limits: {
 				...(configuration.runner.threads === null ? {} : { threads: configuration.runner.threads }),

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
-import { type JobSpec, PROTOCOL_VERSION } from "../protocol/job-spec.ts";
+import { type JobSpec, PROTOCOL_VERSION, parsedRecipe } from "../protocol/job-spec.ts";
+import { storedRecipe } from "../protocol/recipe.ts";
 import { attemptHandle } from "../records/attempt.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
@@ -78,7 +79,7 @@ export function jobSpecOf(request: {
 			...(stored === null ? {} : { stored }),
 		},
 		tuning: { ...tuning },
-		variants: request.variants.map(({ id, recipe }) => ({ id, recipe })),
+		variants: request.variants.map(({ id, recipe }) => ({ id, recipe: parsedRecipe(storedRecipe(recipe)) })),
 		// A runner that keeps its runs elsewhere puts its own folder here.
 		staging: {
 			kind: "directory",

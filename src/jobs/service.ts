@@ -23,7 +23,7 @@ import {
 	resetVariantsOfJob,
 } from "../db/variants.ts";
 import type { Refusal } from "../errors.ts";
-import { parseRecipe, type Recipe, recipeHash } from "../protocol/recipe.ts";
+import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { RequestKind, RequestRecord } from "../records/request.ts";
 import type { Inspection, SourceFacts } from "../records/source.ts";
@@ -542,11 +542,4 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 	if (moved === null) return { ok: false, reason: "There is nothing left to do for this job, or it changed just now." };
 	await wakeJob(context, moved);
 	return { ok: true, job: moved };
-}
-
-/** The recipe of a stored variant. Its text was canonical when it was stored. */
-export function recipeOfVariant(variant: VariantRecord): Recipe {
-	const parsed = parseRecipe(variant.recipe);
-	if (!parsed.ok) throw new Error(`The stored recipe "${variant.recipe}" is not known to this version.`);
-	return parsed.recipe;
 }

@@ -1,5 +1,8 @@
 import { z } from "zod";
 
+import type { Recipe } from "./recipe.ts";
+import { Container, RECIPES } from "./recipe-table.ts";
+
 export const PROTOCOL_VERSION = 1;
 
 /** Absolute; with a staging repo, the path of a file or folder in it that begins with `inputs/`. */
@@ -83,6 +86,30 @@ const Staging = z.discriminatedUnion("kind", [
 	z.strictObject({ kind: z.literal("hub"), repo: repoName }),
 ]);
 
+/** A recipe with every option spelled out, so that the runner need not know defaults or how people write sizes. */
+const ParsedRecipe = z.strictObject({
+	/** The recipe's identity and, with other characters replaced, its folder. */
+	canonical: z
+		.string()
+		.max(RECIPES.maximumCharacters)
+		.regex(/^[a-z0-9][a-z0-9:_.,=-]*$/),
+	name: z.string().min(1).max(32),
+	container: Container,
+	bits: z.int().min(0).max(16),
+	group: z.int().min(1).nullable(),
+	refineSweeps: z.int().min(0).max(RECIPES.refineSweeps.most),
+	tune: z.boolean(),
+	zero: z.boolean(),
+	bitsPerWeight: z.number().min(1).max(32).nullable(),
+	embeddingBits: z.int().min(1).max(16).nullable(),
+	budgetBytes: z.int().min(1).nullable(),
+});
+
+export function parsedRecipe(recipe: Recipe): z.infer<typeof ParsedRecipe> {
+	const { name, ...options } = recipe;
+	return { ...options, name: name.name, container: name.container, bits: name.bits };
+}
+
 /** What the control plane hands to a runner, as `job.json`. */
 export const JobSpec = z.strictObject({
 	protocol: z.literal(PROTOCOL_VERSION),
@@ -100,7 +127,7 @@ export const JobSpec = z.strictObject({
 	sketch: Sketch,
 	tuning: Tuning.prefault({}),
 	variants: z
-		.array(z.strictObject({ id: z.uuid(), recipe: z.string().min(1).max(200) }))
+		.array(z.strictObject({ id: z.uuid(), recipe: ParsedRecipe }))
 		.min(1)
 		.max(64),
 	staging: Staging,

@@ -1,98 +1,22 @@
 import { createHash } from "node:crypto";
 import { byteSizeText, parseByteSize } from "./byte-size.ts";
+import { RECIPE_NAMES, RECIPES, type RecipeName } from "./recipe-table.ts";
 
-/** Containers a variant can be written in. */
-export type Container = "gguf" | "onnx" | "compressed-tensors" | "gptq";
+const { mixed: MIXED, refineSweeps: SWEEPS } = RECIPES;
+const MIXED_EXAMPLES_TEXT = MIXED.examples.map((example) => `"${example}"`).join(" or ");
 
-/** What a short recipe name stands for. One table feeds the parser, the planner, the help text and the runner's own check. */
-export type RecipeName = {
-	readonly name: string;
-	readonly container: Container;
-	/** Bits of one stored code, scales not counted. 0: a budget of bytes, where only the finished files tell. */
-	readonly bits: number;
-	/** Weights that share one scale when the recipe does not say. `null`: fixed by the container. */
-	readonly defaultGroup: number | null;
-	readonly groups: readonly number[];
-	/** Stored bits per quantized weight at the default group, scales counted. */
-	readonly bitsPerWeight: number;
-	/** Whether `zero=on` gives every group a zero point. */
-	readonly zeroPoints: boolean;
-	/** Bits that `embedding=q4` and the like can give embedding and output layer. Empty: the container decides. */
-	readonly embeddingBits: readonly number[];
-};
-
-const GROUPS = [32, 64, 128] as const;
-
-function gguf(name: string, bits: number, bitsPerWeight: number): RecipeName {
+/** What stands for a mix in place of a row of the table. Whole bits, as the types' names count them: Q3_K stores 3.44. */
+function mixedName(bitsPerWeight: number): RecipeName {
 	return {
-		name: `gguf:${name}`,
+		name: MIXED.name,
 		container: "gguf",
-		bits,
+		bits: Math.floor(bitsPerWeight),
 		defaultGroup: null,
 		groups: [],
 		bitsPerWeight,
 		zeroPoints: false,
 		embeddingBits: [],
 	};
-}
-
-function grouped(
-	name: string,
-	container: Container,
-	bits: number,
-	defaultGroup: number,
-	scaleBits: number,
-): RecipeName {
-	return {
-		name,
-		container,
-		bits,
-		defaultGroup,
-		groups: GROUPS,
-		bitsPerWeight: bits + scaleBits / defaultGroup,
-		zeroPoints: container === "compressed-tensors",
-		embeddingBits: container === "onnx" ? [4, 8] : [],
-	};
-}
-
-export const RECIPE_NAMES: readonly RecipeName[] = [
-	gguf("q4_0", 4, 4.5),
-	gguf("q8_0", 8, 8.5),
-	gguf("q4_1", 4, 5),
-	gguf("q5_0", 5, 5.5),
-	gguf("q2_k", 2, 2.625),
-	gguf("q3_k", 3, 3.4375),
-	gguf("q4_k", 4, 4.5),
-	gguf("q5_k", 5, 5.5),
-	gguf("q6_k", 6, 6.5625),
-	grouped("onnx:q4", "onnx", 4, 32, 32),
-	grouped("onnx:q8", "onnx", 8, 32, 32),
-	grouped("onnx:q4f16", "onnx", 4, 32, 16),
-	grouped("onnx:q2", "onnx", 2, 32, 32),
-	grouped("w4a16", "compressed-tensors", 4, 128, 16),
-	grouped("w8a16", "compressed-tensors", 8, 128, 16),
-	grouped("w2a16", "compressed-tensors", 2, 128, 16),
-	grouped("w3a16", "compressed-tensors", 3, 128, 16),
-	grouped("w5a16", "compressed-tensors", 5, 128, 16),
-	grouped("w6a16", "compressed-tensors", 6, 128, 16),
-	grouped("w7a16", "compressed-tensors", 7, 128, 16),
-	grouped("gptq:4", "gptq", 4, 128, 16),
-	grouped("gptq:8", "gptq", 8, 128, 16),
-	grouped("gptq:3", "gptq", 3, 128, 16),
-	grouped("gptq:2", "gptq", 2, 128, 16),
-];
-
-/** The name of recipes that give every linear a type of its own, within `bpw` bits a weight or `bytes` of files. */
-export const MIXED_NAME = "gguf";
-/** The two budgets that a mix can have, as people write them. */
-export const MIXED_EXAMPLES = [`${MIXED_NAME},bpw=3.5`, `${MIXED_NAME},bytes=4.5GB`] as const;
-const MIXED_EXAMPLES_TEXT = MIXED_EXAMPLES.map((example) => `"${example}"`).join(" or ");
-const LEAST_BITS_PER_WEIGHT = 2;
-const MOST_BITS_PER_WEIGHT = 8.5;
-
-/** What stands for a mix in place of a row of the table. Whole bits, as the types' names count them: Q3_K stores 3.44. */
-function mixedName(bitsPerWeight: number): RecipeName {
-	return { ...gguf("mixed", Math.floor(bitsPerWeight), bitsPerWeight), name: MIXED_NAME };
 }
 
 /** One variant's description. `canonical` is its identity: equal recipes have equal canonical strings. */
@@ -119,12 +43,6 @@ type RecipeRefusal = { readonly message: string; readonly suggestion: string | n
 type RecipeResult =
 	| { readonly ok: true; readonly recipe: Recipe }
 	| { readonly ok: false; readonly refusal: RecipeRefusal };
-
-const MAXIMUM_RECIPE_CHARACTERS = 200;
-/** Keys of the options that may follow a recipe's name. */
-export const RECIPE_OPTIONS = ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"] as const;
-const MAXIMUM_SWEEPS = 10;
-export const DEFAULT_REFINE_SWEEPS = 2;
 
 /** Fewest single-character edits between two words (Levenshtein). */
 export function editDistance(from: string, to: string): number {
@@ -154,6 +72,68 @@ export function nearestWord(word: string, candidates: readonly string[]): string
 	return best;
 }
 
+type Draft = Omit<Recipe, "canonical">;
+/** The draft with the option in it, or why it cannot be. */
+type OptionRule = (draft: Draft, value: string) => Draft | string;
+
+function switchOf(key: string, value: string): boolean | string {
+	return value === "on" || value === "off" ? value === "on" : `${key} takes "on" or "off"; not "${value}".`;
+}
+
+const OPTIONS: Readonly<Record<Exclude<(typeof RECIPES.options)[number], "block">, OptionRule>> = {
+	group(draft, value) {
+		const { name, defaultGroup, groups } = draft.name;
+		if (defaultGroup === null) return `The group of "${name}" is fixed by its container.`;
+		const group = Number(value);
+		return groups.includes(group) ? { ...draft, group } : `"${name}" takes group=${groups.join(", ")}; not "${value}".`;
+	},
+	refine(draft, value) {
+		const refineSweeps = Number(value);
+		return /^\d+$/.test(value) && refineSweeps <= SWEEPS.most
+			? { ...draft, refineSweeps }
+			: `refine takes a number of sweeps from 0 to ${SWEEPS.most}; not "${value}".`;
+	},
+	tune(draft, value) {
+		const tune = switchOf("tune", value);
+		return typeof tune === "string" ? tune : { ...draft, tune };
+	},
+	zero(draft, value) {
+		if (!draft.name.zeroPoints) return `The zero points of "${draft.name.name}" are fixed by its container.`;
+		const zero = switchOf("zero", value);
+		return typeof zero === "string" ? zero : { ...draft, zero };
+	},
+	embedding(draft, value) {
+		const { name, embeddingBits } = draft.name;
+		if (embeddingBits.length === 0) return `How "${name}" stores its embedding is fixed by its container.`;
+		const known = ["float", ...embeddingBits.map((bits) => `q${bits}`)];
+		if (!known.includes(value)) return `embedding takes ${known.join(", ")}; not "${value}".`;
+		return { ...draft, embeddingBits: value === "float" ? null : Number(value.slice(1)) };
+	},
+	bpw(draft, value) {
+		if (draft.name.name !== MIXED.name) return oneType(draft);
+		const bitsPerWeight = Number(value);
+		const fits = bitsPerWeight >= MIXED.leastBitsPerWeight && bitsPerWeight <= MIXED.mostBitsPerWeight;
+		return fits && /^\d{1,2}(\.\d{1,3})?$/.test(value)
+			? { ...draft, name: mixedName(bitsPerWeight), bitsPerWeight }
+			: `bpw takes bits a weight from ${MIXED.leastBitsPerWeight} to ${MIXED.mostBitsPerWeight}, for example bpw=3.5; not "${value}".`;
+	},
+	bytes(draft, value) {
+		if (draft.name.name !== MIXED.name) return oneType(draft);
+		const budgetBytes = parseByteSize(value);
+		return budgetBytes !== null
+			? { ...draft, budgetBytes }
+			: `bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "${value}".`;
+	},
+};
+
+function oneType(draft: Draft): string {
+	return `"${draft.name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`;
+}
+
+function isOption(key: string): key is keyof typeof OPTIONS {
+	return Object.hasOwn(OPTIONS, key);
+}
+
 function refuse(message: string, suggestion: string | null = null): RecipeResult {
 	return { ok: false, refusal: { message, suggestion } };
 }
@@ -164,125 +144,70 @@ function refuse(message: string, suggestion: string | null = null): RecipeResult
  */
 export function parseRecipe(text: string): RecipeResult {
 	const trimmed = text.trim().toLowerCase();
-	if (trimmed.length === 0 || trimmed.length > MAXIMUM_RECIPE_CHARACTERS) {
+	if (trimmed.length === 0 || trimmed.length > RECIPES.maximumCharacters) {
 		return refuse(
-			`A recipe has 1 to ${MAXIMUM_RECIPE_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".`,
+			`A recipe has 1 to ${RECIPES.maximumCharacters} characters, for example "gguf:q4_0" or "w4a16,group=32".`,
 		);
 	}
 	const [head = "", ...options] = trimmed.split(",").map((part) => part.trim());
-	const listed = head === MIXED_NAME ? mixedName(0) : RECIPE_NAMES.find((candidate) => candidate.name === head);
-	if (listed === undefined) {
-		const suggestion = nearestWord(
-			head,
-			RECIPE_NAMES.map((candidate) => candidate.name),
-		);
-		return refuse(`There is no recipe named "${head}".`, suggestion);
+	const name = head === MIXED.name ? mixedName(0) : RECIPE_NAMES.find((candidate) => candidate.name === head);
+	if (name === undefined) {
+		const known = RECIPE_NAMES.map((candidate) => candidate.name);
+		return refuse(`There is no recipe named "${head}".`, nearestWord(head, known));
 	}
-	let name = listed;
-	let bitsPerWeight: number | null = null;
-	let budgetBytes: number | null = null;
-	let group = name.defaultGroup;
-	let refineSweeps = DEFAULT_REFINE_SWEEPS;
-	let tune = true;
-	let zero = false;
-	let embeddingBits: number | null = null;
+	let draft: Draft = {
+		name,
+		group: name.defaultGroup,
+		refineSweeps: SWEEPS.default,
+		tune: true,
+		zero: false,
+		bitsPerWeight: null,
+		budgetBytes: null,
+		embeddingBits: null,
+	};
 	const seen = new Set<string>();
 	for (const option of options) {
-		const separator = option.indexOf("=");
-		const writtenKey = separator < 0 ? option : option.slice(0, separator);
-		const value = separator < 0 ? "" : option.slice(separator + 1);
+		const [writtenKey = "", ...rest] = option.split("=");
 		const key = writtenKey === "block" ? "group" : writtenKey;
 		if (seen.has(key)) return refuse(`The option "${key}" is given twice.`);
 		seen.add(key);
-		switch (key) {
-			case "group": {
-				const wanted = Number(value);
-				if (name.defaultGroup === null) return refuse(`The group of "${name.name}" is fixed by its container.`);
-				if (!name.groups.includes(wanted)) {
-					return refuse(`"${name.name}" takes group=${name.groups.join(", ")}; not "${value}".`);
-				}
-				group = wanted;
-				break;
-			}
-			case "refine": {
-				const sweeps = Number(value);
-				if (!/^\d+$/.test(value) || sweeps > MAXIMUM_SWEEPS) {
-					return refuse(`refine takes a number of sweeps from 0 to ${MAXIMUM_SWEEPS}; not "${value}".`);
-				}
-				refineSweeps = sweeps;
-				break;
-			}
-			case "tune": {
-				if (value !== "on" && value !== "off") return refuse(`tune takes "on" or "off"; not "${value}".`);
-				tune = value === "on";
-				break;
-			}
-			case "zero": {
-				if (!name.zeroPoints) return refuse(`The zero points of "${name.name}" are fixed by its container.`);
-				if (value !== "on" && value !== "off") return refuse(`zero takes "on" or "off"; not "${value}".`);
-				zero = value === "on";
-				break;
-			}
-			case "embedding": {
-				if (name.embeddingBits.length === 0) {
-					return refuse(`How "${name.name}" stores its embedding is fixed by its container.`);
-				}
-				const known = ["float", ...name.embeddingBits.map((bits) => `q${bits}`)];
-				if (!known.includes(value)) return refuse(`embedding takes ${known.join(", ")}; not "${value}".`);
-				embeddingBits = value === "float" ? null : Number(value.slice(1));
-				break;
-			}
-			case "bpw": {
-				if (name.name !== MIXED_NAME) {
-					return refuse(`"${name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`);
-				}
-				bitsPerWeight = Number(value);
-				const fits = bitsPerWeight >= LEAST_BITS_PER_WEIGHT && bitsPerWeight <= MOST_BITS_PER_WEIGHT;
-				if (!/^\d{1,2}(\.\d{1,3})?$/.test(value) || !fits) {
-					return refuse(
-						`bpw takes bits a weight from ${LEAST_BITS_PER_WEIGHT} to ${MOST_BITS_PER_WEIGHT}, for example bpw=3.5; not "${value}".`,
-					);
-				}
-				name = mixedName(bitsPerWeight);
-				break;
-			}
-			case "bytes": {
-				if (name.name !== MIXED_NAME) {
-					return refuse(`"${name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`);
-				}
-				budgetBytes = parseByteSize(value);
-				if (budgetBytes === null) {
-					return refuse(
-						`bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "${value}".`,
-					);
-				}
-				break;
-			}
-			default:
-				return refuse(`There is no recipe option "${writtenKey}".`, nearestWord(writtenKey, RECIPE_OPTIONS));
+		if (!isOption(key)) {
+			return refuse(`There is no recipe option "${writtenKey}".`, nearestWord(writtenKey, RECIPES.options));
 		}
+		const changed = OPTIONS[key](draft, rest.join("="));
+		if (typeof changed === "string") return refuse(changed);
+		draft = changed;
 	}
-	if (bitsPerWeight !== null && budgetBytes !== null) {
+	if (draft.bitsPerWeight !== null && draft.budgetBytes !== null) {
 		return refuse("bpw and bytes exclude each other: say one of them.");
 	}
-	if (name.name === MIXED_NAME && bitsPerWeight === null && budgetBytes === null) {
+	if (draft.name.name === MIXED.name && draft.bitsPerWeight === null && draft.budgetBytes === null) {
 		return refuse(
-			`"${MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in ${MIXED_EXAMPLES_TEXT}.`,
+			`"${MIXED.name}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in ${MIXED_EXAMPLES_TEXT}.`,
 		);
 	}
+	return { ok: true, recipe: { canonical: canonicalText(draft), ...draft } };
+}
+
+/** The one spelling of a recipe: what differs from the defaults, in a fixed order. */
+function canonicalText(draft: Draft): string {
+	const { name, group, refineSweeps, tune, zero, bitsPerWeight, budgetBytes, embeddingBits } = draft;
 	const written: string[] = [name.name];
 	if (bitsPerWeight !== null) written.push(`bpw=${bitsPerWeight}`);
 	if (budgetBytes !== null) written.push(`bytes=${byteSizeText(budgetBytes).toLowerCase()}`);
 	if (group !== name.defaultGroup) written.push(`group=${group}`);
 	if (zero) written.push("zero=on");
 	if (embeddingBits !== null) written.push(`embedding=q${embeddingBits}`);
-	if (refineSweeps !== DEFAULT_REFINE_SWEEPS) written.push(`refine=${refineSweeps}`);
+	if (refineSweeps !== SWEEPS.default) written.push(`refine=${refineSweeps}`);
 	if (!tune) written.push("tune=off");
-	const canonical = written.join(",");
-	return {
-		ok: true,
-		recipe: { canonical, name, group, refineSweeps, tune, zero, bitsPerWeight, budgetBytes, embeddingBits },
-	};
+	return written.join(",");
+}
+
+/** The recipe of a stored canonical text. */
+export function storedRecipe(canonical: string): Recipe {
+	const parsed = parseRecipe(canonical);
+	if (!parsed.ok) throw new Error(`The stored recipe "${canonical}" is not known to this version.`);
+	return parsed.recipe;
 }
 
 /** The identity of a recipe in the database and in file names: 16 hex digits of its canonical string's sha256. */

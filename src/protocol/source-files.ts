@@ -1,5 +1,5 @@
 import sourceFiles from "../../config/source-files.json" with { type: "json" };
-import type { Container } from "./recipe.ts";
+import type { Container } from "./recipe-table.ts";
 
 /** The files of a source that are looked at, by what they are for. The runner reads the same table. */
 export type SourceFileKind = keyof typeof sourceFiles.files;

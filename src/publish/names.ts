@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
 import { PermanentError } from "../errors.ts";
 import { commitSuffix } from "../protocol/one-commit.ts";
-import { DEFAULT_REFINE_SWEEPS, type Recipe } from "../protocol/recipe.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { RECIPES } from "../protocol/recipe-table.ts";
 
 /** The Hub's limit on the part of a repo name after the slash. */
 export const MAXIMUM_REPO_NAME_CHARACTERS = 96;
@@ -30,7 +31,7 @@ function recipeSuffix(recipe: Recipe): string {
 	if (recipe.group !== defaultGroup && recipe.group !== null) parts.push(`g${recipe.group}`);
 	if (recipe.zero) parts.push("asym");
 	if (recipe.embeddingBits !== null) parts.push(`emb${recipe.embeddingBits}`);
-	if (recipe.refineSweeps !== DEFAULT_REFINE_SWEEPS) parts.push(`r${recipe.refineSweeps}`);
+	if (recipe.refineSweeps !== RECIPES.refineSweeps.default) parts.push(`r${recipe.refineSweeps}`);
 	if (!recipe.tune) parts.push("untuned");
 	return parts.join("-");
 }

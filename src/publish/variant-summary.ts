@@ -1,5 +1,6 @@
 import type { Estimate, Quantizer } from "../protocol/manifest.ts";
-import { type Container, parseRecipe } from "../protocol/recipe.ts";
+import { parseRecipe } from "../protocol/recipe.ts";
+import type { Container } from "../protocol/recipe-table.ts";
 import type { VariantRecord, VariantState } from "../records/variant.ts";
 
 /** What a table shows of one variant; the JSON twin of the pages has the same fields. */

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { GGMLQuantizationType, gguf, parseGgufShardFilename } from "@huggingface/gguf";
 import { byteSizeText } from "../protocol/byte-size.ts";
 import type { Manifest } from "../protocol/manifest.ts";
-import { MIXED_NAME, type Recipe } from "../protocol/recipe.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { RECIPES } from "../protocol/recipe-table.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
 
 /** Weights in one block, and bytes of that block. */
@@ -58,7 +59,7 @@ const LINEAR = /^blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight$
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const mixed = recipe.name.name === MIXED_NAME;
+	const mixed = recipe.name.name === RECIPES.mixed.name;
 	const wanted = mixed ? null : (RECIPE_TYPES.get(recipe.name.name) ?? null);
 	assertCheck(mixed || wanted !== null, `there is no GGUF type for the recipe ${recipe.canonical}`);
 	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));

@@ -2,7 +2,8 @@ import { lstat, readdir, readFile } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { fileSha256 } from "../hub/file-hash.ts";
 import { Manifest } from "../protocol/manifest.ts";
-import type { Container, Recipe } from "../protocol/recipe.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import type { Container } from "../protocol/recipe-table.ts";
 import { isPublishable } from "../protocol/source-files.ts";
 
 /** A check that did not hold. The message names the file and what is wrong with it. */

@@ -1,7 +1,7 @@
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
 import type { StoreDelivery } from "../deliveries/store-delivery.ts";
-import type { Container } from "../protocol/recipe.ts";
+import type { Container } from "../protocol/recipe-table.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobEventRecord, JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";

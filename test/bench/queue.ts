@@ -134,7 +134,11 @@ function waitingRunner(name: string): Runner {
 					job: spec.job,
 					fence: spec.fence,
 					at: new Date().toISOString(),
-					variants: spec.variants.map(({ id, recipe }) => ({ id, recipe, directory: recipeDirectory(recipe) })),
+					variants: spec.variants.map(({ id, recipe: { canonical } }) => ({
+						id,
+						recipe: canonical,
+						directory: recipeDirectory(canonical),
+					})),
 					sketch: { key: "none", directory: "sketch" },
 					verification: "verification.safetensors",
 				},
@@ -148,7 +152,7 @@ function waitingRunner(name: string): Runner {
 			mkdirSync(join(directory, "sketch"), { recursive: true });
 			writeFileSync(join(directory, "verification.safetensors"), "");
 			for (const variant of spec.variants) {
-				const folder = join(directory, recipeDirectory(variant.recipe));
+				const folder = join(directory, recipeDirectory(variant.recipe.canonical));
 				mkdirSync(folder, { recursive: true });
 				writeFileSync(join(folder, "manifest.json"), JSON.stringify(manifestOf(spec, variant)));
 			}

@@ -3,7 +3,9 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseRecipe, RECIPE_NAMES, recipeDirectory, recipeHash } from "../../src/protocol/recipe.ts";
+import { parsedRecipe } from "../../src/protocol/job-spec.ts";
+import { parseRecipe, recipeDirectory, recipeHash } from "../../src/protocol/recipe.ts";
+import { RECIPE_NAMES } from "../../src/protocol/recipe-table.ts";
 
 /** The control plane's parser and the runner's are two programs: what one names, the other must find. */
 
@@ -17,10 +19,7 @@ answers = []
 for text in json.load(sys.stdin):
     try:
         found = parse_recipe(text)
-        answers.append([
-            found.canonical, recipe_hash(found), recipe_directory(found.canonical), found.container, found.bits, found.group,
-            found.refine_sweeps, found.tune, found.zero, found.bits_per_weight, found.budget_bytes, found.embedding_bits,
-        ])
+        answers.append([found.to_wire(), recipe_hash(found), recipe_directory(found.canonical)])
     except InvalidSpec as error:
         answers.append(str(error))
 print(json.dumps(answers))
@@ -76,12 +75,8 @@ test("both parsers take, refuse and spell the same recipes", {
 	const ours = written.map((text) => {
 		const parsed = parseRecipe(text);
 		if (!parsed.ok) return parsed.refusal.message;
-		const { canonical, name, group, refineSweeps, tune, zero, bitsPerWeight, budgetBytes, embeddingBits } =
-			parsed.recipe;
-		return [
-			...[canonical, recipeHash(parsed.recipe), recipeDirectory(canonical), name.container, name.bits, group],
-			...[refineSweeps, tune, zero, bitsPerWeight, budgetBytes, embeddingBits],
-		];
+		const { recipe } = parsed;
+		return [parsedRecipe(recipe), recipeHash(recipe), recipeDirectory(recipe.canonical)];
 	});
 	for (const [index, text] of written.entries()) assert.deepEqual(ours[index], theirs[index], text);
 	assert.ok(ours.filter((answer) => typeof answer !== "string").length > 150);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import sourceFiles from "../../config/source-files.json" with { type: "json" };
 import { RUNNER_LISTS } from "../../scripts/write-schemas.ts";
-import type { Container } from "../../src/protocol/recipe.ts";
+import type { Container } from "../../src/protocol/recipe-table.ts";
 import { isCopied, isOfKind, isPickle, isPublishable } from "../../src/protocol/source-files.ts";
 
 /** Which files of a source count is one table; the runner's package holds a copy of it. */

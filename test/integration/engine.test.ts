@@ -10,6 +10,7 @@ import { getJob, listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
 import { createPlanner } from "../../src/jobs/plan-for-request.ts";
 import type { Hardware } from "../../src/jobs/planner.ts";
+import { parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
@@ -553,7 +554,7 @@ await onEveryDatabase((databases, name) => {
 				evaluation: { selection: [], report: [], sequences: 2, length: 8, verificationSequences: 1 },
 				sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
 				tuning: { passes: 1 },
-				variants: [{ id: randomUUID(), recipe: "w4a16" }],
+				variants: [{ id: randomUUID(), recipe: parsedRecipe(recipeOf("w4a16")) }],
 				staging: { kind: "directory", path: "/nowhere" },
 				limits: { device: "cpu" },
 			});

@@ -17,10 +17,11 @@ import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { RetryableError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
-import type { JobSpec } from "../../src/protocol/job-spec.ts";
+import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { createLocalRunner, type LocalRunnerOptions } from "../../src/runners/local.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import type { Observation, Runner } from "../../src/runners/runner.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "yaqa-runner-"));
@@ -58,7 +59,7 @@ function specOf(behaviour: Readonly<Record<string, unknown>>): JobSpec {
 		evaluation: { selection: [], report: [], sequences: 2, length: 8, verificationSequences: 1 },
 		sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
 		tuning: { passes: 1 },
-		variants: [{ id: randomUUID(), recipe: "gguf:q4_0" }],
+		variants: [{ id: randomUUID(), recipe: parsedRecipe(recipeOf("gguf:q4_0")) }],
 		staging: { kind: "directory", path: "/nowhere" },
 		limits: { device: "cpu" },
 	};

@@ -7,9 +7,10 @@ import { fileURLToPath } from "node:url";
 import { createRepo, listModels, uploadFiles } from "@huggingface/hub";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
-import type { JobSpec } from "../../src/protocol/job-spec.ts";
+import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging.ts";
 import type { Observation, Runner } from "../../src/runners/runner.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -128,7 +129,7 @@ export async function startRemotePlace(
 				},
 				sketch: { kind: "a", iterations: 6, sigmaInput: 0.01, sigmaOutput: 0.1 },
 				tuning: { passes: 1 },
-				variants: [{ id: randomUUID(), recipe: "gguf:q4_0" }],
+				variants: [{ id: randomUUID(), recipe: parsedRecipe(recipeOf("gguf:q4_0")) }],
 				staging: { kind: "directory", path: "/nowhere" },
 				limits: { device: "cpu" },
 			};

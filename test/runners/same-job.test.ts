@@ -9,7 +9,7 @@ import { createRepo, uploadFiles } from "@huggingface/hub";
 import { createGitHubAccess } from "../../src/github/github-access.ts";
 import { silentLog } from "../../src/log.ts";
 import type { ResultEvent } from "../../src/protocol/events.ts";
-import type { JobSpec } from "../../src/protocol/job-spec.ts";
+import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { createSketchStore } from "../../src/publish/sketch-store.ts";
 import { createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
@@ -18,6 +18,7 @@ import { createLocalRunner } from "../../src/runners/local.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import { withoutPython } from "../integration/local-hub-fixture.ts";
+import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
 import {
 	BOT,
@@ -157,7 +158,7 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 				...earlier,
 			},
 			tuning: { passes: 1 },
-			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe })),
+			variants: recipes.map((recipe) => ({ id: randomUUID(), recipe: parsedRecipe(recipeOf(recipe)) })),
 			staging: { kind: "directory", path: "/nowhere" },
 			limits: { threads: 2, device: "cpu" },
 		};

@@ -65,7 +65,8 @@ const metrics = {
 };
 const sketchKey = sha256(`${spec.source.repo}@${spec.source.revision}`);
 const variants = [];
-for (const { id, recipe } of spec.variants) {
+for (const { id, recipe: parsed } of spec.variants) {
+	const recipe = parsed.canonical;
 	const directory = recipe.replaceAll(/[^A-Za-z0-9.-]/g, "-");
 	mkdirSync(join(out, directory), { recursive: true });
 	const bytes = Buffer.from(`weights of ${spec.source.repo}@${spec.source.revision} as ${recipe}`);

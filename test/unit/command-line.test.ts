@@ -10,7 +10,7 @@ import { CLI_COMMANDS, commandText, overviewText, parseCommandLine } from "../..
 import { createProgressDisplay } from "../../src/cli/progress-display.ts";
 import { printable, type Terminal } from "../../src/cli/terminal.ts";
 import type { RunnerEvent } from "../../src/protocol/events.ts";
-import { RECIPE_NAMES } from "../../src/protocol/recipe.ts";
+import { RECIPE_NAMES } from "../../src/protocol/recipe-table.ts";
 
 const program = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
 let folder: string;

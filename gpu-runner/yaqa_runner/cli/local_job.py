@@ -19,6 +19,7 @@ from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, describe_validation
+from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.sketch.launched import launched_processes
 from yaqa_runner.sketch.parallel import joined_ranks, own_device
@@ -106,7 +107,10 @@ def _spec(options: argparse.Namespace, recipes: list[str], selection: list[str],
             "verificationSequences": 4,
         },
         "sketch": sketch,
-        "variants": [{"id": str(_stable_uuid(repo, revision, recipe)), "recipe": recipe} for recipe in recipes],
+        "variants": [
+            {"id": str(_stable_uuid(repo, revision, recipe)), "recipe": parse_recipe(recipe).to_wire()}
+            for recipe in recipes
+        ],
         "staging": {"kind": "directory", "path": str(options.output.resolve())},
         "limits": limits,
     }

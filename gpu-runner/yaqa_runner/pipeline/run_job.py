@@ -32,7 +32,7 @@ from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, VariantRequest
 from yaqa_runner.protocol.manifest import Manifest
-from yaqa_runner.protocol.recipes import Recipe, parse_recipe, recipe_directory
+from yaqa_runner.protocol.recipes import Recipe, recipe_directory
 from yaqa_runner.protocol.reporter import Reporter
 from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
 from yaqa_runner.sketch.store import SKETCH_DIRECTORY, Sketch, SketchUnreadable
@@ -202,9 +202,9 @@ def parse_recipes(spec: JobSpec) -> list[Recipe]:
     """The recipes of all variants.
 
     Raises:
-        InvalidSpec: one is unknown, or two would share a folder.
+        InvalidSpec: two would share a folder.
     """
-    recipes = [parse_recipe(variant.recipe) for variant in spec.variants]
+    recipes = [variant.recipe for variant in spec.variants]
     directories = [recipe_directory(recipe.canonical) for recipe in recipes]
     for index, directory in enumerate(directories):
         if directory in directories[:index]:

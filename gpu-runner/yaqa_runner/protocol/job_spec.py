@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from yaqa_runner.protocol.failures import InvalidSpec
+from yaqa_runner.protocol.recipes import Recipe
 from yaqa_runner.wire_model import StrictWireModel
 
 PROTOCOL_VERSION = 1
@@ -113,7 +114,7 @@ class VariantRequest(StrictWireModel):
     """One variant to make."""
 
     id: UuidText
-    recipe: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    recipe: Recipe
 
 
 class DirectoryStaging(StrictWireModel):

@@ -1,30 +1,36 @@
-"""Recipes: how a variant is named. The table and the canonical form are those of ``src/protocol/recipe.ts``."""
+"""Recipes: how a variant is named. Parses and spells as ``src/protocol/recipe.ts`` does, by the same table."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
+
+from yaqa_runner.config import read_list
 from yaqa_runner.protocol.byte_size import byte_size_text, parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec
+from yaqa_runner.wire_model import StrictWireModel
 
 ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq"]
 
-GROUPS = (32, 64, 128)
-MIXED_NAME = "gguf"
-MIXED_EXAMPLES = f'"{MIXED_NAME},bpw=3.5" or "{MIXED_NAME},bytes=4.5GB"'
-LEAST_BITS_PER_WEIGHT = 2
-MOST_BITS_PER_WEIGHT = 8.5
-OPTION_KEYS = ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"]
-MAXIMUM_RECIPE_CHARACTERS = 200
-MAXIMUM_SWEEPS = 10
-DEFAULT_REFINE_SWEEPS = 2
+_TABLE: dict[str, Any] = read_list("recipes.json")
+_MIXED: dict[str, Any] = _TABLE["mixed"]
+MIXED_NAME: str = _MIXED["name"]
+_MIXED_EXAMPLES = " or ".join(f'"{example}"' for example in _MIXED["examples"])
+_LEAST_BITS_PER_WEIGHT: float = _MIXED["leastBitsPerWeight"]
+_MOST_BITS_PER_WEIGHT: float = _MIXED["mostBitsPerWeight"]
+_OPTION_KEYS: list[str] = _TABLE["options"]
+_MAXIMUM_CHARACTERS: int = _TABLE["maximumCharacters"]
+_DEFAULT_SWEEPS: int = _TABLE["refineSweeps"]["default"]
+_MOST_SWEEPS: int = _TABLE["refineSweeps"]["most"]
 
 
-@dataclass(frozen=True)
-class RecipeName:
+class RecipeName(StrictWireModel):
     """A short name and what it stands for.
 
     Attributes:
@@ -46,47 +52,20 @@ class RecipeName:
     embedding_bits: tuple[int, ...]
 
 
-def _gguf(name: str, bits: int, bits_per_weight: float) -> RecipeName:
-    return RecipeName(f"gguf:{name}", "gguf", bits, None, (), bits_per_weight, False, ())
-
-
-def _grouped(name: str, container: ContainerName, bits: int, default_group: int, scale_bits: int) -> RecipeName:
-    stored = bits + scale_bits / default_group
-    zero_points = container == "compressed-tensors"
-    embedding_bits = (4, 8) if container == "onnx" else ()
-    return RecipeName(name, container, bits, default_group, GROUPS, stored, zero_points, embedding_bits)
-
-
-RECIPE_NAMES: tuple[RecipeName, ...] = (
-    _gguf("q4_0", 4, 4.5),
-    _gguf("q8_0", 8, 8.5),
-    _gguf("q4_1", 4, 5),
-    _gguf("q5_0", 5, 5.5),
-    _gguf("q2_k", 2, 2.625),
-    _gguf("q3_k", 3, 3.4375),
-    _gguf("q4_k", 4, 4.5),
-    _gguf("q5_k", 5, 5.5),
-    _gguf("q6_k", 6, 6.5625),
-    _grouped("onnx:q4", "onnx", 4, 32, 32),
-    _grouped("onnx:q8", "onnx", 8, 32, 32),
-    _grouped("onnx:q4f16", "onnx", 4, 32, 16),
-    _grouped("onnx:q2", "onnx", 2, 32, 32),
-    _grouped("w4a16", "compressed-tensors", 4, 128, 16),
-    _grouped("w8a16", "compressed-tensors", 8, 128, 16),
-    _grouped("w2a16", "compressed-tensors", 2, 128, 16),
-    _grouped("w3a16", "compressed-tensors", 3, 128, 16),
-    _grouped("w5a16", "compressed-tensors", 5, 128, 16),
-    _grouped("w6a16", "compressed-tensors", 6, 128, 16),
-    _grouped("w7a16", "compressed-tensors", 7, 128, 16),
-    _grouped("gptq:4", "gptq", 4, 128, 16),
-    _grouped("gptq:8", "gptq", 8, 128, 16),
-    _grouped("gptq:3", "gptq", 3, 128, 16),
-    _grouped("gptq:2", "gptq", 2, 128, 16),
+RECIPE_NAMES: tuple[RecipeName, ...] = tuple(map(RecipeName.model_validate, _TABLE["names"]))
+_MIXED_ROW = RecipeName(
+    name=MIXED_NAME,
+    container="gguf",
+    bits=0,
+    default_group=None,
+    groups=(),
+    bits_per_weight=0,
+    zero_points=False,
+    embedding_bits=(),
 )
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(StrictWireModel):
     """One variant's description; equal recipes have equal ``canonical`` strings.
 
     Attributes:
@@ -103,17 +82,17 @@ class Recipe:
             stored as the container keeps them.
     """
 
-    canonical: str
-    name: str
+    canonical: Annotated[str, StringConstraints(max_length=_MAXIMUM_CHARACTERS, pattern=r"^[a-z0-9][a-z0-9:_.,=-]*$")]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=32)]
     container: ContainerName
-    bits: int
-    group: int | None
-    refine_sweeps: int
+    bits: Annotated[int, Field(ge=0, le=16)]
+    group: Annotated[int, Field(ge=1)] | None = None
+    refine_sweeps: Annotated[int, Field(ge=0, le=_MOST_SWEEPS)]
     tune: bool
-    zero: bool = False
-    bits_per_weight: float | None = None
-    embedding_bits: int | None = None
-    budget_bytes: int | None = None
+    zero: bool
+    bits_per_weight: Annotated[float, Field(ge=1, le=32)] | None = None
+    embedding_bits: Annotated[int, Field(ge=1, le=16)] | None = None
+    budget_bytes: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def is_mixed(self) -> bool:
@@ -121,27 +100,18 @@ class Recipe:
         return self.name == MIXED_NAME
 
 
-def edit_distance(left: str, right: str) -> int:
-    """Fewest single-character edits between two words (Levenshtein)."""
-    previous = list(range(len(right) + 1))
-    for row, character in enumerate(left, start=1):
-        current = [row]
-        for column, other in enumerate(right, start=1):
-            substitution = previous[column - 1] + (character != other)
-            current.append(min(previous[column] + 1, current[column - 1] + 1, substitution))
-        previous = current
-    return previous[-1]
+@dataclass
+class _Draft:
+    """A recipe while its options are read."""
 
-
-def nearest_word(word: str, candidates: list[str]) -> str | None:
-    """The candidate nearest to ``word``, or ``None`` when none is near enough to be what was meant."""
-    best: str | None = None
-    best_distance = max(2, len(word) // 3) + 1
-    for candidate in candidates:
-        distance = edit_distance(word, candidate)
-        if distance < best_distance:
-            best, best_distance = candidate, distance
-    return best
+    name: RecipeName
+    group: int | None
+    refine_sweeps: int = _DEFAULT_SWEEPS
+    tune: bool = True
+    zero: bool = False
+    bits_per_weight: float | None = None
+    embedding_bits: int | None = None
+    budget_bytes: int | None = None
 
 
 def _refuse(message: str, suggestion: str | None = None) -> InvalidSpec:
@@ -153,6 +123,89 @@ def _refuse(message: str, suggestion: str | None = None) -> InvalidSpec:
     return InvalidSpec(message, remedy)
 
 
+def _nearest_word(word: str, candidates: list[str]) -> str | None:
+    """The candidate that was probably meant, if any."""
+    return next(iter(difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)), None)
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise _refuse(f'{key} takes "on" or "off"; not "{value}".')
+    return value == "on"
+
+
+def _set_group(draft: _Draft, value: str) -> None:
+    name = draft.name
+    if name.default_group is None:
+        raise _refuse(f'The group of "{name.name}" is fixed by its container.')
+    if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) not in name.groups:
+        raise _refuse(f'"{name.name}" takes group={", ".join(map(str, name.groups))}; not "{value}".')
+    draft.group = int(value)
+
+
+def _set_refine(draft: _Draft, value: str) -> None:
+    if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) > _MOST_SWEEPS:
+        raise _refuse(f'refine takes a number of sweeps from 0 to {_MOST_SWEEPS}; not "{value}".')
+    draft.refine_sweeps = int(value)
+
+
+def _set_tune(draft: _Draft, value: str) -> None:
+    draft.tune = _switch("tune", value)
+
+
+def _set_zero(draft: _Draft, value: str) -> None:
+    if not draft.name.zero_points:
+        raise _refuse(f'The zero points of "{draft.name.name}" are fixed by its container.')
+    draft.zero = _switch("zero", value)
+
+
+def _set_embedding(draft: _Draft, value: str) -> None:
+    if not draft.name.embedding_bits:
+        raise _refuse(f'How "{draft.name.name}" stores its embedding is fixed by its container.')
+    known = {"float": None, **{f"q{bits}": bits for bits in draft.name.embedding_bits}}
+    if value not in known:
+        raise _refuse(f'embedding takes {", ".join(known)}; not "{value}".')
+    draft.embedding_bits = known[value]
+
+
+def _refuse_single_type(draft: _Draft) -> None:
+    if draft.name.name != MIXED_NAME:
+        raise _refuse(f'"{draft.name.name}" has one type; mixed types are {_MIXED_EXAMPLES}.')
+
+
+def _set_bits_per_weight(draft: _Draft, value: str) -> None:
+    _refuse_single_type(draft)
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", value) or not (
+        _LEAST_BITS_PER_WEIGHT <= float(value) <= _MOST_BITS_PER_WEIGHT
+    ):
+        raise _refuse(
+            f"bpw takes bits a weight from {_LEAST_BITS_PER_WEIGHT} to {_MOST_BITS_PER_WEIGHT}, "
+            f'for example bpw=3.5; not "{value}".'
+        )
+    draft.bits_per_weight = float(value)
+
+
+def _set_budget_bytes(draft: _Draft, value: str) -> None:
+    _refuse_single_type(draft)
+    draft.budget_bytes = parse_byte_size(value)
+    if draft.budget_bytes is None:
+        raise _refuse(
+            "bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or "
+            f'bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "{value}".'
+        )
+
+
+_OPTIONS: dict[str, Callable[[_Draft, str], None]] = {
+    "group": _set_group,
+    "refine": _set_refine,
+    "tune": _set_tune,
+    "zero": _set_zero,
+    "embedding": _set_embedding,
+    "bpw": _set_bits_per_weight,
+    "bytes": _set_budget_bytes,
+}
+
+
 def parse_recipe(text: str) -> Recipe:
     """Parse ``name[,option=value…]``: ``w4a16,group=32``, ``gguf:q4_0``, ``onnx:q4,refine=0``.
 
@@ -160,25 +213,15 @@ def parse_recipe(text: str) -> Recipe:
         InvalidSpec: unknown names, options or values, with the nearest known word as the remedy.
     """
     trimmed = text.strip().lower()
-    if not 0 < len(trimmed) <= MAXIMUM_RECIPE_CHARACTERS:
+    if not 0 < len(trimmed) <= _MAXIMUM_CHARACTERS:
         raise _refuse(
-            f'A recipe has 1 to {MAXIMUM_RECIPE_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".'
+            f'A recipe has 1 to {_MAXIMUM_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".'
         )
     head, *options = (part.strip() for part in trimmed.split(","))
-    name = next((candidate for candidate in RECIPE_NAMES if candidate.name == head), None)
-    if head == MIXED_NAME:
-        name = RecipeName(MIXED_NAME, "gguf", 0, None, (), 0, False, ())
+    name = _MIXED_ROW if head == MIXED_NAME else next((row for row in RECIPE_NAMES if row.name == head), None)
     if name is None:
-        raise _refuse(
-            f'There is no recipe named "{head}".', nearest_word(head, [candidate.name for candidate in RECIPE_NAMES])
-        )
-    group = name.default_group
-    refine_sweeps = DEFAULT_REFINE_SWEEPS
-    tune = True
-    zero = False
-    bits_per_weight: float | None = None
-    embedding_bits: int | None = None
-    budget_bytes: int | None = None
+        raise _refuse(f'There is no recipe named "{head}".', _nearest_word(head, [row.name for row in RECIPE_NAMES]))
+    draft = _Draft(name, name.default_group)
     seen: set[str] = set()
     for option in options:
         written_key, _, value = option.partition("=")
@@ -186,97 +229,49 @@ def parse_recipe(text: str) -> Recipe:
         if key in seen:
             raise _refuse(f'The option "{key}" is given twice.')
         seen.add(key)
-        match key:
-            case "group":
-                if name.default_group is None:
-                    raise _refuse(f'The group of "{name.name}" is fixed by its container.')
-                if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) not in name.groups:
-                    groups = ", ".join(map(str, name.groups))
-                    raise _refuse(f'"{name.name}" takes group={groups}; not "{value}".')
-                group = int(value)
-            case "refine":
-                if not re.fullmatch(r"[0-9]{1,6}", value) or int(value) > MAXIMUM_SWEEPS:
-                    raise _refuse(f'refine takes a number of sweeps from 0 to {MAXIMUM_SWEEPS}; not "{value}".')
-                refine_sweeps = int(value)
-            case "tune":
-                if value not in ("on", "off"):
-                    raise _refuse(f'tune takes "on" or "off"; not "{value}".')
-                tune = value == "on"
-            case "zero":
-                if not name.zero_points:
-                    raise _refuse(f'The zero points of "{name.name}" are fixed by its container.')
-                if value not in ("on", "off"):
-                    raise _refuse(f'zero takes "on" or "off"; not "{value}".')
-                zero = value == "on"
-            case "embedding":
-                if not name.embedding_bits:
-                    raise _refuse(f'How "{name.name}" stores its embedding is fixed by its container.')
-                known = {"float": None, **{f"q{bits}": bits for bits in name.embedding_bits}}
-                if value not in known:
-                    raise _refuse(f'embedding takes {", ".join(known)}; not "{value}".')
-                embedding_bits = known[value]
-            case "bpw":
-                if name.name != MIXED_NAME:
-                    raise _refuse(f'"{name.name}" has one type; mixed types are {MIXED_EXAMPLES}.')
-                if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", value) or not (
-                    LEAST_BITS_PER_WEIGHT <= float(value) <= MOST_BITS_PER_WEIGHT
-                ):
-                    raise _refuse(
-                        f"bpw takes bits a weight from {LEAST_BITS_PER_WEIGHT} to {MOST_BITS_PER_WEIGHT}, "
-                        f'for example bpw=3.5; not "{value}".'
-                    )
-                bits_per_weight = float(value)
-            case "bytes":
-                if name.name != MIXED_NAME:
-                    raise _refuse(f'"{name.name}" has one type; mixed types are {MIXED_EXAMPLES}.')
-                budget_bytes = parse_byte_size(value)
-                if budget_bytes is None:
-                    raise _refuse(
-                        "bytes takes the size of all files, as in bytes=4.5GB (kB, MB, GB, TB: powers of 1000) or "
-                        f'bytes=4.2GiB (KiB, MiB, GiB, TiB: powers of 1024), up to 100 TB; not "{value}".'
-                    )
-            case _:
-                raise _refuse(
-                    f'There is no recipe option "{written_key}".',
-                    nearest_word(
-                        written_key, ["group", "block", "refine", "tune", "zero", "embedding", "bpw", "bytes"]
-                    ),
-                )
-    if bits_per_weight is not None and budget_bytes is not None:
+        if key not in _OPTIONS:
+            raise _refuse(f'There is no recipe option "{written_key}".', _nearest_word(written_key, _OPTION_KEYS))
+        _OPTIONS[key](draft, value)
+    if draft.bits_per_weight is not None and draft.budget_bytes is not None:
         raise _refuse("bpw and bytes exclude each other: say one of them.")
-    if name.name == MIXED_NAME and bits_per_weight is None and budget_bytes is None:
+    if name.name == MIXED_NAME and draft.bits_per_weight is None and draft.budget_bytes is None:
         raise _refuse(
-            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in {MIXED_EXAMPLES}.'
+            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in {_MIXED_EXAMPLES}.'
         )
-    written = [name.name]
-    if bits_per_weight is not None:
-        written.append(f"bpw={bits_per_weight:g}")
-    if budget_bytes is not None:
-        written.append(f"bytes={byte_size_text(budget_bytes).lower()}")
-    if group != name.default_group:
-        written.append(f"group={group}")
-    if zero:
-        written.append("zero=on")
-    if embedding_bits is not None:
-        written.append(f"embedding=q{embedding_bits}")
-    if refine_sweeps != DEFAULT_REFINE_SWEEPS:
-        written.append(f"refine={refine_sweeps}")
-    if not tune:
-        written.append("tune=off")
     return Recipe(
-        canonical=",".join(written),
+        canonical=_canonical_text(draft),
         name=name.name,
         container=name.container,
         # Whole bits, as the names of the types count them: Q3_K stores 3.44. A budget of bytes does not tell them.
-        bits=name.bits if bits_per_weight is None else int(bits_per_weight),
-        group=group,
-        refine_sweeps=refine_sweeps,
-        tune=tune,
-        zero=zero,
-        bits_per_weight=bits_per_weight,
-        embedding_bits=embedding_bits,
-        budget_bytes=budget_bytes,
+        bits=name.bits if draft.bits_per_weight is None else int(draft.bits_per_weight),
+        group=draft.group,
+        refine_sweeps=draft.refine_sweeps,
+        tune=draft.tune,
+        zero=draft.zero,
+        bits_per_weight=draft.bits_per_weight,
+        embedding_bits=draft.embedding_bits,
+        budget_bytes=draft.budget_bytes,
     )
+
+
+def _canonical_text(draft: _Draft) -> str:
+    """The one spelling of a recipe: what differs from the defaults, in a fixed order."""
+    written = [draft.name.name]
+    if draft.bits_per_weight is not None:
+        written.append(f"bpw={draft.bits_per_weight:g}")
+    if draft.budget_bytes is not None:
+        written.append(f"bytes={byte_size_text(draft.budget_bytes).lower()}")
+    if draft.group != draft.name.default_group:
+        written.append(f"group={draft.group}")
+    if draft.zero:
+        written.append("zero=on")
+    if draft.embedding_bits is not None:
+        written.append(f"embedding=q{draft.embedding_bits}")
+    if draft.refine_sweeps != _DEFAULT_SWEEPS:
+        written.append(f"refine={draft.refine_sweeps}")
+    if not draft.tune:
+        written.append("tune=off")
+    return ",".join(written)
 
 
 def recipe_hash(recipe: Recipe) -> str:

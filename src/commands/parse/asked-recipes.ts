@@ -1,5 +1,6 @@
 import { parsedRecipes } from "../../jobs/watch-rules.ts";
-import { type Container, MIXED_NAME, parseRecipe, RECIPE_NAMES, type Recipe } from "../../protocol/recipe.ts";
+import { parseRecipe, type Recipe } from "../../protocol/recipe.ts";
+import { type Container, RECIPE_NAMES, RECIPES } from "../../protocol/recipe-table.ts";
 import { shown } from "./parsed-command.ts";
 import type { LineWords } from "./token-rules.ts";
 
@@ -30,10 +31,10 @@ function recipesOfBudgets(asked: Asked): AskedRecipes {
 	if (asked.bits.length > 0) {
 		return problem(`bits and ${asked.budgets[0]?.split("=", 1)[0]} exclude each other: say one of them.`);
 	}
-	const other = asked.containers.find((container) => container !== MIXED_NAME);
+	const other = asked.containers.find((container) => container !== RECIPES.mixed.name);
 	const recipes: string[] = [];
 	for (const option of asked.budgets) {
-		const parsed = parseRecipe(`${MIXED_NAME},${option}`);
+		const parsed = parseRecipe(`${RECIPES.mixed.name},${option}`);
 		if (!parsed.ok) return problem(parsed.refusal.message);
 		if (other !== undefined) {
 			return problem(`Types are mixed in GGUF files only, not in ${other}.`, `quantize gguf ${option}`);

@@ -1,4 +1,5 @@
-import { type Container, parseRecipe } from "../../protocol/recipe.ts";
+import { parseRecipe } from "../../protocol/recipe.ts";
+import type { Container } from "../../protocol/recipe-table.ts";
 import type { CommandName } from "../command-table.ts";
 import type { Problem } from "./describe-problems.ts";
 import { shown } from "./parsed-command.ts";

@@ -1,4 +1,5 @@
-import { type Container, editDistance, nearestWord, RECIPE_NAMES, RECIPE_OPTIONS } from "../../protocol/recipe.ts";
+import { editDistance, nearestWord } from "../../protocol/recipe.ts";
+import { type Container, RECIPE_NAMES, RECIPES } from "../../protocol/recipe-table.ts";
 import { COMMANDS, type CommandName, QUANTIZE_OPTIONS } from "../command-table.ts";
 
 export const CONTAINER_WORDS: ReadonlyMap<string, Container> = new Map([
@@ -38,7 +39,7 @@ export const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonl
 	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),
 );
 
-export const OPTION_KEYS: ReadonlySet<string> = new Set(RECIPE_OPTIONS);
+export const OPTION_KEYS: ReadonlySet<string> = new Set(RECIPES.options);
 export const SETTING_KEYS: readonly string[] = [...QUANTIZE_OPTIONS.map((option) => option.key), ...OPTION_KEYS];
 export const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
 	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),

@@ -2,7 +2,7 @@ import { lstat } from "node:fs/promises";
 import { appendNotes } from "../../db/jobs.ts";
 import { listVariantsOfJob, setVariantState } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
-import { recipeOfVariant } from "../service.ts";
+import { storedRecipe } from "../../protocol/recipe.ts";
 import { stagedFiles } from "./staged-files.ts";
 import { advance, StaleJobError, type Step } from "./step-context.ts";
 
@@ -26,7 +26,7 @@ export const verifyStep: Step = async (context, work) => {
 		const verdict = await ports.verify({
 			directory: files.directoryOf(variant),
 			manifest: variant.manifest,
-			recipe: recipeOfVariant(variant),
+			recipe: storedRecipe(variant.recipe),
 			verificationPath,
 			signal,
 		});

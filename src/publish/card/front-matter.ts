@@ -1,6 +1,6 @@
 import { stringify } from "yaml";
 import type { Manifest } from "../../protocol/manifest.ts";
-import type { Container } from "../../protocol/recipe.ts";
+import type { Container } from "../../protocol/recipe-table.ts";
 import { publishedBitsPerWeight } from "./mixed-types.ts";
 import { recipeNameOf } from "./published-measurement.ts";
 import type { CardRequest } from "./render-card.ts";

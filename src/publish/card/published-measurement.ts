@@ -1,5 +1,6 @@
 import type { Manifest, Measured } from "../../protocol/manifest.ts";
-import { parseRecipe, type RecipeName } from "../../protocol/recipe.ts";
+import { parseRecipe } from "../../protocol/recipe.ts";
+import type { RecipeName } from "../../protocol/recipe-table.ts";
 
 /** The measurement of the published quantizer. */
 export function published(manifest: Manifest): Measured {

@@ -1,6 +1,6 @@
 import type { Manifest } from "../../protocol/manifest.ts";
 import { isOfOneCommit } from "../../protocol/one-commit.ts";
-import type { Container } from "../../protocol/recipe.ts";
+import type { Container } from "../../protocol/recipe-table.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import type { SourceCard } from "../source-card.ts";
 import { fidelity } from "./fidelity.ts";

@@ -1,5 +1,5 @@
 import { COMMANDS, QUANTIZE_OPTIONS } from "../../commands/command-table.ts";
-import { MIXED_EXAMPLES, RECIPE_NAMES } from "../../protocol/recipe.ts";
+import { RECIPE_NAMES, RECIPES } from "../../protocol/recipe-table.ts";
 import { html } from "../html.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 
@@ -32,7 +32,7 @@ ${RECIPE_NAMES.map(
 	(recipe) =>
 		html`<tr><th scope="row"><span class="tag">${recipe.name}</span></th><td>${recipe.container}</td><td class="number">${recipe.bits}</td><td class="number">${recipe.bitsPerWeight.toFixed(2)}</td><td>${recipe.defaultGroup === null ? "fixed" : `${recipe.groups.join(", ")}; usually ${recipe.defaultGroup}`}</td></tr>`,
 )}
-${MIXED_EXAMPLES.map(
+${RECIPES.mixed.examples.map(
 	(example) =>
 		html`<tr><th scope="row"><span class="tag">${example}</span></th><td>gguf</td><td class="number">mixed</td><td class="number">2 to 8.5</td><td>a type for each layer, by what it can bear</td></tr>`,
 )}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isOfOneCommit } from "../../../src/protocol/one-commit.ts";
-import { RECIPE_NAMES } from "../../../src/protocol/recipe.ts";
+import { RECIPE_NAMES } from "../../../src/protocol/recipe-table.ts";
 import { MAXIMUM_REPO_NAME_CHARACTERS, stagingRepo, targetRepo } from "../../../src/publish/names.ts";
 import { recipeOf } from "../../support/recipe-of.ts";
 
