@@ -3,6 +3,7 @@ import { Pool } from "pg";
 import type { Log } from "../log.ts";
 import type { Database } from "./database.ts";
 import type { Schema } from "./schema.ts";
+import { SturdyClient } from "./sturdy-client.ts";
 
 /** PostgreSQL at `url`, for one replica or several. */
 export async function openPostgres(options: {
@@ -11,13 +12,14 @@ export async function openPostgres(options: {
 	readonly log: Log;
 }): Promise<Database> {
 	const pool = new Pool({
+		Client: SturdyClient,
 		connectionString: options.url,
 		max: options.poolSize,
 		connectionTimeoutMillis: 10_000,
 		statement_timeout: 60_000,
 		application_name: "yaqa-bot",
 	});
-	// Without a listener a connection that breaks while idle would end the process.
+	// The pool passes on what happens to its idle connections; without a listener here too that ends the process.
 	pool.on("error", (error) => options.log.warn("An idle database connection broke", { error }));
 	const handle = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 	try {
@@ -31,7 +33,13 @@ export async function openPostgres(options: {
 		kind: "postgres",
 		handle,
 		transaction: (work) => handle.transaction().execute(work),
-		queueOptions: { connectionString: options.url, max: 5, application_name: "yaqa-bot-queue" },
+		queueOptions: {
+			// pg-boss hands its options on to a pool of its own.
+			...{ Client: SturdyClient },
+			connectionString: options.url,
+			max: 5,
+			application_name: "yaqa-bot-queue",
+		},
 		async check() {
 			await sql`select 1`.execute(handle);
 		},
