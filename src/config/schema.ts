@@ -266,6 +266,35 @@ const Quantization = z.strictObject({
 		.prefault({}),
 });
 
+const Verification = z.strictObject({
+	unmeasured: z
+		.enum(["refuse", "allow"])
+		.default("refuse")
+		.describe(
+			"GGUF files where llama.cpp is not on this machine: refused, or published with a card that says that no engine measured them.",
+		),
+	floor: z
+		.array(
+			z.strictObject({
+				bitsPerWeight: z.number().min(0).max(64).describe("For variants up to so many bits a weight."),
+				maximumKlNats: z.number().min(0).describe("Their KL to the original, in nats a token, at most."),
+				minimumTopOneAgreement: z
+					.number()
+					.min(0)
+					.max(1)
+					.describe("The share of positions at which the most likely token is the original's, at least."),
+			}),
+		)
+		.max(16)
+		.default([
+			{ bitsPerWeight: 2.99, maximumKlNats: 6, minimumTopOneAgreement: 0.1 },
+			{ bitsPerWeight: 3.99, maximumKlNats: 3, minimumTopOneAgreement: 0.2 },
+			{ bitsPerWeight: 5.99, maximumKlNats: 1.5, minimumTopOneAgreement: 0.4 },
+			{ bitsPerWeight: 64, maximumKlNats: 0.5, minimumTopOneAgreement: 0.6 },
+		])
+		.describe("What a variant has to reach to be published, whoever won the gate. Empty: anything passes."),
+});
+
 const HfJobs = z.strictObject({
 	namespace: namespaceName.nullable().default(null).describe("Who runs the jobs, and pays for them."),
 	image: z
@@ -420,6 +449,7 @@ export const ConfigurationFile = z.strictObject({
 	watch: Watch.prefault({}),
 	requests: Requests.prefault({}),
 	quantization: Quantization.prefault({}),
+	verification: Verification.prefault({}),
 	runner: Runner.prefault({}),
 	sketches: Sketches.prefault({}),
 	budget: Budget.prefault({}),

@@ -9,6 +9,12 @@ import { isPublishable } from "../protocol/source-files.ts";
 /** A check that did not hold. The message names the file and what is wrong with it. */
 export class CheckFailure extends Error {
 	override readonly name = "CheckFailure";
+	/** What to do about it, where another run would not mend it. */
+	readonly remedy: string | null;
+	constructor(message: string, remedy: string | null = null) {
+		super(message);
+		this.remedy = remedy;
+	}
 }
 
 export function assertCheck(holds: boolean, message: string): asserts holds {

@@ -4,19 +4,20 @@ import type { Recipe } from "../protocol/recipe.ts";
 import { fetchSource } from "./fetch-source.ts";
 import type { SourceLimits } from "./inspect-files.ts";
 import { inspectSource } from "./inspect-source.ts";
-import type { ChildLimits } from "./onnx-kl.ts";
-import { verifyVariant } from "./verify-variant.ts";
+import type { ChildLimits } from "./limited-child.ts";
+import { type VerificationPolicy, verifyVariant } from "./verify-variant.ts";
 
 type VerifySettings = {
 	/** Reads sources. */
 	readonly reader: HubAccess;
 	readonly sourceLimits: SourceLimits;
 	readonly childLimits: ChildLimits;
+	readonly policy: VerificationPolicy;
 };
 
 /** This folder's functions with their settings filled in, in the form that the job engine takes. */
 export function createVerifyPorts(settings: VerifySettings) {
-	const { reader, sourceLimits, childLimits } = settings;
+	const { reader, sourceLimits, childLimits, policy } = settings;
 	return {
 		inspectSource: (request: { readonly repo: string; readonly revision: string }) =>
 			inspectSource({ ...reader, ...request, limits: sourceLimits }),
@@ -32,6 +33,6 @@ export function createVerifyPorts(settings: VerifySettings) {
 			readonly recipe: Recipe;
 			readonly verificationPath: string | null;
 			readonly signal: AbortSignal;
-		}) => verifyVariant({ ...request, limits: childLimits }),
+		}) => verifyVariant({ ...request, policy, limits: childLimits }),
 	};
 }

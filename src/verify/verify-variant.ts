@@ -3,8 +3,11 @@ import type { Refusal } from "../errors.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { checkCompressedTensors } from "./compressed-tensors-checks.ts";
+import { checkFidelityFloor, type FloorStep } from "./fidelity-floor.ts";
 import { checkGguf } from "./gguf-checks.ts";
 import { checkGptq } from "./gptq-checks.ts";
+import type { ChildLimits } from "./limited-child.ts";
+import { checkInLlamaCpp, type UnmeasuredPolicy } from "./llama-cpp-checks.ts";
 import {
 	assertCheck,
 	CheckFailure,
@@ -13,18 +16,32 @@ import {
 	readManifest,
 } from "./manifest-checks.ts";
 import { checkOnnx, onnxGraphPath } from "./onnx-checks.ts";
-import { type ChildLimits, onnxKl } from "./onnx-kl.ts";
+import { onnxKl } from "./onnx-kl.ts";
 import { refusal } from "./refusals.ts";
 
 /** `checks`: one line for every check that was made. */
 export type VariantVerification =
-	| { readonly ok: true; readonly checks: readonly string[] }
+	| {
+			readonly ok: true;
+			/** The manifest with what the engine measured, as it is to be published. */
+			readonly manifest: Manifest;
+			readonly checks: readonly string[];
+	  }
 	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
 
 /** The control plane's KL and the runner's may differ by this: other kernels, other order of float32 sums. */
 const KL_TOLERANCE = { relative: 0.02, absolute: 1e-5 } as const;
 
-/** Judges one variant's files against its manifest and recipe. Nothing of it is executed but the ONNX graph. */
+/** What a variant has to reach, as the configuration says. */
+export type VerificationPolicy = {
+	readonly unmeasured: UnmeasuredPolicy;
+	readonly floor: readonly FloorStep[];
+};
+
+/**
+ * Judges one variant's files against its manifest and recipe: their structure, then in the engine that people run them
+ * with, as a child process.
+ */
 export async function verifyVariant(request: {
 	/** The folder with the manifest's files and `manifest.json`. */
 	readonly directory: string;
@@ -33,25 +50,42 @@ export async function verifyVariant(request: {
 	readonly recipe: Recipe;
 	/** `verification.safetensors`, or `null` when it is not at hand: then no KL is computed. */
 	readonly verificationPath: string | null;
+	readonly policy: VerificationPolicy;
 	readonly limits: ChildLimits;
 	readonly signal?: AbortSignal;
 }): Promise<VariantVerification> {
-	const { directory, manifest, recipe, verificationPath, limits, signal } = request;
+	const { directory, manifest, recipe, verificationPath, policy, limits, signal } = request;
+	const ending = signal === undefined ? {} : { signal };
 	const checks: string[] = [];
 	try {
 		const own = await readManifest(directory);
 		assertCheck(
-			canonicalJson(own) === canonicalJson(manifest),
+			canonicalJson(withoutEngine(own)) === canonicalJson(withoutEngine(manifest)),
 			"the folder's manifest.json is not the one that the runner reported",
 		);
 		checkManifestConsistency(manifest, recipe);
 		checks.push("manifest: valid, and its figures agree with one another");
 		await checkManifestFiles(directory, manifest, recipe.name.container);
 		checks.push(`files: ${manifest.files.length} with the sizes and sha256 of the manifest, none besides`);
+		let judged = manifest;
 		switch (recipe.name.container) {
-			case "gguf":
+			case "gguf": {
 				checks.push(await checkGguf(directory, manifest, recipe));
+				const outcome = await checkInLlamaCpp({
+					directory,
+					manifest,
+					verificationPath,
+					unmeasured: policy.unmeasured,
+					limits,
+					...ending,
+				});
+				checks.push(outcome.check);
+				if (outcome.kind === "measured") judged = { ...withoutEngine(manifest), engine: outcome.engine };
+				else if (outcome.kind === "unmeasured") {
+					judged = { ...withoutEngine(manifest), unmeasured: { reason: outcome.reason } };
+				}
 				break;
+			}
 			case "compressed-tensors":
 				checks.push(await checkCompressedTensors(directory, manifest, recipe));
 				break;
@@ -65,7 +99,8 @@ export async function verifyVariant(request: {
 				checks.push(await checkGptq(directory, manifest, recipe));
 				break;
 		}
-		return { ok: true, checks };
+		checks.push(checkFidelityFloor(manifest, judged.engine ?? null, policy.floor, bitsPerWeightOf(manifest, recipe)));
+		return { ok: true, manifest: judged, checks };
 	} catch (error) {
 		if (!(error instanceof CheckFailure)) throw error;
 		checks.push(`failed: ${error.message}`);
@@ -75,10 +110,24 @@ export async function verifyVariant(request: {
 			refusal: refusal(
 				"verification-failed",
 				`The files of ${recipe.canonical} did not pass verification: ${error.message}.`,
-				"Nothing was published. A retry computes them again; if it fails again, it is a bug worth reporting.",
+				error.remedy ??
+					"Nothing was published. A retry computes them again; if it fails again, it is a bug worth reporting.",
 			),
 		};
 	}
+}
+
+/** What the runner wrote: the engine's figures are added where it is judged. */
+function withoutEngine(manifest: Manifest): Manifest {
+	const { engine: _engine, unmeasured: _unmeasured, ...rest } = manifest;
+	return rest;
+}
+
+/** A budget of bytes tells its bits only in the manifest. */
+function bitsPerWeightOf(manifest: Manifest, recipe: Recipe): number {
+	const { mixed } = manifest;
+	if (mixed == null) return recipe.name.bits;
+	return mixed.published === "mixed" ? mixed.bitsPerWeight : mixed.uniform.bitsPerWeight;
 }
 
 async function checkKl(

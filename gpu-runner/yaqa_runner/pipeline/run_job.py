@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.calibration.splits import build_splits
 from yaqa_runner.evaluate.reference import OriginalReference
-from yaqa_runner.evaluate.verification import choose_verification, write_verification
+from yaqa_runner.evaluate.verification import choose_verification, complete_verification, write_verification
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.machine.cores import available_cores
@@ -160,6 +160,7 @@ def run_job(
             interrupt.check,
         )
         verification = choose_verification(splits.report, reference, spec.evaluation.verification_sequences)
+        verification = complete_verification(verification, splits.report, source)
         write_verification(verification, output / VERIFICATION_FILE)
     context = VariantContext(
         spec, snapshot, linked, source, splits, sketch, reused, reference, verification, reporter, interrupt

@@ -14,7 +14,7 @@ from yaqa_runner.evaluate.gate import choose
 from yaqa_runner.evaluate.measure import CONVENTION, measure
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import Comparison, summarize
-from yaqa_runner.evaluate.verification import Verification, verification_kl
+from yaqa_runner.evaluate.verification import Verification, VerificationKl, verification_kl
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.pipeline.provenance import describe_device, library_versions
@@ -33,6 +33,7 @@ from yaqa_runner.protocol.manifest import (
     ManifestSketch,
     ManifestSource,
     ManifestVerification,
+    ManifestWindow,
     Measured,
     Metrics,
     MixedTypes,
@@ -97,7 +98,7 @@ def make_variant(
             "internal", f"The quantizers' files differ in size: {bytes_of}.", "This is a bug in the container."
         )
     comparisons: dict[QuantizerName, dict[str, list[Comparison]]] = {}
-    checks: dict[QuantizerName, float] = {}
+    checks: dict[QuantizerName, VerificationKl] = {}
     with reporter.stage("evaluate", canonical):
         sets = context.splits.selection + context.splits.report
         total = len(quantizers) * sum(item.tokens.sequences for item in sets)
@@ -176,11 +177,7 @@ def make_variant(
                 for quantizer in reversed(quantizers)
             ],
         ),
-        verification=ManifestVerification(
-            kl_nats=checks[winner],
-            sequences=len(context.verification.input_ids),
-            positions=context.verification.positions.shape[1],
-        ),
+        verification=_verification_record(context.verification, checks[winner]),
         layers=rounded.evidence,
         untouched=[
             UntouchedWeight(name=weight.name, reason=weight.reason, type=weight.type)
@@ -196,6 +193,21 @@ def make_variant(
     (work / winner).rename(target)
     shutil.rmtree(work)
     return manifest
+
+
+def _verification_record(verification: Verification, kl: VerificationKl) -> ManifestVerification:
+    window = verification.window
+    return ManifestVerification(
+        kl_nats=kl.mean,
+        sequences=len(verification.input_ids),
+        positions=verification.positions.shape[1],
+        standard_error=kl.standard_error,
+        window=None
+        if window is None
+        else ManifestWindow(
+            tokens=window.window, length=window.input_ids.shape[1] if window.reached else None, kl_nats=kl.window
+        ),
+    )
 
 
 def _estimate(metrics: Metrics) -> Estimate:
