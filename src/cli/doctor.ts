@@ -15,6 +15,7 @@ import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
 import { publisherAccess, readAccess } from "../server/hub-access.ts";
+import { checkEngines } from "./check-engines.ts";
 import { checkIssues } from "./check-issues.ts";
 import { checkRunner } from "./check-runner.ts";
 import { problemLine } from "./config-check.ts";
@@ -273,6 +274,7 @@ export async function doctor(
 			// Runs elsewhere bring their own.
 			...(configuration.runner.kind === "local" ? [checkPython(configuration), checkCompiler()] : []),
 			checkRunner(configuration, secrets),
+			checkEngines(configuration),
 			checkDatabase(configuration, secrets),
 			checkDisk(configuration),
 			checkToken("Publisher token", publisherAccess(configuration, secrets), { ...rights, writes: true }),

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -344,6 +344,7 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 				manifest,
 				recipe,
 				verificationPath: existsSync(verificationPath) ? verificationPath : null,
+				policy: configuration.verification,
 				limits: {
 					milliseconds: 30 * 60_000,
 					memoryBytes: Math.floor(totalmem() * 0.8),
@@ -352,8 +353,16 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 				signal,
 			});
 			const directory = join(output, verification.ok ? folder : `${folder}.unverified`);
+			if (verification.ok && verification.manifest !== manifest) {
+				await writeFile(join(from, MANIFEST_NAME), `${JSON.stringify(verification.manifest, null, 2)}\n`);
+			}
 			await place(from, directory);
-			const report = { manifest, directory, verified: verification.ok, checks: verification.checks };
+			const report = {
+				manifest: verification.ok ? verification.manifest : manifest,
+				directory,
+				verified: verification.ok,
+				checks: verification.checks,
+			};
 			reports.push(reportVariant(report));
 			display.step(null);
 			display.say(`${verification.ok ? "✓" : "✗"} verify ${recipe.canonical}`);

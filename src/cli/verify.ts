@@ -3,6 +3,8 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { loadConfiguration } from "../config/load.ts";
+import type { Configuration } from "../config/schema.ts";
+import type { Secrets } from "../config/secrets.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { repoName } from "../protocol/job-spec.ts";
@@ -71,13 +73,17 @@ async function locateOnHub(
 	options: VerifyOptions,
 	repo: string,
 	work: string,
-	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
+	context: {
+		readonly loaded: { readonly configuration: Configuration; readonly secrets: Secrets };
+		readonly terminal: Terminal;
+		readonly signal: AbortSignal;
+	},
 ): Promise<Located> {
-	const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
-	if (!loaded.ok) {
-		return { ok: false, exit: EXIT_CODES.usage.code, message: loaded.problems.map(problemLine).join(" ") };
-	}
-	const access = { ...readAccess(loaded.configuration, loaded.secrets), repo, revision: options.revision ?? "main" };
+	const access = {
+		...readAccess(context.loaded.configuration, context.loaded.secrets),
+		repo,
+		revision: options.revision ?? "main",
+	};
 	try {
 		const published = await readPublishedManifests(access);
 		if (published.manifests.length === 0) {
@@ -118,11 +124,19 @@ export async function verify(
 	const { terminal, signal } = context;
 	const work = await mkdtemp(join(tmpdir(), "yaqa-verify-"));
 	try {
+		const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
+		if (!loaded.ok) {
+			const message = loaded.problems.map(problemLine).join(" ");
+			terminal.err(`${printable(message)}\n`);
+			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+			return EXIT_CODES.usage.code;
+		}
+		const { configuration } = loaded;
 		const isFolder = existsSync(options.target) && statSync(options.target).isDirectory();
 		const repo = repoName.safeParse(options.target);
 		let located: Located;
 		if (isFolder) located = await locateInFolder(resolve(options.target));
-		else if (repo.success) located = await locateOnHub(options, repo.data, work, context);
+		else if (repo.success) located = await locateOnHub(options, repo.data, work, { ...context, loaded });
 		else {
 			located = {
 				ok: false,
@@ -153,6 +167,7 @@ export async function verify(
 				manifest,
 				recipe: parsed.recipe,
 				verificationPath: options.verification ?? located.verificationPath,
+				policy: configuration.verification,
 				limits: {
 					milliseconds: 30 * 60_000,
 					memoryBytes: Math.floor(totalmem() * 0.8),

@@ -139,6 +139,19 @@ export async function setVariantState(
 		.execute();
 }
 
+/** Its files were judged: the manifest now holds what the engine measured, as it is to be published. */
+export async function verifyVariantRow(
+	handle: Handle,
+	request: { readonly id: string; readonly manifest: Manifest },
+): Promise<void> {
+	await handle
+		.updateTable("variants")
+		.set({ state: "verified", manifest: storableJson(request.manifest), refusal: null })
+		.where("id", "=", request.id)
+		.where("state", "!=", "published")
+		.execute();
+}
+
 /** The target repos no longer hold these variants: catalogue and cards leave them out, and nothing is taken over from them. */
 export async function retireVariants(handle: Handle, ids: readonly string[]): Promise<void> {
 	if (ids.length === 0) return;

@@ -60,7 +60,12 @@ type StagingRemover = (request: { readonly job: JobRecord }) => Promise<void>;
 
 /** `checks`: one line for every check that was made, for the job page. */
 type Verification =
-	| { readonly ok: true; readonly checks: readonly string[] }
+	| {
+			readonly ok: true;
+			/** With what the engine measured. */
+			readonly manifest: Manifest;
+			readonly checks: readonly string[];
+	  }
 	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
 
 /** Judges one variant's files, as downloaded from staging, against its manifest. */

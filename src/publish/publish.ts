@@ -84,6 +84,14 @@ export function sourceGone(sourceRepo: string): { readonly ok: false; readonly r
 	};
 }
 
+/** The runner's own text, or, where the engine's figures were added since, the manifest written anew. */
+async function manifestText(manifest: Manifest, directory: string): Promise<string> {
+	if (manifest.engine == null && manifest.unmeasured == null) {
+		return await readFile(join(directory, "manifest.json"), "utf8");
+	}
+	return `${JSON.stringify(manifest, null, 2)}\n`;
+}
+
 /** Publishes into a repo that is there: a repo that vanishes meanwhile is not made anew. */
 export async function publishInto(
 	request: PublishRequest & {
@@ -99,7 +107,7 @@ export async function publishInto(
 
 	const wanted = new Map<string, string>();
 	for (const { manifest, directory } of variants) {
-		wanted.set(manifestPath(manifest.recipe), await readFile(join(directory, "manifest.json"), "utf8"));
+		wanted.set(manifestPath(manifest.recipe), await manifestText(manifest, directory));
 	}
 	const done = [...wanted].every(([path, text]) =>
 		head.manifests.some((known) => known.path === path && known.text === text),

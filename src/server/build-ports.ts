@@ -27,6 +27,7 @@ export function buildPorts(settings: Settings): Omit<Ports, "reply"> {
 		...createVerifyPorts({
 			reader,
 			sourceLimits: { maximumWeightBytes: 4 * configuration.watch.maxParameters },
+			policy: configuration.verification,
 			childLimits: {
 				milliseconds: 30 * 60_000,
 				memoryBytes: Math.floor(totalmem() * 0.8),

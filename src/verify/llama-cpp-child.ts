@@ -3,7 +3,7 @@ import { OPENING_TEXT, openVerification, type ReferenceSequence, type Verificati
 
 /**
  * The child process of `llama-cpp-judge.ts`: `node llama-cpp-child.ts GGUF VERIFICATION THREADS`; an empty
- * VERIFICATION only loads the file. Prints one JSON line; `LlamaCppAnswer` there describes it.
+ * VERIFICATION only loads the file, an empty GGUF only the engine. Prints one JSON line; `LlamaCppAnswer` there describes it.
  */
 
 /** Positions that are asked for at once: their logits are held as maps, some 40 bytes a token of the vocabulary. */
@@ -22,6 +22,7 @@ async function judge(modelPath: string, verificationPath: string, threads: numbe
 		process.stderr.write(`${message.trim()}\n`);
 	});
 	const engine = { version: llama.llamaCppRelease.release };
+	if (modelPath === "") return { ...engine, loaded: true };
 	let model: LlamaModel;
 	try {
 		model = await llama.loadModel({

@@ -1,4 +1,4 @@
-import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { type ChildLimits, runLimitedChild } from "./limited-child.ts";
@@ -47,8 +47,8 @@ const CHILD = fileURLToPath(new URL("./llama-cpp-child.ts", import.meta.url));
 /** Version of the npm package that brings llama.cpp, or `null` where it is not installed. */
 export function llamaCppPackageVersion(): string | null {
 	try {
-		const require = createRequire(import.meta.url);
-		return z.object({ version: z.string() }).parse(require("node-llama-cpp/package.json")).version;
+		const record = new URL("../package.json", import.meta.resolve("node-llama-cpp"));
+		return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(record, "utf8"))).version;
 	} catch {
 		return null;
 	}
@@ -56,8 +56,8 @@ export function llamaCppPackageVersion(): string | null {
 
 /** llama.cpp's own word on a GGUF file, in a child process: it may abort of a file that it does not like. */
 export async function judgeWithLlamaCpp(request: {
-	/** The file, or the first of its parts. */
-	readonly modelPath: string;
+	/** The file, or the first of its parts; `null`: only the engine is opened. */
+	readonly modelPath: string | null;
 	/** `null`: the file is only loaded. */
 	readonly verificationPath: string | null;
 	readonly limits: ChildLimits;
@@ -69,7 +69,7 @@ export async function judgeWithLlamaCpp(request: {
 	const answer = await runLimitedChild({
 		engine: "llama.cpp",
 		script: CHILD,
-		arguments: [modelPath, verificationPath ?? "", String(limits.threads)],
+		arguments: [modelPath ?? "", verificationPath ?? "", String(limits.threads)],
 		// node-llama-cpp tries its binary in a process of its own before it loads it.
 		mayStartProcesses: true,
 		limits,

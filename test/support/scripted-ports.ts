@@ -196,7 +196,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				const refusal: Refusal = { code: "verification-failed", message: `${bad.path} differs.`, remedy: "Retry." };
 				return { ok: false, refusal, checks: [] };
 			}
-			return { ok: true, checks: ["every hash agrees"] };
+			return { ok: true, manifest, checks: ["every hash agrees"] };
 		},
 		async publish({ targetRepo, variants }) {
 			await enter("publish");

@@ -24,6 +24,7 @@ test("verifying and publishing fit the ports that the engine is built with", () 
 			reader,
 			sourceLimits: { maximumWeightBytes: 1 },
 			childLimits: { milliseconds: 1, memoryBytes: 1, threads: 1 },
+			policy: { unmeasured: "refuse", floor: [] },
 		}),
 		...createPublishPorts({ reader, publisher: hub, discussions: hub, namespace: "bot", publicUrl: null }),
 	};

@@ -112,7 +112,7 @@ def choose_verification(report: list[EvaluationSet], reference: OriginalReferenc
 
 def complete_verification(verification: Verification, report: list[EvaluationSet], source: SourceModel) -> Verification:
     """``verification`` with what engines beside onnxruntime are compared with: window, greedy tokens, tokenizer."""
-    prompt = verification.input_ids[0, :GREEDY_PROMPT]
+    prompt = verification.input_ids[0, :GREEDY_PROMPT].clone()
     return Verification(
         input_ids=verification.input_ids,
         positions=verification.positions,
@@ -152,7 +152,7 @@ def write_verification(verification: Verification, path: Path) -> None:
         tensors["window_input_ids"] = verification.window.input_ids
         tensors["window_log_probabilities"] = verification.window.log_probabilities
     if verification.greedy_prompt is not None and verification.greedy_tokens is not None:
-        tensors["greedy_prompt"] = verification.greedy_prompt.contiguous()
+        tensors["greedy_prompt"] = verification.greedy_prompt
         tensors["greedy_tokens"] = verification.greedy_tokens
     if verification.tokenizer is not None:
         text = json.dumps(asdict(verification.tokenizer), ensure_ascii=False)
@@ -207,7 +207,8 @@ def _last_log_probabilities(model: torch.nn.Module, tokens: torch.Tensor, count:
     # All positions' logits of a large vocabulary take gigabytes.
     kept = {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     logits = model(input_ids=tokens.to(device), use_cache=False, **kept).logits
-    return logits[:, -count:].float().log_softmax(dim=-1).cpu().contiguous()  # type: ignore[no-any-return]
+    values = logits[:, -count:].float().log_softmax(dim=-1).cpu().contiguous()
+    return values  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

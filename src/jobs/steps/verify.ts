@@ -1,6 +1,6 @@
 import { lstat } from "node:fs/promises";
 import { appendNotes } from "../../db/jobs.ts";
-import { listVariantsOfJob, setVariantState } from "../../db/variants.ts";
+import { listVariantsOfJob, setVariantState, verifyVariantRow } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
 import { storedRecipe } from "../../protocol/recipe.ts";
 import { stagedFiles } from "./staged-files.ts";
@@ -36,7 +36,8 @@ export const verifyStep: Step = async (context, work) => {
 		await database.transaction(async (tx) => {
 			const held = await appendNotes(tx, { job, owner, notes, now: clock.now() });
 			if (!held) throw new StaleJobError(`Job ${job.id} moved on while it was verified.`);
-			await setVariantState(tx, { id: variant.id, state: refusal === null ? "verified" : "failed", refusal });
+			if (verdict.ok) await verifyVariantRow(tx, { id: variant.id, manifest: verdict.manifest });
+			else await setVariantState(tx, { id: variant.id, state: "failed", refusal });
 		});
 		if (refusal === null) passed.push(variant.id);
 		else firstRefusal ??= refusal;

@@ -3,6 +3,7 @@ import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import type { SourceCard } from "../source-card.ts";
+import { engineNote } from "./engine-note.ts";
 import { fidelity } from "./fidelity.ts";
 import { frontMatter } from "./front-matter.ts";
 import { loadSnippets } from "./load-snippets.ts";
@@ -47,6 +48,7 @@ function body(request: CardRequest): string {
 		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
 		...(isOfOneCommit(repo) ? [commitNote(request)] : olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`)),
 		summaryTable(manifests, isOfOneCommit(repo) ? null : newestSha),
+		...engineNote(manifests),
 		`![File size against KL to the original, for each quantizer](${plotPath})`,
 		...manifests.map((manifest) => fidelity(manifest)),
 		"## How to load it",

@@ -28,7 +28,8 @@ export function summaryTable(manifests: readonly Manifest[], newestSha: string |
 	const rows = manifests.map((manifest) => {
 		const best = published(manifest);
 		const older = isOlder(manifest, newestSha) ? ", of an older commit" : "";
-		return `| ${markdownCode(manifest.recipe)}${older} | ${formatBytes(best.bytes)} | ${formatEstimate(best.report.klNats)} | ${formatPercent(best.report.topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} |`;
+		const { klNats, topOneAgreement } = manifest.engine ?? best.report;
+		return `| ${markdownCode(manifest.recipe)}${older} | ${formatBytes(best.bytes)} | ${formatEstimate(klNats)} | ${formatPercent(topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} |`;
 	});
 	return [
 		"| variant | size | KL to the original, nats a token | same top token | perplexity ratio | rounding |",

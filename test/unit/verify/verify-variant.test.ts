@@ -3,8 +3,10 @@ import { createHash } from "node:crypto";
 import { appendFile, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { ConfigurationFile } from "../../../src/config/schema.ts";
 import { Manifest } from "../../../src/protocol/manifest.ts";
-import { type ChildLimits, onnxKl } from "../../../src/verify/onnx-kl.ts";
+import type { ChildLimits } from "../../../src/verify/limited-child.ts";
+import { onnxKl } from "../../../src/verify/onnx-kl.ts";
 import { type VariantVerification, verifyVariant } from "../../../src/verify/verify-variant.ts";
 import { recipeOf } from "../../support/recipe-of.ts";
 import {
@@ -17,6 +19,7 @@ import {
 	withCopy,
 } from "./tiny-variants.ts";
 
+const POLICY = ConfigurationFile.parse({}).verification;
 const LIMITS: ChildLimits = { milliseconds: 60_000, memoryBytes: 4e9, threads: 1 };
 
 /** Breaks a copy, then verifies it. `manifest` true: the manifest is written anew to agree with what the files became. */
@@ -43,6 +46,7 @@ async function verifyBroken(
 			manifest,
 			recipe: recipeOf(recipe),
 			verificationPath: TINY_VERIFICATION,
+			policy: POLICY,
 			limits: options.limits ?? LIMITS,
 		});
 	});
@@ -63,6 +67,7 @@ describe("what the runner's containers write", () => {
 				manifest: await readTinyManifest(recipe),
 				recipe: recipeOf(recipe),
 				verificationPath: TINY_VERIFICATION,
+				policy: POLICY,
 				limits: LIMITS,
 			});
 			assert.deepEqual(result.ok ? [] : result.refusal, []);
@@ -166,6 +171,7 @@ describe("a folder that is not what its manifest says", () => {
 				manifest: { ...manifest, fence: manifest.fence + 1 },
 				recipe: recipeOf("w4a16"),
 				verificationPath: null,
+				policy: POLICY,
 				limits: LIMITS,
 			});
 			assertRefused(result, /not the one that the runner reported/);
@@ -295,7 +301,14 @@ describe("files that agree with their manifest but not with their recipe", () =>
 			const manifest = { ...(await readTinyManifest("gguf,bpw=5")), recipe: "gguf,bpw=4.5" };
 			await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
 			const recipe = recipeOf("gguf,bpw=4.5");
-			return verifyVariant({ directory, manifest, recipe, verificationPath: TINY_VERIFICATION, limits: LIMITS });
+			return verifyVariant({
+				directory,
+				manifest,
+				recipe,
+				verificationPath: TINY_VERIFICATION,
+				policy: POLICY,
+				limits: LIMITS,
+			});
 		});
 		assertRefused(result, /take 4\.889 bits a weight, the recipe allows 4\.5/);
 	});
@@ -308,7 +321,14 @@ describe("files that agree with their manifest but not with their recipe", () =>
 				const mixed = { ...(manifest.mixed ?? assert.fail()), targetBitsPerWeight: null, targetBytes: told };
 				const changed = { ...manifest, recipe: recipe.canonical, mixed };
 				await writeFile(join(directory, "manifest.json"), JSON.stringify(changed));
-				return verifyVariant({ directory, manifest: changed, recipe, verificationPath: null, limits: LIMITS });
+				return verifyVariant({
+					directory,
+					manifest: changed,
+					recipe,
+					verificationPath: null,
+					policy: POLICY,
+					limits: LIMITS,
+				});
 			});
 		assert.equal((await within(bytes)).ok, true);
 		assertRefused(await within(bytes - 1), new RegExp(`take ${bytes} bytes, the recipe allows .*\\(${bytes - 1}\\)`));
@@ -372,7 +392,14 @@ describe("files that agree with their manifest but not with their recipe", () =>
 				const wanted = recipeOf(recipe);
 				const manifest = { ...(await readTinyManifest(files)), recipe: wanted.canonical };
 				await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
-				return verifyVariant({ directory, manifest, recipe: wanted, verificationPath: null, limits: LIMITS });
+				return verifyVariant({
+					directory,
+					manifest,
+					recipe: wanted,
+					verificationPath: null,
+					policy: POLICY,
+					limits: LIMITS,
+				});
 			});
 			assertRefused(result, pattern);
 		});
