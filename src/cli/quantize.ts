@@ -14,6 +14,7 @@ import { assertNever, PermanentError, type Refusal } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { ResultEvent } from "../protocol/events.ts";
 import { type JobSpec, PROTOCOL_VERSION, parsedRecipe, repoName } from "../protocol/job-spec.ts";
+import { MANIFEST_NAME } from "../protocol/read-manifest.ts";
 import { parseRecipe, type Recipe, recipeDirectory } from "../protocol/recipe.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { Runner } from "../runners/runner.ts";
@@ -22,7 +23,7 @@ import { fetchSource } from "../verify/fetch-source.ts";
 import { folderSourceReader } from "../verify/folder-source-reader.ts";
 import { inspectFiles, type SourceLimits } from "../verify/inspect-files.ts";
 import { inspectSource } from "../verify/inspect-source.ts";
-import { MANIFEST_NAME, readManifest } from "../verify/manifest-checks.ts";
+import { manifestOf } from "../verify/manifest-checks.ts";
 import { verifyVariant } from "../verify/verify-variant.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
@@ -338,7 +339,7 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 			display.step(`verify ${recipe.canonical}`);
 			const folder = recipeDirectory(recipe.canonical);
 			const from = join(staging, folder);
-			const manifest = await readManifest(from);
+			const manifest = await manifestOf(from);
 			const verification = await verifyVariant({
 				directory: from,
 				manifest,

@@ -9,10 +9,11 @@ import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
+import { MANIFEST_NAME } from "../protocol/read-manifest.ts";
 import { parseRecipe, recipeDirectory } from "../protocol/recipe.ts";
 import { readPublishedManifests } from "../publish/published-manifests.ts";
 import { readAccess } from "../server/hub-access.ts";
-import { CheckFailure, MANIFEST_NAME, readManifest } from "../verify/manifest-checks.ts";
+import { CheckFailure, manifestOf } from "../verify/manifest-checks.ts";
 import { verifyVariant } from "../verify/verify-variant.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
@@ -57,7 +58,7 @@ async function locateInFolder(directory: string): Promise<Located> {
 	const broken: string[] = [];
 	for (const folder of folders) {
 		try {
-			variants.push({ directory: folder, manifest: await readManifest(folder) });
+			variants.push({ directory: folder, manifest: await manifestOf(folder) });
 		} catch (error) {
 			if (!(error instanceof CheckFailure)) throw error;
 			broken.push(`${folder}: ${error.message}`);

@@ -8,13 +8,8 @@ import { jobFlavours } from "./migrations/0006-job-flavours.ts";
 import { carriedVariants } from "./migrations/0007-carried-variants.ts";
 import { pushedEvents } from "./migrations/0008-pushed-events.ts";
 import { jobRemarks } from "./migrations/0009-job-remarks.ts";
+import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
-
-export type Migration = {
-	readonly version: number;
-	readonly name: string;
-	readonly statements: readonly string[];
-};
 
 export const MIGRATIONS: readonly Migration[] = [
 	firstTables,

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { parseJson } from "../parse-json.ts";
 import type { HubAccess } from "./hub-access.ts";
 import { REPEATABLE_HEADER } from "./hub-fetch.ts";
 import { HubRequestError } from "./hub-request-error.ts";
@@ -39,7 +40,8 @@ export async function requestJson<Schema extends z.ZodType>(
 			code: response.headers.get("x-error-code"),
 		});
 	}
-	const parsed = schema.safeParse(parseJson(text));
+	// Some calls answer 200 with an empty body.
+	const parsed = schema.safeParse(text === "" ? {} : parseJson(text));
 	if (!parsed.success) {
 		throw new HubRequestError(
 			`The Hub's answer to ${method} ${path} has an unexpected form: ${parsed.error.issues[0]?.message ?? "invalid"} at "${parsed.error.issues[0]?.path.join(".") ?? ""}"`,
@@ -47,16 +49,6 @@ export async function requestJson<Schema extends z.ZodType>(
 		);
 	}
 	return parsed.data;
-}
-
-function parseJson(text: string): unknown {
-	// Some calls answer 200 with an empty body.
-	if (text === "") return {};
-	try {
-		return JSON.parse(text);
-	} catch {
-		return undefined;
-	}
 }
 
 function errorField(text: string): string | null {

@@ -6,8 +6,8 @@ import type { Refusal } from "../errors.ts";
 import type { JobWork } from "../records/job.ts";
 import type { SourceFacts } from "../records/source.ts";
 import type { JobsContext } from "./context.ts";
-import { sketchFingerprint } from "./job-spec-of.ts";
 import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
+import { sketchFingerprint } from "./sketch-fingerprint.ts";
 
 /** Machines that cannot be listed now must not hold anything up: the job then goes without an estimate. */
 export async function plannerOf(context: JobsContext): Promise<Planner | null> {

@@ -1,5 +1,3 @@
-import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
 import { type JobSpec, PROTOCOL_VERSION, parsedRecipe } from "../protocol/job-spec.ts";
@@ -8,37 +6,6 @@ import { attemptHandle } from "../records/attempt.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { EarlierSketch } from "./stored-sketches.ts";
-
-const hashes = new Map<string, { readonly changed: string; readonly hash: string }>();
-
-/** SHA-256 of a text's bytes, worked out anew when the file has changed. */
-function textHash(path: string): string {
-	const { mtimeMs, size } = statSync(path);
-	const changed = `${mtimeMs} ${size}`;
-	const known = hashes.get(path);
-	if (known?.changed === changed) return known.hash;
-	const hash = createHash("sha256").update(readFileSync(path)).digest("hex");
-	hashes.set(path, { changed, hash });
-	return hash;
-}
-
-/**
- * Names the settings that a sketch depends on, for finding it again, on whatever machine; the runner checks its own
- * fingerprint as well.
- */
-export function sketchFingerprint(configuration: Configuration): string {
-	const { calibration, sketch } = configuration.quantization;
-	const settings = JSON.stringify([
-		calibration.kind,
-		calibration.files.map(textHash),
-		calibration.sequences,
-		calibration.length,
-		calibration.seed,
-		sketch.kind,
-		sketch.iterations,
-	]);
-	return createHash("sha256").update(settings).digest("hex").slice(0, 32);
-}
 
 /** What a runner is told: everything it needs and nothing that lets it write anywhere. */
 export function jobSpecOf(request: {

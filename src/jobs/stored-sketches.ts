@@ -6,8 +6,8 @@ import type { StoredSketch } from "../protocol/job-spec.ts";
 import type { JobWork } from "../records/job.ts";
 import type { SketchIdentity } from "../records/sketch.ts";
 import { type JobsContext, later } from "./context.ts";
-import { sketchFingerprint } from "./job-spec-of.ts";
 import { keepLease, LEASE_SECONDS } from "./keep-lease.ts";
+import { sketchFingerprint } from "./sketch-fingerprint.ts";
 import { workFolders } from "./work-folders.ts";
 
 const MAXIMUM_FAILURES = 10;

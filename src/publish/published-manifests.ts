@@ -1,6 +1,7 @@
 import { downloadFile } from "@huggingface/hub";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { listRepoFiles, type RepoFile } from "../hub/list-repo-files.ts";
+import { parseJson } from "../parse-json.ts";
 import { Manifest } from "../protocol/manifest.ts";
 import { recipeDirectory } from "../protocol/recipe.ts";
 import { ownVersionPath } from "./shared-files.ts";
@@ -50,12 +51,4 @@ export async function readPublishedManifests(
 		}
 	}
 	return { files, manifests };
-}
-
-function parseJson(text: string): unknown {
-	try {
-		return JSON.parse(text);
-	} catch {
-		return null;
-	}
 }

@@ -4,7 +4,8 @@ import { hubStatus } from "../hub/hub-request-error.ts";
 import { validateYaml } from "../hub/validate-yaml.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { isOfOneCommit } from "../protocol/one-commit.ts";
-import { type CardRequest, renderCard } from "./card/render-card.ts";
+import type { CardRequest } from "./card/card-request.ts";
+import { renderCard } from "./card/render-card.ts";
 
 export const PLOT_PATH = "kl-by-size.png";
 export const CARD_PATH = "README.md";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseJson } from "../parse-json.ts";
 
 /**
  * Variants in one repo share small files: `config.json`, the tokenizer. Where their versions differ, the repo's root
@@ -41,12 +42,4 @@ export function mergeConfigs(newest: string, others: readonly string[]): string 
 	const defaults = new Set(configs.map((config) => config?.["transformers.js_config"]?.["dtype"]));
 	if (defaults.size > 1) delete settings["dtype"];
 	return `${JSON.stringify({ ...base, "transformers.js_config": settings }, null, 2)}\n`;
-}
-
-function parseJson(text: string): unknown {
-	try {
-		return JSON.parse(text);
-	} catch {
-		return null;
-	}
 }

@@ -1,6 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { deleteRepo } from "@huggingface/hub";
+import { diskFull, isDiskFull } from "../disk-full.ts";
 import type { Refusal } from "../errors.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import { isRepoFile } from "../hub/file-hash.ts";
@@ -96,15 +97,8 @@ export async function fetchStaged(request: {
 		await downloadRepoFiles({ ...hub, repo, revision: state.sha, files, directory });
 		return { ok: true };
 	} catch (error) {
-		if (!(error instanceof Error && "code" in error && error.code === "ENOSPC")) throw error;
-		return {
-			ok: false,
-			refusal: {
-				code: "disk-full",
-				message: "The disk of the bot's machine is too full to download the staged files back.",
-				remedy: "The operator frees space or points data.directory to a larger disk, then retries the job.",
-			},
-		};
+		if (!isDiskFull(error)) throw error;
+		return { ok: false, refusal: diskFull("the staged files") };
 	}
 }
 

@@ -1,6 +1,7 @@
 import { constants } from "node:fs";
 import { copyFile, link, lstat, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { diskFull, isDiskFull } from "../disk-full.ts";
 import { PermanentError } from "../errors.ts";
 
 const MAXIMUM_ENTRIES = 100_000;
@@ -46,16 +47,7 @@ export async function copyTree(from: string, to: string): Promise<void> {
 		await rename(draft, to);
 	} catch (error) {
 		await rm(draft, { recursive: true, force: true });
-		if (codeOf(error) === "ENOSPC") {
-			throw new PermanentError(
-				{
-					code: "disk-full",
-					message: `The disk that holds ${to} is full.`,
-					remedy: "Free some space, then retry the job.",
-				},
-				{ cause: error },
-			);
-		}
+		if (isDiskFull(error)) throw new PermanentError(diskFull(to), { cause: error });
 		throw error;
 	}
 }

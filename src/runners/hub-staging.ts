@@ -2,6 +2,7 @@ import { openAsBlob } from "node:fs";
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, extname, join, relative, sep } from "node:path";
 import { type CommitOperation, commit, createRepo, deleteRepo, downloadFile, modelInfo } from "@huggingface/hub";
+import { diskFull, isDiskFull } from "../disk-full.ts";
 import { PermanentError, RetryableError } from "../errors.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
@@ -222,16 +223,9 @@ export function createHubStaging(options: HubStagingOptions): HubStaging {
 					place: (path) => path.slice(OUTPUT.length),
 				});
 			} catch (error) {
-				if (!(error instanceof Error && "code" in error && error.code === "ENOSPC")) throw error;
+				if (!isDiskFull(error)) throw error;
 				await rm(draft, { recursive: true, force: true });
-				throw new PermanentError(
-					{
-						code: "disk-full",
-						message: `The disk that holds ${directory} is full.`,
-						remedy: "Free some space, then retry the job.",
-					},
-					{ cause: error },
-				);
+				throw new PermanentError(diskFull(directory), { cause: error });
 			}
 			await rm(directory, { recursive: true, force: true });
 			await rename(draft, directory);

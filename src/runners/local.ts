@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { diskFull, isDiskFull } from "../disk-full.ts";
 import { PermanentError, type Refusal, RetryableError } from "../errors.ts";
 import { type Log, redactText } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
@@ -55,18 +56,6 @@ const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
 const MAXIMUM_EVENT_BYTES = 512 * 1024 * 1024;
 /** Below this much free space a run that vanished without a word is taken to have died of the full disk. */
 const FULL_DISK_BYTES = 1024 * 1024;
-
-function isDiskFull(error: unknown): boolean {
-	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
-}
-
-function diskFull(where: string): Refusal {
-	return {
-		code: "disk-full",
-		message: `The disk that holds ${where} is full.`,
-		remedy: "Free some space or move the data directory, then retry the job.",
-	};
-}
 
 /** The end of the run's stderr: what a person looks for first. */
 function logTail(files: RunFiles): string {

@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { parseJson } from "../parse-json.ts";
 import { type ResultEvent, RunnerEvent } from "../protocol/events.ts";
 
 const READ_BYTES = 1024 * 1024;
@@ -19,13 +20,7 @@ function open(path: string): number | null {
 
 /** `null` for a line that is no event of this attempt: a stray print of some library, or another attempt's output. */
 export function parseEventLine(line: string, attempt: { job: string; fence: number }): RunnerEvent | null {
-	let json: unknown;
-	try {
-		json = JSON.parse(line);
-	} catch {
-		return null;
-	}
-	const parsed = RunnerEvent.safeParse(json);
+	const parsed = RunnerEvent.safeParse(parseJson(line));
 	if (!parsed.success) return null;
 	return parsed.data.job === attempt.job && parsed.data.fence === attempt.fence ? parsed.data : null;
 }

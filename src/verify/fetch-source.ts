@@ -1,11 +1,11 @@
 import { mkdir } from "node:fs/promises";
+import { diskFull, isDiskFull } from "../disk-full.ts";
 import type { Refusal } from "../errors.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { listRepoFiles } from "../hub/list-repo-files.ts";
 import type { SourceLimits } from "./inspect-files.ts";
 import { inspectSource } from "./inspect-source.ts";
-import { refusal } from "./refusals.ts";
 
 /**
  * Fills `directory` with what a runner needs of a commit. The commit is inspected again first: what was not looked at
@@ -33,16 +33,4 @@ export async function fetchSource(
 		if (!isDiskFull(error)) throw error;
 		return { ok: false, refusal: diskFull("the source") };
 	}
-}
-
-function isDiskFull(error: unknown): boolean {
-	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
-}
-
-function diskFull(what: string): Refusal {
-	return refusal(
-		"disk-full",
-		`The disk of the bot's machine is too full for ${what}.`,
-		"The operator frees space or points data.directory to a larger disk; then the job is retried.",
-	);
 }

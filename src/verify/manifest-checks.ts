@@ -1,7 +1,8 @@
-import { lstat, readdir, readFile } from "node:fs/promises";
+import { lstat, readdir } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { fileSha256 } from "../hub/file-hash.ts";
-import { Manifest } from "../protocol/manifest.ts";
+import type { Manifest } from "../protocol/manifest.ts";
+import { MANIFEST_NAME, readManifest } from "../protocol/read-manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import { isPublishable } from "../protocol/source-files.ts";
@@ -21,28 +22,11 @@ export function assertCheck(holds: boolean, message: string): asserts holds {
 	if (!holds) throw new CheckFailure(message);
 }
 
-export const MANIFEST_NAME = "manifest.json";
-const MAXIMUM_MANIFEST_BYTES = 64 * 2 ** 20;
-
-/** `manifest.json` of a folder, checked against the schema. */
-export async function readManifest(directory: string): Promise<Manifest> {
-	const path = join(directory, MANIFEST_NAME);
-	const found = await lstat(path).catch(() => null);
-	assertCheck(found?.isFile() === true, `there is no ${MANIFEST_NAME}`);
-	assertCheck(found.size <= MAXIMUM_MANIFEST_BYTES, `${MANIFEST_NAME} is larger than 64 MiB`);
-	let json: unknown;
-	try {
-		json = JSON.parse(await readFile(path, "utf8"));
-	} catch {
-		throw new CheckFailure(`${MANIFEST_NAME} is not JSON`);
-	}
-	const parsed = Manifest.safeParse(json);
-	const issue = parsed.error?.issues[0];
-	assertCheck(
-		parsed.success,
-		`${MANIFEST_NAME} is invalid at "${issue?.path.join(".") ?? ""}": ${issue?.message ?? ""}`,
-	);
-	return parsed.data;
+/** The manifest of a folder whose files are checked against it. */
+export async function manifestOf(directory: string): Promise<Manifest> {
+	const read = await readManifest(directory);
+	assertCheck(read.ok, `the folder's ${MANIFEST_NAME} ${read.ok ? "" : read.problem}`);
+	return read.manifest;
 }
 
 /** What the manifest says of itself: figures that cannot all be true are refused before they stand on a card. */

@@ -13,7 +13,7 @@ import {
 	CheckFailure,
 	checkManifestConsistency,
 	checkManifestFiles,
-	readManifest,
+	manifestOf,
 } from "./manifest-checks.ts";
 import { checkOnnx, onnxGraphPath } from "./onnx-checks.ts";
 import { onnxKl } from "./onnx-kl.ts";
@@ -58,7 +58,7 @@ export async function verifyVariant(request: {
 	const ending = signal === undefined ? {} : { signal };
 	const checks: string[] = [];
 	try {
-		const own = await readManifest(directory);
+		const own = await manifestOf(directory);
 		assertCheck(
 			canonicalJson(withoutEngine(own)) === canonicalJson(withoutEngine(manifest)),
 			"the folder's manifest.json is not the one that the runner reported",

@@ -2,9 +2,10 @@ import { createHmac } from "node:crypto";
 import type { Router } from "express";
 import express from "express";
 import { GitHubPayload } from "../github/webhook-body.ts";
+import { parseJson } from "../parse-json.ts";
 import { constantTimeEqual } from "./constant-time-equal.ts";
 import { type DeliveryIngestOptions, storeAndAnswer } from "./delivery-ingest.ts";
-import { parseJson, readBody, refuseDelivery } from "./read-body.ts";
+import { readBody, refuseDelivery } from "./read-body.ts";
 
 const SIGNATURE = /^sha256=([0-9a-f]{64})$/;
 const EVENT_NAME = /^[a-z_]{1,64}$/;

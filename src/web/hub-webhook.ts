@@ -2,9 +2,10 @@ import { createHash } from "node:crypto";
 import type { Router } from "express";
 import express from "express";
 import { HubWebhookBody } from "../hub/webhook-body.ts";
+import { parseJson } from "../parse-json.ts";
 import { constantTimeEqual } from "./constant-time-equal.ts";
 import { type DeliveryIngestOptions, storeAndAnswer } from "./delivery-ingest.ts";
-import { parseJson, readBody, refuseDelivery } from "./read-body.ts";
+import { readBody, refuseDelivery } from "./read-body.ts";
 
 const DELIVERY_ID = /^[\x21-\x7e]{1,200}$/;
 

@@ -14,15 +14,6 @@ export async function readBody(request: Request, limit: number): Promise<Buffer 
 	return Buffer.concat(chunks);
 }
 
-/** The JSON of a body, `undefined` when it is none. */
-export function parseJson(bytes: Buffer): unknown {
-	try {
-		return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-	} catch {
-		return undefined;
-	}
-}
-
 /** Answers a delivery that is not taken. Its body may not have been read: the connection cannot be used again. */
 export function refuseDelivery(response: Response, status: number, error: string): void {
 	response.set("Connection", "close").status(status).json({ error });

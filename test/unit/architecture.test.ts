@@ -20,7 +20,8 @@ const ORDER: readonly (readonly string[])[] = [
 	["config"],
 	["records"],
 	["protocol"],
-	["errors", "clock", "log", "keyed-lock"],
+	["disk-full"],
+	["errors", "clock", "log", "keyed-lock", "parse-json"],
 ];
 const LAYERS: Readonly<Record<string, number>> = Object.fromEntries(
 	ORDER.flatMap((folders, line) => folders.map((folder) => [folder, ORDER.length - line])),
@@ -157,4 +158,19 @@ test("imports carry the .ts ending, which type stripping needs", () => {
 		.filter(({ from, to }) => !/\.(ts|json|mjs)$/.test(to) && from !== "")
 		.map(({ from, to }) => `${from} → ${to}`);
 	assert.deepEqual(wrong, []);
+});
+
+test("no file imports itself round a circle", () => {
+	const targets = new Map(sources.map((path) => [path, importsOf(path).map(({ to }) => to)]));
+	const settled = new Set<string>();
+	const circles: string[] = [];
+	function visit(path: string, way: readonly string[]): void {
+		const place = way.indexOf(path);
+		if (place >= 0) circles.push([...way.slice(place), path].join(" → "));
+		if (place >= 0 || settled.has(path)) return;
+		for (const to of targets.get(path) ?? []) visit(to, [...way, path]);
+		settled.add(path);
+	}
+	for (const path of sources) visit(path, []);
+	assert.deepEqual(circles, []);
 });

@@ -1,4 +1,4 @@
-import type { Migration } from "../migrate.ts";
+import type { Migration } from "./migration.ts";
 
 /** Who gets the next free runner, and what it may cost. */
 export const admission: Migration = {

@@ -1,4 +1,4 @@
-import type { Migration } from "../migrate.ts";
+import type { Migration } from "./migration.ts";
 
 /** Sketches that go to a data set repo on the Hub, where runs on any machine find them. */
 export const storedSketches: Migration = {

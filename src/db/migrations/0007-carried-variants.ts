@@ -1,4 +1,4 @@
-import type { Migration } from "../migrate.ts";
+import type { Migration } from "./migration.ts";
 
 /** Variants whose files are those of an earlier commit with the same weights. */
 export const carriedVariants: Migration = {

@@ -1,4 +1,4 @@
-import type { Migration } from "../migrate.ts";
+import type { Migration } from "./migration.ts";
 
 /** What runs elsewhere tell of themselves while nobody can read their output. */
 export const pushedEvents: Migration = {

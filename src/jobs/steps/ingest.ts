@@ -1,20 +1,19 @@
-import { lstat, readFile } from "node:fs/promises";
+import { lstat } from "node:fs/promises";
 import { join } from "node:path";
 import { keepSketch } from "../../db/sketches.ts";
 import { listVariantsOfJob, stageVariant } from "../../db/variants.ts";
 import { PermanentError } from "../../errors.ts";
 import type { ResultEvent } from "../../protocol/events.ts";
-import { Manifest, publishedPath } from "../../protocol/manifest.ts";
+import { type Manifest, publishedPath } from "../../protocol/manifest.ts";
+import { readManifest } from "../../protocol/read-manifest.ts";
 import { recipeDirectory } from "../../protocol/recipe.ts";
 import type { JobRecord, JobWork } from "../../records/job.ts";
 import type { VariantFiles, VariantRecord } from "../../records/variant.ts";
 import { copyTree } from "../../runners/copy-tree.ts";
-import { sketchFingerprint } from "../job-spec-of.ts";
+import { sketchFingerprint } from "../sketch-fingerprint.ts";
 import { workFolders } from "../work-folders.ts";
 import { runLost } from "./poll.ts";
 import { advanceIn, type Step, type StepContext } from "./step-context.ts";
-
-const MAXIMUM_MANIFEST_BYTES = 64 * 1024 * 1024;
 
 function contradiction(message: string): PermanentError {
 	return new PermanentError({
@@ -33,32 +32,10 @@ async function exists(path: string): Promise<boolean> {
 	}
 }
 
-async function readManifest(job: JobRecord, variant: VariantRecord, directory: string): Promise<Manifest> {
-	const path = join(directory, "manifest.json");
-	let text: string;
-	try {
-		const entry = await lstat(path);
-		if (!entry.isFile() || entry.size > MAXIMUM_MANIFEST_BYTES)
-			throw contradiction(`${variant.recipe} has no usable manifest.`);
-		text = await readFile(path, "utf8");
-	} catch (error) {
-		if (error instanceof PermanentError) throw error;
-		throw contradiction(`${variant.recipe} has no manifest.`);
-	}
-	let json: unknown;
-	try {
-		json = JSON.parse(text);
-	} catch {
-		throw contradiction(`the manifest of ${variant.recipe} is not JSON.`);
-	}
-	const parsed = Manifest.safeParse(json);
-	if (!parsed.success) {
-		const [issue] = parsed.error.issues;
-		throw contradiction(
-			`the manifest of ${variant.recipe} is malformed at ${issue?.path.join(".")}: ${issue?.message}`,
-		);
-	}
-	const manifest = parsed.data;
+async function manifestOf(job: JobRecord, variant: VariantRecord, directory: string): Promise<Manifest> {
+	const read = await readManifest(directory);
+	if (!read.ok) throw contradiction(`the manifest of ${variant.recipe} ${read.problem}.`);
+	const { manifest } = read;
 	if (manifest.job !== job.id || manifest.fence !== job.fence) {
 		throw contradiction(`the manifest of ${variant.recipe} is of another attempt.`);
 	}
@@ -133,7 +110,7 @@ export const ingestStep: Step = async (context, work) => {
 			throw contradiction(`${variant.recipe} lies in an unexpected folder.`);
 		}
 		const directory = join(collected, reported.directory);
-		files.push({ variant, manifest: await readManifest(job, variant, directory), directory });
+		files.push({ variant, manifest: await manifestOf(job, variant, directory), directory });
 	}
 	const verificationPath = join(collected, relative(result.verification, "the verification file"));
 	if (!(await exists(verificationPath))) throw contradiction("the verification file is missing.");

@@ -1,6 +1,7 @@
 import { countRuns, wakeNextInLine } from "../../db/admission.ts";
 import { appendNotes, cleanUpAgain, getJob, leaseJob, releaseLease, renewLease, withdrawStop } from "../../db/jobs.ts";
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
+import { diskFull, isDiskFull } from "../../disk-full.ts";
 import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
 import type { JobRecord, JobState, JobWork, StopAs } from "../../records/job.ts";
 import { isFinished } from "../../records/job.ts";
@@ -91,25 +92,12 @@ async function failJob(context: JobsContext, job: JobRecord, refusal: Refusal): 
 	});
 }
 
-function isDiskFull(error: unknown): boolean {
-	return error instanceof Error && "code" in error && (error.code === "ENOSPC" || error.code === "EDQUOT");
-}
-
 /** What an exception of a step means for the job. */
 function judgeError(context: JobsContext, work: JobWork, error: unknown): StepResult {
 	const failures = work.stepFailures + 1;
 	const delay = Math.min(MAXIMUM_DELAY_SECONDS, 2 ** failures);
 	if (error instanceof PermanentError) return { kind: "fail", refusal: error.refusal };
-	if (isDiskFull(error)) {
-		return {
-			kind: "fail",
-			refusal: {
-				code: "disk-full",
-				message: "The bot's disk is full.",
-				remedy: "Free some space in the data directory, then retry the job.",
-			},
-		};
-	}
+	if (isDiskFull(error)) return { kind: "fail", refusal: diskFull("the job's files") };
 	const reason = error instanceof Error ? error.message : String(error);
 	if (error instanceof RetryableError && failures <= MAXIMUM_RETRIES) {
 		return {

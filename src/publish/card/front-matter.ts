@@ -1,9 +1,9 @@
 import { stringify } from "yaml";
 import type { Manifest } from "../../protocol/manifest.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
+import type { CardRequest } from "./card-request.ts";
 import { publishedBitsPerWeight } from "./mixed-types.ts";
 import { recipeNameOf } from "./published-measurement.ts";
-import type { CardRequest } from "./render-card.ts";
 
 const LIBRARIES: Readonly<Record<Container, string | null>> = {
 	gguf: null,

@@ -3,6 +3,7 @@ import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import type { SourceCard } from "../source-card.ts";
+import type { CardRequest } from "./card-request.ts";
 import { engineNote } from "./engine-note.ts";
 import { fidelity } from "./fidelity.ts";
 import { frontMatter } from "./front-matter.ts";
@@ -10,20 +11,6 @@ import { loadSnippets } from "./load-snippets.ts";
 import { provenance } from "./provenance.ts";
 import { published, recipeNameOf } from "./published-measurement.ts";
 import { elsewhereTable, olderNote, summaryTable } from "./variant-tables.ts";
-
-export type CardRequest = {
-	readonly repo: string;
-	readonly hubUrl: string;
-	readonly source: SourceCard;
-	/** Every variant in this repo. */
-	readonly manifests: readonly Manifest[];
-	/** Published variants of the same source in other repos. */
-	readonly elsewhere: readonly { readonly repo: string; readonly manifest: Manifest }[];
-	/** The size–KL plot, a path in the repo. */
-	readonly plotPath: string;
-	/** The newest commit of the source: variants of other ones are marked. `null`: not known. */
-	readonly newestSha: string | null;
-};
 
 const CONTAINER_NAMES: Readonly<Record<Container, string>> = {
 	gguf: "GGUF",
