@@ -55,7 +55,7 @@ export function targetRepo(request: {
 		throw new PermanentError({
 			code: "internal",
 			message: `${JSON.stringify(namespace)} cannot be a namespace of the Hub.`,
-			remedy: "The operator sets publish.namespace to the bot's user or organization name.",
+			remedy: "The operator sets hub.namespace to the bot's user or organization name.",
 		});
 	}
 	const suffix = `${recipeSuffix(recipe)}${commit === null ? "" : commitSuffix(commit)}`;

@@ -153,7 +153,7 @@ function whyTaken(
 	sourceRepo: string,
 	head: { readonly files: readonly RepoFile[]; readonly manifests: readonly PublishedManifest[] },
 ): Refusal | null {
-	const remedy = `The operator moves or deletes ${repo}, or sets another publish.namespace, then retries the job.`;
+	const remedy = `The operator moves or deletes ${repo}, or sets another hub.namespace, then retries the job.`;
 	const foreign = head.manifests.find(({ manifest }) => manifest.source.repo !== sourceRepo);
 	if (foreign !== undefined) {
 		return {

@@ -104,7 +104,7 @@ function refused(repo: string, error: unknown): unknown {
 			code: "runner-unavailable",
 			message: `The Hub answered ${status} when the bot wanted to make the staging repo ${repo}.`,
 			remedy:
-				"The operator sets YAQA_BOT_STAGING_TOKEN to a valid token that may write to runner.staging.namespace, then retries the job.",
+				"The operator sets YAQA_BOT_STAGING_TOKEN to a valid token that may write to runner.stagingNamespace, then retries the job.",
 		},
 		{ cause: error },
 	);

@@ -87,7 +87,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		refuse(
 			"too-large",
 			`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
-			"The operator of the bot can raise limits.maximumWeightBytes if the machine has the room.",
+			"The operator of the bot can raise watch.maxParameters if the machine has the room.",
 		);
 	}
 	const tensors = await readTensors(reader, shards, declared);
