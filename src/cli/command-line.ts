@@ -12,7 +12,7 @@ type OptionDescription = {
 	readonly summary: string;
 };
 
-type CliCommandName =
+export type CliCommandName =
 	| "serve"
 	| "demo"
 	| "local-hub"

@@ -1,22 +1,22 @@
-import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
 import { type JobSpec, PROTOCOL_VERSION, parsedRecipe } from "../protocol/job-spec.ts";
 import { storedRecipe } from "../protocol/recipe.ts";
-import { attemptHandle } from "../records/attempt.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { EarlierSketch } from "./stored-sketches.ts";
 
 /** What a runner is told: everything it needs and nothing that lets it write anywhere. */
 export function jobSpecOf(request: {
-	readonly job: JobRecord;
+	readonly job: Pick<JobRecord, "id" | "fence" | "sourceRepo" | "sourceSha">;
 	readonly variants: readonly Pick<VariantRecord, "id" | "recipe">[];
 	readonly configuration: Configuration;
 	readonly sourceDirectory: string;
 	readonly earlierSketch: EarlierSketch;
+	/** Where the run leaves its output; a runner that keeps its runs elsewhere puts its own folder there. */
+	readonly stagingDirectory: string;
 }): JobSpec {
 	const { job, configuration } = request;
-	const { quantization, runner, database } = configuration;
+	const { quantization, runner } = configuration;
 	const { calibration, evaluation, sketch, tuning } = quantization;
 	const { directory, stored } = request.earlierSketch;
 	return {
@@ -47,11 +47,7 @@ export function jobSpecOf(request: {
 		},
 		tuning: { ...tuning },
 		variants: request.variants.map(({ id, recipe }) => ({ id, recipe: parsedRecipe(storedRecipe(recipe)) })),
-		// A runner that keeps its runs elsewhere puts its own folder here.
-		staging: {
-			kind: "directory",
-			path: join(database.dataDirectory, "runs", attemptHandle({ job: job.id, fence: job.fence }), "out"),
-		},
+		staging: { kind: "directory", path: request.stagingDirectory },
 		limits: {
 			...(runner.threads === null ? {} : { threads: runner.threads }),
 			...(runner.memoryBytes === null ? {} : { memoryBytes: runner.memoryBytes }),

@@ -7,6 +7,8 @@ type WorkFolders = {
 	/** A commit's snapshot, shared by every job on it. */
 	source(repo: string, sha: string): string;
 	sketch(key: string): string;
+	/** What the local runner's run leaves. */
+	output(job: string, fence: number): string;
 	/** What one attempt brought back: `collected` from the runner, `staged` from the Hub. */
 	collected(job: string, fence: number): string;
 	staged(job: string, fence: number): string;
@@ -22,6 +24,7 @@ export function workFolders(dataDirectory: string): WorkFolders {
 	return {
 		source: (repo, sha) => join(dataDirectory, "sources", digest(`${repo}@${sha}`)),
 		sketch: (key) => join(dataDirectory, "sketches", digest(key)),
+		output: (job, fence) => join(localRunnerFolders(dataDirectory).runsDirectory, attemptHandle({ job, fence }), "out"),
 		attempt,
 		collected: (job, fence) => join(attempt(job, fence), "collected"),
 		staged: (job, fence) => join(attempt(job, fence), "staged"),

@@ -142,7 +142,14 @@ export const dispatchStep: Step = async (context, work) => {
 
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
 	const earlierSketch = await findEarlierSketch(context, work, signal);
-	const spec = jobSpecOf({ job, variants, configuration, sourceDirectory, earlierSketch });
+	const spec = jobSpecOf({
+		job,
+		variants,
+		configuration,
+		sourceDirectory,
+		earlierSketch,
+		stagingDirectory: workFolders(configuration.database.dataDirectory).output(job.id, job.fence),
+	});
 	// Fetching may have taken long, and a start may cost money.
 	const current = await getJob(database.handle, job.id);
 	if (current?.cancelRequested === true) return { kind: "again", seconds: 0, statusText: null };

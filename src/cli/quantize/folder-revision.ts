@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import type { SourceFile } from "../verify/source-reader.ts";
+import type { SourceFile } from "../../verify/source-reader.ts";
 
 /** Stands for the commit of a model in a folder: 40 hex digits of the names and contents of the files that count. */
 export async function folderRevision(directory: string, files: readonly SourceFile[]): Promise<string> {
