@@ -37,7 +37,7 @@ from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.provenance import describe_device
-from yaqa_runner.pipeline.rounding_stage import RESCALE_ITERATIONS
+from yaqa_runner.pipeline.round_recipes import RESCALE_ITERATIONS
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import PreparedFactor

@@ -25,7 +25,7 @@ from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.load import choose_device
 from yaqa_runner.pipeline.provenance import describe_device
-from yaqa_runner.pipeline.rounding_stage import RESCALE_ITERATIONS
+from yaqa_runner.pipeline.round_recipes import RESCALE_ITERATIONS
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.adaptive import proxy_error, round_adaptive
 from yaqa_runner.rounding.layers import RoundingTask, round_layers

@@ -31,9 +31,10 @@ from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.rounding_stage import round_recipes
-from yaqa_runner.pipeline.run_job import plan_recipes
+from yaqa_runner.pipeline.plan import plan_recipes
+from yaqa_runner.pipeline.round_recipes import RecipeRounder
 from yaqa_runner.protocol.recipes import parse_recipe
+from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.sketch.settings import SketchSettings, sketch_key
 from yaqa_runner.sketch.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
 
@@ -88,8 +89,8 @@ def measure(folder: Path, recipe: str, workers: int, linears: list[str]) -> dict
     layers = [layer for layer in source.linears if not linears or layer.name.rpartition(".")[2] in linears]
 
     def run(some: list[LinearLayer]) -> None:
-        nothing = (lambda *rest: None, lambda *rest: None, lambda: None, lambda *rest: None)
-        round_recipes(some, [planned], sketch, 0.01, 0.1, workers, folder / "codes", *nothing)
+        settings = RoundingSettings(sigma_input=0.01, sigma_output=0.1, workers=workers)
+        RecipeRounder(some, sketch, settings, folder / "codes").round([planned])
 
     # Compiled kernels and thread pools are not the layers' memory, and the model may be a mapped file not read so far.
     run([min(source.linears, key=lambda layer: layer.rows * layer.columns)])

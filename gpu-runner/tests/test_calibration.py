@@ -16,6 +16,7 @@ from yaqa_runner.calibration.splits import build_splits
 from yaqa_runner.calibration.text import calibration_from_text, evaluation_from_text, tokenize_file
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
+from yaqa_runner.monitor import Monitor
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import Evaluation, EvaluationText, SelfCalibration, TextCalibration
 
@@ -92,7 +93,6 @@ def test_held_out_text_never_reaches_calibration_even_at_another_offset(source: 
         source,
         TextCalibration(kind="text", files=[str(calibration)], sequences=64, length=48, seed=0),
         evaluation,
-        lambda code, message: None,
     )
     grams = {
         tuple(row[start : start + 24])
@@ -156,7 +156,7 @@ def test_without_texts_all_three_splits_are_sampled_and_differ(source: SourceMod
         source,
         SelfCalibration(kind="self", sequences=4, length=400, seed=0),
         Evaluation(selection=[], report=[], sequences=2, length=16, verification_sequences=1),
-        lambda code, _: warnings.append(code),
+        Monitor(warn=lambda code, _: warnings.append(code)),
     )
     assert warnings == ["length-capped"]
     assert splits.calibration.length == 128

@@ -72,9 +72,9 @@ def test_the_standard_error_clusters_by_sequence_within_texts() -> None:
 def test_metrics_against_a_flat_model(source: SourceModel, tmp_path: Path) -> None:
     reference = OriginalReference(source, tmp_path)
     sets = texts()
-    reference.prepare(sets, lambda done, total: None, lambda: None)
+    reference.prepare(sets)
     flat = Flat(source.vocabulary)
-    metrics = summarize([measure(flat, item, reference, lambda count: None, lambda: None) for item in sets])
+    metrics = summarize([measure(flat, item, reference) for item in sets])
     assert metrics.perplexity.quantized == pytest.approx(source.vocabulary, rel=1e-4)
     assert metrics.sequences == 10 and metrics.tokens == 100
     entropy = [-(p.exp() * p).sum(-1) for p in (reference.log_probabilities(item, 0, 5) for item in sets)]
@@ -86,7 +86,7 @@ def test_metrics_against_a_flat_model(source: SourceModel, tmp_path: Path) -> No
 def test_the_original_against_itself_is_zero(source: SourceModel, tmp_path: Path) -> None:
     reference = OriginalReference(source, tmp_path)
     same = TorchReferenceModel(source.model)  # type: ignore[arg-type]
-    metrics = summarize([measure(same, item, reference, lambda count: None, lambda: None) for item in texts()])
+    metrics = summarize([measure(same, item, reference) for item in texts()])
     assert abs(metrics.kl_nats.mean) < 1e-7
     assert metrics.top_one_agreement == 1
     assert metrics.perplexity.ratio == pytest.approx(1)
@@ -97,9 +97,9 @@ def test_cached_and_recomputed_references_agree(
 ) -> None:
     sets = texts()
     cached, recomputed = OriginalReference(source, tmp_path / "a"), OriginalReference(source, tmp_path / "b")
-    cached.prepare(sets, lambda done, total: None, lambda: None)
+    cached.prepare(sets)
     monkeypatch.setattr("yaqa_runner.evaluate.reference.DISK_SHARE", 0.0)
-    recomputed.prepare(sets, lambda done, total: None, lambda: None)
+    recomputed.prepare(sets)
     assert len(list((tmp_path / "a").iterdir())) == 2 and not list((tmp_path / "b").iterdir())
     one, two = cached.log_probabilities(sets[1], 1, 4), recomputed.log_probabilities(sets[1], 1, 4)
     assert torch.allclose(one, two, atol=1e-5)
@@ -117,7 +117,7 @@ def test_batches_join_to_the_whole() -> None:
 @pytest.mark.parametrize("broken", [Flat(7), Flat(320, float("nan"))])
 def test_files_of_another_vocabulary_or_without_numbers_fail(source: SourceModel, tmp_path: Path, broken: Flat) -> None:
     with pytest.raises(RunnerFailure):
-        measure(broken, texts()[0], OriginalReference(source, tmp_path), lambda count: None, lambda: None)
+        measure(broken, texts()[0], OriginalReference(source, tmp_path))
 
 
 def test_verification_tensors_stay_in_bounds_and_give_the_kl(

@@ -11,7 +11,7 @@ from tiny_checkpoints import save_checkpoint
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats import container_for
-from yaqa_runner.pipeline.run_job import JobOutcome
+from yaqa_runner.pipeline.finish import JobOutcome
 from yaqa_runner.protocol.recipes import RECIPE_NAMES, parse_recipe, recipe_directory
 
 RECIPES = [

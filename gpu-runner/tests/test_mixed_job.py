@@ -17,8 +17,8 @@ from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.grids.gguf import gguf_grid
-from yaqa_runner.pipeline import mixed_stage
-from yaqa_runner.pipeline.variant_stage import VariantContext
+from yaqa_runner.pipeline import settle_mix
+from yaqa_runner.pipeline.run_context import RunContext
 from yaqa_runner.protocol.byte_size import parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
 from yaqa_runner.protocol.manifest import Estimate, Manifest
@@ -70,13 +70,13 @@ def test_a_mix_fits_its_budget_and_the_file_holds_the_types_that_the_manifest_te
 def test_a_mix_that_measures_worse_gives_way_to_the_single_type(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = mixed_stage._selection_kl
+    real = settle_mix._selection_kl
 
-    def worse(context: VariantContext, plan: Any, rounded: Any, folder: Path) -> Estimate:
-        found = real(context, plan, rounded, folder)
+    def worse(context: RunContext, reference: Any, plan: Any, rounded: Any, folder: Path) -> Estimate:
+        found = real(context, reference, plan, rounded, folder)
         return found.model_copy(update={"mean": found.mean + 10}) if folder.name == "mixed" else found
 
-    monkeypatch.setattr(mixed_stage, "_selection_kl", worse)
+    monkeypatch.setattr(settle_mix, "_selection_kl", worse)
     manifests, events = make(model, tmp_path / "out", "gguf,bpw=5,refine=0", "gguf:q4_k,refine=0")
     refused, uniform = manifests
     assert refused.mixed is not None and refused.mixed.published == "uniform"

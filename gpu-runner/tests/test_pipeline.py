@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from test_protocol import schema, spec_document
 from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.pipeline import run_job as run_job_module
-from yaqa_runner.pipeline.run_job import JobOutcome, run_job
+from yaqa_runner.pipeline.finish import JobOutcome
+from yaqa_runner.pipeline.run_context import RunContext
+from yaqa_runner.pipeline.run_job import run_job
 from yaqa_runner.protocol.failures import Interrupted, InvalidSpec, RunnerFailure, UnsupportedModel, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import parse_job_spec
@@ -162,7 +165,7 @@ def test_a_tuning_that_fails_leaves_the_other_contenders(
     def fail(*rest: object, **named: object) -> None:
         raise failure
 
-    monkeypatch.setattr("yaqa_runner.pipeline.tuning_stage.tune_scales", fail)
+    monkeypatch.setattr("yaqa_runner.pipeline.tune.tune_scales", fail)
     spec = document(model, tmp_path / "out", "gguf:q4_0")
     spec["sketch"]["reuse"] = str(finished[0] / "sketch")
     outcome, events = run(spec, tmp_path / "out")
@@ -216,12 +219,11 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(
     flag = InterruptFlag()
     real = run_job_module.make_variant
 
-    def stop_after_first(*rest: Any) -> Any:
+    def stop_after_first(*, context: RunContext, **rest: Any) -> Any:
         flag.set()
         monkeypatch.setattr(run_job_module, "make_variant", real)
-        unset = InterruptFlag()
-        context = rest[0]
-        return real(run_job_module.VariantContext(**{**context.__dict__, "interrupt": unset}), *rest[1:])
+        unset = replace(context.monitor, interrupt=InterruptFlag())
+        return real(context=replace(context, monitor=unset), **rest)
 
     monkeypatch.setattr(run_job_module, "make_variant", stop_after_first)
     with pytest.raises(Interrupted):
@@ -259,7 +261,7 @@ def test_a_model_too_narrow_for_its_recipe_is_refused_before_the_sketch(tmp_path
 
 def test_files_of_unequal_size_are_a_bug(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([1, 2, 3, 4])
-    monkeypatch.setattr("yaqa_runner.pipeline.variant_stage.published_bytes", lambda directory: next(sizes))
+    monkeypatch.setattr("yaqa_runner.pipeline.write.published_bytes", lambda directory: next(sizes))
     with pytest.raises(RunnerFailure, match="differ in size"):
         run(document(model, tmp_path / "out", "gguf:q8_0"), tmp_path / "out")
     assert not (tmp_path / "out" / "gguf-q8-0").exists()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.monitor import SILENT, Monitor
 
 # Sequences that are sampled at once; the KV cache grows with it.
 BATCH_SEQUENCES = 64
@@ -27,8 +27,7 @@ def sample_sequences(
     length: int,
     seed: int,
     first_token: int | None,
-    progress: Callable[[int, int], None] | None = None,
-    check: Callable[[], None] | None = None,
+    monitor: Monitor = SILENT,
     batch: int = BATCH_SEQUENCES,
 ) -> TokenSet:
     """Sample ``[sequences, length]`` at temperature 1, each beginning with ``first_token``.
@@ -50,15 +49,13 @@ def sample_sequences(
         output[:, 0] = _first(model, uniform[:, 0], first_token)
         cache = None
         for position in range(1, length):
-            if check is not None:
-                check()
+            monitor.check()
             token = output[:, position - 1 : position].to(device)
             step = model(input_ids=token, past_key_values=cache, use_cache=True)
             cache = step.past_key_values
             output[:, position] = pick(step.logits[:, -1].float(), uniform[:, position].to(device)).cpu()
         rows.append(output)
-        if progress is not None:
-            progress(stop, sequences)
+        monitor.progress(stop, sequences)
     return TokenSet(torch.cat(rows))
 
 

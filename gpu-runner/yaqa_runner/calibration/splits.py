@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from yaqa_runner.calibration.self_sample import sample_sequences, sequence_seed
 from yaqa_runner.calibration.text import Warn, calibration_from_text, evaluation_from_text, leading_token
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.monitor import SILENT, Monitor
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import Calibration, Evaluation, EvaluationText, TextCalibration
 from yaqa_runner.protocol.manifest import SplitName
@@ -29,6 +29,15 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
+class EvaluationSize:
+    """Sequences of each text, tokens a sequence, and the seed of what is sampled where there is no text."""
+
+    sequences: int
+    length: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Splits:
     """All tokens of a job."""
 
@@ -41,9 +50,7 @@ def build_splits(
     source: SourceModel,
     calibration: Calibration,
     evaluation: Evaluation,
-    warn: Warn,
-    progress: Callable[[int, int], None] | None = None,
-    check: Callable[[], None] | None = None,
+    monitor: Monitor = SILENT,
 ) -> Splits:
     """Tokenize or sample every split. Report text is set aside first, then selection, then calibration.
 
@@ -56,24 +63,20 @@ def build_splits(
     if needs_tokenizer and source.tokenizer is None:
         raise InvalidSpec("The repo has no tokenizer, so texts cannot be used.", 'Use calibration kind "self".')
     held_out = HeldOut()
-    length = _capped(evaluation.length, source.maximum_length, warn)
-    report = _evaluation_sets(
-        source, "report", evaluation.report, evaluation.sequences, length, calibration.seed, held_out, warn, check
-    )
-    selection = _evaluation_sets(
-        source, "selection", evaluation.selection, evaluation.sequences, length, calibration.seed, held_out, warn, check
-    )
+    length = _capped(evaluation.length, source.maximum_length, monitor.warn)
+    size = EvaluationSize(evaluation.sequences, length, calibration.seed)
+    report = _evaluation_sets(source, "report", evaluation.report, size, held_out, monitor)
+    selection = _evaluation_sets(source, "selection", evaluation.selection, size, held_out, monitor)
     if isinstance(calibration, TextCalibration):
-        tokens = _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, warn)
+        tokens = _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, monitor.warn)
     else:
         tokens = sample_sequences(
             source.model,
             calibration.sequences,
-            _capped(calibration.length, source.maximum_length, warn),
+            _capped(calibration.length, source.maximum_length, monitor.warn),
             sequence_seed("calibration", calibration.seed),
-            _first_token(source),
-            progress,
-            check,
+            first_token(source),
+            monitor,
         )
     return Splits(tokens, selection, report)
 
@@ -116,30 +119,30 @@ def _evaluation_sets(
     source: SourceModel,
     split: SplitName,
     texts: list[EvaluationText],
-    sequences: int,
-    length: int,
-    seed: int,
+    size: EvaluationSize,
     held_out: HeldOut,
-    warn: Warn,
-    check: Callable[[], None] | None,
+    monitor: Monitor,
 ) -> list[EvaluationSet]:
     domains = [text.domain for text in texts]
     if len(set(domains)) < len(domains):
         raise InvalidSpec(f"Two {split} texts have the same domain.", "Name every domain once in a split.")
     if not texts:
-        sampled = sample_sequences(
-            source.model, sequences, length, sequence_seed(split, seed), _first_token(source), None, check
-        )
+        quiet = replace(monitor, progress=SILENT.progress)
+        seed = sequence_seed(split, size.seed)
+        sampled = sample_sequences(source.model, size.sequences, size.length, seed, first_token(source), quiet)
         return [EvaluationSet(split, SELF_DOMAIN, sampled)]
     sets = []
     for text in texts:
-        tokens = evaluation_from_text(Path(text.path), source.tokenizer, sequences, length, held_out, warn)
+        tokens = evaluation_from_text(
+            Path(text.path), source.tokenizer, size.sequences, size.length, held_out, monitor.warn
+        )
         held_out.add(tokens.tokens.numpy())
         sets.append(EvaluationSet(split, text.domain, tokens))
     return sets
 
 
-def _first_token(source: SourceModel) -> int | None:
+def first_token(source: SourceModel) -> int | None:
+    """What sequences that are sampled from ``source`` start with, where its tokenizer or config says."""
     if source.tokenizer is not None:
         leading = leading_token(source.tokenizer)
         if leading is not None:

@@ -7,21 +7,20 @@ import re
 import uuid
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
-from yaqa_runner.calibration.splits import build_splits
-from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.fetch import fetch_snapshot
-from yaqa_runner.model.load import choose_device, load_source_model
+from yaqa_runner.model.load import choose_device
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
+from yaqa_runner.pipeline.calibrate import make_splits
+from yaqa_runner.pipeline.run_context import load_run
+from yaqa_runner.pipeline.run_monitor import RunMonitor
 from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, describe_validation
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.protocol.reporter import Reporter
-from yaqa_runner.sketch.launched import launched_processes
 from yaqa_runner.sketch.parallel import joined_ranks, own_device
 from yaqa_runner.sketch.store import Sketch
 
@@ -47,19 +46,12 @@ def sketch_from_options(
     """
     # The recipe is never made; a job spec wants one.
     spec = _spec(options, ["gguf:q8_0"], [], [])
-    threads = available_cores() // launched_processes()
-    torch.set_num_threads(spec.limits.threads or max(1, threads))
+    monitor = RunMonitor(reporter, flag)
+    output = options.output.resolve()
     with joined_ranks(own_device(choose_device(spec.limits.device))) as ranks:
-        with reporter.stage("load", spec.source.repo):
-            snapshot = inspect_snapshot(Path(spec.source.path or ""))
-            source = load_source_model(snapshot, ranks.device)
-            source_sha256 = fingerprint_files(snapshot)
-        with reporter.stage("calibrate"):
-            splits = build_splits(source, spec.calibration, spec.evaluation, reporter.warn, None, flag.check)
-        sketch, _ = obtain_sketch(
-            spec, source, source_sha256, splits, options.output.resolve(), reporter, flag, label_samples, ranks
-        )
-    return sketch
+        context = load_run(spec=spec, output=output, monitor=monitor, label_samples=label_samples, device=ranks.device)
+        splits = make_splits(context=context)
+        return obtain_sketch(context=context, calibration=splits.calibration, target=output, ranks=ranks).sketch
 
 
 def _spec(options: argparse.Namespace, recipes: list[str], selection: list[str], report: list[str]) -> JobSpec:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from yaqa_runner.calibration.splits import EvaluationSet
 from yaqa_runner.evaluate.reference import OriginalReference, evaluation_batch
 from yaqa_runner.evaluate.statistics import Comparison, compare, join
 from yaqa_runner.formats.container import ReferenceModel
+from yaqa_runner.monitor import SILENT, Monitor
 from yaqa_runner.protocol.failures import RunnerFailure
 
 CONVENTION = (
@@ -19,13 +18,9 @@ CONVENTION = (
 
 
 def measure(
-    model: ReferenceModel,
-    item: EvaluationSet,
-    reference: OriginalReference,
-    progress: Callable[[int], None],
-    check: Callable[[], None],
+    model: ReferenceModel, item: EvaluationSet, reference: OriginalReference, monitor: Monitor = SILENT
 ) -> Comparison:
-    """Compare ``model`` with the original on one text, a batch at a time.
+    """Compare ``model`` with the original on one text, a batch at a time; progress is in sequences.
 
     Raises:
         RunnerFailure: the file gives another vocabulary than the original, or values that are not finite.
@@ -33,12 +28,12 @@ def measure(
     parts: list[Comparison] = []
     step = evaluation_batch(item.tokens.length, reference.vocabulary)
     for start in range(0, item.tokens.sequences, step):
-        check()
+        monitor.check()
         tokens = item.tokens.tokens[start : start + step]
         stop = start + len(tokens)
         quantized = checked_log_probabilities(model, tokens, reference.vocabulary)
         parts.append(compare(tokens, reference.log_probabilities(item, start, stop), quantized))
-        progress(len(tokens))
+        monitor.progress(stop, item.tokens.sequences)
     return join(parts)
 
 

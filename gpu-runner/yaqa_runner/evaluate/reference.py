@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from yaqa_runner.calibration.splits import EvaluationSet
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.monitor import SILENT, Monitor
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,7 @@ class OriginalReference:
         """Size of the output distribution."""
         return self._source.vocabulary
 
-    def prepare(
-        self, sets: list[EvaluationSet], progress: Callable[[int, int], None], check: Callable[[], None]
-    ) -> None:
+    def prepare(self, sets: list[EvaluationSet], monitor: Monitor = SILENT) -> None:
         """Compute and keep what fits on the disk; the rest is computed again whenever it is asked for."""
         self._directory.mkdir(parents=True, exist_ok=True)
         total = sum(item.tokens.sequences for item in sets)
@@ -62,11 +60,11 @@ class OriginalReference:
             values = np.memmap(self._directory / f"{number}.f32", dtype=np.float32, mode="w+", shape=shape)
             step = evaluation_batch(item.tokens.length, self.vocabulary)
             for start in range(0, item.tokens.sequences, step):
-                check()
+                monitor.check()
                 batch = item.tokens.tokens[start : start + step]
                 values[start : start + len(batch)] = self._compute(batch).numpy()
                 done += len(batch)
-                progress(done, total)
+                monitor.progress(done, total)
             self._cached[id(item)] = _Cached(values)
 
     def log_probabilities(self, item: EvaluationSet, start: int, stop: int) -> torch.Tensor:

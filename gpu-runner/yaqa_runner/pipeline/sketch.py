@@ -1,76 +1,81 @@
-"""The sketch stage: an earlier job's sketch where it serves, else a new one."""
+"""The sketch stage: one left by an interrupted run, an earlier job's, or taken now."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
-from yaqa_runner.calibration.splits import Splits
-from yaqa_runner.model.load import SourceModel
-from yaqa_runner.monitor import Monitor
+from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.pipeline.earlier_sketch import sketch_folder
-from yaqa_runner.protocol.interrupt import InterruptFlag
-from yaqa_runner.protocol.job_spec import JobSpec
-from yaqa_runner.protocol.reporter import Reporter
+from yaqa_runner.pipeline.run_context import RunContext
 from yaqa_runner.sketch.compute import SketchInputs, compute_sketch
 from yaqa_runner.sketch.memory import memory_budget, pinned_budget, plan_memory
 from yaqa_runner.sketch.parallel import ALONE, Ranks
-from yaqa_runner.sketch.settings import SketchSettings
-from yaqa_runner.sketch.store import SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
 
 logger = logging.getLogger(__name__)
 
 
-def obtain_sketch(
-    spec: JobSpec,
-    source: SourceModel,
-    source_sha256: str,
-    splits: Splits,
-    target: Path,
-    reporter: Reporter,
-    interrupt: InterruptFlag,
-    label_samples: int = 1,
-    ranks: Ranks = ALONE,
-) -> tuple[Sketch, bool]:
-    """The sketch at ``target``: left by an interrupted run, an earlier job's, or taken now.
+@dataclass(frozen=True)
+class ObtainedSketch:
+    """A job's sketch, and whether it is an earlier job's."""
 
-    The second result says whether it is an earlier job's. One that does not fit is told of and not used.
+    sketch: Sketch
+    reused: bool
+
+
+def obtain_sketch(
+    *, context: RunContext, calibration: TokenSet, target: Path | None = None, ranks: Ranks = ALONE
+) -> ObtainedSketch:
+    """The sketch of the job's source on ``calibration``, at ``target`` or its place in the output.
+
+    An earlier one that does not fit is warned of and not used. With ``ranks``, every process of them calls this.
     """
-    settings = SketchSettings(spec.sketch.kind, spec.sketch.iterations, spec.calibration.seed, label_samples)
-    inputs = SketchInputs(source, source_sha256, splits.calibration, settings)
-    key = inputs.key
-    wanted = {layer.name for layer in source.linears}
-    if (target / SKETCH_FILE).is_file():
-        try:
-            finished = open_sketch(target, key)
-            reporter.skip("sketch", "it was finished before")
-            return finished, False
-        except SketchUnreadable as error:
-            logger.info("the sketch at %s is not used: %s", target, error)
-    if spec.sketch.reuse is not None:
-        try:
-            earlier = open_sketch(sketch_folder(Path(spec.sketch.reuse)), key)
-            if wanted != set(earlier.layers):
-                raise SketchUnreadable("it is of other linears")
-            linked = link_sketch(earlier, target)
-            reporter.skip("sketch", "an earlier job's sketch serves")
-            return linked, True
-        except SketchUnreadable as error:
-            reporter.warn("sketch-not-reused", f"The earlier sketch is not used: {error}.")
+    target = context.output / SKETCH_DIRECTORY if target is None else target
+    inputs = SketchInputs(context.source, context.source_sha256, calibration, context.sketch_settings)
+    found = _finished_before(context, target, inputs.key) or _earlier(context, target, inputs.key)
+    return found or ObtainedSketch(_taken(context, inputs, target, ranks), reused=False)
+
+
+def _finished_before(context: RunContext, target: Path, key: str) -> ObtainedSketch | None:
+    if not (target / SKETCH_FILE).is_file():
+        return None
+    try:
+        finished = open_sketch(target, key)
+    except SketchUnreadable as error:
+        logger.info("the sketch at %s is not used: %s", target, error)
+        return None
+    context.monitor.reporter.skip("sketch", "it was finished before")
+    return ObtainedSketch(finished, reused=False)
+
+
+def _earlier(context: RunContext, target: Path, key: str) -> ObtainedSketch | None:
+    if context.spec.sketch.reuse is None:
+        return None
+    try:
+        earlier = open_sketch(sketch_folder(Path(context.spec.sketch.reuse)), key)
+        if {layer.name for layer in context.source.linears} != set(earlier.layers):
+            raise SketchUnreadable("it is of other linears")
+        linked = link_sketch(earlier, target)
+    except SketchUnreadable as error:
+        context.monitor.warn("sketch-not-reused", f"The earlier sketch is not used: {error}.")
+        return None
+    context.monitor.reporter.skip("sketch", "an earlier job's sketch serves")
+    return ObtainedSketch(linked, reused=True)
+
+
+def _taken(context: RunContext, inputs: SketchInputs, target: Path, ranks: Ranks) -> Sketch:
+    source, settings = inputs.source, inputs.settings
     plan = plan_memory(
         source.linears,
-        splits.calibration.sequences,
-        splits.calibration.length,
+        inputs.tokens.sequences,
+        inputs.tokens.length,
         settings,
-        memory_budget(source.device, spec.limits.memory_bytes, source.parameter_bytes),
+        memory_budget(source.device, context.spec.limits.memory_bytes, source.parameter_bytes),
         source.device,
         pinned_budget(source.device),
     )
-    with reporter.stage("sketch", f"{settings.kind}, {settings.iterations} iterations; {plan.describe()}"):
-        monitor = Monitor(
-            lambda done, total: reporter.progress("sketch", round(done, 2), total, "sequences"),
-            interrupt.check,
-            reporter.warn,
-        )
-        sketch = compute_sketch(inputs, directory=target, plan=plan, monitor=monitor, ranks=ranks)
-    return sketch, False
+    detail = f"{settings.kind}, {settings.iterations} iterations; {plan.describe()}"
+    with context.monitor.stage("sketch", "sequences", detail) as monitor:
+        return compute_sketch(inputs, directory=target, plan=plan, monitor=monitor, ranks=ranks)

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import torch
 
-from yaqa_runner.calibration.splits import build_splits
-from yaqa_runner.machine.cores import available_cores
-from yaqa_runner.model.load import choose_device, load_source_model
-from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
+from yaqa_runner.model.load import choose_device
+from yaqa_runner.pipeline.calibrate import make_splits
 from yaqa_runner.pipeline.earlier_sketch import seems_to_serve
+from yaqa_runner.pipeline.run_context import load_run
+from yaqa_runner.pipeline.run_monitor import RunMonitor
 from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec
 from yaqa_runner.protocol.reporter import Reporter
-from yaqa_runner.sketch.launched import launched_processes
 from yaqa_runner.sketch.parallel import joined_ranks, own_device
 from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE
 
@@ -37,19 +36,13 @@ def sketch_of_job(spec: JobSpec, output: Path, reporter: Reporter, interrupt: In
     Raises:
         RunnerFailure: with one of the fixed codes.
     """
-    threads = spec.limits.threads or available_cores()
-    torch.set_num_threads(max(1, threads // launched_processes()))
-    torch.manual_seed(spec.calibration.seed)
+    # Its processes would link an earlier sketch side by side; the run links one that serves.
+    spec = spec.model_copy(update={"sketch": spec.sketch.model_copy(update={"reuse": None})})
+    monitor = RunMonitor(reporter, interrupt)
     with joined_ranks(own_device(choose_device(spec.limits.device))) as ranks:
-        snapshot = inspect_snapshot(Path(spec.source.path or ""))
-        source = load_source_model(snapshot, ranks.device)
-        splits = build_splits(source, spec.calibration, spec.evaluation, reporter.warn, None, interrupt.check)
-        target = output / SKETCH_DIRECTORY
-        # Its processes would link it side by side; the run links one that serves.
-        spec = spec.model_copy(update={"sketch": spec.sketch.model_copy(update={"reuse": None})})
-        obtain_sketch(
-            spec, source, fingerprint_files(snapshot), splits, target, reporter, interrupt, label_samples=1, ranks=ranks
-        )
+        context = load_run(spec=spec, output=output, monitor=monitor, device=ranks.device)
+        splits = make_splits(context=context)
+        obtain_sketch(context=context, calibration=splits.calibration, ranks=ranks)
 
 
 def processes_for(spec: JobSpec, wanted: int | None) -> int:

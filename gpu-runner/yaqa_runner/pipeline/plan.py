@@ -1,0 +1,82 @@
+"""The plan stage: recipes, containers and budgets, asked before anything expensive is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yaqa_runner.allocation.budget import LinearBudget
+from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.model.load import SourceModel
+from yaqa_runner.model.snapshot import link_snapshot
+from yaqa_runner.pipeline.plan_budget import linear_budget
+from yaqa_runner.pipeline.planned_recipe import PlannedRecipe, PlannedVariant
+from yaqa_runner.pipeline.run_context import RunContext
+from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
+from yaqa_runner.protocol.job_spec import JobSpec
+from yaqa_runner.protocol.recipes import Recipe, recipe_directory
+
+
+def plan_variants(*, context: RunContext, recipes: list[Recipe]) -> list[PlannedVariant]:
+    """What each variant of the job needs, ``recipes`` being those of its requests.
+
+    Raises:
+        UnsupportedModel: a container cannot write this architecture, or none of its linears, or the smallest types
+            do not fit a budget.
+    """
+    link_snapshot(context.snapshot, context.linked)
+    planned = plan_recipes(recipes, context.linked, context.source)
+    return [
+        PlannedVariant(request, plan, _budget(plan, context))
+        for request, plan in zip(context.spec.variants, planned, strict=True)
+    ]
+
+
+def recipes_of(spec: JobSpec) -> list[Recipe]:
+    """The recipes of all variants.
+
+    Raises:
+        InvalidSpec: two would share a folder.
+    """
+    recipes = [variant.recipe for variant in spec.variants]
+    directories = [recipe_directory(recipe.canonical) for recipe in recipes]
+    for index, directory in enumerate(directories):
+        if directory in directories[:index]:
+            raise InvalidSpec(
+                f'The recipe "{recipes[index].canonical}" is asked for twice.', "Ask for every recipe once."
+            )
+    return recipes
+
+
+def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> list[PlannedRecipe]:
+    """Containers, and the linears that each can store.
+
+    Raises:
+        UnsupportedModel: a container cannot write this architecture, or none of its linears.
+    """
+    planned: list[PlannedRecipe] = []
+    for recipe in recipes:
+        try:
+            container = container_for(recipe)
+            grid = container.grid()
+            names = frozenset(layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns))
+            container.untouched(linked, set(names))
+        except ExportError as error:
+            raise UnsupportedModel(
+                f"{recipe.canonical} cannot be written: {error}", "Ask for another recipe, or another model."
+            ) from error
+        if not names:
+            raise UnsupportedModel(
+                f"{recipe.canonical} can store none of the model's linears (their widths do not fit its groups).",
+                "Ask for a recipe with a smaller group.",
+            )
+        planned.append(PlannedRecipe(recipe, container, names))
+    return planned
+
+
+def _budget(plan: PlannedRecipe, context: RunContext) -> LinearBudget | None:
+    if not plan.recipe.is_mixed:
+        return None
+    assert isinstance(plan.container, GgufContainer)
+    members = [layer for layer in context.source.linears if layer.name in plan.linears]
+    return linear_budget(plan.recipe, plan.container, members, context.linked)

@@ -1,0 +1,44 @@
+"""A recipe with what was found out about it before anything expensive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yaqa_runner.allocation.budget import LinearBudget
+from yaqa_runner.formats import Container
+from yaqa_runner.protocol.job_spec import VariantRequest
+from yaqa_runner.protocol.recipes import Recipe, recipe_directory
+
+
+@dataclass(frozen=True)
+class PlannedRecipe:
+    """A recipe with its container and the names of the linears that the container can store."""
+
+    recipe: Recipe
+    container: Container
+    linears: frozenset[str]
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A variant that is asked for.
+
+    Attributes:
+        request: The job's wish.
+        plan: Its recipe.
+        budget: What its linears may take together, for a recipe of mixed types.
+    """
+
+    request: VariantRequest
+    plan: PlannedRecipe
+    budget: LinearBudget | None
+
+    @property
+    def canonical(self) -> str:
+        """The recipe's canonical name."""
+        return self.plan.recipe.canonical
+
+    @property
+    def directory(self) -> str:
+        """The name of its folder in the job's output."""
+        return recipe_directory(self.canonical)

@@ -1,0 +1,232 @@
+"""Rounds every linear for every recipe; grids that are equal are rounded once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.machine.allocator import give_small_blocks_back
+from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.monitor import SILENT, Monitor
+from yaqa_runner.pipeline.codes_file import keep_in_file
+from yaqa_runner.pipeline.planned_recipe import PlannedRecipe
+from yaqa_runner.pipeline.rounded_recipe import RoundedRecipe
+from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
+from yaqa_runner.rounding.adaptive import round_nearest
+from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
+from yaqa_runner.rounding.settings import RoundingSettings
+from yaqa_runner.rounding.weighed_error import Metric, rounding_error
+from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
+from yaqa_runner.sketch.store import Sketch
+
+RESCALE_ITERATIONS = 2
+"""Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
+
+LayerReport = Callable[[str, str, ProxyError], None]
+"""Called with a linear, a recipe's canonical name, and the proxy errors of its quantizers."""
+
+
+@dataclass(frozen=True)
+class RecipeRounder:
+    """Rounds linears for any number of recipes.
+
+    Attributes:
+        layers: The model's linears; weights are the model's own.
+        sketch: Their factors.
+        settings: Damping, and layers in flight.
+        folder: Codes are kept in files here; it is made, and emptied of an earlier call's.
+        monitor: Progress in linears of recipes.
+    """
+
+    layers: list[LinearLayer]
+    sketch: Sketch
+    settings: RoundingSettings
+    folder: Path
+    monitor: Monitor = SILENT
+
+    def round(
+        self, plans: list[PlannedRecipe], report: LayerReport = lambda name, recipe, errors: None
+    ) -> dict[str, RoundedRecipe]:
+        """Codes of every linear for every one of ``plans``, by canonical name.
+
+        Factors are loaded a layer at a time, those of one-sided rounding apart from the pair.
+
+        Raises:
+            SketchUnreadable: the sketch lacks a linear.
+            Interrupted: ``monitor.check`` raised it.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        results = {plan.recipe.canonical: RoundedRecipe() for plan in plans}
+        total = sum(len(plan.linears) for plan in plans)
+        done = 0
+        jobs: dict[int, _Job] = {}
+        one_sided: dict[int, RoundedLayer[_Half]] = {}
+        for rounded in round_layers(self._tasks(plans, jobs), self.settings.workers):
+            self.monitor.check()
+            if rounded.key.is_two_sided:
+                number = rounded.key.job
+                done += self._finish(number, jobs.pop(number), one_sided.pop(number), rounded, results, report)
+                self.monitor.progress(done, total)
+            else:
+                one_sided[rounded.key.job] = rounded
+            # Its codes are in a file by now; the name would keep them until the next layer is done.
+            del rounded
+        return results
+
+    def _tasks(self, plans: list[PlannedRecipe], jobs: dict[int, _Job]) -> Iterator[RoundingTask[_Half]]:
+        numbers = count()
+        for layer in self.layers:
+            self.monitor.check()
+            yield from self._tasks_of(layer, plans, jobs, numbers)
+
+    # What a generator or a loop still names while the next layer is prepared stays in memory. Hence a function each.
+    def _tasks_of(
+        self, layer: LinearLayer, plans: list[PlannedRecipe], jobs: dict[int, _Job], numbers: Iterator[int]
+    ) -> Iterator[RoundingTask[_Half]]:
+        own = {next(numbers): job for job in self._jobs_of(layer, plans)}
+        if not own:
+            return
+        jobs.update(own)
+        device = layer.stored_weight().device
+        moment = regularized_moment(self.sketch.factors(layer.name), self.settings.sigma_input, device)
+        for number, job in own.items():
+            yield RoundingTask(_Half(number, is_two_sided=False), job.weight, job.grid, moment, None)
+        del moment
+        for number, job in own.items():
+            sweeps = job.recipes[0].recipe.refine_sweeps
+            yield RoundingTask(
+                _Half(number, is_two_sided=True),
+                job.weight,
+                job.grid,
+                job.factors.input,
+                job.factors.output,
+                sweeps,
+                RESCALE_ITERATIONS if sweeps > 0 else 0,
+            )
+
+    def _jobs_of(self, layer: LinearLayer, plans: list[PlannedRecipe]) -> list[_Job]:
+        wanted = [plan for plan in plans if layer.name in plan.linears]
+        if not wanted:
+            return []
+        weight = layer.stored_weight()  # [out, in]
+        settings = self.settings
+        stored = self.sketch.factors(layer.name)
+        factors = regularize(stored, settings.sigma_input, settings.sigma_output, weight.device)
+        if factors.reason is not None:
+            self.monitor.warn("factor-fallback", f"{layer.name}: {factors.reason}")
+        shared: dict[tuple[str, int], _Job] = {}
+        for plan in wanted:
+            grid = plan.container.grid(layer.name).fit(weight, factors.input.diagonal)
+            place = (_digest(grid.to("cpu")), plan.recipe.refine_sweeps)
+            if place in shared:
+                shared[place].recipes.append(plan)
+            else:
+                shared[place] = _Job(layer, grid, weight, factors, [plan])
+        give_small_blocks_back(weight.numel())
+        return list(shared.values())
+
+    def _finish(
+        self,
+        number: int,
+        job: _Job,
+        one_sided: RoundedLayer[_Half],
+        two_sided: RoundedLayer[_Half],
+        results: dict[str, RoundedRecipe],
+        report: LayerReport,
+    ) -> int:
+        """Keep both rounded results and the nearest codes; how many recipes they serve."""
+        errors = self._keep(number, job, one_sided, two_sided, results)
+        for plan in job.recipes:
+            canonical = plan.recipe.canonical
+            results[canonical].evidence.append(self._evidence(job, plan, errors))
+            report(job.layer.name, canonical, errors)
+        # What a step leaves is handed back once its own names are gone.
+        give_small_blocks_back(job.weight.numel())
+        return len(job.recipes)
+
+    def _keep(
+        self,
+        number: int,
+        job: _Job,
+        one_sided: RoundedLayer[_Half],
+        two_sided: RoundedLayer[_Half],
+        results: dict[str, RoundedRecipe],
+    ) -> ProxyError:
+        metric = Metric(
+            job.factors.input.symmetric, None if job.factors.output is None else job.factors.output.symmetric
+        )
+        layer = job.layer
+
+        def keep(quantizer: QuantizerName, codes: torch.Tensor, grid: FixedGrid, proxy: float | None = None) -> float:
+            """The proxy error, in nats, of ``codes`` ``[out, in]``."""
+            if proxy is None:
+                proxy = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
+            kept = keep_in_file(codes.cpu(), self.folder / f"{number}-{quantizer}.codes")
+            for plan in job.recipes:
+                results[plan.recipe.canonical].linears[quantizer][layer.name] = QuantizedLinear(
+                    layer.name, kept, grid.to("cpu"), _type_of(plan, layer)
+                )
+            return max(0.0, proxy * job.factors.scale)
+
+        return ProxyError(
+            two_sided=keep("two-sided", two_sided.codes, two_sided.grid, two_sided.proxy),
+            one_sided=keep("one-sided", one_sided.codes, one_sided.grid),
+            rtn=keep("rtn", round_nearest(job.weight, job.grid), job.grid),
+        )
+
+    def _evidence(self, job: _Job, plan: PlannedRecipe, errors: ProxyError) -> LayerEvidence:
+        layer, known = job.layer, self.sketch.layers[job.layer.name]
+        return LayerEvidence(
+            name=layer.name,
+            shape=(layer.rows, layer.columns),
+            type=_type_of(plan, layer),
+            proxy_error=errors,
+            effective_rank_output=known.effective_rank_output,
+            effective_rank_input=known.effective_rank_input,
+            cosine_similarity=known.cosine_similarity,
+            sigma_input=job.factors.input.sigma,
+            sigma_output=0.0 if job.factors.output is None else job.factors.output.sigma,
+        )
+
+
+@dataclass(frozen=True)
+class _Half:
+    """One rounding of a job: the one-sided, or the two-sided that ends it."""
+
+    job: int
+    is_two_sided: bool
+
+
+@dataclass
+class _Job:
+    """One linear on one grid with one number of sweeps, for all recipes that share it."""
+
+    layer: LinearLayer
+    grid: FixedGrid
+    weight: torch.Tensor
+    factors: RegularizedLayer
+    recipes: list[PlannedRecipe] = field(default_factory=list)
+
+
+def _type_of(plan: PlannedRecipe, layer: LinearLayer) -> str:
+    return plan.container.grid(layer.name).type_of(layer.rows, layer.columns)
+
+
+def _digest(grid: FixedGrid) -> str:
+    """Equal where the grids' values are, and what the container stores of them."""
+    digest = hashlib.sha256(f"{grid.group} {grid.minimum} {grid.maximum} {list(grid.scale.shape)}".encode())
+    digest.update(grid.scale.contiguous().numpy().tobytes())
+    digest.update(grid.offset.contiguous().numpy().tobytes())
+    for key, value in sorted(grid.stored.items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""The tune stage: scales of the two-sided result; recipes whose codes and scales are equal are tuned once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.model.load import SourceModel
+from yaqa_runner.monitor import Monitor
+from yaqa_runner.pipeline.round import RoundedJob
+from yaqa_runner.pipeline.run_context import RunContext
+from yaqa_runner.rounding.tune import TunedScales, TuningTask, tune_scales, tuning_plan
+
+
+def tune_recipes(*, context: RunContext, rounded: RoundedJob, tokens: torch.Tensor) -> None:
+    """Add ``two-sided-tuned`` to every recipe of ``rounded`` that asks for it, by ``tokens`` ``[sequences, length]``.
+
+    A tuning that runs out of memory even with one sequence a step, or whose KL is not finite, is warned of and left
+    out: the gate then chooses among the others.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    passes = context.spec.tuning.passes
+    groups: dict[str, list[str]] = {}
+    if passes > 0:
+        for canonical in (plan.recipe.canonical for plan in rounded.plans if plan.recipe.tune):
+            groups.setdefault(_digest(rounded.recipes[canonical].linears["two-sided"]), []).append(canonical)
+    if not groups:
+        return
+    steps, batch = tuning_plan(len(tokens), tokens.shape[1], passes)
+    paths = {layer.name: layer.path for layer in context.source.linears}
+    with context.monitor.stage("tune", "steps") as monitor:
+        for number, recipes in enumerate(groups.values()):
+            linears = rounded.recipes[recipes[0]].linears["two-sided"]
+            part = monitor.part(steps * number, steps * len(groups))
+            try:
+                tuned = tune_scales(
+                    context.source.model,
+                    _tasks(context.source, linears),
+                    tokens,
+                    steps=steps,
+                    batch=batch,
+                    seed=context.spec.calibration.seed,
+                    monitor=part,
+                )
+            except Exception as error:
+                _warn_or_raise(error, recipes, monitor)
+                continue
+            for canonical in recipes:
+                own = rounded.recipes[canonical].linears
+                own["two-sided-tuned"] = _with_scales(own["two-sided"], tuned, paths)
+
+
+def _tasks(source: SourceModel, linears: dict[str, QuantizedLinear]) -> list[TuningTask]:
+    return [
+        TuningTask(
+            f"{layer.path}.weight",
+            linears[layer.name].codes,
+            linears[layer.name].grid,
+            isinstance(layer.module, Conv1D),
+        )
+        for layer in source.linears
+        if layer.name in linears
+    ]
+
+
+def _warn_or_raise(error: Exception, recipes: list[str], monitor: Monitor) -> None:
+    if isinstance(error, FloatingPointError):
+        monitor.warn("not-tuned", f"{', '.join(recipes)}: scales are not tuned, as {error}.")
+    elif is_out_of_memory(error):
+        monitor.warn("not-tuned", f"{', '.join(recipes)}: scales are not tuned, as memory does not suffice for it.")
+    else:
+        raise error
+
+
+def _with_scales(
+    linears: dict[str, QuantizedLinear], tuned: TunedScales, paths: dict[str, str]
+) -> dict[str, QuantizedLinear]:
+    return {name: replace(linear, grid=tuned.grids[f"{paths[name]}.weight"]) for name, linear in linears.items()}
+
+
+def _digest(linears: dict[str, QuantizedLinear]) -> str:
+    """Equal where codes, and everything that the container stores beside them, are."""
+    digest = hashlib.sha256()
+    for name, linear in sorted(linears.items()):
+        grid = linear.grid
+        digest.update(f"{name} {grid.group} {grid.minimum} {grid.maximum} {list(linear.codes.shape)}".encode())
+        digest.update(linear.codes.contiguous().numpy().tobytes())
+        for key, value in sorted(grid.stored.items()):
+            digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

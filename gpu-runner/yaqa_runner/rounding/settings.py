@@ -1,0 +1,20 @@
+"""What rounding is told beside weights and factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RoundingSettings:
+    """How layers are rounded.
+
+    Attributes:
+        sigma_input: Damping of ``H_I``: the share of the identity that is added to it.
+        sigma_output: Damping of ``H_O``.
+        workers: Layers in flight.
+    """
+
+    sigma_input: float
+    sigma_output: float
+    workers: int
