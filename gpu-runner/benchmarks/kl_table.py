@@ -42,11 +42,11 @@ from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import PreparedFactor
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
-from yaqa_runner.sketch.compute import SketchInputs, compute_sketch
-from yaqa_runner.sketch.memory import plan_memory
-from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
-from yaqa_runner.sketch.settings import SketchSettings
-from yaqa_runner.sketch.store import Sketch, SketchUnreadable, open_sketch
+from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
+from yaqa_runner.sketches.memory import plan_memory
+from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
+from yaqa_runner.sketches.settings import SketchSettings
+from yaqa_runner.sketches.store import Sketch, SketchUnreadable, open_sketch
 
 QUANTIZERS = ("rtn", "gptq", "gptq+refine", "two-sided", "two-sided+refine", "two-sided+refine+rescale")
 DEMO = Path(__file__).resolve().parents[2] / "demo"

@@ -35,8 +35,8 @@ from yaqa_runner.pipeline.plan import plan_recipes
 from yaqa_runner.pipeline.round_recipes import RecipeRounder
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.settings import RoundingSettings
-from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
+from yaqa_runner.sketches.settings import SketchSettings, sketch_key
+from yaqa_runner.sketches.store import FreshLayer, SketchedLayer, SketchWriter, block_file, open_sketch
 
 SETTINGS = SketchSettings("a", 1, 0)
 KEY = sketch_key("0" * 64, "0" * 64, SETTINGS)

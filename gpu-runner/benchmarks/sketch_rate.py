@@ -30,12 +30,12 @@ from yaqa_runner.model.linears import discover_linears
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.provenance import describe_device
-from yaqa_runner.sketch.capture import visit_gradients
-from yaqa_runner.sketch.compute import SketchInputs, compute_sketch, shared_input_representatives
-from yaqa_runner.sketch.contraction import multiply, rounded
-from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
-from yaqa_runner.sketch.memory import MemoryPlan, memory_budget, plan_memory
-from yaqa_runner.sketch.settings import SketchSettings
+from yaqa_runner.sketches.capture import visit_gradients
+from yaqa_runner.sketches.compute import SketchInputs, compute_sketch, shared_input_representatives
+from yaqa_runner.sketches.contraction import multiply, rounded
+from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB
+from yaqa_runner.sketches.memory import MemoryPlan, memory_budget, plan_memory
+from yaqa_runner.sketches.settings import SketchSettings
 
 # Llama 3 8B: attention queries and outputs, keys and values, gate and up, down.
 SHAPES = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "gate_proj": (14_336, 4096), "down_proj": (4096, 14_336)}

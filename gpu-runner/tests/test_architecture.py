@@ -22,7 +22,7 @@ LAYERS = {
     "model": 2,
     "calibration": 3,
     "formats": 3,
-    "sketch": 4,
+    "sketches": 4,
     "evaluate": 4,
     "allocation": 5,
     "pipeline": 6,
@@ -32,7 +32,7 @@ LAYERS = {
     "cli": 9,
     "__main__": 10,
 }
-MATHEMATICS = ("grids", "rounding", "sketch", "allocation")
+MATHEMATICS = ("grids", "rounding", "sketches", "allocation")
 ROUNDING = {"linalg": 0, "kernels": 1}
 """Within ``rounding``: products and factors, then the compiled loops, then the algorithms."""
 

@@ -271,7 +271,7 @@ def test_a_full_disk_is_told_as_such(model: Path, tmp_path: Path, monkeypatch: p
     def full(*rest: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("yaqa_runner.sketch.store.save_file", full)
+    monkeypatch.setattr("yaqa_runner.sketches.store.save_file", full)
     with pytest.raises(OSError) as caught:
         run(document(model, tmp_path / "out", "gguf:q8_0"), tmp_path / "out")
     assert as_failure(caught.value).exit_code == 5

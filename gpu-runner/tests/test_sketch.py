@@ -17,10 +17,10 @@ from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.protocol.failures import Interrupted
 from yaqa_runner.rounding.linalg.factor import prepare_factor
-from yaqa_runner.sketch import compute as compute_module
-from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
-from yaqa_runner.sketch.compute import SketchInputs, compute_sketch, shared_input_representatives
-from yaqa_runner.sketch.contraction import (
+from yaqa_runner.sketches import compute as compute_module
+from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
+from yaqa_runner.sketches.compute import SketchInputs, compute_sketch, shared_input_representatives
+from yaqa_runner.sketches.contraction import (
     add_sequence_moments,
     add_sequence_moments_through,
     add_weighted_moment,
@@ -28,15 +28,15 @@ from yaqa_runner.sketch.contraction import (
     mirror,
     quadratic_forms,
 )
-from yaqa_runner.sketch.evidence import effective_rank, estimate_cosine
-from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB
-from yaqa_runner.sketch.labels import sampled_label_gradient
-from yaqa_runner.sketch.memory import plan_memory
-from yaqa_runner.sketch.reference import cosine_similarity, sketch_a, sketch_b
-from yaqa_runner.sketch.regularize import regularize, regularized_moment
-from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import LayerFactors, Sketch, SketchUnreadable, link_sketch, open_sketch
-from yaqa_runner.sketch.triangle import Triangle, pack_triangle, packed_triangle
+from yaqa_runner.sketches.evidence import effective_rank, estimate_cosine
+from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB
+from yaqa_runner.sketches.labels import sampled_label_gradient
+from yaqa_runner.sketches.memory import plan_memory
+from yaqa_runner.sketches.reference import cosine_similarity, sketch_a, sketch_b
+from yaqa_runner.sketches.regularize import regularize, regularized_moment
+from yaqa_runner.sketches.settings import SketchSettings, sketch_key
+from yaqa_runner.sketches.store import LayerFactors, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketches.triangle import Triangle, pack_triangle, packed_triangle
 
 CPU = torch.device("cpu")
 PLENTY = 1 << 40

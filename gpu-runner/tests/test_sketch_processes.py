@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_checkpoints import save_checkpoint
 
-from yaqa_runner.sketch.store import Sketch, open_sketch
+from yaqa_runner.sketches.store import Sketch, open_sketch
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.settings import RoundingSettings
-from yaqa_runner.sketch.regularize import regularize
-from yaqa_runner.sketch.store import Sketch
+from yaqa_runner.sketches.regularize import regularize
+from yaqa_runner.sketches.store import Sketch
 
 
 def predict_losses(

@@ -59,21 +59,20 @@ def build_splits(
     Raises:
         InvalidSpec: a text cannot be read, splits repeat each other, or texts are given and there is no tokenizer.
     """
-    needs_tokenizer = isinstance(calibration, TextCalibration) or evaluation.selection or evaluation.report
-    if needs_tokenizer and source.tokenizer is None:
-        raise InvalidSpec("The repo has no tokenizer, so texts cannot be used.", 'Use calibration kind "self".')
+    if isinstance(calibration, TextCalibration) or evaluation.selection or evaluation.report:
+        _require_tokenizer(source)
     held_out = HeldOut()
-    length = _capped(evaluation.length, source.maximum_length, monitor.warn)
+    length = capped_length(evaluation.length, source.maximum_length, monitor.warn)
     size = EvaluationSize(evaluation.sequences, length, calibration.seed)
-    report = _evaluation_sets(source, "report", evaluation.report, size, held_out, monitor)
-    selection = _evaluation_sets(source, "selection", evaluation.selection, size, held_out, monitor)
+    report = evaluation_sets(source, "report", evaluation.report, size, held_out, monitor)
+    selection = evaluation_sets(source, "selection", evaluation.selection, size, held_out, monitor)
     if isinstance(calibration, TextCalibration):
         tokens = _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, monitor.warn)
     else:
         tokens = sample_sequences(
             source.model,
             calibration.sequences,
-            _capped(calibration.length, source.maximum_length, monitor.warn),
+            capped_length(calibration.length, source.maximum_length, monitor.warn),
             sequence_seed("calibration", calibration.seed),
             first_token(source),
             monitor,
@@ -90,7 +89,7 @@ def calibration_without_model(
         InvalidSpec: a text cannot be read, or splits repeat each other.
     """
     held_out = HeldOut()
-    length = _capped(evaluation.length, maximum_length, _untold)
+    length = capped_length(evaluation.length, maximum_length, _untold)
     for text in (*evaluation.report, *evaluation.selection):
         tokens = evaluation_from_text(Path(text.path), tokenizer, evaluation.sequences, length, held_out, _untold)
         held_out.add(tokens.tokens.numpy())
@@ -108,14 +107,14 @@ def _calibration_tokens(
         [Path(file) for file in calibration.files],
         tokenizer,
         calibration.sequences,
-        _capped(calibration.length, maximum_length, warn),
+        capped_length(calibration.length, maximum_length, warn),
         calibration.seed,
         held_out,
         warn,
     )
 
 
-def _evaluation_sets(
+def evaluation_sets(
     source: SourceModel,
     split: SplitName,
     texts: list[EvaluationText],
@@ -123,6 +122,13 @@ def _evaluation_sets(
     held_out: HeldOut,
     monitor: Monitor,
 ) -> list[EvaluationSet]:
+    """The sets of one split: one of each text, or one of sequences that are sampled from the model.
+
+    Raises:
+        InvalidSpec: a text cannot be read, repeats what is in ``held_out``, or there is no tokenizer for it.
+    """
+    if texts:
+        _require_tokenizer(source)
     domains = [text.domain for text in texts]
     if len(set(domains)) < len(domains):
         raise InvalidSpec(f"Two {split} texts have the same domain.", "Name every domain once in a split.")
@@ -141,6 +147,11 @@ def _evaluation_sets(
     return sets
 
 
+def _require_tokenizer(source: SourceModel) -> None:
+    if source.tokenizer is None:
+        raise InvalidSpec("The repo has no tokenizer, so texts cannot be used.", 'Use calibration kind "self".')
+
+
 def first_token(source: SourceModel) -> int | None:
     """What sequences that are sampled from ``source`` start with, where its tokenizer or config says."""
     if source.tokenizer is not None:
@@ -153,7 +164,8 @@ def first_token(source: SourceModel) -> int | None:
     return bos if isinstance(bos, int) and 0 <= bos < source.vocabulary else None
 
 
-def _capped(length: int, maximum: int | None, warn: Warn) -> int:
+def capped_length(length: int, maximum: int | None, warn: Warn) -> int:
+    """``length``, or ``maximum`` with a warning where that is less."""
     if maximum is None or length <= maximum:
         return length
     warn("length-capped", f"The model was made for {maximum} tokens; sequences of {length} are cut to that.")

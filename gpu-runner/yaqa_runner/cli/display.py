@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from yaqa_runner.evaluate.tasks import TaskScore
+from yaqa_runner.pipeline.measure_folders import MeasuredFolder
 from yaqa_runner.protocol.events import (
     FailureEvent,
     LayerEvent,
@@ -141,5 +142,23 @@ def print_summary(console: Console, manifests: list[Manifest]) -> None:
             f"{100 * own.report.top_one_agreement:.1f} %",
             f"{own.report.perplexity.original:.2f} → {own.report.perplexity.quantized:.2f}",
             f"{own.bytes / 2**20:.1f}",
+        )
+    console.print(table)
+
+
+def print_measured(console: Console, rows: list[MeasuredFolder]) -> None:
+    """The table of folders that were measured."""
+    table = Table(title="KL(original ‖ quantized), nats a token")
+    for heading in ("folder", "recipe", "KL ± error", "p99", "top-1", "perplexity"):
+        table.add_column(heading, justify="left" if heading in ("folder", "recipe") else "right")
+    for row in rows:
+        kl, perplexity = row.metrics.kl_nats, row.metrics.perplexity
+        table.add_row(
+            escape(str(row.folder)),
+            row.recipe,
+            f"{kl.mean:.5f} ± {kl.standard_error:.5f}",
+            f"{kl.p99:.5f}",
+            f"{100 * row.metrics.top_one_agreement:.1f} %",
+            f"{perplexity.original:.2f} → {perplexity.quantized:.2f}",
         )
     console.print(table)

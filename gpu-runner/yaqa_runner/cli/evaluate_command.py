@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from yaqa_runner.evaluate.tasks import TaskScore, require_lm_eval, score_tasks
 from yaqa_runner.formats import container_for
@@ -15,10 +12,9 @@ from yaqa_runner.formats.container import ReferenceModel
 from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
+from yaqa_runner.pipeline.publish_folder import read_manifest
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
-from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.protocol.recipes import parse_recipe
 
 DEFAULT_MAXIMUM_LENGTH = 2048
@@ -32,7 +28,7 @@ def evaluate_from_options(options: argparse.Namespace, flag: InterruptFlag) -> d
         SourceRefused: the model cannot be loaded.
     """
     require_lm_eval()
-    folders = [(folder, _recipe_of(folder)) for folder in options.variant]
+    folders = [(folder, read_manifest(folder).recipe) for folder in options.variant]
     device = choose_device(options.device)
     source = load_source_model(inspect_snapshot(options.model), device)
     if source.tokenizer is None:
@@ -55,12 +51,3 @@ def evaluate_from_options(options: argparse.Namespace, flag: InterruptFlag) -> d
 def scores_document(scores: dict[str, list[TaskScore]]) -> dict[str, Any]:
     """For JSON."""
     return {"ok": True, "scores": {name: [asdict(score) for score in found] for name, found in scores.items()}}
-
-
-def _recipe_of(folder: Path) -> str:
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes()).recipe
-    except (OSError, ValidationError) as error:
-        raise InvalidSpec(
-            f"{folder} holds no finished variant.", "Give a folder that yaqa-runner quantize wrote, manifest included."
-        ) from error

@@ -10,7 +10,7 @@ import torch
 
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.manifest import Manifest, Measured
-from yaqa_runner.sketch.store import Sketch
+from yaqa_runner.sketches.store import Sketch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe, PlannedVariant
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.settings import RoundingSettings
-from yaqa_runner.sketch.store import Sketch
+from yaqa_runner.sketches.store import Sketch
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from yaqa_runner.model.load import load_config, load_tokenizer, maximum_length
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.job_spec import JobSpec, TextCalibration
-from yaqa_runner.sketch.settings import SKETCH_CODE_VERSION
-from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE, SketchUnreadable, open_sketch
+from yaqa_runner.sketches.settings import SKETCH_CODE_VERSION
+from yaqa_runner.sketches.store import SKETCH_DIRECTORY, SKETCH_FILE, SketchUnreadable, open_sketch
 
 
 def sketch_folder(path: Path) -> Path:

@@ -8,20 +8,19 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from yaqa_runner.evaluate.gate import choose
 from yaqa_runner.evaluate.statistics import Comparison, summarize
 from yaqa_runner.pipeline.measure import VERIFICATION_FILE, MeasuringReference
 from yaqa_runner.pipeline.planned_recipe import PlannedVariant
-from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME
+from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, read_manifest
 from yaqa_runner.pipeline.run_context import RunContext
 from yaqa_runner.pipeline.sketch import ObtainedSketch
 from yaqa_runner.pipeline.variant_manifest import MeasuredWork, describe_variant
 from yaqa_runner.protocol.events import ResultSketch, ResultVariant
+from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import VariantRequest
 from yaqa_runner.protocol.manifest import Estimate, Manifest
-from yaqa_runner.sketch.store import SKETCH_DIRECTORY, Sketch
+from yaqa_runner.sketches.store import SKETCH_DIRECTORY, Sketch
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class JobOutcome:
 def is_finished(*, context: RunContext, variant: PlannedVariant, sketch: Sketch) -> bool:
     """Whether an interrupted run of this very attempt finished the variant."""
     try:
-        manifest = Manifest.model_validate_json((context.output / variant.directory / MANIFEST_NAME).read_bytes())
-    except (OSError, ValidationError):
+        manifest = read_manifest(context.output / variant.directory)
+    except InvalidSpec:
         return False
     return (
         manifest.job == context.spec.job
@@ -79,8 +78,7 @@ def finish_variant(
 def finish_job(*, context: RunContext, variants: list[PlannedVariant], sketch: ObtainedSketch) -> JobOutcome:
     """Read back every variant's manifest, clear up, and report the result, which is the job's last event."""
     with context.monitor.reporter.stage("finish"):
-        folders = [context.output / variant.directory for variant in variants]
-        manifests = [Manifest.model_validate_json((folder / MANIFEST_NAME).read_bytes()) for folder in folders]
+        manifests = [read_manifest(context.output / variant.directory) for variant in variants]
         shutil.rmtree(context.work)
     context.monitor.reporter.succeed(
         [

@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from yaqa_runner.model.snapshot import file_sha256
-from yaqa_runner.protocol.manifest import ManifestFile
+from yaqa_runner.protocol.failures import InvalidSpec
+from yaqa_runner.protocol.manifest import Manifest, ManifestFile
 
 MANIFEST_NAME = "manifest.json"
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a finished variant.
+
+    Raises:
+        InvalidSpec: the folder holds none, or one of another version.
+    """
+    try:
+        return Manifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InvalidSpec(
+            f"{directory} holds no finished variant.",
+            "Give a folder that yaqa-runner quantize wrote, manifest included.",
+        ) from error
 
 
 def published_files(directory: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.manifest import ProxyError
 from yaqa_runner.rounding.memory import layers_in_flight, layers_on_gpu
 from yaqa_runner.rounding.settings import RoundingSettings
-from yaqa_runner.sketch.store import Sketch, SketchUnreadable
+from yaqa_runner.sketches.store import Sketch, SketchUnreadable
 
 
 @dataclass(frozen=True)

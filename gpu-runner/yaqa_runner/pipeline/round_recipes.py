@@ -24,8 +24,8 @@ from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
-from yaqa_runner.sketch.regularize import RegularizedLayer, regularize, regularized_moment
-from yaqa_runner.sketch.store import Sketch
+from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
+from yaqa_runner.sketches.store import Sketch
 
 RESCALE_ITERATIONS = 2
 """Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""

@@ -13,8 +13,8 @@ from yaqa_runner.model.load import SourceModel, choose_device, load_source_model
 from yaqa_runner.model.snapshot import Snapshot, fingerprint_files, inspect_snapshot
 from yaqa_runner.pipeline.run_monitor import RunMonitor
 from yaqa_runner.protocol.job_spec import JobSpec
-from yaqa_runner.sketch.launched import launched_processes
-from yaqa_runner.sketch.settings import SketchSettings
+from yaqa_runner.sketches.launched import launched_processes
+from yaqa_runner.sketches.settings import SketchSettings
 
 WORK_DIRECTORY = ".work"
 

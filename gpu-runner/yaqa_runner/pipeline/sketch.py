@@ -9,10 +9,10 @@ from pathlib import Path
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.pipeline.earlier_sketch import sketch_folder
 from yaqa_runner.pipeline.run_context import RunContext
-from yaqa_runner.sketch.compute import SketchInputs, compute_sketch
-from yaqa_runner.sketch.memory import memory_budget, pinned_budget, plan_memory
-from yaqa_runner.sketch.parallel import ALONE, Ranks
-from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
+from yaqa_runner.sketches.memory import memory_budget, pinned_budget, plan_memory
+from yaqa_runner.sketches.parallel import ALONE, Ranks
+from yaqa_runner.sketches.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
 
 logger = logging.getLogger(__name__)
 

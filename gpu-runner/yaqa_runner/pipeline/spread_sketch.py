@@ -21,8 +21,8 @@ from yaqa_runner.protocol.failures import RunnerFailure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec
 from yaqa_runner.protocol.reporter import Reporter
-from yaqa_runner.sketch.parallel import joined_ranks, own_device
-from yaqa_runner.sketch.store import SKETCH_DIRECTORY, SKETCH_FILE
+from yaqa_runner.sketches.parallel import joined_ranks, own_device
+from yaqa_runner.sketches.store import SKETCH_DIRECTORY, SKETCH_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,9 @@ from yaqa_runner.protocol.failures import FailureCode, RunnerFailure
 from yaqa_runner.protocol.manifest import Estimate, ProxyError, QuantizerName, SplitName
 from yaqa_runner.wire_model import WireModel
 
+NIL_JOB = "00000000-0000-0000-0000-000000000000"
+"""Of events that belong to no job."""
+
 StageName = Literal["load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish"]
 STAGES: tuple[StageName, ...] = ("load", "calibrate", "sketch", "round", "tune", "export", "evaluate", "gate", "finish")
 

@@ -10,7 +10,7 @@ import torch
 
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.linears import LinearLayer
-from yaqa_runner.sketch.settings import SketchSettings
+from yaqa_runner.sketches.settings import SketchSettings
 
 # Of the host's memory, and of what the model leaves of a GPU's (not of what is free now: a plan must come out the same
 # twice on one machine). A batch's activations may take as much again, and logits and their gradients come on top.

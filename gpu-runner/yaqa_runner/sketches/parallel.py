@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import distributed
 
-from yaqa_runner.sketch.launched import launched_processes, number_on_this_machine
+from yaqa_runner.sketches.launched import launched_processes, number_on_this_machine
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from yaqa_runner.sketch.contraction import (
+from yaqa_runner.sketches.contraction import (
     Precision,
     add_sequence_moments,
     add_sequence_moments_through,
@@ -16,7 +16,7 @@ from yaqa_runner.sketch.contraction import (
     mirror,
     quadratic_forms,
 )
-from yaqa_runner.sketch.parallel import ALONE, Ranks
+from yaqa_runner.sketches.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)

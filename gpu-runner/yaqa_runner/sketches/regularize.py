@@ -8,8 +8,8 @@ from functools import partial
 import torch
 
 from yaqa_runner.rounding.linalg.factor import PreparedFactor, prepare_rows
-from yaqa_runner.sketch.store import LayerFactors
-from yaqa_runner.sketch.triangle import Triangle
+from yaqa_runner.sketches.store import LayerFactors
+from yaqa_runner.sketches.triangle import Triangle
 
 _CPU = torch.device("cpu")
 

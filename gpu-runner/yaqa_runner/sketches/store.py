@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.snapshot import file_sha256
-from yaqa_runner.sketch.settings import SKETCH_CODE_VERSION, SketchSettings
-from yaqa_runner.sketch.triangle import Triangle, pack_triangle, packed_triangle
+from yaqa_runner.sketches.settings import SKETCH_CODE_VERSION, SketchSettings
+from yaqa_runner.sketches.triangle import Triangle, pack_triangle, packed_triangle
 from yaqa_runner.wire_model import Sha256Hex, WireModel
 
 SKETCH_FILE = "sketch.json"

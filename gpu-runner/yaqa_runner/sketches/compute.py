@@ -15,14 +15,14 @@ from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import Monitor
-from yaqa_runner.sketch.capture import visit_gradients, visit_inputs
-from yaqa_runner.sketch.contraction import mirror
-from yaqa_runner.sketch.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
-from yaqa_runner.sketch.iteration import FactorPlace, IterationA, IterationB, add_input_moment
-from yaqa_runner.sketch.memory import MemoryPlan
-from yaqa_runner.sketch.parallel import ALONE, Ranks
-from yaqa_runner.sketch.settings import SketchSettings, sketch_key
-from yaqa_runner.sketch.store import FreshLayer, Sketch, SketchedLayer, SketchWriter, block_file, open_sketch
+from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
+from yaqa_runner.sketches.contraction import mirror
+from yaqa_runner.sketches.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
+from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB, add_input_moment
+from yaqa_runner.sketches.memory import MemoryPlan
+from yaqa_runner.sketches.parallel import ALONE, Ranks
+from yaqa_runner.sketches.settings import SketchSettings, sketch_key
+from yaqa_runner.sketches.store import FreshLayer, Sketch, SketchedLayer, SketchWriter, block_file, open_sketch
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from yaqa_runner.model.linears import LinearLayer, repeated_blocks
-from yaqa_runner.sketch.labels import sampled_label_gradient
+from yaqa_runner.sketches.labels import sampled_label_gradient
 
 Visit = Callable[[LinearLayer, torch.Tensor, torch.Tensor], None]
 """Receives a linear, its inputs ``[..., in]`` and the loss gradient at its outputs ``[..., out]``."""

@@ -1,0 +1,1 @@
+"""The Python API. Its modules import nothing heavy until they are called."""

@@ -1,0 +1,186 @@
+"""The command line's grammar."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from yaqa_runner.protocol.interrupt import InterruptFlag
+from yaqa_runner.version import __version__
+
+Command = Callable[[argparse.Namespace, InterruptFlag], int]
+
+
+def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
+    """The parser of ``commands``, by name: run, remote, quantize, sketch, measure, evaluate."""
+    parser = argparse.ArgumentParser(
+        prog="yaqa-runner",
+        description="Kronecker sketches of a model's end-to-end KL, and weights rounded by them.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"yaqa-runner {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, add_options in _OPTIONS.items():
+        add_options(subparsers).set_defaults(command=commands[name])
+    return parser
+
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _run(commands: Subparsers) -> argparse.ArgumentParser:
+    run = commands.add_parser("run", help="run a job spec; events on stdout, one JSON object a line")
+    run.add_argument("spec", type=Path, help="job.json, protocol 1")
+    run.add_argument("--out", type=Path, help="where finished folders go; the spec's staging folder when left out")
+    run.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N|auto",
+        help="take the sketch on so many processes, each with a GPU of its own; auto: one a GPU (1)",
+    )
+    # What --processes starts.
+    run.add_argument("--sketch-only", action="store_true", help=argparse.SUPPRESS)
+    return run
+
+
+def _remote(commands: Subparsers) -> argparse.ArgumentParser:
+    remote = commands.add_parser(
+        "remote", help="run a job whose spec lies in a private staging repo, and upload what it makes there"
+    )
+    remote.add_argument("--staging", required=True, metavar="REPO", help="namespace/name of the staging repo")
+    remote.add_argument("--job", required=True, metavar="ID", help="the job that the spec has to be of")
+    remote.add_argument("--fence", required=True, type=int, metavar="N", help="the attempt that it has to be of")
+    remote.add_argument(
+        "--push-events",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="upload the events so far this often, where nobody sees the output as it comes (0: never)",
+    )
+    return remote
+
+
+def _quantize(commands: Subparsers) -> argparse.ArgumentParser:
+    quantize = commands.add_parser("quantize", help="quantize a model folder or Hub repo")
+    _add_source_options(quantize)
+    quantize.add_argument(
+        "--recipe", action="append", required=True, metavar="NAME[,OPTION=VALUE…]", help="gguf:q4_0, w4a16,group=32, …"
+    )
+    quantize.add_argument(
+        "--selection", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the gate chooses on"
+    )
+    quantize.add_argument(
+        "--report", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the figures come from"
+    )
+    quantize.add_argument("--evaluation-sequences", type=int, default=32, metavar="N", help="of each text (32)")
+    quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
+    quantize.add_argument("--sigma-input", type=float, default=0.1)
+    quantize.add_argument("--sigma-output", type=float, default=0.1)
+    quantize.add_argument(
+        "--plots",
+        action="store_true",
+        help="pictures in OUTPUT/plots: KL by layer and by size, spectra (the extra 'plots')",
+    )
+    quantize.add_argument("--json", action="store_true", help="manifests as one JSON document on stdout")
+    return quantize
+
+
+def _sketch(commands: Subparsers) -> argparse.ArgumentParser:
+    sketch = commands.add_parser(
+        "sketch",
+        help="take the sketch alone; on several GPUs under torchrun",
+        epilog="Several processes, each with its share of the sequences: "
+        "torchrun --nproc-per-node N -m yaqa_runner sketch MODEL --output FOLDER",
+    )
+    _add_source_options(sketch)
+    sketch.add_argument("--json", action="store_true", help="sketch.json on stdout")
+    return sketch
+
+
+def _measure(commands: Subparsers) -> argparse.ArgumentParser:
+    measure = commands.add_parser("measure", help="KL of finished folders against their original")
+    measure.add_argument("model", help="the original: a folder with a model snapshot, or a Hub repo (namespace/name)")
+    measure.add_argument("--revision", help="commit, branch or tag of a Hub repo")
+    measure.add_argument(
+        "--variant", action="append", required=True, type=Path, metavar="FOLDER", help="what quantize wrote"
+    )
+    measure.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="[DOMAIN=]FILE",
+        help="text to measure on; sampled from the original when left out",
+    )
+    measure.add_argument("--sequences", type=int, default=32, metavar="N", help="of each text (32)")
+    measure.add_argument("--length", type=int, default=2048, metavar="TOKENS", help="tokens a sequence (2048)")
+    measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    measure.add_argument("--json", action="store_true", help="figures as one JSON document on stdout")
+    measure.add_argument("--verbose", action="store_true", help="log on stderr")
+    return measure
+
+
+def _evaluate(commands: Subparsers) -> argparse.ArgumentParser:
+    evaluate = commands.add_parser(
+        "evaluate", help="multiple-choice tasks of lm-eval on a model and on finished folders (the extra 'evaluate')"
+    )
+    evaluate.add_argument("model", type=Path, help="a folder with the original's snapshot")
+    evaluate.add_argument(
+        "--variant", action="append", default=[], type=Path, metavar="FOLDER", help="what quantize wrote"
+    )
+    evaluate.add_argument("--task", action="append", required=True, metavar="NAME", help="arc_easy, hellaswag, …")
+    evaluate.add_argument("--tasks-folder", type=Path, metavar="FOLDER", help="YAML files of further tasks")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="questions of each task")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    evaluate.add_argument("--json", action="store_true", help="scores as one JSON document on stdout")
+    evaluate.add_argument("--verbose", action="store_true", help="log on stderr")
+    return evaluate
+
+
+_OPTIONS: dict[str, Callable[[Subparsers], argparse.ArgumentParser]] = {
+    "run": _run,
+    "remote": _remote,
+    "quantize": _quantize,
+    "sketch": _sketch,
+    "measure": _measure,
+    "evaluate": _evaluate,
+}
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a folder with a model snapshot, or a Hub repo (namespace/name)")
+    parser.add_argument("--revision", help="commit, branch or tag of a Hub repo")
+    parser.add_argument(
+        "--calibration",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="calibration text; sampled from the model itself when left out",
+    )
+    parser.add_argument("--sequences", type=int, default=512, metavar="N", help="calibration sequences (512)")
+    parser.add_argument("--length", type=int, default=2048, metavar="TOKENS", help="tokens a sequence (2048)")
+    parser.add_argument("--sketch-kind", choices=("a", "b"), default="a")
+    parser.add_argument("--iterations", type=int, metavar="N", help="half steps for a (6), rounds for b (1)")
+    parser.add_argument("--label-samples", type=int, default=1, metavar="N", help="label sets a forward pass (1)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument(
+        "--memory", type=int, metavar="BYTES", help="host memory to plan for; all of the machine's when left out"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--verbose", action="store_true", help="log on stderr")
+
+
+def _processes(text: str) -> int | None:
+    """A number, or ``None`` for as many as there are GPUs."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("a number from 1 to 64, or auto")
+    return int(text)
