@@ -77,8 +77,8 @@ def whole_sketch(
     with device:
         model = LlamaForCausalLM(config).to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
     model.requires_grad_(False)
-    linears, untouched = discover_linears(model)
-    source = SourceModel(model, None, linears, untouched, device, config.vocab_size, None)
+    linears, unquantized = discover_linears(model)
+    source = SourceModel(model, None, linears, unquantized, device, config.vocab_size, None)
     tokens = torch.randint(0, config.vocab_size, (sequences, length))
     settings = SketchSettings("a", iterations, 0)
     budget = memory_budget(device, None, source.parameter_bytes)

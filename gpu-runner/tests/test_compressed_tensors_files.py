@@ -95,8 +95,8 @@ def test_names_shapes_and_configuration_are_the_formats(tmp_path: Path) -> None:
     assert settings["ignore"] == ["lm_head", kept]
     weights = settings["config_groups"]["group_0"]["weights"]
     assert (weights["num_bits"], weights["group_size"], weights["symmetric"]) == (4, 32, True)
-    untouched = CompressedTensorsContainer(4, 32).untouched(source, set(linears))
-    assert {weight.name for weight in untouched} == {"lm_head.weight", "model.embed_tokens.weight", f"{kept}.weight"}
+    unquantized = CompressedTensorsContainer(4, 32).unquantized(source, set(linears))
+    assert {weight.name for weight in unquantized} == {"lm_head.weight", "model.embed_tokens.weight", f"{kept}.weight"}
 
 
 @pytest.mark.parametrize("container", [CompressedTensorsContainer(4, 32), GptqContainer(4, 32)])
@@ -106,7 +106,7 @@ def test_fused_experts_are_refused_because_they_would_not_load(container: Contai
     linears = quantize(load_original(source), 4, 32)
     assert "model.layers.0.self_attn.q_proj" in linears
     with pytest.raises(ExportError, match="mixture of experts"):
-        container.untouched(source, set(linears))
+        container.unquantized(source, set(linears))
     with pytest.raises(ExportError, match="mixture of experts"):
         container.write(source, linears, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
     manifest = next(manifest for manifest in outcome.manifests if manifest.recipe == parsed.canonical)
     folder = output / recipe_directory(parsed.canonical)
     assert {layer.name for layer in manifest.layers} | {
-        weight.name.removesuffix(".weight") for weight in manifest.untouched
+        weight.name.removesuffix(".weight") for weight in manifest.unquantized
     } == {
         *(f"model.layers.0.self_attn.{part}_proj" for part in "qkvo"),
         *(f"model.layers.0.mlp.{part}_proj" for part in ("gate", "up", "down")),

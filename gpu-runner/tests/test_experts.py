@@ -45,7 +45,7 @@ def test_experts_become_linears_with_the_checkpoints_names_and_compute_the_same(
     got = log_probabilities(source.model, token_ids())  # type: ignore[arg-type]
     assert (wanted - got).abs().max() < 1e-4
     assert any(isinstance(module, SeparateExperts) for module in source.model.modules())
-    assert {weight.name.rsplit(".", 2)[-2] for weight in source.untouched} == {"embed_tokens", "lm_head", "gate"}
+    assert {weight.name.rsplit(".", 2)[-2] for weight in source.unquantized} == {"embed_tokens", "lm_head", "gate"}
 
 
 @pytest.mark.parametrize("kind", ["a", "b"])
@@ -56,7 +56,11 @@ def test_a_mixture_goes_from_sketch_to_folders_that_run(mixture: Path, tmp_path:
     for manifest in outcome.manifests:
         assert sum(".experts." in layer.name for layer in manifest.layers) == 12
         assert len(manifest.layers) == 12 + 4
-        assert {weight.name.rsplit(".", 2)[-2] for weight in manifest.untouched} == {"embed_tokens", "lm_head", "gate"}
+        assert {weight.name.rsplit(".", 2)[-2] for weight in manifest.unquantized} == {
+            "embed_tokens",
+            "lm_head",
+            "gate",
+        }
     packed, gptq = tmp_path / "out" / "w4a16-group-32", tmp_path / "out" / "gptq-4-group-32"
     first = CompressedTensorsContainer(4, 32).load(packed).log_probabilities(token_ids())
     second = GptqContainer(4, 32).load(gptq).log_probabilities(token_ids())

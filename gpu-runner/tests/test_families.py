@@ -72,7 +72,7 @@ def test_linears_narrower_than_a_group_stay_as_they_are_and_are_listed(tmp_path:
             assert narrow in names
             continue
         assert narrow not in names and len(names) == 6
-        assert f"{narrow}.weight" in {weight.name for weight in manifest.untouched}
+        assert f"{narrow}.weight" in {weight.name for weight in manifest.unquantized}
 
 
 def test_zero_columns_and_dead_outputs_are_rounded_and_stay_zero(tmp_path: Path) -> None:

@@ -127,9 +127,9 @@ def test_rows_no_block_divides_stay_in_sixteen_bits(tmp_path: Path) -> None:
     model = load_original(source)
     linears = {name: linear for name, linear in quantize(model, 4, 32).items() if linear.codes.shape[1] % 32 == 0}
     container.write(source, linears, tmp_path / "out")
-    untouched = {weight.name: weight.type for weight in container.untouched(source, set(linears))}
-    assert untouched["model.layers.0.self_attn.q_proj.weight"] == "F16"
-    assert untouched["model.embed_tokens.weight"] == "F16"
+    unquantized = {weight.name: weight.type for weight in container.unquantized(source, set(linears))}
+    assert unquantized["model.layers.0.self_attn.q_proj.weight"] == "F16"
+    assert unquantized["model.embed_tokens.weight"] == "F16"
     (path,) = (tmp_path / "out").glob("*.gguf")
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     assert types["blk.0.attn_q.weight"] == "F16"

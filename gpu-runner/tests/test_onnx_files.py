@@ -313,12 +313,12 @@ def _first(linears: dict[str, QuantizedLinear]) -> tuple[torch.Tensor, FixedGrid
     return linear.codes, linear.grid, linear.type
 
 
-def test_untouched_weights_are_listed(tmp_path: Path) -> None:
+def test_unquantized_weights_are_listed(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     linears = quantize(load_original(source), 4, 32)
-    names = [(weight.name, weight.type) for weight in OnnxContainer("q4", 4, 32).untouched(source, set(linears))]
+    names = [(weight.name, weight.type) for weight in OnnxContainer("q4", 4, 32).unquantized(source, set(linears))]
     assert names == [("lm_head.weight", "float32"), ("model.embed_tokens.weight", "float32")]
-    blocks = OnnxContainer("q4", 4, 64, embedding_bits=8).untouched(source, set(linears))
+    blocks = OnnxContainer("q4", 4, 64, embedding_bits=8).unquantized(source, set(linears))
     assert [(weight.name, weight.type) for weight in blocks] == [
         ("lm_head.weight", "int8, blocks of 64"),
         ("model.embed_tokens.weight", "int8, blocks of 64"),

@@ -93,7 +93,7 @@ def test_a_job_leaves_whole_variants_and_nothing_else(finished: tuple[Path, JobO
         assert len(manifest.layers) == 14
         for layer in manifest.layers:
             assert layer.proxy_error.two_sided <= layer.proxy_error.one_sided * 1.001 <= layer.proxy_error.rtn * 1.1
-        assert {weight.name for weight in manifest.untouched} >= {"model.embed_tokens.weight"}
+        assert {weight.name for weight in manifest.unquantized} >= {"model.embed_tokens.weight"}
 
 
 def test_equal_grids_are_rounded_once(finished: tuple[Path, JobOutcome, list[dict[str, Any]]]) -> None:

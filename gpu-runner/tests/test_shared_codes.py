@@ -71,7 +71,7 @@ def test_a_model_that_cannot_be_written_is_known_before_rounding(recipe: Recipe,
     source = save_checkpoint(tmp_path / "tiny", kind, **settings)
     names = set(linear_weights(load_original(source)))
     with pytest.raises(ExportError):
-        container_for(recipe).untouched(source, names)
+        container_for(recipe).unquantized(source, names)
 
 
 @pytest.mark.parametrize("known", RECIPE_NAMES, ids=lambda known: known.name)

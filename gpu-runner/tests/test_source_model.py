@@ -36,7 +36,7 @@ def test_linears_are_found_by_structure_and_embeddings_stay(llama: Path) -> None
     down = next(layer for layer in source.linears if layer.name == "model.layers.1.mlp.down_proj")
     assert (down.rows, down.columns) == (64, 96)
     assert tuple(down.weight().shape) == (64, 96)
-    assert {(weight.name, weight.reason) for weight in source.untouched} == {
+    assert {(weight.name, weight.reason) for weight in source.unquantized} == {
         ("model.embed_tokens.weight", "embedding"),
         ("lm_head.weight", "outside the transformer blocks"),
     }
@@ -60,7 +60,7 @@ def test_experts_that_the_checkpoint_keeps_fused_stay_and_are_listed(tmp_path: P
     settings = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 16}
     source = load_source_model(inspect_snapshot(save_checkpoint(tmp_path / "moe", "gpt_oss", **settings)), CPU)
     assert all("experts" not in layer.name for layer in source.linears)
-    assert any("experts" in weight.name for weight in source.untouched)
+    assert any("experts" in weight.name for weight in source.unquantized)
 
 
 def test_pickle_only_repos_are_refused(llama: Path) -> None:

@@ -178,6 +178,6 @@ export const Manifest = z.object({
 		.optional(),
 	layers: z.array(LayerEvidence),
 	/** Weights of two dimensions that stay as they were, and why. */
-	untouched: z.array(z.object({ name: z.string(), reason: z.string(), type: z.string() })),
+	unquantized: z.array(z.object({ name: z.string(), reason: z.string(), type: z.string() })),
 });
 export type Manifest = z.infer<typeof Manifest>;

@@ -96,7 +96,7 @@ function manifestOf(spec: JobSpec, variant: JobSpec["variants"][number]) {
 		},
 		verification: { klNats: 0.01, sequences: 1, positions: 1 },
 		layers: [],
-		untouched: [],
+		unquantized: [],
 	};
 }
 

@@ -101,7 +101,7 @@ for (const { id, recipe: parsed } of spec.variants) {
 		},
 		verification: { klNats: 0.01, sequences: 1, positions: 1 },
 		layers: [],
-		untouched: [],
+		unquantized: [],
 	};
 	writeFileSync(join(out, directory, "manifest.json"), JSON.stringify(manifest));
 	variants.push({ id, recipe, directory });

@@ -69,7 +69,7 @@ export function makeManifest(options: {
 		evaluation: { convention: "next token", texts: [], measured },
 		verification: { klNats: options.kl, sequences: 4, positions: 1000 },
 		layers: [],
-		untouched: [],
+		unquantized: [],
 	};
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from yaqa_runner.formats.container import Container, QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.container import Container, QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.source import ExportError
 from yaqa_runner.protocol.byte_size import byte_size_text
 
@@ -79,6 +79,5 @@ __all__ = [
     "ExportError",
     "QuantizedLinear",
     "ReferenceModel",
-    "UntouchedWeight",
     "container_for",
 ]

@@ -10,6 +10,7 @@ import torch
 
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,6 @@ class QuantizedLinear:
     codes: torch.Tensor
     grid: FixedGrid
     type: str
-
-
-@dataclass(frozen=True)
-class UntouchedWeight:
-    """A matrix that a container keeps near its original precision.
-
-    Attributes:
-        name: The tensor's name in the source model.
-        type: What the file stores it as: ``F16``, ``Q8_0``, ``float32``.
-        reason: Why, for the model card.
-    """
-
-    name: str
-    type: str
-    reason: str
 
 
 class ReferenceModel(Protocol):
@@ -79,7 +65,7 @@ class Container(Protocol):
         """
         ...
 
-    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices of ``source`` that :meth:`write` does not quantize when given ``linears``, in a fixed order.
 
         Raises:

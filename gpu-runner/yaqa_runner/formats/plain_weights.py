@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from yaqa_runner.formats.container import UntouchedWeight
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
 from yaqa_runner.formats.source import SHARD_NAME, ExportError, SourceSnapshot
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 _VOCABULARY = re.compile(r"(embed|wte|wpe|lm_head)")
 
@@ -71,7 +71,7 @@ def _reader(snapshot: SourceSnapshot, name: str) -> Callable[[], torch.Tensor]:
     return lambda: snapshot.read(name)
 
 
-def untouched_weights(snapshot: SourceSnapshot, linears: Collection[str]) -> list[UntouchedWeight]:
+def unquantized_weights(snapshot: SourceSnapshot, linears: Collection[str]) -> list[UnquantizedWeight]:
     """Matrices outside ``linears`` with the checkpoint's own type."""
     replaced = {f"{name}.weight" for name in linears}
     result = []
@@ -79,7 +79,9 @@ def untouched_weights(snapshot: SourceSnapshot, linears: Collection[str]) -> lis
         if name in replaced or snapshot.is_tied_copy(name) or len(snapshot.shape(name)) < 2:
             continue
         reason = "embedding or output layer, kept as it was" if _VOCABULARY.search(name) else "not quantized"
-        result.append(UntouchedWeight(name, str(snapshot.stored_dtype(name)).removeprefix("torch."), reason))
+        result.append(
+            UnquantizedWeight(name=name, type=str(snapshot.stored_dtype(name)).removeprefix("torch."), reason=reason)
+        )
     return result
 
 

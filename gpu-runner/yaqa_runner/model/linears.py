@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.protocol.failures import UnsupportedModel
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,9 @@ class LinearLayer:
         return stored.detach().T if isinstance(self.module, Conv1D) else stored.detach()
 
 
-@dataclass(frozen=True)
-class Untouched:
-    """A weight of two or more dimensions that stays as it is, and why."""
-
-    name: str
-    reason: str
-
-
 def discover_linears(
     model: nn.Module, stored: set[str] | None = None, experts: Mapping[str, str] | None = None
-) -> tuple[list[LinearLayer], list[Untouched]]:
+) -> tuple[list[LinearLayer], list[UnquantizedWeight]]:
     """The linears inside the model's repeated blocks, in execution order of their names, and what stays.
 
     ``stored`` holds the checkpoint's tensor names; a linear whose weight is not stored under its own name (with or
@@ -92,8 +85,12 @@ def discover_linears(
             )
     quantized = {f"{linear.path}.weight" for linear in linears}
     embeddings = _embedding_names(model)
-    untouched = [
-        Untouched(name, reasons.get(name) or ("embedding" if name in embeddings else "not a linear layer"))
+    unquantized = [
+        UnquantizedWeight(
+            name=name,
+            reason=reasons.get(name) or ("embedding" if name in embeddings else "not a linear layer"),
+            type=str(parameter.dtype).removeprefix("torch."),
+        )
         for name, parameter in model.named_parameters()
         if parameter.ndim >= 2 and name not in quantized
     ]
@@ -102,7 +99,7 @@ def discover_linears(
             "The model has no linear layers in transformer blocks that could be quantized.",
             "Models whose linears are nn.Linear or Conv1D, or experts of three such matrices, are supported.",
         )
-    return linears, untouched
+    return linears, unquantized
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

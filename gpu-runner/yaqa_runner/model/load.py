@@ -13,9 +13,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.model.experts import separate_experts
-from yaqa_runner.model.linears import LinearLayer, Untouched, discover_linears
+from yaqa_runner.model.linears import LinearLayer, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class SourceModel:
         model: The causal LM in eval mode, parameters without gradients.
         tokenizer: Its tokenizer, or ``None`` when the repo has none.
         linears: What will be quantized.
-        untouched: What stays.
+        unquantized: What stays.
         device: Where the model is.
         vocabulary: Size of the output distribution.
         maximum_length: Longest sequence it was made for, where its config says.
@@ -37,7 +38,7 @@ class SourceModel:
     model: nn.Module
     tokenizer: Any | None
     linears: list[LinearLayer]
-    untouched: list[Untouched]
+    unquantized: list[UnquantizedWeight]
     device: torch.device
     vocabulary: int
     maximum_length: int | None
@@ -121,7 +122,7 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
     model.eval()
     model.requires_grad_(False)
     stored = set(snapshot.shapes)
-    linears, untouched = discover_linears(model, stored, separate_experts(model, snapshot.weight_files, stored))
+    linears, unquantized = discover_linears(model, stored, separate_experts(model, snapshot.weight_files, stored))
     embedding = model.get_input_embeddings()
     output = model.get_output_embeddings()
     vocabulary = int((output if output is not None else embedding).weight.shape[0])
@@ -129,7 +130,7 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         model=model,
         tokenizer=load_tokenizer(snapshot),
         linears=linears,
-        untouched=untouched,
+        unquantized=unquantized,
         device=device,
         vocabulary=vocabulary,
         maximum_length=maximum_length(config),

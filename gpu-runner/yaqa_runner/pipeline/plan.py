@@ -60,7 +60,7 @@ def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> li
             container = container_for(recipe)
             grid = container.grid()
             names = frozenset(layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns))
-            container.untouched(linked, set(names))
+            container.unquantized(linked, set(names))
         except ExportError as error:
             raise UnsupportedModel(
                 f"{recipe.canonical} cannot be written: {error}", "Ask for another recipe, or another model."

@@ -24,7 +24,7 @@ class PlannedVariant:
     """A variant that is asked for.
 
     Attributes:
-        request: The job's wish.
+        request: The job's, with the id that its manifest names.
         plan: Its recipe.
         budget: What its linears may take together, for a recipe of mixed types.
     """

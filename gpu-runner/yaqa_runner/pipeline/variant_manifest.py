@@ -30,7 +30,6 @@ from yaqa_runner.protocol.manifest import (
     MixedTypes,
     QuantizerName,
     TextRecord,
-    UntouchedWeight,
 )
 from yaqa_runner.version import __version__
 
@@ -93,10 +92,7 @@ def describe_variant(
         ),
         verification=_verification_record(reference.verification, measured.quantizers[winner].verification),
         layers=written.rounded.evidence,
-        untouched=[
-            UntouchedWeight(name=weight.name, reason=weight.reason, type=weight.type)
-            for weight in plan.container.untouched(context.linked, set(plan.linears))
-        ],
+        unquantized=plan.container.unquantized(context.linked, set(plan.linears)),
     )
 
 

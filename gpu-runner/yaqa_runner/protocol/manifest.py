@@ -222,8 +222,8 @@ class Unmeasured(WireModel):
     reason: Annotated[str, Field(min_length=1, max_length=400)]
 
 
-class UntouchedWeight(WireModel):
-    """A weight of two or more dimensions that is not quantized."""
+class UnquantizedWeight(WireModel):
+    """A weight of two or more dimensions that is not quantized, what it is kept as, and why."""
 
     name: str
     reason: str
@@ -282,4 +282,4 @@ class Manifest(WireModel):
     engine: EngineFigures | None = None
     unmeasured: Unmeasured | None = None
     layers: list[LayerEvidence]
-    untouched: list[UntouchedWeight]
+    unquantized: list[UnquantizedWeight]

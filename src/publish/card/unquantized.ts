@@ -7,7 +7,7 @@ const MAXIMUM_NAMED = 4;
 /** What the matrices that are not rounded two-sided are stored as: embedding and output layer above all. */
 export function unquantizedSentence(manifest: Manifest): string[] {
 	const groups = new Map<string, string[]>();
-	for (const { name, type, reason } of manifest.untouched) {
+	for (const { name, type, reason } of manifest.unquantized) {
 		const place = `${markdownText(type, 40)} (${markdownText(reason, 80)})`;
 		groups.set(place, [...(groups.get(place) ?? []), name]);
 	}

@@ -105,7 +105,7 @@ describe("the card", () => {
 					manifest.sketch.key = text;
 					manifest.versions = { torch: text };
 					for (const layer of manifest.layers) layer.name = text;
-					for (const weight of manifest.untouched) Object.assign(weight, { name: text, type: text, reason: text });
+					for (const weight of manifest.unquantized) Object.assign(weight, { name: text, type: text, reason: text });
 					for (const measured of manifest.evaluation.measured)
 						measured.byDomain = Object.fromEntries(Object.values(measured.byDomain).map((metrics) => [text, metrics]));
 				}),
@@ -149,8 +149,8 @@ describe("the card", () => {
 			type: "float16",
 			reason: "small",
 		}));
-		assert.match(unquantizedSentence({ ...manifest, untouched: routers }).join(""), /`gate\.3` and 26 more as float16/);
-		assert.deepEqual(unquantizedSentence({ ...manifest, untouched: [] }), []);
+		assert.match(unquantizedSentence({ ...manifest, unquantized: routers }).join(""), /`gate\.3` and 26 more as float16/);
+		assert.deepEqual(unquantizedSentence({ ...manifest, unquantized: [] }), []);
 	});
 
 	test("tells the types of a mix, and whether it beat one type for all", async () => {

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
-from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
@@ -27,7 +27,7 @@ from yaqa_runner.formats.plain_weights import (
     refuse_unpacked_experts,
     require_all,
     routers,
-    untouched_weights,
+    unquantized_weights,
     weight_file_of,
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
@@ -35,6 +35,7 @@ from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, model_with_weights
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 
 class CompressedTensorsContainer:
@@ -55,11 +56,11 @@ class CompressedTensorsContainer:
         grid = (AsymmetricGrid if self.zero else SymmetricGrid)(self.bits, self.group)
         return ContainerGrid(grid, lambda rows, columns: rows > 0 and columns % self.group == 0)
 
-    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
         snapshot = SourceSnapshot(source)
         _ignored_modules(snapshot, linears)
-        return untouched_weights(snapshot, linears)
+        return unquantized_weights(snapshot, linears)
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
         """Write safetensors (sharded above 5 GB), ``config.json`` with ``quantization_config``, tokenizer, licence.

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.gguf.architecture import GgufNames, add_metadata, rope_frequency_factors
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
 from yaqa_runner.formats.gguf.tokenizer import add_tokenizer, read_vocabulary
@@ -32,6 +32,7 @@ from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 SPLIT_BYTES = 45_000_000_000
 ALIGNMENT = int(gguf.GGUF_DEFAULT_ALIGNMENT)
@@ -103,7 +104,7 @@ class GgufContainer:
         fallback = gguf_type_for(self.type, 1, 32)
         return ContainerGrid(own, own.supports, None if fallback in (None, self.type) else gguf_grid(fallback))
 
-    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices that are not in ``linears``, with the type they are stored in."""
         snapshot = SourceSnapshot(source)
         names = GgufNames(snapshot.config)
@@ -119,7 +120,7 @@ class GgufContainer:
             vocabulary = names.gguf_name(name) in _VOCABULARY_TENSORS
             kind = _plain_type(names.gguf_name(name), shape)
             reason = "embedding or output layer, kept at higher precision" if vocabulary else "not quantized"
-            result.append(UntouchedWeight(name, kind.name, reason))
+            result.append(UnquantizedWeight(name=name, type=kind.name, reason=reason))
         return result
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:

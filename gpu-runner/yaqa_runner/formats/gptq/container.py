@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
-from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import (
@@ -31,13 +31,14 @@ from yaqa_runner.formats.plain_weights import (
     refuse_unpacked_experts,
     require_all,
     routers,
-    untouched_weights,
+    unquantized_weights,
     weight_file_of,
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 BITS = (2, 3, 4, 8)
 
@@ -60,11 +61,11 @@ class GptqContainer:
             lambda rows, columns: rows > 0 and rows % 32 == 0 and columns % 32 == 0 and columns % self.group == 0,
         )
 
-    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
         snapshot = SourceSnapshot(source)
         refuse_unpacked_experts(empty_model(snapshot.config), snapshot, linears)
-        return untouched_weights(snapshot, linears)
+        return unquantized_weights(snapshot, linears)
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
         """Write safetensors, ``config.json`` with ``quantization_config``, ``quantize_config.json``, tokenizer.

@@ -20,15 +20,16 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel, UntouchedWeight
+from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.onnx.decoder_architecture import decoder_architecture
 from yaqa_runner.formats.onnx.decoder_graph import EMBEDDING, VOCABULARY_WEIGHTS, MatMulSettings, decoder_graph
 from yaqa_runner.formats.onnx.model import EXTERNAL_BYTES, IR_VERSION, OPSET
 from yaqa_runner.formats.output_folder import files_of, output_folder
-from yaqa_runner.formats.plain_weights import require_all, untouched_weights
+from yaqa_runner.formats.plain_weights import require_all, unquantized_weights
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 BITS = (2, 4, 8)
 BLOCKS = (16, 32, 64, 128, 256)
@@ -78,19 +79,23 @@ class OnnxContainer:
         stored = bits + (16 if self.settings.half else 32) / block
         return ContainerGrid(SymmetricGrid(bits, block), lambda rows, _: rows > 0, bits_per_weight=stored)
 
-    def untouched(self, source: Path, linears: set[str]) -> list[UntouchedWeight]:
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the activations' type, and the vocabulary's, which are rounded to nearest at best."""
         kind = "float16" if self.settings.half else "float32"
         snapshot = SourceSnapshot(source)
         decoder_architecture(snapshot)
         bits, block = self.settings.embedding_bits, self.settings.block
         result = []
-        for weight in untouched_weights(snapshot, linears):
+        for weight in unquantized_weights(snapshot, linears):
             if bits is not None and weight.name in VOCABULARY_WEIGHTS:
                 stored = f"int{bits}, blocks of {block}"
-                result.append(UntouchedWeight(weight.name, stored, "embedding or output layer, rounded to nearest"))
+                result.append(
+                    weight.model_copy(
+                        update={"type": stored, "reason": "embedding or output layer, rounded to nearest"}
+                    )
+                )
             else:
-                result.append(UntouchedWeight(weight.name, kind, weight.reason))
+                result.append(weight.model_copy(update={"type": kind}))
         return result
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
