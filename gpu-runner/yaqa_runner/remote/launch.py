@@ -26,7 +26,7 @@ from yaqa_runner.protocol.events import event_to_wire, failure_event
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, Progress, StoredSketch, read_job_spec
-from yaqa_runner.remote.progress_teller import ProgressTeller
+from yaqa_runner.remote.progress_reporter import ProgressReporter
 from yaqa_runner.remote.staging_repo import INPUTS, SPEC_FILE, StagingRepo
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,8 @@ PASSED_ON = (
 
 PR_SET_DUMPABLE = 4
 INTERRUPT_POLL_SECONDS = 0.2
-TELL_SECONDS = 2.0
-"""How often the control plane is told of progress."""
+REPORT_SECONDS = 2.0
+"""How often the control plane gets progress."""
 
 
 @dataclass(frozen=True)
@@ -322,22 +322,22 @@ def _run_child(command: list[str], work: Path, relay: EventRelay, interrupt: Int
 
 
 class _EventPusher:
-    """Tells of the run's progress while the block runs.
+    """Reports the run's progress while the block runs.
 
-    The control plane is told within seconds, where the job says how; where it is not, or does not answer, the events so
-    far are uploaded to the staging repo every ``seconds`` (0: never).
+    The control plane gets it within seconds, where the job says how. Where it does not, or nobody answers, the events
+    so far are uploaded to the staging repo every ``seconds`` (0: never).
     """
 
     def __init__(self, staging: StagingRepo, relay: EventRelay, seconds: float, progress: Progress | None) -> None:
         self._staging = staging
         self._relay = relay
         self._seconds = seconds
-        self._teller = None if progress is None else ProgressTeller(progress)
+        self._reporter = None if progress is None else ProgressReporter(progress)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> None:
-        if self._seconds > 0 or self._teller is not None:
+        if self._seconds > 0 or self._reporter is not None:
             self._thread = threading.Thread(target=self._push, daemon=True)
             self._thread.start()
 
@@ -348,17 +348,17 @@ class _EventPusher:
 
     def _push(self) -> None:
         uploaded = b""
-        told_at = time.monotonic()
-        pause = TELL_SECONDS if self._teller is not None else self._seconds
+        reported_at = time.monotonic()
+        pause = REPORT_SECONDS if self._reporter is not None else self._seconds
         if self._seconds > 0:
             pause = min(pause, self._seconds)
         while not self._stop.wait(pause):
             events = self._relay.bytes()
-            if self._teller is not None and self._teller.tell(events):
-                told_at = time.monotonic()
+            if self._reporter is not None and self._reporter.report(events):
+                reported_at = time.monotonic()
                 continue
-            is_late = self._seconds > 0 and time.monotonic() - told_at >= self._seconds
+            is_late = self._seconds > 0 and time.monotonic() - reported_at >= self._seconds
             if is_late and events != uploaded:
                 self._staging.put_events(events)
                 uploaded = events
-                told_at = time.monotonic()
+                reported_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Tells the control plane of a run's progress."""
+"""Reports a run's progress to the control plane."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-class ProgressTeller:
+class ProgressReporter:
     """Sends events in order, from the first that was not taken; what fails is sent again by the next call."""
 
     def __init__(self, progress: Progress) -> None:
@@ -31,7 +31,7 @@ class ProgressTeller:
         self._taken = 0
         self._refused = False
 
-    def tell(self, events: bytes) -> bool:
+    def report(self, events: bytes) -> bool:
         """Send what of ``events``, every line so far, is new. ``True``: the other side has all of it."""
         while not self._refused and self._taken < len(events):
             batch = events[self._taken : self._taken + MOST_BYTES]
@@ -55,6 +55,6 @@ class ProgressTeller:
                 logger.warning("the control plane answered %d to progress", error.code)
                 return False
             except OSError as error:
-                logger.warning("the control plane could not be told of progress: %s", type(error).__name__)
+                logger.warning("the control plane could not be sent progress: %s", type(error).__name__)
                 return False
         return not self._refused

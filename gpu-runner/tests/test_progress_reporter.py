@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from yaqa_runner.protocol.job_spec import Progress
-from yaqa_runner.remote import progress_teller
-from yaqa_runner.remote.progress_teller import ProgressTeller
+from yaqa_runner.remote import progress_reporter
+from yaqa_runner.remote.progress_reporter import ProgressReporter
 
 
 class Listener:
-    """A control plane that keeps what it is told and answers as it is told to."""
+    """A control plane that keeps what is reported and answers as the test says."""
 
     def __init__(self) -> None:
         self.status = 204
@@ -40,8 +40,8 @@ class Listener:
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def teller(self) -> ProgressTeller:
-        return ProgressTeller(Progress(url=f"http://127.0.0.1:{self.port}/api/runs/j/1/events", token="p1.1.t"))
+    def reporter(self) -> ProgressReporter:
+        return ProgressReporter(Progress(url=f"http://127.0.0.1:{self.port}/api/runs/j/1/events", token="p1.1.t"))
 
 
 @pytest.fixture
@@ -52,32 +52,32 @@ def listener() -> Iterator[Listener]:
     listener.server.server_close()
 
 
-def test_every_line_is_told_once_in_order(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_teller, "MOST_BYTES", 12)
-    teller = listener.teller()
-    assert teller.tell(b"one\ntwo\nthree\n") is True
+def test_every_line_is_reported_once_in_order(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_reporter, "MOST_BYTES", 12)
+    reporter = listener.reporter()
+    assert reporter.report(b"one\ntwo\nthree\n") is True
     assert listener.bodies == [b"one\ntwo\n", b"three\n"]
-    assert teller.tell(b"one\ntwo\nthree\n") is True
-    assert teller.tell(b"one\ntwo\nthree\nfour\n") is True
+    assert reporter.report(b"one\ntwo\nthree\n") is True
+    assert reporter.report(b"one\ntwo\nthree\nfour\n") is True
     assert listener.bodies[2:] == [b"four\n"]
     assert set(listener.tokens) == {"Bearer p1.1.t"}
 
 
 def test_a_failure_is_made_up_for_and_a_refusal_is_final(listener: Listener) -> None:
-    teller = listener.teller()
+    reporter = listener.reporter()
     for status in (503, 302):
         listener.status = status
-        assert teller.tell(b"one\n") is False
+        assert reporter.report(b"one\n") is False
     listener.status = 204
-    assert teller.tell(b"one\ntwo\n") is True
+    assert reporter.report(b"one\ntwo\n") is True
     assert listener.bodies == [b"one\ntwo\n"]
     listener.status = 410
-    assert teller.tell(b"one\ntwo\nthree\n") is False
+    assert reporter.report(b"one\ntwo\nthree\n") is False
     listener.status = 204
     asked = len(listener.tokens)
-    assert teller.tell(b"one\ntwo\nthree\n") is False
+    assert reporter.report(b"one\ntwo\nthree\n") is False
     assert len(listener.tokens) == asked
 
 
 def test_nobody_there_is_no_failure_of_the_run() -> None:
-    assert ProgressTeller(Progress(url="http://127.0.0.1:9/", token="t")).tell(b"one\n") is False
+    assert ProgressReporter(Progress(url="http://127.0.0.1:9/", token="t")).report(b"one\n") is False
