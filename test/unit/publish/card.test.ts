@@ -149,7 +149,10 @@ describe("the card", () => {
 			type: "float16",
 			reason: "small",
 		}));
-		assert.match(unquantizedSentence({ ...manifest, unquantized: routers }).join(""), /`gate\.3` and 26 more as float16/);
+		assert.match(
+			unquantizedSentence({ ...manifest, unquantized: routers }).join(""),
+			/`gate\.3` and 26 more as float16/,
+		);
 		assert.deepEqual(unquantizedSentence({ ...manifest, unquantized: [] }), []);
 	});
 
