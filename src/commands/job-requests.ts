@@ -1,6 +1,8 @@
+import { cancelJob } from "../jobs/cancel-job.ts";
 import type { JobsContext } from "../jobs/context.ts";
 import { previewRequest } from "../jobs/preview.ts";
-import { cancelJob, recordRequest, retryJob } from "../jobs/service.ts";
+import { recordRequest } from "../jobs/record-request.ts";
+import { retryJob } from "../jobs/retry-job.ts";
 import type { JobRequests } from "./answer-options.ts";
 
 /** What commands ask of the jobs of this context. */

@@ -1,7 +1,7 @@
 import { isTargetRepo } from "../db/variants.ts";
 import { assertNever } from "../errors.ts";
 import type { JobsContext } from "../jobs/context.ts";
-import { recordRequest } from "../jobs/service.ts";
+import { recordRequest } from "../jobs/record-request.ts";
 import { judgeHours, judgeRepo } from "../jobs/watch-rules.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { Settlement } from "./deliveries-context.ts";

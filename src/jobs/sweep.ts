@@ -9,7 +9,7 @@ import {
 import { isTargetRepo } from "../db/variants.ts";
 import type { WatchedHead } from "../records/source.ts";
 import { type JobsContext, later } from "./context.ts";
-import { recordRequest } from "./service.ts";
+import { recordRequest } from "./record-request.ts";
 import { judgeHours, judgeRepo } from "./watch-rules.ts";
 
 const BASELINE = "baseline:";

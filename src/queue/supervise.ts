@@ -2,9 +2,9 @@ import { listDueDeliveries } from "../db/deliveries.ts";
 import { clearLeases, listAbandonedRuns, listDueJobs, listDueSideWork, moveJob } from "../db/jobs.ts";
 import { listSketchesToStore } from "../db/sketches.ts";
 import { type JobsContext, later } from "../jobs/context.ts";
-import { wakeJob } from "../jobs/service.ts";
 import { wakeLine } from "../jobs/steps/run-job-step.ts";
 import { stepOf, transition } from "../jobs/transitions.ts";
+import { wakeJob } from "../jobs/wake-job.ts";
 
 const BATCH = 200;
 /** A run whose own process has not looked after it for this long is taken for lost with that machine. */

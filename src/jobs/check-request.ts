@@ -1,0 +1,97 @@
+import { getStatusDiscussion } from "../db/status-discussions.ts";
+import { listVariantsOfSourceCommit } from "../db/variants.ts";
+import type { Refusal } from "../errors.ts";
+import { type Recipe, recipeHash } from "../protocol/recipe.ts";
+import type { SourceFacts } from "../records/source.ts";
+import type { JobsContext } from "./context.ts";
+import { hasSketch, plannerOf } from "./estimate-run.ts";
+import { isAutomatic } from "./is-automatic.ts";
+import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
+import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
+import type { RequestInput } from "./ports.ts";
+import { carriable } from "./reusable-variants.ts";
+import { isStanding, targetOf } from "./target-of.ts";
+import { uniqueRecipes } from "./unique-recipes.ts";
+import { judgeTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
+
+export type CheckedRequest =
+	| {
+			readonly ok: true;
+			readonly facts: SourceFacts;
+			/** What is made when nobody named recipes. */
+			readonly usual: readonly Recipe[];
+			readonly planner: Planner | null;
+	  }
+	/** `sha`: the commit that was looked at; `null`: there is none. */
+	| { readonly ok: false; readonly sha: string | null; readonly refusal: Refusal };
+
+/** Looks at the source, and at what its owner and the operator say: whether the request may be carried out at all. */
+export async function checkRequest(context: JobsContext, input: RequestInput): Promise<CheckedRequest> {
+	const { ports, configuration } = context;
+	const { watch } = configuration;
+	const inspection = await ports.inspectSource({ repo: input.sourceRepo, revision: input.revision ?? "main" });
+	if (!inspection.ok) return inspection;
+	const { facts } = inspection;
+	const refused = (refusal: Refusal): CheckedRequest => ({ ok: false, sha: facts.sha, refusal });
+	const planner = await plannerOf(context);
+	const wishes = await wishesFor(context, input, facts);
+	if (!wishes.ok) return refused(wishes.refusal);
+	const usual = wishes.recipes ?? recipesOfRules(watch, input.sourceRepo);
+	const refusal =
+		tooLarge(facts, maximumParameters(watch, input.sourceRepo)) ??
+		(await tooExpensive(context, input, facts, planner, usual));
+	return refusal === null ? { ok: true, facts, usual, planner } : refused(refusal);
+}
+
+/** What the owner and the operator's tags say about work that nobody named recipes for. */
+async function wishesFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<WishVerdict> {
+	const automatic = isAutomatic(input.kind);
+	if (!automatic && input.recipes.length > 0) return { ok: true, recipes: null };
+	const tags = judgeTags(context.configuration.watch, facts);
+	if (automatic && !tags.watched) {
+		return {
+			ok: false,
+			refusal: { code: "opted-out", message: tags.reason, remedy: "The operator sets the tags in watch.rules." },
+		};
+	}
+	const { discussion } = await getStatusDiscussion(context.database.handle, input.sourceRepo);
+	return judgeWishes(await context.ports.readWishes({ repo: input.sourceRepo, sha: facts.sha, discussion }), automatic);
+}
+
+function tooLarge(facts: SourceFacts, limit: number): Refusal | null {
+	if (facts.parameters <= limit) return null;
+	return {
+		code: "too-large",
+		message: `${facts.repo} has ${facts.parameters} parameters; this bot takes up to ${limit}.`,
+		remedy: "Whoever runs the bot can raise watch.maxParameters.",
+	};
+}
+
+async function tooExpensive(
+	context: JobsContext,
+	input: RequestInput,
+	facts: SourceFacts,
+	planner: Planner | null,
+	usual: readonly Recipe[],
+): Promise<Refusal | null> {
+	if (planner === null) return null;
+	const { configuration, database } = context;
+	const { handle } = database;
+	const source = { repo: input.sourceRepo, sha: facts.sha };
+	const asked = uniqueRecipes(input.recipes.length > 0 ? input.recipes : usual);
+	const known = new Map(
+		(await listVariantsOfSourceCommit(handle, source)).map((variant) => [variant.recipeHash, variant]),
+	);
+	const missing = asked
+		.filter((recipe) => {
+			const variant = known.get(recipeHash(recipe));
+			return variant === undefined || !isStanding(variant, facts, targetOf(context.ports, facts, recipe));
+		})
+		.map((recipe) => ({ recipe, earlier: null }));
+	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
+	if (variants === 0) return null;
+	return refusalOfPlan(
+		planner({ facts, variants, sketchReused: await hasSketch(context, handle, facts) }),
+		configuration.budget,
+	);
+}
