@@ -1,7 +1,8 @@
 import { loadConfiguration } from "../config/load.ts";
-import { createPlanner } from "../jobs/plan-for-request.ts";
-import { type Hardware, usd } from "../jobs/planner.ts";
+import { createEstimator } from "../jobs/estimate/estimator.ts";
+import type { Hardware } from "../jobs/estimate/hardware.ts";
 import { recipesOfRules } from "../jobs/watch-rules.ts";
+import { formatUsd } from "../publish/figures.ts";
 import { readAccess } from "../server/hub-access.ts";
 import { configuredMachines, hubMachines } from "../server/machines.ts";
 import { inspectSource } from "../verify/inspect-source.ts";
@@ -60,7 +61,7 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 	}
 	const { facts } = inspection;
 	const request = { facts, variants: Number(wanted), sketchReused: false };
-	const planned = createPlanner(configuration, machines, [])(request);
+	const planned = createEstimator(configuration, machines, [])(request);
 	const rows = planned.estimates.map((one) => ({
 		runner: one.hardware.runner,
 		flavour: one.hardware.flavour,
@@ -86,7 +87,7 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 					gibibytes(row.neededBytes),
 					gibibytes(row.availableBytes),
 					row.minutes.toFixed(1),
-					row.microUsd === 0 ? "none" : usd(row.microUsd),
+					row.microUsd === 0 ? "none" : formatUsd(row.microUsd),
 					row.fits ? "" : "too small",
 				]),
 			],

@@ -1,6 +1,6 @@
+import type { PreviewRequest } from "../jobs/estimate/preview-request.ts";
 import type { JobChange } from "../jobs/job-change.ts";
 import type { RecordRequest } from "../jobs/ports.ts";
-import type { PreviewRequest } from "../jobs/preview.ts";
 import type { KeyedLock } from "../keyed-lock.ts";
 import type { Log } from "../log.ts";
 import type { JobRecord } from "../records/job.ts";

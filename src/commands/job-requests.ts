@@ -1,6 +1,6 @@
 import { cancelJob } from "../jobs/cancel-job.ts";
 import type { JobsContext } from "../jobs/context.ts";
-import { previewRequest } from "../jobs/preview.ts";
+import { previewRequest } from "../jobs/estimate/preview-request.ts";
 import { recordRequest } from "../jobs/record-request.ts";
 import { retryJob } from "../jobs/retry-job.ts";
 import type { JobRequests } from "./answer-options.ts";

@@ -127,7 +127,7 @@ export async function approveJob(handle: Handle, id: string, now: Date): Promise
 	return row !== undefined;
 }
 
-export async function setJobPlan(
+export async function setJobEstimate(
 	tx: Handle,
 	request: {
 		readonly id: string;

@@ -71,7 +71,7 @@ export type JobsTable = {
 	namespace: ColumnType<string, never, never>;
 	/** People who wait come before pushes of the same namespace. */
 	priority: Generated<number>;
-	/** What the planner chose, in words, and what it will cost. */
+	/** What the estimate chose, in words, and what it will cost. */
 	plan_text: string | null;
 	/** The kind of machine that it chose. */
 	flavour: string | null;

@@ -1,6 +1,6 @@
 import type { Configuration } from "../config/schema.ts";
 import type { Admission } from "../db/admission.ts";
-import { usd } from "./planner.ts";
+import { formatUsd } from "../publish/figures.ts";
 
 /** Why a job may not start yet, for the people who wait, and when to look again. */
 type Hold = { readonly statusText: string; readonly until: Date };
@@ -24,7 +24,7 @@ export function holdOf(id: string, state: Admission, budget: Configuration["budg
 	const { estimateMicroUsd, spentMicroUsd } = state;
 	if (budget.approvalUsd !== null && estimateMicroUsd > microUsd(budget.approvalUsd) && !state.approved) {
 		return {
-			statusText: `Waits for approval: it may cost ${usd(estimateMicroUsd)}, and jobs above ${usd(microUsd(budget.approvalUsd))} do not start by themselves. Whoever runs the bot approves it with \`yaqa-bot approve ${id}\`.`,
+			statusText: `Waits for approval: it may cost ${formatUsd(estimateMicroUsd)}, and jobs above ${formatUsd(microUsd(budget.approvalUsd))} do not start by themselves. Whoever runs the bot approves it with \`yaqa-bot approve ${id}\`.`,
 			until: new Date(now.getTime() + DAY_MS),
 		};
 	}
@@ -35,7 +35,7 @@ export function holdOf(id: string, state: Admission, budget: Configuration["budg
 	) {
 		const month = nextMonth(now);
 		return {
-			statusText: `Waits for money: jobs of this month took ${usd(spentMicroUsd)} of ${usd(microUsd(budget.perMonthUsd))}, and this one may cost ${usd(estimateMicroUsd)}. It goes on on ${month.toISOString().slice(0, 10)}, or when whoever runs the bot raises budget.perMonthUsd.`,
+			statusText: `Waits for money: jobs of this month took ${formatUsd(spentMicroUsd)} of ${formatUsd(microUsd(budget.perMonthUsd))}, and this one may cost ${formatUsd(estimateMicroUsd)}. It goes on on ${month.toISOString().slice(0, 10)}, or when whoever runs the bot raises budget.perMonthUsd.`,
 			until: month,
 		};
 	}

@@ -4,10 +4,10 @@ import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { SourceFacts } from "../records/source.ts";
 import type { JobsContext } from "./context.ts";
-import { hasSketch, plannerOf } from "./estimate-run.ts";
+import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
+import { type Estimator, refusalOfEstimate } from "./estimate/estimator.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
-import { type Planner, refusalOfPlan } from "./plan-for-request.ts";
 import type { RequestInput } from "./ports.ts";
 import { carriable } from "./reusable-variants.ts";
 import { isStanding, targetOf } from "./target-of.ts";
@@ -20,7 +20,7 @@ export type CheckedRequest =
 			readonly facts: SourceFacts;
 			/** What is made when nobody named recipes. */
 			readonly usual: readonly Recipe[];
-			readonly planner: Planner | null;
+			readonly estimator: Estimator | null;
 	  }
 	/** `sha`: the commit that was looked at; `null`: there is none. */
 	| { readonly ok: false; readonly sha: string | null; readonly refusal: Refusal };
@@ -33,14 +33,14 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 	if (!inspection.ok) return inspection;
 	const { facts } = inspection;
 	const refused = (refusal: Refusal): CheckedRequest => ({ ok: false, sha: facts.sha, refusal });
-	const planner = await plannerOf(context);
+	const estimator = await estimatorOf(context);
 	const wishes = await wishesFor(context, input, facts);
 	if (!wishes.ok) return refused(wishes.refusal);
 	const usual = wishes.recipes ?? recipesOfRules(watch, input.sourceRepo);
 	const refusal =
 		tooLarge(facts, maximumParameters(watch, input.sourceRepo)) ??
-		(await tooExpensive(context, input, facts, planner, usual));
-	return refusal === null ? { ok: true, facts, usual, planner } : refused(refusal);
+		(await tooExpensive(context, input, facts, estimator, usual));
+	return refusal === null ? { ok: true, facts, usual, estimator } : refused(refusal);
 }
 
 /** What the owner and the operator's tags say about work that nobody named recipes for. */
@@ -71,10 +71,10 @@ async function tooExpensive(
 	context: JobsContext,
 	input: RequestInput,
 	facts: SourceFacts,
-	planner: Planner | null,
+	estimator: Estimator | null,
 	usual: readonly Recipe[],
 ): Promise<Refusal | null> {
-	if (planner === null) return null;
+	if (estimator === null) return null;
 	const { configuration, database } = context;
 	const { handle } = database;
 	const source = { repo: input.sourceRepo, sha: facts.sha };
@@ -90,8 +90,8 @@ async function tooExpensive(
 		.map((recipe) => ({ recipe, earlier: null }));
 	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
 	if (variants === 0) return null;
-	return refusalOfPlan(
-		planner({ facts, variants, sketchReused: await hasSketch(context, handle, facts) }),
+	return refusalOfEstimate(
+		estimator({ facts, variants, sketchReused: await hasSketch(context, handle, facts) }),
 		configuration.budget,
 	);
 }

@@ -3,7 +3,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
 import type { Log } from "../log.ts";
 import type { Runner } from "../runners/runner.ts";
-import type { Planner } from "./plan-for-request.ts";
+import type { Estimator } from "./estimate/estimator.ts";
 import type { Ports } from "./ports.ts";
 import type { StepName } from "./transitions.ts";
 
@@ -23,7 +23,7 @@ export type JobsContext = {
 	readonly ports: Ports;
 	readonly runner: Runner;
 	/** Estimates jobs on the machines there are; `null` where nobody asks. Machines are looked up anew each time. */
-	readonly planner?: (() => Promise<Planner | null>) | null;
+	readonly estimator?: (() => Promise<Estimator | null>) | null;
 	readonly newId: () => string;
 	/** Names this process in leases. */
 	readonly owner: string;

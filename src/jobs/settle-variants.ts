@@ -1,4 +1,4 @@
-import { setJobPlan } from "../db/admission.ts";
+import { setJobEstimate } from "../db/admission.ts";
 import type { Handle } from "../db/database.ts";
 import { insertJob, listJobsOfCommit, listSupersedable, requestStop } from "../db/jobs.ts";
 import { insertRequest } from "../db/requests.ts";
@@ -10,7 +10,7 @@ import type { SourceFacts } from "../records/source.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { CheckedRequest } from "./check-request.ts";
 import type { JobsContext } from "./context.ts";
-import { hasSketch } from "./estimate-run.ts";
+import { hasSketch } from "./estimate/estimate-run.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput, RequestOutcome } from "./ports.ts";
 import { type Carriable, carriable } from "./reusable-variants.ts";
@@ -103,7 +103,7 @@ async function insertReuse(
 async function insertRun(
 	context: JobsContext,
 	tx: Handle,
-	{ facts, planner }: Granted,
+	{ facts, estimator }: Granted,
 	missing: readonly Missing[],
 	jobs: readonly JobRecord[],
 	automatic: boolean,
@@ -133,11 +133,11 @@ async function insertRun(
 		);
 	}
 	const created = joined === null;
-	if (planner === null) return { job, variants, created };
+	if (estimator === null) return { job, variants, created };
 	// With what others asked of the same job.
 	const count = (await listVariantsOfJob(tx, job.id)).length;
-	const { text, choice } = planner({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
-	await setJobPlan(tx, {
+	const { text, choice } = estimator({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
+	await setJobEstimate(tx, {
 		id: job.id,
 		text,
 		microUsd: choice?.microUsd ?? null,

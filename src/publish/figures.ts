@@ -78,3 +78,10 @@ export function formatCount(count: number): string {
 export function shortSha(sha: string): string {
 	return sha.slice(0, 8);
 }
+
+/** Millionths of a US dollar as a price. */
+export function formatUsd(microUsd: number): string {
+	if (microUsd === 0) return "nothing";
+	const dollars = microUsd / 1e6;
+	return dollars < 0.01 ? "less than $0.01" : `$${dollars.toFixed(2)}`;
+}

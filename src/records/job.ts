@@ -60,7 +60,7 @@ export type JobWork = {
 	readonly sideFailures: number;
 	/** When somebody last said that the run has news. */
 	readonly hintAt: Date | null;
-	/** The kind of machine that the planner chose. */
+	/** The kind of machine that the estimate chose. */
 	readonly flavour: string | null;
 };
 

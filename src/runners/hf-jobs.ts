@@ -18,7 +18,7 @@ export type HfJobsOptions = {
 	/** Who runs the jobs and pays for them. */
 	readonly namespace: string;
 	readonly image: string;
-	/** `auto`: what the planner chose for the job. */
+	/** `auto`: what the estimate chose for the job. */
 	readonly flavor: string;
 	readonly timeoutSeconds: number;
 	/** Reach the run as secrets only. */

@@ -10,7 +10,7 @@ export type Observation =
 	/** The run ended, or is gone, without a result. `retryable`: another attempt may succeed. */
 	| { readonly status: "lost"; readonly refusal: Refusal; readonly retryable: boolean };
 
-/** What the planner chose for the job. */
+/** What the estimate chose for the job. */
 export type Placement = { readonly flavour: string | null };
 
 /**

@@ -7,7 +7,7 @@ import { joinCommentHandlers, joinRepliers } from "../commands/join-answers.ts";
 import type { Database } from "../db/database.ts";
 import type { DeliveriesContext } from "../deliveries/deliveries-context.ts";
 import type { JobsContext } from "../jobs/context.ts";
-import { createPlanner } from "../jobs/plan-for-request.ts";
+import { createEstimator } from "../jobs/estimate/estimator.ts";
 import type { Log } from "../log.ts";
 import { createEngine, type Engine } from "../queue/engine.ts";
 import { createMessageQueue } from "../queue/message-queue.ts";
@@ -26,11 +26,11 @@ import type { Settings } from "./settings.ts";
 import { timed, timedPorts } from "./timed-ports.ts";
 
 /** Estimates with the machines there are at that moment, and with what earlier jobs measured. */
-function plannerOf({ configuration, secrets }: Settings, database: Database): NonNullable<JobsContext["planner"]> {
+function estimatorOf({ configuration, secrets }: Settings, database: Database): NonNullable<JobsContext["estimator"]> {
 	const reader = readAccess(configuration, secrets);
 	return async () => {
 		const machines = await configuredMachines(configuration, reader);
-		return machines === null ? null : createPlanner(configuration, machines, await measuredRates(database.handle));
+		return machines === null ? null : createEstimator(configuration, machines, await measuredRates(database.handle));
 	};
 }
 
@@ -73,7 +73,7 @@ export function buildEngine(options: {
 		configuration,
 		ports: timedPorts({ ...buildPorts(settings), reply }, metrics, clock),
 		runner: createRunner(configuration, secrets, progress.channel, log),
-		planner: plannerOf(settings, database),
+		estimator: estimatorOf(settings, database),
 		newId: randomUUID,
 		owner: `${hostname()}:${process.pid}:${randomUUID()}`,
 		wake: createWake({ queue, clock, log }),

@@ -6,7 +6,8 @@ import type { Handle } from "../db/database.ts";
 import { listMeasured } from "../db/variants.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { type JobHardware, listJobHardware } from "../hub/list-job-hardware.ts";
-import { type Hardware, type MeasuredRate, ratesOf } from "../jobs/planner.ts";
+import type { Hardware } from "../jobs/estimate/hardware.ts";
+import { type MeasuredRate, ratesOf } from "../jobs/estimate/measured-rates.ts";
 
 const run = promisify(execFile);
 const GIB = 1024 ** 3;
@@ -55,7 +56,7 @@ function leadingNumber(text: string): number {
 	return Number.parseFloat(text) || 0;
 }
 
-/** The Hub's list in the planner's terms. Rows that are not paid by the minute are left out. */
+/** The Hub's list in the estimate's terms. Rows that are not paid by the minute are left out. */
 export function hardwareOfHub(rows: readonly JobHardware[]): readonly Hardware[] {
 	return rows.flatMap((row) => {
 		if (row.unitLabel !== "minute") return [];

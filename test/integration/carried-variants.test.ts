@@ -3,8 +3,8 @@ import { describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
-import { createPlanner } from "../../src/jobs/plan-for-request.ts";
-import type { Hardware } from "../../src/jobs/planner.ts";
+import { createEstimator } from "../../src/jobs/estimate/estimator.ts";
+import type { Hardware } from "../../src/jobs/estimate/hardware.ts";
 import type { JobRecord } from "../../src/records/job.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { recipeOf } from "../support/recipe-of.ts";
@@ -165,8 +165,8 @@ await onEveryDatabase((databases, name) => {
 				accelerator: { model: "L4", count: 1, bytesEach: 24e9 },
 				microUsdPerMinute: 1e6,
 			};
-			const planner = async () => createPlanner(configuration, [machine], []);
-			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory, planner, overrides });
+			const estimator = async () => createEstimator(configuration, [machine], []);
+			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory, estimator, overrides });
 			await bot.engine.start();
 			world.deletePublished("quantized/model-YAQA-w4a16");
 			const [job] = await pushes("five and three quarters", { weights: "w2", companions: "t2" }, 1);

@@ -8,8 +8,8 @@ import type { Database } from "../../src/db/database.ts";
 import { getDelivery, listDeliveries } from "../../src/db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
-import { createPlanner } from "../../src/jobs/plan-for-request.ts";
-import type { Hardware } from "../../src/jobs/planner.ts";
+import { createEstimator } from "../../src/jobs/estimate/estimator.ts";
+import type { Hardware } from "../../src/jobs/estimate/hardware.ts";
 import { parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { listGroup } from "../../src/runners/process-group.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
@@ -472,7 +472,7 @@ await onEveryDatabase((databases, name) => {
 					configuration,
 					ports: scriptedPorts(world),
 					runner: bot.runner,
-					planner: async () => createPlanner(configuration, [machine], []),
+					estimator: async () => createEstimator(configuration, [machine], []),
 					superviseIntervalMs: 200,
 				});
 			};

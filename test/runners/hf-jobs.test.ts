@@ -111,7 +111,7 @@ describe("HF Jobs alone", () => {
 		await runner.discard(handle);
 	});
 
-	test("the planner's choice is the hardware, unless the configuration names one", async () => {
+	test("the estimate's choice is the hardware, unless the configuration names one", async () => {
 		const [chosen, named] = [await place.specOf({ steps: 1 }), await place.specOf({ steps: 1 })];
 		const auto = createHfJobsRunner(optionsFor(place, { flavor: "auto" }));
 		await assert.rejects(auto.dispatch(chosen), /No hardware was chosen/);

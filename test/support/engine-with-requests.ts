@@ -31,7 +31,7 @@ export function engineWithRequests(options: {
 	readonly ports: Ports;
 	readonly handleComment?: CommentHandler;
 	readonly runner: Runner;
-	readonly planner?: JobsContext["planner"];
+	readonly estimator?: JobsContext["estimator"];
 	readonly log?: Log;
 	readonly newId?: () => string;
 	readonly superviseIntervalMs?: number;
@@ -46,7 +46,7 @@ export function engineWithRequests(options: {
 		configuration: options.configuration,
 		ports: options.ports,
 		runner: options.runner,
-		planner: options.planner ?? null,
+		estimator: options.estimator ?? null,
 		newId,
 		owner: `${hostname()}:${process.pid}:${newId()}`,
 		wake: createWake({ queue, clock, log }),

@@ -59,7 +59,7 @@ export function scriptedBot(options: {
 	readonly world: ScriptedWorld;
 	readonly dataDirectory: string;
 	readonly overrides?: ConfigurationInput;
-	readonly planner?: JobsContext["planner"];
+	readonly estimator?: JobsContext["estimator"];
 	readonly log?: Log;
 }): ScriptedBot {
 	const configuration = scriptedConfiguration(options.dataDirectory, options.overrides);
@@ -70,7 +70,7 @@ export function scriptedBot(options: {
 		ports: scriptedPorts(options.world),
 		handleComment: scriptedComments(options.world),
 		runner,
-		planner: options.planner ?? null,
+		estimator: options.estimator ?? null,
 		log: options.log ?? silentLog,
 		superviseIntervalMs: 300,
 	});

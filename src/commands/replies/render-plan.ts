@@ -1,4 +1,4 @@
-import type { RequestPreview } from "../../jobs/preview.ts";
+import type { RequestPreview } from "../../jobs/estimate/preview-request.ts";
 import { markdownCode, markdownText } from "../../publish/escape.ts";
 import { formatBytes, formatCount, shortSha } from "../../publish/figures.ts";
 import { nextStep, ofModel, type ReplyContext } from "./reply-context.ts";

@@ -3,8 +3,7 @@ import { appendNotes, cleanUpAgain, getJob, leaseJob, releaseLease, renewLease, 
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
 import { diskFull, isDiskFull } from "../../disk-full.ts";
 import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
-import type { JobRecord, JobState, JobWork, StopAs } from "../../records/job.ts";
-import { isFinished } from "../../records/job.ts";
+import { isFinished, type JobRecord, type JobState, type JobWork, type StopAs } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import { type StepName, stepOf } from "../transitions.ts";

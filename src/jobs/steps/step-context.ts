@@ -1,8 +1,7 @@
 import type { Handle } from "../../db/database.ts";
 import { type JobMove, moveJob } from "../../db/jobs.ts";
 import type { Refusal } from "../../errors.ts";
-import type { JobRecord, JobState, JobWork } from "../../records/job.ts";
-import { isFinished } from "../../records/job.ts";
+import { isFinished, type JobRecord, type JobState, type JobWork } from "../../records/job.ts";
 import type { JobsContext } from "../context.ts";
 import { type JobEvent, transition } from "../transitions.ts";
 

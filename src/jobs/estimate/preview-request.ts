@@ -1,10 +1,10 @@
-import { listVariantsOfSourceCommit } from "../db/variants.ts";
-import type { Refusal } from "../errors.ts";
-import { type Recipe, recipeHash } from "../protocol/recipe.ts";
-import type { VariantRecord } from "../records/variant.ts";
-import type { JobsContext } from "./context.ts";
-import { isStanding, targetOf } from "./target-of.ts";
-import { recipesOfRules } from "./watch-rules.ts";
+import { listVariantsOfSourceCommit } from "../../db/variants.ts";
+import type { Refusal } from "../../errors.ts";
+import { type Recipe, recipeHash } from "../../protocol/recipe.ts";
+import type { VariantRecord } from "../../records/variant.ts";
+import type { JobsContext } from "../context.ts";
+import { isStanding, targetOf } from "../target-of.ts";
+import { recipesOfRules } from "../watch-rules.ts";
 
 type PreviewedVariant = {
 	readonly recipe: string;

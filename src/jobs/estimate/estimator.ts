@@ -1,14 +1,17 @@
-import type { Configuration } from "../config/schema.ts";
-import type { Refusal } from "../errors.ts";
-import type { SourceFacts } from "../records/source.ts";
-import { type Hardware, type MeasuredRate, type Plan, planJob, usd } from "./planner.ts";
+import type { Configuration } from "../../config/schema.ts";
+import type { Refusal } from "../../errors.ts";
+import { formatUsd } from "../../publish/figures.ts";
+import type { SourceFacts } from "../../records/source.ts";
+import { estimateJob, type JobEstimate } from "./estimate-job.ts";
+import type { Hardware } from "./hardware.ts";
+import type { MeasuredRate } from "./measured-rates.ts";
 
 /** What a job for so many variants of a source comes to. */
-export type Planner = (request: {
+export type Estimator = (request: {
 	readonly facts: SourceFacts;
 	readonly variants: number;
 	readonly sketchReused: boolean;
-}) => Plan;
+}) => JobEstimate;
 
 /** Why there is no machine at all. */
 function noMachine({ runner }: Configuration): Refusal {
@@ -28,17 +31,17 @@ function noMachine({ runner }: Configuration): Refusal {
 	};
 }
 
-/** The planner with the configuration's texts, the machines there are and what finished jobs took. */
-export function createPlanner(
+/** The estimator with the configuration's texts, the machines there are and what finished jobs took. */
+export function createEstimator(
 	configuration: Configuration,
 	hardware: readonly Hardware[],
 	rates: readonly MeasuredRate[],
-): Planner {
+): Estimator {
 	const { calibration, evaluation, sketch, tuning } = configuration.quantization;
 	// Without files of one's own there is one text for choosing and one for reporting.
 	const texts = Math.max(1, evaluation.selection.length) + Math.max(1, evaluation.report.length);
 	return ({ facts, variants, sketchReused }) => {
-		const plan = planJob(
+		const estimate = estimateJob(
 			{
 				facts,
 				variants,
@@ -52,25 +55,25 @@ export function createPlanner(
 			rates,
 			configuration.runner.timeoutSeconds / 60,
 		);
-		if (hardware.length > 0) return plan;
+		if (hardware.length > 0) return estimate;
 		const refusal = noMachine(configuration);
-		return { ...plan, refusal, text: `${refusal.message} ${refusal.remedy}` };
+		return { ...estimate, refusal, text: `${refusal.message} ${refusal.remedy}` };
 	};
 }
 
-/** Why a plan is not carried out, or `null`. */
-export function refusalOfPlan(plan: Plan, budget: Configuration["budget"]): Refusal | null {
-	if (plan.choice === null) {
+/** Why an estimate is not carried out, or `null`. */
+export function refusalOfEstimate(estimate: JobEstimate, budget: Configuration["budget"]): Refusal | null {
+	if (estimate.choice === null) {
 		// The estimate of memory is rough. A try on a machine of one's own costs nothing and fails with the measured
 		// reason; on a rented one it costs money.
-		const canTryForNothing = plan.estimates.some(({ hardware }) => hardware.microUsdPerMinute === 0);
-		return canTryForNothing ? null : plan.refusal;
+		const canTryForNothing = estimate.estimates.some(({ hardware }) => hardware.microUsdPerMinute === 0);
+		return canTryForNothing ? null : estimate.refusal;
 	}
-	const { microUsd } = plan.choice;
+	const { microUsd } = estimate.choice;
 	if (budget.perJobUsd === null || microUsd <= budget.perJobUsd * 1e6) return null;
 	return {
 		code: "not-permitted",
-		message: `This job may cost ${usd(microUsd)}; the ceiling for one is ${usd(Math.round(budget.perJobUsd * 1e6))}. The plan was: ${plan.text}`,
+		message: `This job may cost ${formatUsd(microUsd)}; the ceiling for one is ${formatUsd(Math.round(budget.perJobUsd * 1e6))}. The estimate was: ${estimate.text}`,
 		remedy: "Ask for fewer variants at a time, or have whoever runs the bot raise budget.perJobUsd.",
 	};
 }

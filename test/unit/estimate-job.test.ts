@@ -2,8 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConfigurationFile, type ConfigurationInput } from "../../src/config/schema.ts";
 import { holdOf, lineText, monthStart } from "../../src/jobs/admission.ts";
-import { createPlanner, refusalOfPlan } from "../../src/jobs/plan-for-request.ts";
-import { type Hardware, type JobWorkload, memoryOf, planJob, usd, workOf } from "../../src/jobs/planner.ts";
+import { estimateJob } from "../../src/jobs/estimate/estimate-job.ts";
+import { createEstimator, refusalOfEstimate } from "../../src/jobs/estimate/estimator.ts";
+import type { Hardware } from "../../src/jobs/estimate/hardware.ts";
+import { memoryOf } from "../../src/jobs/estimate/memory.ts";
+import { type JobWorkload, workOf } from "../../src/jobs/estimate/workload.ts";
+import { formatUsd } from "../../src/publish/figures.ts";
 
 const GIB = 1024 ** 3;
 
@@ -40,8 +44,8 @@ function workload(billions: number, more: Partial<JobWorkload> = {}): JobWorkloa
 }
 
 test("the cheapest machine that holds the job is chosen, and said why", () => {
-	const small = planJob(workload(0.5), ALL);
-	const eight = planJob(workload(7), ALL);
+	const small = estimateJob(workload(0.5), ALL);
+	const eight = estimateJob(workload(7), ALL);
 	assert.ok(small.choice !== null && eight.choice !== null);
 	const fitting = eight.estimates.filter((one) => one.fits);
 	assert.equal(eight.choice.microUsd, Math.min(...fitting.map((one) => one.microUsd)));
@@ -54,39 +58,39 @@ test("the cheapest machine that holds the job is chosen, and said why", () => {
 });
 
 test("several GPUs are taken only where a single one would take too long: they share the sketch, not the memory", () => {
-	const of = (plan: ReturnType<typeof planJob>, hardware: Hardware) => {
+	const of = (plan: ReturnType<typeof estimateJob>, hardware: Hardware) => {
 		const found = plan.estimates.find((one) => one.hardware === hardware);
 		assert.ok(found !== undefined);
 		return found;
 	};
-	const unhurried = planJob(workload(7), ALL);
+	const unhurried = estimateJob(workload(7), ALL);
 	assert.notEqual(unhurried.choice?.hardware, FOUR_L40S);
 	const [one, four] = [of(unhurried, L40S), of(unhurried, FOUR_L40S)];
 	assert.ok(four.minutes < one.minutes && four.minutes > one.minutes / 4);
-	const hurried = planJob(workload(7), ALL, [], (one.minutes + four.minutes) / 2);
+	const hurried = estimateJob(workload(7), ALL, [], (one.minutes + four.minutes) / 2);
 	assert.equal(hurried.choice?.hardware, FOUR_L40S);
 	assert.match(hurried.text, /fewer accelerators would take too long, so that 4 share the sketch/);
 	// No machine is fast enough: the fastest is tried.
-	assert.equal(planJob(workload(7), ALL, [], 1).choice?.hardware, FOUR_L40S);
+	assert.equal(estimateJob(workload(7), ALL, [], 1).choice?.hardware, FOUR_L40S);
 	// What one does not hold, four do not hold either.
-	assert.equal(planJob(workload(30), ALL).choice, null);
-	assert.equal(of(planJob(workload(30), ALL), FOUR_L40S).availableBytes, 48 * GIB);
+	assert.equal(estimateJob(workload(30), ALL).choice, null);
+	assert.equal(of(estimateJob(workload(30), ALL), FOUR_L40S).availableBytes, 48 * GIB);
 });
 
 test("what fits nowhere, and no machine at all, is refused with who can help", () => {
-	const huge = planJob(workload(400), ALL);
+	const huge = estimateJob(workload(400), ALL);
 	assert.equal(huge.choice, null);
 	assert.equal(huge.refusal?.code, "too-large");
 	assert.match(huge.text, /the largest accelerator, of (4|1) × L40S of hf-jobs, has .* Whoever runs the bot/);
-	assert.match(planJob(workload(1), []).text, /no machine/);
+	assert.match(estimateJob(workload(1), []).text, /no machine/);
 });
 
 test("an estimate that is too large stops a job on rented machines only", () => {
 	const budget = { perJobUsd: null, perMonthUsd: null, approvalUsd: null, runsPerNamespacePerDay: null };
 	const own: Hardware = { ...T4, runner: "local", microUsdPerMinute: 0 };
 
-	assert.equal(refusalOfPlan(planJob(workload(400), ALL), budget)?.code, "too-large");
-	assert.equal(refusalOfPlan(planJob(workload(400), [own]), budget), null);
+	assert.equal(refusalOfEstimate(estimateJob(workload(400), ALL), budget)?.code, "too-large");
+	assert.equal(refusalOfEstimate(estimateJob(workload(400), [own]), budget), null);
 });
 
 test("a stored sketch saves its stage, more variants cost more, larger models too", () => {
@@ -106,7 +110,7 @@ test("finished jobs correct the time, on their own kind of device only", () => {
 		secondsPerOperation: 3600 / work[stage],
 	}));
 	const of = (hardware: Hardware, learned: boolean) =>
-		planJob(workload(7), [hardware], learned ? rates : []).estimates[0];
+		estimateJob(workload(7), [hardware], learned ? rates : []).estimates[0];
 	assert.ok(Math.abs((of(L4, true)?.minutes ?? 0) - 180) < 5);
 	assert.equal(of(L4, true)?.isLearned, true);
 	assert.equal(of(L40S, true)?.isLearned, false, "an L40S is no L4");
@@ -147,7 +151,7 @@ test("a job in line is told how many are ahead", () => {
 	assert.match(lineText(0), /it is next/);
 	assert.match(lineText(1), /one job is ahead/);
 	assert.match(lineText(7), /7 jobs are ahead/);
-	assert.equal(usd(0), "nothing");
+	assert.equal(formatUsd(0), "nothing");
 });
 
 test("no machine at all, and hardware that is not on the list, name the setting and who sets it", () => {
@@ -162,8 +166,8 @@ test("no machine at all, and hardware that is not on the list, name the setting 
 	};
 	const refusalFor = (runner: ConfigurationInput["runner"]) => {
 		const configuration = ConfigurationFile.parse({ runner });
-		const plan = createPlanner(configuration, [], [])({ facts, variants: 1, sketchReused: false });
-		return refusalOfPlan(plan, configuration.budget);
+		const plan = createEstimator(configuration, [], [])({ facts, variants: 1, sketchReused: false });
+		return refusalOfEstimate(plan, configuration.budget);
 	};
 	const noGpu = refusalFor({ device: "cuda" });
 	assert.match(noGpu?.message ?? "", /no GPU that can be seen/);

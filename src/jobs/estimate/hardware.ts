@@ -1,0 +1,12 @@
+/** A kind of machine that a runner offers. */
+export type Hardware = {
+	readonly runner: string;
+	/** How the runner names it. */
+	readonly flavour: string;
+	readonly title: string;
+	readonly cores: number;
+	readonly memoryBytes: number;
+	readonly accelerator: { readonly model: string; readonly count: number; readonly bytesEach: number } | null;
+	/** Millionths of a US dollar a minute; 0 for a machine of one's own. */
+	readonly microUsdPerMinute: number;
+};
