@@ -6,7 +6,7 @@ import { deletePushedEvents, insertPushedEvents, listPushedEvents, signingKey } 
 import { RunnerEvent } from "../protocol/events.ts";
 import { isProgressToken, progressToken } from "../runners/progress-token.ts";
 import type { ProgressChannel } from "../runners/remote-runner.ts";
-import type { ProgressIngestOptions } from "../web/progress-ingest.ts";
+import type { ProgressIngestOptions } from "../web/routes/progress-ingest.ts";
 
 /** A run may wait for its machine for so long before its own time begins. */
 const QUEUE_SECONDS = 2 * 3600;

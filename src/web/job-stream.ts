@@ -14,7 +14,7 @@ type JobStreamOptions = {
 	readonly view: (job: JobRecord, progress: JobView["progress"]) => Promise<JobView>;
 };
 
-type JobStreams = {
+export type JobStreams = {
 	readonly handle: (request: Request, response: Response, job: JobRecord) => void;
 	readonly clients: () => number;
 	/** Ends every stream, so that the server can close. Clients come back by themselves. */

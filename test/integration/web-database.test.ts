@@ -121,7 +121,7 @@ await onEveryDatabase((databases, name) => {
 			const send = (): Promise<Response> =>
 				fetch(`${site.url}/webhooks/hub`, {
 					method: "POST",
-					headers: { "X-Webhook-Secret": SECRET, "Webhook-Id": "the-same" },
+					headers: { "Content-Type": "application/json", "X-Webhook-Secret": SECRET, "Webhook-Id": "the-same" },
 					body: JSON.stringify({
 						event: { action: "update", scope: "repo.content" },
 						repo: { type: "model", name: "demo/model-0" },

@@ -18,8 +18,8 @@ import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging
 import type { ProgressChannel, RemoteEngine } from "../../src/runners/remote-runner.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { openProgress } from "../../src/server/progress-channel.ts";
-import { gitHubWebhook } from "../../src/web/github-webhook.ts";
-import { progressIngest } from "../../src/web/progress-ingest.ts";
+import { gitHubWebhook } from "../../src/web/routes/github-webhook.ts";
+import { progressIngest } from "../../src/web/routes/progress-ingest.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import type { DeliveryMode } from "../fake-github/webhooks.ts";
 import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";

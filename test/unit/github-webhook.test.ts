@@ -26,13 +26,13 @@ function signature(body: string, secret = GITHUB_SECRET): string {
 let deliveries = 0;
 function deliver(
 	body: string | object,
-	options: { signature?: string; event?: string; id?: string; url?: string } = {},
+	options: { signature?: string; event?: string; id?: string; url?: string; type?: string } = {},
 ): Promise<Response> {
 	const text = typeof body === "string" ? body : JSON.stringify(body);
 	return fetch(`${options.url ?? site.url}/webhooks/github`, {
 		method: "POST",
 		headers: {
-			"Content-Type": "application/json",
+			"Content-Type": options.type ?? "application/json",
 			"X-Hub-Signature-256": options.signature ?? signature(text),
 			"X-GitHub-Event": options.event ?? "workflow_run",
 			"X-GitHub-Delivery": options.id ?? `72d3162e-cc78-11e3-81ab-${String(++deliveries).padStart(12, "0")}`,
@@ -126,4 +126,10 @@ test("what a delivery is about is told from the run's title or the job's name, a
 	]) {
 		assert.equal(readGitHubEvent(body).kind, "ignored", JSON.stringify(body));
 	}
+});
+
+test("a webhook that is set to send forms gets 415, with what to set instead", async () => {
+	const response = await deliver("payload=%7B%7D", { type: "application/x-www-form-urlencoded" });
+	assert.equal(response.status, 415);
+	assert.match(((await response.json()) as { error: string }).error, /application\/json/);
 });

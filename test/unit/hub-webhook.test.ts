@@ -106,7 +106,7 @@ test("a body that says it is over the cap gets 413 before it is sent", async () 
 	const socket = connect(Number(port), "127.0.0.1");
 	await once(socket, "connect");
 	socket.write(
-		`POST /webhooks/hub HTTP/1.1\r\nHost: x\r\nX-Webhook-Secret: ${SECRET}\r\nContent-Length: 1000000000\r\n\r\n`,
+		`POST /webhooks/hub HTTP/1.1\r\nHost: x\r\nX-Webhook-Secret: ${SECRET}\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n`,
 	);
 	const [answer] = (await once(socket, "data")) as [Buffer];
 	assert.match(answer.toString("utf8"), /^HTTP\/1\.1 413 /);
@@ -121,7 +121,7 @@ test("a chunked body is cut off at the cap", async () => {
 		port,
 		path: "/webhooks/hub",
 		method: "POST",
-		headers: { "X-Webhook-Secret": SECRET, "Transfer-Encoding": "chunked" },
+		headers: { "X-Webhook-Secret": SECRET, "Content-Type": "application/json", "Transfer-Encoding": "chunked" },
 	});
 	sent.on("error", () => undefined);
 	sent.write("x".repeat(3000));
@@ -145,13 +145,27 @@ for (const [name, body] of [
 	});
 }
 
+for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]) {
+	test(`a body of type ${type} gets 415 and stores nothing, and without the secret 401`, async () => {
+		const before = data.stored.length;
+		assert.equal((await deliver(BODY, { "Content-Type": type })).status, 415);
+		assert.equal((await deliver(BODY, { "Content-Type": type, "X-Webhook-Secret": "wrong" })).status, 401);
+		assert.equal(data.stored.length, before);
+	});
+}
+
+test("JSON with a charset is JSON", async () => {
+	const type = { "Content-Type": "application/json; charset=utf-8" };
+	assert.equal((await deliver({ ...BODY, nonce: "charset" }, type)).status, 202);
+});
+
 test("a database that fails gives 503, so that the Hub delivers again", async () => {
 	const broken = memoryData();
 	const failing = await startSite({ ...broken, storeDelivery: () => Promise.reject(new Error("down")) });
 	try {
 		const response = await fetch(`${failing.url}/webhooks/hub`, {
 			method: "POST",
-			headers: { "X-Webhook-Secret": SECRET },
+			headers: { "X-Webhook-Secret": SECRET, "Content-Type": "application/json" },
 			body: JSON.stringify(BODY),
 		});
 		assert.equal(response.status, 503);

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Router } from "express";
 import express from "express";
-import type { Assets } from "./views/layout.ts";
+import type { Assets } from "../views/layout.ts";
 
 const FILES = [
 	{ name: "site.css", type: "text/css; charset=utf-8" },
@@ -15,7 +15,7 @@ export function siteAssets(): { readonly router: Router; readonly assets: Assets
 	const router = express.Router();
 	const addresses = new Map<string, string>();
 	for (const file of FILES) {
-		const bytes = readFileSync(new URL(`./assets/${file.name}`, import.meta.url));
+		const bytes = readFileSync(new URL(`../assets/${file.name}`, import.meta.url));
 		const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 12);
 		const dot = file.name.lastIndexOf(".");
 		const hashed = `/assets/${file.name.slice(0, dot)}.${hash}${file.name.slice(dot)}`;

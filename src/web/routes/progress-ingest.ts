@@ -1,10 +1,10 @@
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
-import type { Log } from "../log.ts";
-import type { Attempt } from "../records/attempt.ts";
-import { type NumberedEvent, parseEventLine } from "../runners/run-events.ts";
-import { readBody, refuseDelivery } from "./read-body.ts";
+import type { Log } from "../../log.ts";
+import type { Attempt } from "../../records/attempt.ts";
+import { type NumberedEvent, parseEventLine } from "../../runners/run-events.ts";
+import { readBody, refuseDelivery } from "../read-body.ts";
 
 const Path = z.object({ job: z.uuid(), fence: z.coerce.number().int().min(1).max(999_999_999) });
 const BEARER = /^Bearer ([\x21-\x7e]{1,200})$/;
