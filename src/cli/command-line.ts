@@ -2,6 +2,7 @@ import { parseArgs } from "node:util";
 import { nearestWord } from "../protocol/recipe.ts";
 import { RECIPE_NAMES, RECIPES } from "../protocol/recipe-table.ts";
 import { exitCodeList } from "./exit-codes.ts";
+import { wrapped } from "./terminal.ts";
 
 type OptionDescription = {
 	readonly type: "string" | "boolean";
@@ -330,11 +331,11 @@ export function parseCommandLine(args: readonly string[]): ParsedCommandLine {
 
 export function overviewText(): string {
 	const width = Math.max(...CLI_COMMANDS.map((command) => `${command.name} ${command.operands}`.length)) + 2;
-	const lines = CLI_COMMANDS.map(
-		(command) => `  ${`${command.name} ${command.operands}`.padEnd(width)}${command.summary}`,
+	const lines = CLI_COMMANDS.map((command) =>
+		wrapped(`  ${`${command.name} ${command.operands}`.padEnd(width)}`, command.summary),
 	);
 	return [
-		"yaqa-bot: quantized variants of Hub models, with their KL measured on the published files",
+		wrapped("", "yaqa-bot: quantized variants of Hub models, with their KL measured on the published files"),
 		"",
 		"Usage: yaqa-bot COMMAND [OPTIONS]",
 		"",
@@ -343,7 +344,8 @@ export function overviewText(): string {
 		"Exit status:",
 		exitCodeList(),
 		"",
-		'"yaqa-bot help COMMAND" shows the options of one. In a clone, "npm run yaqa-bot -- COMMAND" is yaqa-bot.',
+		'"yaqa-bot help COMMAND" shows the options of one.',
+		'In a clone, "npm run yaqa-bot -- COMMAND" is yaqa-bot.',
 	].join("\n");
 }
 
@@ -356,13 +358,13 @@ export function commandText(command: CliCommand): string {
 	return [
 		`Usage: yaqa-bot ${[command.name, command.operands, "[OPTIONS]"].filter((part) => part !== "").join(" ")}`,
 		"",
-		command.summary,
+		wrapped("", command.summary),
 		"",
 		"Options (defaults in parentheses):",
-		...left.map((option) => `  ${option.flags.padEnd(width)}${option.summary}`),
+		...left.map((option) => wrapped(`  ${option.flags.padEnd(width)}`, option.summary)),
 		"",
 		"Examples:",
 		...command.examples.map((example) => `  ${example}`),
-		...(command.notes === undefined ? [] : ["", ...command.notes]),
+		...(command.notes === undefined ? [] : ["", ...command.notes.map((note) => wrapped("", note, 4))]),
 	].join("\n");
 }

@@ -323,6 +323,7 @@ const EMBEDDINGS: readonly string[] = [
 	"decoder.embed_tokens.weight",
 ];
 const LAYER = /^(?:model\.layers|(?:transformer\.)?h|gpt_neox\.layers|(?:model\.)?decoder\.layers)\.(\d+)\./;
+const CONV1D_LAYER = /^(?:transformer\.)?h\./;
 
 /** The config against the weights: a model that a loader would build at another size than the files have is refused. */
 function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): void {
@@ -365,8 +366,9 @@ function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCo
 function linearShapes(tensors: ReadonlyMap<string, TensorInfo>): readonly LinearShape[] {
 	const shapes = new Map<string, LinearShape>();
 	for (const { name, shape } of tensors.values()) {
-		const [rows, columns] = shape;
-		if (shape.length !== 2 || rows === undefined || columns === undefined || !/\.layers\.\d+\./.test(name)) continue;
+		// GPT-2 stores its weights with inputs first.
+		const [rows, columns] = CONV1D_LAYER.test(name) ? shape.toReversed() : shape;
+		if (shape.length !== 2 || rows === undefined || columns === undefined || !LAYER.test(name)) continue;
 		const key = `${rows} ${columns}`;
 		shapes.set(key, { rows, columns, count: (shapes.get(key)?.count ?? 0) + 1 });
 	}

@@ -7,8 +7,19 @@ import time
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from yaqa_runner.evaluate.tasks import TaskScore
 from yaqa_runner.pipeline.measure_folders import MeasuredFolder
@@ -27,6 +38,15 @@ from yaqa_runner.protocol.manifest import Manifest
 PLAIN_INTERVAL_SECONDS = 10.0
 
 
+class _CountColumn(ProgressColumn):
+    """How much of how much. A stage has no total before its first progress event."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text()
+        return Text(f"{task.completed:.0f}/{task.total:.0f} {task.fields['unit']}")
+
+
 class Display:
     """An event sink for people, on stderr."""
 
@@ -41,7 +61,7 @@ class Display:
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                _CountColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,

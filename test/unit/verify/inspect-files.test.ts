@@ -76,6 +76,58 @@ test("a sound model is taken, with what a runner needs and nothing else", async 
 	]);
 });
 
+function safetensors(shapes: Readonly<Record<string, readonly number[]>>): Uint8Array {
+	let end = 0;
+	const header = Object.entries(shapes).map(([name, shape]) => {
+		const start = end;
+		end += 4 * shape.reduce((product, size) => product * size, 1);
+		return [name, { dtype: "F32", shape, data_offsets: [start, end] }] as const;
+	});
+	const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+	const bytes = new Uint8Array(8 + text.byteLength + end);
+	new DataView(bytes.buffer).setBigUint64(0, BigInt(text.byteLength), true);
+	bytes.set(text, 8);
+	return bytes;
+}
+
+for (const prefix of ["transformer.", ""]) {
+	test(`the linears of GPT-2's blocks are counted, outputs first, with the prefix "${prefix}"`, async () => {
+		const blocks = [0, 1].flatMap((layer) =>
+			Object.entries({
+				"ln_1.weight": [8],
+				"attn.c_attn.weight": [8, 24],
+				"attn.c_proj.weight": [8, 8],
+				"mlp.c_fc.weight": [8, 32],
+				"mlp.c_proj.weight": [32, 8],
+			}).map(([name, shape]) => [`${prefix}h.${layer}.${name}`, shape] as const),
+		);
+		const result = await inspectFiles(
+			await readerWith({
+				"config.json": JSON.stringify({
+					architectures: ["GPT2LMHeadModel"],
+					model_type: "gpt2",
+					n_embd: 8,
+					n_layer: 2,
+					n_head: 2,
+					n_positions: 16,
+					vocab_size: 20,
+				}),
+				"model.safetensors": safetensors({
+					[`${prefix}wte.weight`]: [20, 8],
+					[`${prefix}wpe.weight`]: [16, 8],
+					...Object.fromEntries(blocks),
+				}),
+			}),
+			LIMITS,
+		);
+		assert.ok(result.ok, result.ok ? "" : result.refusal.message);
+		assert.deepEqual(
+			result.inspected.linears.map(({ rows, columns, count }) => `${count} × ${rows} × ${columns}`),
+			["2 × 24 × 8", "2 × 8 × 8", "2 × 32 × 8", "2 × 8 × 32"],
+		);
+	});
+}
+
 test("a sharded model is taken through its index", async () => {
 	const bytes = await weights();
 	const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
