@@ -6,14 +6,17 @@ import { dirname, join } from "node:path";
 import { whoAmI } from "@huggingface/hub";
 import { loadConfiguration } from "../config/load.ts";
 import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
+import { runIsolation } from "../config/run-isolation.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { openPostgres } from "../db/pg.ts";
+import { assertNever } from "../errors.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
+import { measureIsolation } from "../runners/isolation.ts";
 import { publisherAccess, readAccess } from "../server/hub-access.ts";
 import { checkEngines } from "./check-engines.ts";
 import { checkIssues } from "./check-issues.ts";
@@ -98,6 +101,35 @@ async function checkPython(configuration: Configuration): Promise<readonly Findi
 			? lacking("GPU", "none that torch can use: runs take the CPU", "Fine for small models; large ones need CUDA.")
 			: fine("GPU", probe.cuda),
 	];
+}
+
+/** How far runs on this machine are kept from the rest of it. */
+async function checkIsolation(configuration: Configuration): Promise<Finding> {
+	const name = "Isolation of runs";
+	const folder = existingPartOf(configuration.database.dataDirectory);
+	const { level, reason } = await measureIsolation(runIsolation(configuration), {
+		folder,
+		environment: runnerEnvironment(),
+	});
+	switch (level) {
+		case "own-account":
+			return fine(name, "an account and namespaces of their own: no network, no other process, no files but theirs");
+		case "namespaces":
+			return fine(
+				name,
+				`namespaces of their own under the bot's account: no network, no other process, no files but theirs${reason === null ? "" : `; not another account: ${reason}`}`,
+			);
+		case "none": {
+			const remedy =
+				"Let the bot's account make user namespaces (sysctl kernel.unprivileged_userns_clone=1; in a container --security-opt seccomp=unconfined), or use another runner.";
+			const detail = `none: ${reason ?? "the system does not allow it"}. Runs share the bot's account; its tokens are in no environment and no file`;
+			return configuration.runner.isolation === "required"
+				? broken(name, detail, remedy)
+				: lacking(name, detail, remedy);
+		}
+		default:
+			return assertNever(level);
+	}
 }
 
 async function checkCompiler(): Promise<Finding> {
@@ -272,7 +304,9 @@ export async function doctor(
 		const read = secrets.readToken === null ? { hubUrl: configuration.hub.url } : readAccess(configuration, secrets);
 		const checks = await Promise.all([
 			// Runs elsewhere bring their own.
-			...(configuration.runner.kind === "local" ? [checkPython(configuration), checkCompiler()] : []),
+			...(configuration.runner.kind === "local"
+				? [checkPython(configuration), checkIsolation(configuration), checkCompiler()]
+				: []),
 			checkRunner(configuration, secrets),
 			checkEngines(configuration),
 			checkDatabase(configuration, secrets),

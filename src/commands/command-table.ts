@@ -128,7 +128,12 @@ export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: 
 	},
 	{ key: "format", value: "gguf", meaning: "The container: gguf, onnx, compressed-tensors, gptq." },
 	{ key: "recipe", value: "gguf:q4_0", meaning: "An exact recipe; several with commas." },
-	{ key: "revision", value: "main", meaning: "A branch, a tag or a commit; otherwise the newest commit of main." },
+	{
+		key: "revision",
+		value: "main",
+		meaning:
+			"A branch, a tag, or a commit in the history of one; otherwise the newest commit of main. Pull requests do not count: everybody can open one. A commit that is not main's newest gets a repo of its own, `…-at-1a2b3c4d5e6f`, and never takes the newest one's place.",
+	},
 	{
 		key: "model",
 		value: "owner/name",

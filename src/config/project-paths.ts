@@ -5,7 +5,9 @@ import { z } from "zod";
 import type { Configuration } from "./schema.ts";
 
 /** This checkout. */
-const PROJECT_ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/[\\/]$/, "");
+export const PROJECT_ROOT = fileURLToPath(new URL("../..", import.meta.url)).replace(/[\\/]$/, "");
+/** Keeps runs of this machine apart; run as a file, so that nothing else is imported before it. */
+export const ISOLATION_SCRIPT = join(PROJECT_ROOT, "gpu-runner", "yaqa_runner", "machine", "isolated.py");
 export const RUNNER_DIRECTORY = join(PROJECT_ROOT, "gpu-runner");
 
 export function runnerPython(configuration: Configuration): string {

@@ -376,7 +376,13 @@ const Runner = z.strictObject({
 		.min(64 * 1024 * 1024)
 		.nullable()
 		.default(null)
-		.describe("A run whose processes hold more resident memory is ended. Absent: no limit."),
+		.describe("A run whose processes hold more resident memory is ended. Absent: nine tenths of the machine's memory."),
+	isolation: z
+		.enum(["auto", "required"])
+		.default("auto")
+		.describe(
+			"Local runs get namespaces and an account of their own, without a network and with no files but theirs. `auto`: as far as the system allows (`yaqa-bot doctor` says how far). `required`: rather no run than one without.",
+		),
 	threads: z.int().min(1).max(1024).nullable().default(null).describe("CPU threads of a run. Absent: all cores."),
 	device: z
 		.enum(["auto", "cpu", "cuda"])

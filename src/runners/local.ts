@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync, readSync, statfsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { chmod, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,6 +12,7 @@ import { type Log, redactText } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
 import { attemptHandle, attemptOf, parseAttempt } from "../records/attempt.ts";
 import { copyTree } from "./copy-tree.ts";
+import { type Isolation, type IsolationOptions, measureIsolation, NO_ISOLATION, pathsIn } from "./isolation.ts";
 import { listGroup, readProcess, signalGroup } from "./process-group.ts";
 import { type EventPosition, type NumberedEvent, readEvents, readResult } from "./run-events.ts";
 import {
@@ -43,6 +44,8 @@ export type LocalRunnerOptions = {
 	readonly graceSeconds: number;
 	/** GPUs that runs share out, by the number or UUID that CUDA_VISIBLE_DEVICES takes; `null`: runs see all there are. */
 	readonly gpus?: { readonly devices: readonly string[]; readonly perRun: number } | null;
+	/** How runs are kept from the rest of the machine; absent: not at all. */
+	readonly isolation?: IsolationOptions;
 	readonly log: Log;
 	/** Arguments before `run`; tests put another program in the runner's place. */
 	readonly programArguments?: readonly string[];
@@ -50,6 +53,8 @@ export type LocalRunnerOptions = {
 
 /** Of an output folder, what a later attempt starts from: a sketch, whole or in parts. */
 const CHECKPOINTS = ["sketch", "sketch.partial"];
+/** Folders of compiled kernels, below the cache directory. */
+const KERNEL_CACHES = ["numba", "triton", "inductor"];
 const SUPERVISOR = fileURLToPath(new URL("./supervise-run.ts", import.meta.url));
 const START_DEADLINE_MS = 15_000;
 const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
@@ -209,19 +214,48 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 		return runFiles(join(runsDirectory, handle));
 	};
 
-	function settingsFor(files: RunFiles, spec: JobSpec, gpus: readonly string[] | null): RunSettings {
+	/** Measured once, from the start on. */
+	const measured =
+		options.isolation === undefined
+			? Promise.resolve(NO_ISOLATION)
+			: measureIsolation(options.isolation, { folder: runsDirectory, environment: options.environment }).then(
+					(isolation) => {
+						const told = { level: isolation.level, reason: isolation.reason };
+						if (isolation.level === "none") log.warn("Runs cannot be isolated on this machine", told);
+						else log.info("Runs are isolated", told);
+						return isolation;
+					},
+				);
+
+	function settingsFor(
+		files: RunFiles,
+		spec: JobSpec,
+		gpus: readonly string[] | null,
+		isolation: Isolation,
+	): RunSettings {
 		const threads = spec.limits.threads;
-		return {
-			command: options.python,
-			arguments: [
-				...(options.programArguments ?? ["-m", "yaqa_runner"]),
-				"run",
-				files.spec,
-				"--out",
+		const program = [
+			options.python,
+			...(options.programArguments ?? ["-m", "yaqa_runner"]),
+			"run",
+			files.spec,
+			"--out",
+			files.staging,
+			// Several GPUs share the sketch out.
+			...(gpus !== null && gpus.length > 1 ? ["--processes", String(gpus.length)] : []),
+		];
+		const [command = options.python, ...args] = isolation.wrap(program, {
+			shown: [files.spec, ...pathsIn(spec)],
+			written: [
 				files.staging,
-				// Several GPUs share the sketch out.
-				...(gpus !== null && gpus.length > 1 ? ["--processes", String(gpus.length)] : []),
+				files.home,
+				files.temporary,
+				...KERNEL_CACHES.map((name) => join(options.cacheDirectory, name)),
 			],
+		});
+		return {
+			command,
+			arguments: args,
 			workingDirectory: options.runnerDirectory,
 			environment: {
 				...options.environment,
@@ -337,13 +371,25 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner {
 	}
 
 	async function startWith(files: RunFiles, spec: JobSpec, gpus: readonly string[] | null): Promise<void> {
-		for (const folder of [files.staging, files.home, files.temporary, join(options.cacheDirectory, "numba")]) {
+		const caches = KERNEL_CACHES.map((name) => join(options.cacheDirectory, name));
+		for (const folder of [files.staging, files.home, files.temporary, ...caches]) {
 			await mkdir(folder, { recursive: true, mode: 0o700 });
+		}
+		const isolation = await measured;
+		if (isolation.level === "none" && options.isolation?.required === true) {
+			throw new PermanentError({
+				code: "runner-unavailable",
+				message: `Runs cannot be isolated on this machine: ${isolation.reason ?? "the system does not allow it"}`,
+				remedy:
+					"Whoever runs the bot lets its account make namespaces (`yaqa-bot doctor` says what holds), or sets runner.isolation to auto; then retries the job.",
+			});
 		}
 		await takeCheckpoint(files, spec.job);
 		const placed: JobSpec = { ...spec, staging: { kind: "directory", path: files.staging } };
 		writeWhole(files.spec, JSON.stringify(placed, null, "\t"));
-		writeWhole(files.settings, JSON.stringify(settingsFor(files, spec, gpus), null, "\t"));
+		// The folder around it keeps it from others; the run may have another account.
+		await chmod(files.spec, 0o644);
+		writeWhole(files.settings, JSON.stringify(settingsFor(files, spec, gpus, isolation), null, "\t"));
 		const supervisor = spawn(process.execPath, [SUPERVISOR, files.folder], {
 			cwd: files.folder,
 			// The supervisor holds no tokens either: the run could read its environment.

@@ -1,4 +1,5 @@
 import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
+import { runIsolation } from "../config/run-isolation.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -12,6 +13,7 @@ import { createHfJobsRunner, type HfJobsOptions } from "../runners/hf-jobs.ts";
 import { createHubStaging, type HubStaging } from "../runners/hub-staging.ts";
 import { createLocalRunner } from "../runners/local.ts";
 import type { ProgressChannel } from "../runners/remote-runner.ts";
+import { runMemoryBytes } from "../runners/run-memory.ts";
 import type { Runner } from "../runners/runner.ts";
 
 /** What `loadConfiguration` makes sure of; without it the bot would not have started. */
@@ -92,7 +94,8 @@ export function createRunner(
 				runnerDirectory: RUNNER_DIRECTORY,
 				environment: runnerEnvironment(),
 				timeoutSeconds: runner.timeoutSeconds,
-				memoryBytes: runner.memoryBytes,
+				memoryBytes: runMemoryBytes(runner.memoryBytes),
+				isolation: runIsolation(configuration),
 				graceSeconds: runner.graceSeconds,
 				gpus: runner.gpus === null ? null : { devices: runner.gpus, perRun: runner.gpusPerRun },
 				log,

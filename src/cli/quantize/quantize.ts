@@ -4,6 +4,7 @@ import { cp, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../clock.ts";
 import { RUNNER_DIRECTORY, runnerPython } from "../../config/project-paths.ts";
+import { runIsolation } from "../../config/run-isolation.ts";
 import { runnerEnvironment } from "../../config/runner-environment.ts";
 import { PermanentError, type Refusal } from "../../errors.ts";
 import { jobSpecOf } from "../../jobs/job-spec-of.ts";
@@ -11,6 +12,7 @@ import type { Log } from "../../log.ts";
 import type { ResultEvent } from "../../protocol/events.ts";
 import type { JobSpec } from "../../protocol/job-spec.ts";
 import { createLocalRunner } from "../../runners/local.ts";
+import { runMemoryBytes } from "../../runners/run-memory.ts";
 import { EXIT_CODES, type ExitCode } from "../exit-codes.ts";
 import { createProgressDisplay, type ProgressDisplay } from "../progress-display.ts";
 import { printable, type Terminal } from "../terminal.ts";
@@ -71,7 +73,8 @@ async function runHere(
 		runnerDirectory: RUNNER_DIRECTORY,
 		environment: runnerEnvironment(),
 		timeoutSeconds: configuration.runner.timeoutSeconds,
-		memoryBytes: configuration.runner.memoryBytes,
+		memoryBytes: runMemoryBytes(configuration.runner.memoryBytes),
+		isolation: runIsolation(configuration),
 		graceSeconds: configuration.runner.graceSeconds,
 		log,
 	});
