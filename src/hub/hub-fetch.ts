@@ -51,6 +51,8 @@ export function retryAfterSeconds(headers: Headers, now: Date): number | null {
  * A `fetch` for the Hub, to hand to every function here and in `@huggingface/hub` (which retries nothing itself).
  * Calls that may be repeated are, with jitter and as the server's headers ask; what still fails then is a
  * `RetryableError`, whichever function made the call. Addresses outside the allow-list are refused, redirects included.
+ *
+ * Long, since two functions share the settings: `once` makes a call and follows its redirects, `send` repeats it.
  */
 export function createHubFetch(options: HubFetchOptions): typeof fetch {
 	const {

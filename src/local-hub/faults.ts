@@ -52,6 +52,7 @@ export type Faults = {
 
 type ArmedRoute = z.infer<typeof routeFaultSchema> & { pattern: RegExp; left: number };
 
+/** The faults that are armed, each a counter with one function that arms it and one that takes it: hence the length. */
 export function createFaults(initial: FaultPlan = {}): Faults {
 	let drop = 0;
 	let duplicate = 0;

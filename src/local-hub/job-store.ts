@@ -88,7 +88,10 @@ type Live = {
 	done: Promise<void>;
 };
 
-/** Jobs of this Hub: each a process group of this machine, its record and log in a folder of its own. */
+/**
+ * Jobs of this Hub: each a process group of this machine, its record and log in a folder of its own. Long, since its
+ * functions share the table of jobs that are held; each does one thing.
+ */
 export async function openJobStore(deps: {
 	readonly dataDirectory: string;
 	readonly clock: Clock;

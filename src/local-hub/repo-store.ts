@@ -140,6 +140,9 @@ async function readLfsLines(path: string): Promise<Map<string, LfsObject>> {
 	return found;
 }
 
+/**
+ * Repos as bare records on disk. Long, since its functions share the tables of names; each is one operation on a repo.
+ */
 export async function openRepoStore(dataDirectory: string, clock: Clock): Promise<RepoStore> {
 	const root = join(dataDirectory, "repos");
 	await mkdir(root, { recursive: true });

@@ -110,7 +110,10 @@ async function lockDirectory(directory: string): Promise<() => Promise<void>> {
 }
 const heldHere = new Set<string>();
 
-/** A Hub that runs on this machine and answers like the real one in what the stock clients do with it. */
+/**
+ * A Hub that runs on this machine and answers like the real one in what the stock clients do with it. Long, since this is
+ * where its parts are put together, in the order in which they need each other.
+ */
 export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub> {
 	const { dataDirectory } = options;
 	const log = options.log ?? silentLog;

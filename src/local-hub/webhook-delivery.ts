@@ -35,6 +35,10 @@ function watches(webhook: Webhook, event: HubEvent, ownerType: "user" | "org" | 
 	);
 }
 
+/**
+ * Delivers events to webhooks, again where that failed. Long, since its functions share what is under way; each is one
+ * stage of a delivery.
+ */
 export function createWebhookDispatcher(deps: {
 	store: WebhookStore;
 	clock: Clock;

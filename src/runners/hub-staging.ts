@@ -110,6 +110,7 @@ function refused(repo: string, error: unknown): unknown {
 	);
 }
 
+/** The staging repos of runs elsewhere, one an attempt. Long as a list of its operations is: each stands alone. */
 export function createHubStaging(options: HubStagingOptions): HubStaging {
 	const { hub, namespace } = options;
 	const repoOf = (attempt: Attempt): string => `${namespace}/run-${attemptHandle(attempt)}`;

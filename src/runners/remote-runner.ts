@@ -136,7 +136,10 @@ function newer(memory: Memory, after: number): readonly NumberedEvent[] {
 		.sort((one, other) => one.number - other.number);
 }
 
-/** A runner over an engine elsewhere. The engine's list of runs and the staging repo are the truth; this only asks. */
+/**
+ * A runner over an engine elsewhere. The engine's list of runs and the staging repo are the truth; this only asks. Long,
+ * since its operations share what was last seen of each run.
+ */
 export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	const { engine, staging, log, pollMilliseconds } = options;
 	// Where the output can be read, that is enough.

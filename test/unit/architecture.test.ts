@@ -174,3 +174,25 @@ test("no file imports itself round a circle", () => {
 	for (const path of sources) visit(path, []);
 	assert.deepEqual(circles, []);
 });
+
+test("a webhook's way in docs/how-it-works.md goes downward, by at most twelve files that exist", () => {
+	const text = readFileSync(join(root, "docs/how-it-works.md"), "utf8");
+	const [, way = ""] = /<!-- way:begin -->([\s\S]*)<!-- way:end -->/.exec(text) ?? [];
+	const lists = way
+		.split(/\n(?=1\. )/)
+		.map((list) => [...list.matchAll(/^\d+\. .*?\(\.\.\/(src\/[^)]+)\)/gm)].map(([, path = ""]) => path));
+	const files = lists.flat();
+	assert.ok(files.length > 5 && files.length <= 12, `${files.length} files`);
+	assert.deepEqual(
+		files.filter((path) => !sources.includes(path)),
+		[],
+	);
+	const layerOf = (path: string): number => LAYERS[folderOf(path)] ?? 0;
+	const upward = lists.flatMap((list) =>
+		list.slice(1).flatMap((path, index) => {
+			const before = list[index] ?? path;
+			return layerOf(path) > layerOf(before) ? [`${before} → ${path}`] : [];
+		}),
+	);
+	assert.deepEqual(upward, []);
+});

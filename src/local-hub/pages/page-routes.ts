@@ -20,7 +20,7 @@ function time(iso: string): string {
 	return `<time datetime="${escapeHtml(iso)}">${escapeHtml(iso.slice(0, 16).replace("T", " "))} UTC</time>`;
 }
 
-/** The pages that links in replies and announcements lead to. Public repos only. */
+/** The pages that links in replies and announcements lead to. Public repos only. Long as a list of routes is: each handler stands alone. */
 export function pageRoutes(context: HubContext): Router {
 	const router = Router();
 

@@ -51,7 +51,7 @@ function slugOf(text: string): string {
 	);
 }
 
-/** Collections of repos. */
+/** Collections of repos. Long as a list of routes is: each handler stands alone. */
 export function collectionRoutes(context: HubContext): Router {
 	const router = Router();
 	const { collections } = context;

@@ -33,7 +33,7 @@ const titleSchema = z.object({ title });
 const mergeSchema = z.object({ comment: text.nullish() });
 const pinSchema = z.object({ pinned: z.boolean() });
 
-/** Discussions and pull requests. */
+/** Discussions and pull requests. Long as a list of routes is: each handler stands alone. */
 export function discussionRoutes(context: HubContext): Router {
 	const router = Router();
 	const now = (): string => context.clock.now().toISOString();

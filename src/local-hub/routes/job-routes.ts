@@ -45,7 +45,7 @@ const runBody = z.object({
 	labels: labels.default({}),
 });
 
-/** The Jobs API: what the stock clients use of it. */
+/** The Jobs API: what the stock clients use of it. Long as a list of routes is: each handler stands alone. */
 export function jobRoutes(context: HubContext): Router {
 	const router = Router();
 

@@ -19,7 +19,7 @@ function without(of: Readonly<Record<string, string>>, name: string): Record<str
 	return Object.fromEntries(Object.entries(of).filter(([key]) => key !== name));
 }
 
-/** Branches, tags and squashing. */
+/** Branches, tags and squashing. Long as a list of routes is: each handler stands alone. */
 export function refRoutes(context: HubContext): Router {
 	const router = Router();
 	for (const type of REPO_TYPES) {

@@ -102,7 +102,7 @@ function cardProblems(content: string): {
 	return { errors, warnings: [] };
 }
 
-/** Creation, deletion, moving and settings of repos. */
+/** Creation, deletion, moving and settings of repos. Long as a list of routes is: each handler stands alone. */
 export function repoAdminRoutes(context: HubContext): Router {
 	const router = Router();
 	const find = (kind: RepoType, full: string): Repo | null => context.repos.find(kind, full);

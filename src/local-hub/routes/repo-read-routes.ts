@@ -84,7 +84,7 @@ function tagged(response: Response, body: unknown): void {
 	response.set("ETag", `W/"${digest}"`).json(body);
 }
 
-/** Information, trees, commits, refs and search. */
+/** Information, trees, commits, refs and search. Long as a list of routes is: each handler stands alone. */
 export function repoReadRoutes(context: HubContext): Router {
 	const router = Router();
 

@@ -155,7 +155,7 @@ async function commit(
 	});
 }
 
-/** Preupload, LFS and commits: the three steps by which files come in. */
+/** Preupload, LFS and commits: the three steps by which files come in. Long as a list of routes is: each handler stands alone. */
 export function uploadRoutes(context: HubContext): Router {
 	const router = Router();
 	const { blobs, signer } = context;

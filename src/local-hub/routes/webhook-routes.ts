@@ -29,7 +29,7 @@ const bodySchema = z.object({
 		.nullish(),
 });
 
-/** The management of webhooks. A secret goes in and never comes out again. */
+/** The management of webhooks. A secret goes in and never comes out again. Long as a list of routes is: each handler stands alone. */
 export function webhookRoutes(context: HubContext): Router {
 	const router = Router();
 	const base = "/api/settings/webhooks";
