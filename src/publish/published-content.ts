@@ -8,7 +8,8 @@ import { isOfKind } from "../protocol/source-files.ts";
 import { published } from "./card/published-measurement.ts";
 
 import type { FileContent } from "./commit-files.ts";
-import { type PlotPoint, plotPng } from "./plot.ts";
+import type { PlotPoint } from "./plot.ts";
+import { plotPng } from "./plot-png.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import type { PublishedManifest } from "./published-manifests.ts";
 import { CARD_PATH, cardOf, elsewhereOf, PLOT_PATH } from "./repo-card.ts";
@@ -79,6 +80,7 @@ function plotPoints(manifests: readonly Manifest[]): PlotPoint[] {
 			label: manifest.recipe,
 			bytes: published(manifest).bytes,
 			quantizer: measured.quantizer,
+			published: measured.quantizer === manifest.quantizer,
 			klNats: measured.report.klNats,
 		})),
 	);

@@ -22,7 +22,7 @@ export function sourcePage(
 <p class="lead"><a href="${context.hubUrl}/${source.repo}">The original on the Hub</a>${source.newestSha !== null && html`, last seen at commit <code>${source.newestSha.slice(0, 8)}</code>`}.</p>
 ${
 	plot !== null &&
-	html`<h2>Size and nearness</h2><figure>${plot}<figcaption>Circles: the published variants, with standard errors; the dotted line joins those that no other one beats in both. Triangles: one-sided GPTQ. Squares: round to nearest. Down and to the left is better.</figcaption></figure>`
+	html`<h2>Size and nearness</h2><figure>${plot}<figcaption>The dotted line joins the published variants that no other one beats in both. Down and to the left is better.</figcaption></figure>`
 }
 <h2>Variants</h2>
 ${

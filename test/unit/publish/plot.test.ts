@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Quantizer } from "../../../src/protocol/manifest.ts";
-import { type PlotPoint, plotPng, plotSvg } from "../../../src/publish/plot.ts";
+import { type PlotPoint, plotSvg } from "../../../src/publish/plot.ts";
+import { klAxis, sizeAxis } from "../../../src/publish/plot-axes.ts";
+import { plotPng } from "../../../src/publish/plot-png.ts";
 
 function points(labels: readonly string[]): PlotPoint[] {
 	const factors: readonly [Quantizer, number][] = [
@@ -15,6 +17,7 @@ function points(labels: readonly string[]): PlotPoint[] {
 			label,
 			bytes: 5e6 + index * 1e5,
 			quantizer,
+			published: quantizer === "two-sided-tuned",
 			klNats: { mean: 0.02 * factor, standardError: 0.001 },
 		})),
 	);
@@ -53,7 +56,7 @@ test("axes are labelled with units and every variant with its name, once", () =>
 test("labels of variants of nearly one size do not lie on each other", () => {
 	const svg = plotSvg({ title: "x", points: points(["one", "two", "three", "four", "five", "six"]) });
 	const places = ["one", "two", "three", "four", "five", "six"].map((label) => {
-		const [, x, y] = new RegExp(`<text x="([\\d.]+)" y="([\\d.]+)"[^>]*>${label}<`).exec(svg) ?? [];
+		const [, x, y] = new RegExp(`<text class="name" x="([\\d.]+)" y="([\\d.]+)"[^>]*>${label}<`).exec(svg) ?? [];
 		return { left: Number(x), right: Number(x) + label.length * 7, y: Number(y) };
 	});
 	for (const [index, one] of places.entries()) {
@@ -71,10 +74,31 @@ test("odd figures and hostile titles give a plot all the same", () => {
 	]) {
 		assert.deepEqual(
 			size(
-				plotPng({ title: "</text><script>&\u0000", points: [{ label: "<x>", bytes: 1, quantizer: "rtn", klNats }] }),
+				plotPng({
+					title: "</text><script>&\u0000",
+					points: [{ label: "<x>", bytes: 1, quantizer: "rtn", published: true, klNats }],
+				}),
 			),
 			[1800, 1120],
 		);
 	}
 	assert.doesNotMatch(plotSvg({ title: "</text><script>", points: [] }), /<script>/);
+});
+
+test("an axis has a handful of ticks in order, whatever the range", () => {
+	for (const values of [[0.081, 0.099], [0.02, 0.03], [1e-6, 10], [0.5], [3e-9, 4e-9], []]) {
+		const { ticks } = klAxis(values, [500, 0]);
+		assert.ok(ticks.length >= 2 && ticks.length <= 12, `${values.join()}: ${ticks.map((tick) => tick.text).join()}`);
+		assert.deepEqual(
+			ticks.map(({ at }) => at),
+			ticks.map(({ at }) => at).toSorted((one, other) => other - one),
+		);
+	}
+	const axis = sizeAxis([4.1e9, 8.5e9], [0, 800]);
+	assert.equal(axis.unit, "GB");
+	assert.deepEqual(
+		axis.ticks.map(({ text }) => text),
+		["4", "5", "6", "7", "8", "9"],
+	);
+	assert.ok(axis.place(4.1e9) < axis.place(8.5e9));
 });
