@@ -7,15 +7,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tiny_checkpoints import load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import absmax_grid, load_original, log_probabilities, quantize, save_checkpoint, token_ids
 from transformers import AutoModelForCausalLM
 
+from yaqa_runner.evaluate.statistics import token_kl
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 from yaqa_runner.formats.container import Container, QuantizedLinear
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
+from yaqa_runner.formats.source import SourceSnapshot
+from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.model.linears import LinearLayer
+from yaqa_runner.model.load import load_source_model
+from yaqa_runner.model.snapshot import inspect_snapshot
 
 
 def written(
@@ -155,3 +162,34 @@ def test_layers_the_library_does_not_wrap_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"nn\.Linear only"):
         CompressedTensorsContainer(4, 32).write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def rounded(layer: LinearLayer) -> QuantizedLinear:
+    weight = layer.weight()
+    grid = absmax_grid(weight, 8, 32, False)
+    return QuantizedLinear(layer.name, grid.nearest(weight), grid, "absmax-8-g32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("gpt_neox", {}), ("qwen2_moe", {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 64})],
+)
+def test_what_is_measured_has_the_biases_of_packed_linears(kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", kind, num_hidden_layers=1, **settings)
+    loaded = load_source_model(inspect_snapshot(source), torch.device("cpu"))
+    linears = {layer.name: rounded(layer) for layer in loaded.linears if layer.columns % 32 == 0}
+    assert any(f"{name}.bias" in SourceSnapshot(source) for name in linears)
+    container = CompressedTensorsContainer(8, 32)
+    container.write(source, linears, tmp_path / "out")
+    original = TorchReferenceModel(load_original(source)).log_probabilities(token_ids())
+    kl = token_kl(original, container.load(tmp_path / "out").log_probabilities(token_ids()))
+    assert float(kl.mean()) < 1e-3
+
+
+def test_a_folder_without_a_bias_is_refused_where_it_is_measured(tmp_path: Path) -> None:
+    _, _, container, output = written(tmp_path, "qwen2", 4, 32)
+    path = output / "model.safetensors"
+    tensors = {name: value for name, value in load_file(path).items() if not name.endswith("q_proj.bias")}
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"missing model\.layers\.0\.self_attn\.q_proj\.bias"):
+        container.load(output)

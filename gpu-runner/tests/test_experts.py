@@ -13,6 +13,7 @@ from test_pipeline import document, run
 from tiny_checkpoints import load_original, log_probabilities, save_checkpoint, token_ids
 from transformers import AutoModelForCausalLM
 
+from yaqa_runner.evaluate.statistics import token_kl
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.model.experts import SeparateExperts
@@ -66,7 +67,9 @@ def test_a_mixture_goes_from_sketch_to_folders_that_run(mixture: Path, tmp_path:
     second = GptqContainer(4, 32).load(gptq).log_probabilities(token_ids())
     winners = {manifest.gate.winner for manifest in outcome.manifests}
     if len(winners) == 1:
-        assert (first - second).abs().max() < 1e-4
+        # The same codes and scales; transformers keeps the experts that it decodes in the folder's bfloat16.
+        assert (first - second).abs().max() < 0.02
+        assert token_kl(second, first).mean() < 1e-5
     config = json.loads((packed / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     assert any(name.endswith(".gate") for name in config["ignore"])
     assert any(r"\.gate$" in key for key in json.loads((gptq / "quantize_config.json").read_text())["dynamic"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from yaqa_runner.formats.source import ExportError
 
 
 class TorchReferenceModel:
@@ -29,10 +32,26 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
+def require_whole(report: Mapping[str, Any]) -> None:
+    """Refuse what ``from_pretrained`` loaded only in part: it makes up a weight that it does not find.
+
+    Raises:
+        ExportError: a weight is missing, misshapen, or not one of the model's.
+    """
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(str(name) for name in report.get(kind, ()))
+        if names:
+            word = kind.partition("_")[0]
+            raise ExportError(f"The finished file does not hold the model's weights: {word} {', '.join(names[:3])}.")
+
+
 def model_with_weights(
     config: PretrainedConfig, weights: Mapping[str, torch.Tensor], device: str = "cpu"
 ) -> TorchReferenceModel:
     """The architecture of ``config`` in float32 with ``weights`` keyed by parameter name; tied ones follow."""
     model_class = type(empty_model(config))
-    model = model_class.from_pretrained(None, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model, report = model_class.from_pretrained(
+        None, config=config, state_dict=dict(weights), dtype=torch.float32, output_loading_info=True
+    )
+    require_whole(report)
     return TorchReferenceModel(model.to(device))

@@ -14,7 +14,7 @@ import torch
 from compressed_tensors.compressors import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
@@ -32,7 +32,7 @@ from yaqa_runner.formats.plain_weights import (
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, model_with_weights
+from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, require_whole
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -149,28 +149,17 @@ class CompressedTensorsContainer:
         """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact.
 
         Parts of some models keep the folder's own type whatever ``from_pretrained`` is asked for: a mixture's experts,
-        GPT-NeoX's output layer. There the library's decompressor is called on every tensor instead.
-        """
-        names = _tensor_names(directory)
-        if any(is_expert(name.rpartition(".")[0]) for name in names):
-            return self._decoded_model(directory, names, device)
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        )
-        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters()):
-            return self._decoded_model(directory, names, device)
-        return TorchReferenceModel(model.to(device))
+        GPT-NeoX's output layer. Those are widened afterwards, as they were loaded.
 
-    def _decoded_model(self, directory: Path, names: set[str], device: str) -> ReferenceModel:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        del config.quantization_config
-        packed = {name.rpartition(".")[0] for name in names if name.endswith(".weight_packed")}
-        weights = {f"{name}.weight": self.decode(directory, name) for name in packed}
-        for name in names:
-            if name.rpartition(".")[0] not in packed:
-                with safe_open(weight_file_of(directory, name), framework="pt", device="cpu") as file:
-                    weights[name] = file.get_tensor(name).to(torch.float32)
-        return model_with_weights(config, weights, device)
+        Raises:
+            ExportError: transformers finds a weight missing, or one that it does not know.
+        """
+        model, report = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+        require_whole(report)
+        # The model's own float() refuses: it takes what is packed for a type of its own.
+        return TorchReferenceModel(torch.nn.Module.float(model).to(device))
 
     def decode(self, directory: Path, name: str) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""
@@ -187,14 +176,6 @@ class CompressedTensorsContainer:
         scheme = QuantizationScheme.model_validate(group)
         weight: torch.Tensor = PackedQuantizationCompressor.decompress(state, scheme)["weight"]
         return weight.to(torch.float32)
-
-
-def _tensor_names(directory: Path) -> set[str]:
-    names: set[str] = set()
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names.update(file.keys())
-    return names
 
 
 def _ignored_modules(snapshot: SourceSnapshot, linears: set[str]) -> list[str]:

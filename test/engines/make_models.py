@@ -1,0 +1,39 @@
+"""Tiny random models of architectures that people run: ``python make_models.py OUTPUT NAME…``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny_models import byte_level_bpe, random_model, save_tokenizer
+
+HEADS: dict[str, Any] = {"head_dim": 32}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": HEADS,
+    "mistral": {"sliding_window": None},
+    "gemma": HEADS,
+    "gemma2": {**HEADS, "query_pre_attn_scalar": 32, "sliding_window": 32},
+    "gemma3_text": {**HEADS, "query_pre_attn_scalar": 32, "sliding_window": 32},
+    "phi3": {},
+    "olmo2": {},
+    "starcoder2": {"sliding_window": None},
+    "gpt2": {},
+    "gpt_neox": {},
+}
+
+
+def main() -> None:
+    output = Path(sys.argv[1])
+    tokenizer = byte_level_bpe()
+    for name in sys.argv[2:]:
+        folder = output / name
+        folder.mkdir(parents=True)
+        save_tokenizer(tokenizer, folder)
+        random_model(name, **ARCHITECTURES[name]).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()

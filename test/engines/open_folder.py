@@ -1,0 +1,129 @@
+"""Opens a finished folder in an engine: ``python open_folder.py transformers|gptqmodel|vllm FOLDER VERIFICATION``.
+
+Needs nothing of the runner: ``VERIFICATION`` is its ``verification.safetensors``. The last line is JSON:
+``{"version", "engineKl", "tokensEqual", "generated"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+NEW_TOKENS = 8
+# ids [1, L] → log-probabilities [L, V]; ids [L] → how many tokens it generates.
+Opened = tuple[str, Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], int]]
+
+
+def open_transformers(folder: Path) -> Opened:
+    """transformers, with whatever library the folder's quantization asks for, in float32."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    # GPT-NeoX's output layer and experts stay in the folder's type, and the quantized model's own float() refuses.
+    return transformers.__version__, *_of_torch(torch.nn.Module.float(model).eval())
+
+
+def open_gptqmodel(folder: Path) -> Opened:
+    """gptqmodel with its torch kernel, which computes in half precision."""
+    import gptqmodel
+
+    model = gptqmodel.GPTQModel.load(
+        str(folder), device="cpu", backend=gptqmodel.BACKEND.TORCH, dtype=torch.float16
+    ).model
+    return gptqmodel.__version__, *_of_torch(model.eval())
+
+
+def open_vllm(folder: Path) -> Opened:
+    """vLLM on the processor."""
+    import vllm
+
+    model = vllm.LLM(
+        model=str(folder),
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=2,
+        max_num_batched_tokens=128,
+        max_logprobs=-1,
+    )
+    vocabulary = model.llm_engine.model_config.get_vocab_size()
+
+    def log_probabilities(ids: torch.Tensor) -> torch.Tensor:
+        settings = vllm.SamplingParams(prompt_logprobs=-1, max_tokens=1, temperature=0)
+        # A further token at the end: what follows the last one is asked for too.
+        prompt = [*ids[0].tolist(), 0]
+        (answer,) = model.generate([{"prompt_token_ids": prompt}], settings)
+        values = torch.full((ids.shape[1], vocabulary), -torch.inf)
+        for place, found in enumerate(answer.prompt_logprobs[1:]):
+            for token, entry in found.items():
+                values[place, token] = entry.logprob
+        return values
+
+    def generate(prompt: torch.Tensor) -> int:
+        settings = vllm.SamplingParams(max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True)
+        (answer,) = model.generate([{"prompt_token_ids": prompt.tolist()}], settings)
+        return len(answer.outputs[0].token_ids)
+
+    return vllm.__version__, log_probabilities, generate
+
+
+def _of_torch(model: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], int]]:
+    @torch.inference_mode()
+    def log_probabilities(ids: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+
+    def generate(prompt: torch.Tensor) -> int:
+        ids = model.generate(
+            input_ids=prompt[None],
+            attention_mask=torch.ones_like(prompt[None]),
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+        )
+        return int(ids.shape[1] - len(prompt))
+
+    return log_probabilities, generate
+
+
+ENGINES: dict[str, Callable[[Path], Opened]] = {
+    "transformers": open_transformers,
+    "gptqmodel": open_gptqmodel,
+    "vllm": open_vllm,
+}
+
+
+def tokens_equal(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the folder's own tokenizer cuts every hard text as the original's does."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return all(
+        tokenizer(text["text"], add_special_tokens=False)["input_ids"] == text["ids"] for text in record["texts"]
+    )
+
+
+def main() -> None:
+    engine, folder, verification = sys.argv[1], Path(sys.argv[2]), load_file(sys.argv[3])
+    version, log_probabilities, generate = ENGINES[engine](folder)
+    total = 0.0
+    for row, ids in enumerate(verification["input_ids"]):
+        reference = verification["log_probabilities"][row].double()
+        values = log_probabilities(ids[None])[verification["positions"][row]].double()
+        total += float((reference.exp() * (reference - values)).sum(-1).mean())
+    record = json.loads(bytes(verification["tokenizer"].tolist()).decode("utf-8"))
+    answer = {
+        "version": version,
+        "engineKl": total / len(verification["input_ids"]),
+        "tokensEqual": tokens_equal(folder, record),
+        "generated": generate(verification["greedy_prompt"]) == NEW_TOKENS,
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

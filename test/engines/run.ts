@@ -1,0 +1,172 @@
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { Manifest } from "../../src/protocol/manifest.ts";
+import { parseRecipe } from "../../src/protocol/recipe.ts";
+import { ENGINES } from "./engines.ts";
+import { PYTHON, quantize, ROOT, runProgram } from "./quantize-command.ts";
+
+/**
+ * `npm run test:engines`: every container of the demo model and of tiny architectures, made by `yaqa-bot quantize` and
+ * opened in the engines that people run. One table: KL by the manifest and by the engine, over the same tokens.
+ */
+
+type Row = {
+	readonly model: string;
+	readonly recipe: string;
+	readonly engine: string;
+	readonly manifestKl: number | null;
+	readonly engineKl: number | null;
+	readonly tokensEqual: boolean | null;
+	readonly ok: boolean;
+	/** Why it is not ok, or why it was not asked. */
+	readonly note: string;
+};
+
+const GGUF = "gguf:q8_0,tune=off,refine=0";
+const ONNX = "onnx:q8,tune=off,refine=0";
+const PACKED = "w8a16,group=32,tune=off,refine=0";
+const GPTQ = "gptq:8,group=32,tune=off,refine=0";
+const EVERY = [GGUF, ONNX, PACKED, GPTQ];
+/** The containers that hold each. */
+const MODELS: Readonly<Record<string, readonly string[]>> = {
+	demo: [
+		"gguf:q4_0,tune=off,refine=0",
+		"onnx:q4,tune=off,refine=0",
+		"w4a16,group=32,tune=off,refine=0",
+		"gptq:4,group=32,tune=off,refine=0",
+	],
+	llama: EVERY,
+	qwen2: EVERY,
+	qwen3: EVERY,
+	mistral: EVERY,
+	gemma: EVERY,
+	gemma2: EVERY,
+	gemma3_text: EVERY,
+	phi3: EVERY,
+	olmo2: [GGUF, PACKED, GPTQ],
+	starcoder2: [GGUF, PACKED, GPTQ],
+	gpt2: [GGUF, GPTQ],
+	gpt_neox: [GGUF, PACKED, GPTQ],
+};
+export const SHORT = {
+	models: ["llama", "qwen3", "gemma3_text"],
+	recipes: [GGUF, ONNX],
+	engines: ["llama.cpp", "onnxruntime"],
+} as const;
+
+/** Rows of one model in every engine of its containers. */
+export async function rowsOf(request: {
+	readonly model: string;
+	readonly directory: string;
+	readonly recipes: readonly string[];
+	readonly engines: readonly string[];
+	readonly work: string;
+}): Promise<readonly Row[]> {
+	const { model, directory, recipes, engines, work } = request;
+	await mkdir(work, { recursive: true });
+	const answer = await quantize({ model: directory, recipes, work });
+	if ("error" in answer) {
+		return recipes.map((recipe) => failed(model, recipe, "yaqa-bot quantize", answer.error.message));
+	}
+	const rows: Row[] = [];
+	for (const variant of answer.variants) {
+		const { recipe } = variant;
+		if (!variant.verified) {
+			rows.push(failed(model, recipe, "yaqa-bot quantize", variant.checks.at(-1) ?? "not verified"));
+			continue;
+		}
+		const manifest = Manifest.parse(JSON.parse(await readFile(join(variant.directory, "manifest.json"), "utf8")));
+		const parsed = parseRecipe(recipe);
+		const container = parsed.ok ? parsed.recipe.name.container : "";
+		for (const engine of ENGINES) {
+			if (!engine.containers.includes(container) || !engines.includes(engine.name)) continue;
+			const manifestKl = manifest.verification.klNats;
+			const missing = engine.missing();
+			if (missing !== null) {
+				rows.push({ ...failed(model, recipe, engine.name, missing), manifestKl });
+				continue;
+			}
+			try {
+				const verification = join(work, "quantized", "verification.safetensors");
+				const word = await engine.open(variant.directory, manifest, verification);
+				const { relative, absoluteNats } = engine.allowance;
+				const near = Math.abs(word.engineKl - manifestKl) <= relative * manifestKl + absoluteNats;
+				rows.push({
+					model,
+					recipe,
+					engine: engine.name,
+					manifestKl,
+					engineKl: word.engineKl,
+					tokensEqual: word.tokensEqual,
+					ok: near && word.tokensEqual && word.generated,
+					note: [word.version, ...(near ? [] : ["another KL"]), ...(word.generated ? [] : ["generates nothing"])].join(
+						", ",
+					),
+				});
+			} catch (error) {
+				const why = error instanceof Error ? error.message : String(error);
+				rows.push({ ...failed(model, recipe, engine.name, why), manifestKl });
+			}
+		}
+	}
+	return rows;
+}
+
+function failed(model: string, recipe: string, engine: string, note: string): Row {
+	return { model, recipe, engine, manifestKl: null, engineKl: null, tokensEqual: null, ok: false, note };
+}
+
+/** Tiny models by name; the demo model lies in the checkout. */
+export async function makeModels(names: readonly string[], folder: string): Promise<void> {
+	const tiny = names.filter((name) => name !== "demo");
+	if (tiny.length === 0) return;
+	const made = await runProgram(PYTHON, [join(ROOT, "test/engines/make_models.py"), folder, ...tiny]);
+	if (made.code !== 0) throw new Error(`the tiny models could not be made: ${made.errors.slice(-1000)}`);
+}
+
+function shown(row: Row): string {
+	const figure = (value: number | null): string => (value === null ? "–" : value.toPrecision(3));
+	const tokens = row.tokensEqual === null ? "–" : row.tokensEqual ? "equal" : "DIFFER";
+	const note = row.note.replaceAll(/\s+/g, " ").slice(0, 160);
+	return `${row.ok ? "✓" : "✗"} ${row.model.padEnd(12)} ${row.recipe.padEnd(36)} ${row.engine.padEnd(16)} ${figure(row.manifestKl).padEnd(10)} ${figure(row.engineKl).padEnd(10)} ${tokens.padEnd(7)} ${note}\n`;
+}
+
+async function main(): Promise<number> {
+	const { values } = parseArgs({
+		options: {
+			json: { type: "boolean", default: false },
+			short: { type: "boolean", default: false },
+			model: { type: "string", multiple: true },
+			engine: { type: "string", multiple: true },
+		},
+	});
+	const models = values.model ?? (values.short ? [...SHORT.models] : Object.keys(MODELS));
+	const engines = values.engine ?? (values.short ? [...SHORT.engines] : ENGINES.map(({ name }) => name));
+	const wanted = ENGINES.filter(({ name }) => engines.includes(name)).flatMap((engine) => engine.containers);
+	const folder = await mkdtemp(join(tmpdir(), "yaqa-engines-"));
+	const rows: Row[] = [];
+	try {
+		await makeModels(models, folder);
+		for (const model of models) {
+			const recipes = (MODELS[model] ?? []).filter((recipe) => {
+				const parsed = parseRecipe(recipe);
+				return parsed.ok && wanted.includes(parsed.recipe.name.container);
+			});
+			const directory = model === "demo" ? join(ROOT, "demo/model") : join(folder, model);
+			const work = join(folder, `${model}.work`);
+			for (const row of await rowsOf({ model, directory, recipes, engines, work })) {
+				rows.push(row);
+				process.stderr.write(shown(row));
+			}
+			await rm(work, { recursive: true, force: true });
+		}
+	} finally {
+		await rm(folder, { recursive: true, force: true });
+	}
+	if (values.json) process.stdout.write(`${JSON.stringify({ rows })}\n`);
+	return rows.every(({ ok }) => ok) ? 0 : 1;
+}
+
+if (import.meta.main) process.exitCode = await main();
