@@ -88,7 +88,9 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
     person = Person(options)
 
     def run() -> int:
+        from yaqa_runner.cli.llama_cpp_word import llama_cpp_word
         from yaqa_runner.cli.plots import draw_plots, require_matplotlib
+        from yaqa_runner.pipeline.run_job import VERIFICATION_FILE
 
         if options.plots:
             require_matplotlib()
@@ -109,16 +111,29 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
         manifests = [variant.manifest for variant in made.variants]
         if options.plots:
             draw_plots(manifests, made.sketch, options.output / "plots")
+        verification = options.output / VERIFICATION_FILE
+        words = {
+            variant.folder.name: llama_cpp_word(variant.folder, verification)
+            for variant in made.variants
+            if any(variant.folder.glob("*.gguf"))
+        }
         person.close()
         if options.json:
             variants = [
-                {"directory": variant.folder.name, "manifest": variant.manifest.to_wire()} for variant in made.variants
+                {
+                    "directory": variant.folder.name,
+                    "manifest": variant.manifest.to_wire(),
+                    "engine": words.get(variant.folder.name),
+                }
+                for variant in made.variants
             ]
             person.print_json({"ok": True, "output": str(options.output), "variants": variants})
             return 0
         from yaqa_runner.cli.display import print_summary
 
         print_summary(person.console(), manifests)
+        for name, word in words.items():
+            person.print(f"{name}: {word}")
         person.print(f"Finished folders are in {options.output}.")
         return 0
 
