@@ -90,7 +90,7 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
     def run() -> int:
         from yaqa_runner.cli.llama_cpp_word import llama_cpp_word
         from yaqa_runner.cli.plots import draw_plots, require_matplotlib
-        from yaqa_runner.pipeline.run_job import VERIFICATION_FILE
+        from yaqa_runner.pipeline.measure import VERIFICATION_FILE
 
         if options.plots:
             require_matplotlib()
