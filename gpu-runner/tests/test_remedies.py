@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from yaqa_runner.cli.main import build_parser
+from yaqa_runner.cli.main import COMMANDS
+from yaqa_runner.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gpu-runner/yaqa_runner"
@@ -71,7 +72,7 @@ def test_every_setting_that_a_message_names_is_in_the_schema() -> None:
 
 
 def test_every_option_that_a_message_names_is_on_the_command_line() -> None:
-    known = options(build_parser()) | {"--nproc-per-node"}
+    known = options(build_parser(COMMANDS, "")) | {"--nproc-per-node"}
     named = [(path, name) for path, text in texts() for name in OPTION.findall(text)]
     assert len(named) > 5
     assert [f"{path}: {name}" for path, name in named if name not in known] == []
