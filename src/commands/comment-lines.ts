@@ -64,7 +64,8 @@ function boundedSource(markdown: string): string {
  */
 export function commentLines(markdown: string): readonly string[] {
 	if (markdown.length > MAXIMUM_COMMENT_CHARACTERS) return [];
-	const tree = fromMarkdown(boundedSource(markdown), { extensions: [gfm()], mdastExtensions: [gfmFromMarkdown()] });
+	const source = boundedSource(markdown);
+	const tree = fromMarkdown(source, { extensions: [gfm()], mdastExtensions: [gfmFromMarkdown()] });
 	const lines: string[] = [];
 	let paragraph = "";
 	// A stack of our own: nested lists of a hostile comment must not exhaust the call stack.
@@ -77,6 +78,13 @@ export function commentLines(markdown: string): readonly string[] {
 		}
 		switch (node.type) {
 			case "paragraph":
+				stack.push("paragraph-end");
+				pushChildren(stack, node.children);
+				break;
+			case "heading":
+				// A line of dashes below a command (a rule, a mail signature) makes it a heading. It is a person's request all
+				// the same; what was written as a heading begins with its marks.
+				if (source.charAt(node.position?.start.offset ?? 0) === "#") break;
 				stack.push("paragraph-end");
 				pushChildren(stack, node.children);
 				break;

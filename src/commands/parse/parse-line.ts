@@ -134,6 +134,12 @@ function variantCommand(
 	}
 	if (canonical.size > MAXIMUM_RECIPES) return forms.invalid(`A command names at most ${MAXIMUM_RECIPES} recipes.`);
 	const recipes = [...canonical];
+	if (command === null && words.telling) {
+		return forms.invalid(
+			"I start a run only where it is asked for, and this reads like a question or a report.",
+			recipes.length > 0 ? ["quantize", ...recipes, ...(model === null ? [] : [model])].join(" ") : null,
+		);
+	}
 	const kind = command ?? "quantize";
 	return {
 		kind,

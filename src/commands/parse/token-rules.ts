@@ -4,6 +4,7 @@ import type { CommandName } from "../command-table.ts";
 import type { Problem } from "./describe-problems.ts";
 import { shown } from "./parsed-command.ts";
 import {
+	ACTING_COMMANDS,
 	bitsOf,
 	COMMAND_WORDS,
 	CONTAINER_WORDS,
@@ -13,12 +14,15 @@ import {
 	OTHER_FORMATS,
 	POLITE_WORDS,
 	SETTING_KEYS,
+	TELLING_WORDS,
 } from "./vocabulary.ts";
 
 /** What the words of a line came to, filled by the rules. */
 export type LineWords = {
 	/** The first command word; later ones are taken for small talk. */
 	command: CommandName | null;
+	/** Whether a word of a question or a report came before any command. */
+	telling: boolean;
 	/** Numbers of jobs, or `all`. */
 	readonly targets: string[];
 	private: boolean;
@@ -36,6 +40,7 @@ export type LineWords = {
 export function noWords(): LineWords {
 	return {
 		command: null,
+		telling: false,
 		targets: [],
 		private: false,
 		explicit: [],
@@ -65,7 +70,8 @@ export const TOKEN_RULES: readonly TokenRule[] = [
 		take: (token, words) => {
 			const command = COMMAND_WORDS.get(token);
 			if (command === undefined) return false;
-			words.command ??= command;
+			// "did you make the gguf?" is no order.
+			if (!words.telling || !ACTING_COMMANDS.has(command)) words.command ??= command;
 			return true;
 		},
 	},
@@ -75,6 +81,15 @@ export const TOKEN_RULES: readonly TokenRule[] = [
 		take: (token, words) => {
 			if (token !== "all" && !JOB_NUMBER.test(token)) return false;
 			words.targets.push(token);
+			return true;
+		},
+	},
+	{
+		name: "question or report",
+		example: "did",
+		take: (token, words) => {
+			if (!TELLING_WORDS.has(token)) return false;
+			if (words.command === null) words.telling = true;
 			return true;
 		},
 	},
@@ -219,8 +234,14 @@ function takeRecipe(token: string, text: string, words: LineWords): void {
 	});
 }
 
+/** Thanks at the end of a request are no report. */
+function withoutThanks(tokens: readonly string[]): readonly string[] {
+	const thanks = /(?:^| )(?:thanks|thank you)$/.exec(tokens.join(" "))?.[0].trim().split(" ").length ?? 0;
+	return thanks < tokens.length ? tokens.slice(0, tokens.length - thanks) : tokens;
+}
+
 export function readTokens(tokens: readonly string[]): LineWords {
 	const words = noWords();
-	for (const token of tokens) TOKEN_RULES.find((rule) => rule.take(token, words));
+	for (const token of withoutThanks(tokens)) TOKEN_RULES.find((rule) => rule.take(token, words));
 	return words;
 }

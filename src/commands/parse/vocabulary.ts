@@ -25,6 +25,17 @@ export const POLITE_WORDS: ReadonlySet<string> = new Set(
 	).split(" "),
 );
 
+/**
+ * Words of a question, a report or thanks. What is said in them about variants asks for nothing, and a run costs money:
+ * where one comes before the command, or there is no command, the bot asks back.
+ */
+export const TELLING_WORDS: ReadonlySet<string> = new Set(
+	"thanks thank did do does is was it's fail failed happen happened how what when will be so far there".split(" "),
+);
+
+/** Commands that change something. The others may be asked for in a question. */
+export const ACTING_COMMANDS: ReadonlySet<CommandName> = new Set(["quantize", "cancel", "retry", "approve"]);
+
 /** Formats that people know and this bot does not write, with the nearest that it does. */
 export const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonly name: string }> = new Map(
 	[
@@ -53,8 +64,6 @@ export const KNOWN_WORDS: readonly string[] = [
 	"4bit",
 	"8bit",
 ];
-/** Marks that make text be seen in another order than it is read. */
-
 /** Bits that a word asks for: "8bit", "8-bit", "bits=8", "int8", "q8". */
 export function bitsOf(token: string): number | null {
 	const match = /^(?:bits?=)?([1-9]\d?)-?bits?$|^bits?=([1-9]\d?)$|^(?:int|q)([1-9])$/.exec(token);
