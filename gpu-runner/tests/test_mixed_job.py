@@ -86,8 +86,8 @@ def test_a_mix_that_measures_worse_gives_way_to_the_single_type(
     assert refused.evaluation.measured == uniform.evaluation.measured
     container = container_for(parse_recipe(refused.recipe))
     name = "model.layers.0.mlp.down_proj"
-    one = container.decode(tmp_path / "out" / "gguf-bpw-5-refine-0", name)
-    assert one.equal(container.decode(tmp_path / "out" / "gguf-q4-k-refine-0", name))
+    one = container.decode(tmp_path / "out" / "gguf-bpw-5-refine-0", name, model)
+    assert one.equal(container.decode(tmp_path / "out" / "gguf-q4-k-refine-0", name, model))
 
 
 def test_a_budget_below_the_smallest_types_is_refused_with_what_is_needed(model: Path, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import save_checkpoint
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats.source import ExportError, SourceSnapshot, safe_name
+from yaqa_runner.model.snapshot import inspect_snapshot
 
 
 def test_names_are_those_of_the_loaded_model(tmp_path: Path) -> None:
@@ -22,8 +24,6 @@ def test_names_are_those_of_the_loaded_model(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_the_base_models_prefix_is_read(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     source = save_checkpoint(tmp_path / "gpt2", "gpt2")
     tensors = load_file(source / "model.safetensors")
     short = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
@@ -51,6 +51,9 @@ def damaged(tmp_path: Path, what: str) -> Path:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     weights = source / "model.safetensors"
+    if what in ("traversal", "absolute", "missing shard", "empty index"):
+        # transformers takes a whole file before an index, whatever the index says.
+        weights.unlink()
     match what:
         case "remote code":
             (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
@@ -97,6 +100,33 @@ def damaged(tmp_path: Path, what: str) -> Path:
 def test_bad_sources_are_refused_with_their_cause(what: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=message):
         SourceSnapshot(damaged(tmp_path, what))
+
+
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "model-00009-of-00009.safetensors"])
+def test_a_whole_file_comes_before_an_index_that_was_left_over(shard: str, tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    tensors = load_file(source / "model.safetensors")
+    old = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    save_file(old, source / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, shard)}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    name = "model.layers.0.mlp.up_proj.weight"
+    loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    assert torch.equal(SourceSnapshot(source).read(name), loaded.get_parameter(name).detach())
+    assert inspect_snapshot(source).weight_files == (source / "model.safetensors",)
+
+
+def test_a_head_of_its_own_is_kept_whatever_the_flag_says(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (source / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}), encoding="utf-8")
+    snapshot = SourceSnapshot(source)
+    assert not snapshot.tied and not snapshot.is_tied_copy("lm_head.weight")
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    snapshot = SourceSnapshot(source)
+    assert snapshot.tied and snapshot.is_tied_copy("lm_head.weight")
 
 
 def test_only_known_files_are_copied(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def evaluate_from_options(options: argparse.Namespace, flag: InterruptFlag) -> d
     scores = {"original": score(TorchReferenceModel(source.model))}
     del source
     for folder, recipe in folders:
-        scores[recipe] = score(container_for(parse_recipe(recipe)).load(folder, device.type))
+        scores[recipe] = score(container_for(parse_recipe(recipe)).load(folder, device.type, options.model))
     return scores
 
 

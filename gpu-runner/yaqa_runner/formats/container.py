@@ -22,12 +22,15 @@ class QuantizedLinear:
         codes: Integer codes ``[out, in]``, int16.
         grid: The frozen grid that ``codes`` index.
         type: The grid's name.
+        columns: Input of every column of ``codes``, int64 ``[in]``, where the container keeps them in another order
+            than the model; ``None`` where they stay.
     """
 
     name: str
     codes: torch.Tensor
     grid: FixedGrid
     type: str
+    columns: torch.Tensor | None = None
 
 
 class ReferenceModel(Protocol):
@@ -45,6 +48,14 @@ class Container(Protocol):
 
     def grid(self, layer: str | None = None) -> ContainerGrid:
         """The grid of the linear named ``layer``, or of the linears in general, under this recipe."""
+        ...
+
+    def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
+        """Those of ``linears`` that a file has whole, each with the order of its inputs there (``None``: as they are).
+
+        Raises:
+            ExportError: :meth:`write` would refuse the model itself.
+        """
         ...
 
     def write(
@@ -73,10 +84,16 @@ class Container(Protocol):
         """
         ...
 
-    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
-        """Open the finished folder with the format's own library and decode it."""
+    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+        """Open the finished folder with the format's own library and decode it.
+
+        ``source`` is the snapshot it was made of, for a format whose files are read beside it.
+        """
         ...
 
-    def decode(self, directory: Path, name: str) -> torch.Tensor:
-        """The weight ``[out, in]`` float32 of linear ``name`` as the format's own library decodes it."""
+    def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
+        """The weight ``[out, in]`` float32 of linear ``name`` as the format's own library decodes it.
+
+        ``source``: as for :meth:`load`.
+        """
         ...

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
-from yaqa_runner.formats.source import SHARD_NAME, ExportError, SourceSnapshot
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
+from yaqa_runner.model.weight_files import SHARD_NAME
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 _VOCABULARY = re.compile(r"(embed|wte|wpe|lm_head)")

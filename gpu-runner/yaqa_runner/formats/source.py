@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from yaqa_runner.model.source_files import MAXIMUM_COPIED_BYTES, copied_patterns, listed_files
+from yaqa_runner.model.weight_files import UnreadableSource, read_json_object, weight_files
 
 STORED_DTYPES = {
     "F64": torch.float64,
@@ -28,8 +29,6 @@ STORED_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
-SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
 
 class ExportError(ValueError):
@@ -48,7 +47,11 @@ class SourceSnapshot:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.raw_config = self._read_json("config.json")
+        try:
+            self.raw_config = read_json_object(directory / "config.json")
+            paths = weight_files(directory)
+        except UnreadableSource as error:
+            raise ExportError(f"{error.cause} {error.remedy}") from error
         if "auto_map" in self.raw_config:
             raise ExportError("config.json asks for remote code (auto_map), which is never run.")
         try:
@@ -59,45 +62,14 @@ class SourceSnapshot:
             raise ExportError(f"config.json is not a model configuration that transformers knows: {error}") from error
         self._files: dict[str, Path] = {}
         self._handles: dict[Path, Any] = {}
-        for path in self._weight_files():
+        for path in paths:
             names = self._handle(path).keys()
             for name in names:
                 self._files[name] = path
-        self._prefix = _base_model_prefix(self.config)
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.directory / name
-        try:
-            if path.stat().st_size > MAXIMUM_JSON_BYTES:
-                raise ExportError(f"{name} is larger than {MAXIMUM_JSON_BYTES} bytes.")
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ExportError(f"{name} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            if isinstance(error, ExportError):
-                raise
-            raise ExportError(f"{name} is not valid JSON.") from error
-        if not isinstance(value, dict):
-            raise ExportError(f"{name} is not a JSON object.")
-        return value
-
-    def _weight_files(self) -> list[Path]:
-        index = self.directory / "model.safetensors.index.json"
-        if not index.exists():
-            single = self.directory / "model.safetensors"
-            if not single.is_file():
-                raise ExportError("The model has no safetensors weights; convert it to safetensors first.")
-            return [single]
-        mapping = self._read_json(index.name).get("weight_map")
-        if not isinstance(mapping, dict) or not mapping:
-            raise ExportError("model.safetensors.index.json has no weight_map.")
-        names = sorted({str(value) for value in mapping.values()})
-        for name in names:
-            if SHARD_NAME.fullmatch(name) is None:
-                raise ExportError(f"model.safetensors.index.json names a file outside the folder: {name[:200]!r}.")
-            if not (self.directory / name).is_file():
-                raise ExportError(f"model.safetensors.index.json names {name}, which is missing.")
-        return [self.directory / name for name in names]
+        self._class = _model_class(self.config)
+        prefix = getattr(self._class, "base_model_prefix", None)
+        self._prefix = prefix if isinstance(prefix, str) else "model"
+        self._tied_copies: frozenset[str] | None = None
 
     def _handle(self, path: Path) -> Any:
         handle = self._handles.get(path)
@@ -109,7 +81,8 @@ class SourceSnapshot:
             self._handles[path] = handle
         return handle
 
-    def _stored_name(self, name: str) -> str | None:
+    def stored_name(self, name: str) -> str | None:
+        """What the files call the tensor that the loaded model calls ``name``; ``None`` where they have none."""
         if name in self._files:
             return name
         if self._prefix:
@@ -128,8 +101,21 @@ class SourceSnapshot:
         renamed = (name if name.startswith("lm_head.") else start + name for name in self._files)
         return sorted(renamed, key=_natural)
 
+    def stored_names(self) -> list[str]:
+        """Tensor names as the files have them, in a fixed order."""
+        return sorted(self._files, key=_natural)
+
+    def stored_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the tensor that the files call ``name``."""
+        return tuple(int(size) for size in self._handle(self._files[name]).get_slice(name).get_shape())
+
+    def read_stored(self, name: str) -> torch.Tensor:
+        """The tensor that the files call ``name``: its own dtype, CPU."""
+        tensor: torch.Tensor = self._handle(self._files[name]).get_tensor(name)
+        return tensor
+
     def __contains__(self, name: str) -> bool:
-        return self._stored_name(name) is not None
+        return self.stored_name(name) is not None
 
     def shape(self, name: str) -> tuple[int, ...]:
         stored = self._require(name)
@@ -151,7 +137,7 @@ class SourceSnapshot:
         return tensor
 
     def _require(self, name: str) -> str:
-        stored = self._stored_name(name)
+        stored = self.stored_name(name)
         if stored is None:
             raise ExportError(f"The checkpoint has no tensor {name[:200]!r}.")
         return stored
@@ -167,11 +153,28 @@ class SourceSnapshot:
     @property
     def tied(self) -> bool:
         """Whether the output layer is the embedding."""
-        return bool(getattr(self.config, "tie_word_embeddings", False)) or "lm_head.weight" not in self
+        return "lm_head.weight" not in self or self.is_tied_copy("lm_head.weight")
 
     def is_tied_copy(self, name: str) -> bool:
-        """Whether ``name`` only repeats the embedding."""
-        return name == "lm_head.weight" and bool(getattr(self.config, "tie_word_embeddings", False))
+        """Whether ``name`` only repeats the embedding: the configuration says so, and the values do.
+
+        A head of its own beside a flag that says tied, as merged adapters have, is what transformers computes with.
+        """
+        if self._tied_copies is None:
+            self._tied_copies = frozenset(self._find_tied_copies())
+        stored = self.stored_name(name)
+        return stored is not None and stored in self._tied_copies
+
+    def _find_tied_copies(self) -> Iterator[str]:
+        ties = getattr(self._class, "_tied_weights_keys", None)
+        if not isinstance(ties, dict) or not bool(getattr(self.config, "tie_word_embeddings", False)):
+            return
+        for copy, original in ties.items():
+            stored, other = self.stored_name(str(copy)), self.stored_name(str(original))
+            if stored is None or other is None or self.stored_shape(stored) != self.stored_shape(other):
+                continue
+            if torch.equal(self.read_stored(stored), self.read_stored(other)):
+                yield stored
 
     @property
     def model_name(self) -> str:
@@ -208,12 +211,11 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _base_model_prefix(config: PretrainedConfig) -> str:
+def _model_class(config: PretrainedConfig) -> type | None:
+    """The class that transformers loads ``config`` with as a causal language model."""
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    names = name if isinstance(name, (list, tuple)) else [name]
-    for candidate in names:
-        model_class = getattr(transformers, candidate, None) if candidate else None
-        prefix = getattr(model_class, "base_model_prefix", None)
-        if isinstance(prefix, str):
-            return prefix
-    return "model"
+    for candidate in name if isinstance(name, (list, tuple)) else [name]:
+        found = getattr(transformers, candidate, None) if candidate else None
+        if isinstance(found, type):
+            return found
+    return None

@@ -69,7 +69,8 @@ def separate_experts(model: nn.Module, weight_files: tuple[Path, ...], stored: s
     """Replace fused experts of ``model`` where the checkpoint keeps an expert's matrices apart.
 
     Returns the checkpoint's name of every linear whose module is called otherwise, by module name. A fused module
-    whose parts do not compute the same, or whose tensors the checkpoint keeps fused, stays and is left in 16 bits.
+    whose parts do not compute the same stays and is left in 16 bits. Parts of tensors that the checkpoint keeps fused
+    in the model's own layout bear the names that they would have apart.
     """
     names: dict[str, str] = {}
     fused = [(name, module) for name, module in model.named_modules() if _is_fused(module)]
@@ -120,7 +121,18 @@ def _stored_form(
                 for name, value in zip(projections, wanted, strict=True)
             ):
                 return prefix, projections
+    if _keeps_fused(path, module, weight_files, stored):
+        return path, PROJECTIONS[0]
     return None
+
+
+def _keeps_fused(path: str, module: nn.Module, weight_files: tuple[Path, ...], stored: set[str]) -> bool:
+    """Whether the checkpoint has the module's own tensors, value for value."""
+    for name in ("gate_up_proj", "down_proj"):
+        value = getattr(module, name)
+        if f"{path}.{name}" not in stored or not _equal(_read(weight_files, f"{path}.{name}"), value):
+            return False
+    return True
 
 
 def _equal(stored: torch.Tensor | None, value: torch.Tensor) -> bool:

@@ -47,13 +47,17 @@ class LinearLayer:
 
 
 def discover_linears(
-    model: nn.Module, stored: set[str] | None = None, experts: Mapping[str, str] | None = None
+    model: nn.Module,
+    stored: set[str] | None = None,
+    experts: Mapping[str, str] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> tuple[list[LinearLayer], list[UnquantizedWeight]]:
     """The linears inside the model's repeated blocks, in execution order of their names, and what stays.
 
     ``stored`` holds the checkpoint's tensor names; a linear whose weight is not stored under its own name (with or
     without the base model's prefix) cannot be exported and stays. ``experts`` gives the
-    checkpoint's names of experts' linears by module name.
+    checkpoint's names of experts' linears by module name, ``renamed`` those of tensors that it calls otherwise than the
+    model, by parameter name.
 
     Raises:
         UnsupportedModel: nothing can be quantized.
@@ -70,12 +74,14 @@ def discover_linears(
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
         parameter_name = f"{routed.get(name, name)}.weight"
+        if stored is not None and not _is_stored(parameter_name, prefix, stored):
+            parameter_name = (renamed or {}).get(parameter_name, parameter_name)
         weight = module.weight
         if name not in block_of:
             reasons[parameter_name] = "outside the transformer blocks"
         elif shared.get(id(weight), 0) > 1:
             reasons[parameter_name] = "shared with another weight"
-        elif stored is not None and not _is_stored(parameter_name, prefix, stored):
+        elif stored is not None and name not in routed and not _is_stored(parameter_name, prefix, stored):
             reasons[parameter_name] = "stored in another layout than the model computes with"
         else:
             rows, columns = weight.shape[::-1] if isinstance(module, Conv1D) else weight.shape

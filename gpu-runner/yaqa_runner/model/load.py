@@ -13,8 +13,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.model.experts import separate_experts
+from yaqa_runner.model.left_out import reason_left_out
 from yaqa_runner.model.linears import LinearLayer, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
+from yaqa_runner.model.stored_names import stored_names
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
@@ -115,6 +117,8 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         raise SourceRefused(
             f"Weights do not fit the config: {', '.join(mismatched[:3])}.", "Push what belongs together."
         )
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    _refuse_leftovers(sorted(report.get("unexpected_keys", ())), tied)
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
@@ -122,7 +126,9 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
     model.eval()
     model.requires_grad_(False)
     stored = set(snapshot.shapes)
-    linears, unquantized = discover_linears(model, stored, separate_experts(model, snapshot.weight_files, stored))
+    renamed = stored_names(model, stored)
+    experts = separate_experts(model, snapshot.weight_files, stored)
+    linears, unquantized = discover_linears(model, stored, experts, renamed)
     embedding = model.get_input_embeddings()
     output = model.get_output_embeddings()
     vocabulary = int((output if output is not None else embedding).weight.shape[0])
@@ -134,6 +140,24 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         device=device,
         vocabulary=vocabulary,
         maximum_length=maximum_length(config),
+    )
+
+
+def _refuse_leftovers(names: list[str], tied: bool) -> None:
+    """What transformers did not load has to have a reason: a leftover can be half of the model."""
+    left = [name for name in names if reason_left_out(name) is None and not (tied and name.endswith("lm_head.weight"))]
+    if not left:
+        return
+    scales = [name for name in left if name.endswith(("_scale_inv", "_scale", "_scale_2"))]
+    if scales:
+        raise UnsupportedModel(
+            f"The checkpoint has scales of quantized weights ({scales[0][:200]}), of which config.json tells nothing.",
+            "Push it with its quantization_config, or point at the original, 16- or 32-bit model.",
+        )
+    raise SourceRefused(
+        f"The model does not use {', '.join(name[:200] for name in left[:3])} ({len(left)} tensors in all) of the "
+        "checkpoint.",
+        "Push the configuration of these weights, or only the tensors that belong to the model.",
     )
 
 

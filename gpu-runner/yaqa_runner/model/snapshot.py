@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from yaqa_runner.model.source_files import PICKLE_SUFFIXES, SOURCE_PATTERNS, listed_files
+from yaqa_runner.model.source_files import SOURCE_PATTERNS, listed_files
+from yaqa_runner.model.weight_files import UnreadableSource, read_json_object, weight_files
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 
-MAXIMUM_JSON_BYTES = 64 * 1024 * 1024
 MAXIMUM_README_BYTES = 1024 * 1024
 # No published transformer is deeper; a config that says so is broken or hostile.
 MAXIMUM_BLOCKS = 2048
-SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 HASH_CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -62,16 +60,9 @@ def read_json(path: Path) -> dict[str, Any]:
         SourceRefused: unreadable, over 64 MiB, not JSON, or not an object.
     """
     try:
-        if path.stat().st_size > MAXIMUM_JSON_BYTES:
-            raise SourceRefused(f"{path.name} is larger than {MAXIMUM_JSON_BYTES} bytes.", "Push a sound file.")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SourceRefused(f"{path.name} cannot be read: {error.strerror}.", "Push the file and try again.") from error
-    except (ValueError, RecursionError) as error:
-        raise SourceRefused(f"{path.name} is not valid JSON.", "Push a sound file.") from error
-    if not isinstance(value, dict):
-        raise SourceRefused(f"{path.name} is not a JSON object.", "Push a sound file.")
-    return value
+        return read_json_object(path)
+    except UnreadableSource as error:
+        raise SourceRefused(error.cause, error.remedy) from error
 
 
 def inspect_snapshot(directory: Path) -> Snapshot:
@@ -150,36 +141,25 @@ def _refuse_remote_code(config: dict[str, Any], name: str) -> None:
 
 
 def _weight_files(directory: Path) -> tuple[Path, ...]:
-    index = directory / "model.safetensors.index.json"
-    single = directory / "model.safetensors"
-    if index.is_file():
-        mapping = read_json(index).get("weight_map")
-        if not isinstance(mapping, dict) or not mapping:
-            raise SourceRefused(f"{index.name} has no weight_map.", "Push a sound index file.")
-        names = sorted({str(value) for value in mapping.values()})
-        for name in names:
-            if SHARD_NAME.fullmatch(name) is None or ".." in name:
-                raise SourceRefused(
-                    f"{index.name} names a file outside the repo: {name[:200]!r}.", "Push a sound index file."
-                )
-            if not (directory / name).is_file():
-                raise SourceRefused(f"{index.name} names {name}, which is missing.", "Push every shard.")
-        return tuple(directory / name for name in names)
-    if single.is_file():
-        return (single,)
-    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
-        raise SourceRefused(
-            f"The weights are only there as pickles ({', '.join(pickles[:3])}), which are never loaded.",
-            "Convert them to safetensors (save_pretrained does) and push again.",
-        )
-    raise SourceRefused("The repo has no model.safetensors.", "Push the weights as safetensors.")
+    try:
+        return weight_files(directory)
+    except UnreadableSource as error:
+        raise SourceRefused(error.cause, error.remedy) from error
 
 
 def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
-            return {name: tuple(int(size) for size in handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+            for name in handle.keys():  # noqa: SIM118
+                part = handle.get_slice(name)
+                shapes[name] = tuple(int(size) for size in part.get_shape())
+                if str(part.get_dtype()).startswith("F8_"):
+                    raise UnsupportedModel(
+                        f"{name[:200]} holds float8 codes, and config.json does not tell how they are scaled.",
+                        "Push it with its quantization_config, or point at the original, 16- or 32-bit model.",
+                    )
+            return shapes
     except (SafetensorError, OSError, ValueError) as error:
         raise SourceRefused(f"{path.name} is not a readable safetensors file: {error}", "Push a sound file.") from error
 

@@ -72,7 +72,7 @@ def allocate_types(
     baseline = parse_recipe(",".join([f"gguf:{best}", *extra]))
     return MixedPlan(
         plan=replace(plan, container=mixed),
-        baseline=PlannedRecipe(baseline, GgufContainer(best, plan.container.model_name), plan.linears),
+        baseline=PlannedRecipe(baseline, GgufContainer(best, plan.container.model_name), plan.linears, plan.columns),
         bits_per_weight=_average_bits(choice, weights),
         baseline_bits_per_weight=_average_bits(fitting[best], weights),
         loss=total_loss(choice),

@@ -91,7 +91,7 @@ def measure_variant(*, context: RunContext, reference: MeasuringReference, writt
     sequences = sum(item.tokens.sequences for item in reference.sets)
     with context.monitor.stage("evaluate", "sequences", canonical) as monitor:
         for number, quantizer in enumerate(quantizers):
-            model = written.plan.container.load(written.of(quantizer), context.source.device.type)
+            model = written.plan.container.load(written.of(quantizer), context.source.device.type, context.linked)
             part = monitor.part(number * sequences, len(quantizers) * sequences)
             found = measured[quantizer] = _measured(model, reference, part)
             splits: dict[SplitName, list[Comparison]] = {"selection": found.selection, "report": found.report}

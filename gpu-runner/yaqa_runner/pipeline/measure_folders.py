@@ -80,7 +80,7 @@ def measure_folders(*, job: MeasuringJob, monitor: RunMonitor) -> list[MeasuredF
         with monitor.stage("evaluate", "sequences", "original") as progress:
             reference.prepare(sets, progress)
         for folder, recipe in zip(job.folders, recipes, strict=True):
-            model = container_for(parse_recipe(recipe)).load(folder, source.device.type)
+            model = container_for(parse_recipe(recipe)).load(folder, source.device.type, job.source)
             total, done = sum(item.tokens.sequences for item in sets), 0
             comparisons: list[Comparison] = []
             with monitor.stage("evaluate", "sequences", recipe) as progress:

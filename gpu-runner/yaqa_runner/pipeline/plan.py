@@ -59,18 +59,20 @@ def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> li
         try:
             container = container_for(recipe)
             grid = container.grid()
-            names = frozenset(layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns))
-            container.unquantized(linked, set(names))
+            fitting = {layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns)}
+            storable = container.storable(linked, fitting)
+            container.unquantized(linked, set(storable))
         except ExportError as error:
             raise UnsupportedModel(
                 f"{recipe.canonical} cannot be written: {error}", "Ask for another recipe, or another model."
             ) from error
-        if not names:
+        if not storable:
             raise UnsupportedModel(
                 f"{recipe.canonical} can store none of the model's linears (their widths do not fit its groups).",
                 "Ask for a recipe with a smaller group.",
             )
-        planned.append(PlannedRecipe(recipe, container, names))
+        columns = {name: order for name, order in storable.items() if order is not None}
+        planned.append(PlannedRecipe(recipe, container, frozenset(storable), columns))
     return planned
 
 

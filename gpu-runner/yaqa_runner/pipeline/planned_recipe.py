@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
 
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.formats import Container
@@ -12,11 +15,15 @@ from yaqa_runner.protocol.recipes import Recipe, recipe_directory
 
 @dataclass(frozen=True)
 class PlannedRecipe:
-    """A recipe with its container and the names of the linears that the container can store."""
+    """A recipe with its container and the names of the linears that the container can store.
+
+    ``columns`` is the order of a linear's inputs in the file, of those that are not in the model's.
+    """
 
     recipe: Recipe
     container: Container
     linears: frozenset[str]
+    columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
-from yaqa_runner.sketches.store import Sketch
+from yaqa_runner.sketches.store import LayerFactors, Sketch
 
 RESCALE_ITERATIONS = 2
 """Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
@@ -97,10 +97,12 @@ class RecipeRounder:
             return
         jobs.update(own)
         device = layer.stored_weight().device
-        moment = regularized_moment(self.sketch.factors(layer.name), self.settings.sigma_input, device)
-        for number, job in own.items():
-            yield RoundingTask(_Half(number, is_two_sided=False), job.weight, job.grid, moment, None)
-        del moment
+        for columns in _distinct([job.columns for job in own.values()]):
+            moment = regularized_moment(self._factors(layer, columns), self.settings.sigma_input, device)
+            for number, job in own.items():
+                if job.columns is columns:
+                    yield RoundingTask(_Half(number, is_two_sided=False), job.weight, job.grid, moment, None)
+            del moment
         for number, job in own.items():
             sweeps = job.recipes[0].recipe.refine_sweeps
             yield RoundingTask(
@@ -117,22 +119,39 @@ class RecipeRounder:
         wanted = [plan for plan in plans if layer.name in plan.linears]
         if not wanted:
             return []
+        jobs: list[_Job] = []
+        orders = _distinct([plan.columns.get(layer.name) for plan in wanted])
+        for columns in orders:
+            same = [plan for plan in wanted if _same_order(plan.columns.get(layer.name), columns)]
+            jobs.extend(self._jobs_in_order(layer, same, columns, warn=columns is orders[0]))
+        return jobs
+
+    def _jobs_in_order(
+        self, layer: LinearLayer, plans: list[PlannedRecipe], columns: torch.Tensor | None, *, warn: bool
+    ) -> list[_Job]:
         weight = layer.stored_weight()  # [out, in]
+        if columns is not None:
+            weight = weight[:, columns.to(weight.device)]
         settings = self.settings
-        stored = self.sketch.factors(layer.name)
+        stored = self._factors(layer, columns)
         factors = regularize(stored, settings.sigma_input, settings.sigma_output, weight.device)
-        if factors.reason is not None:
+        if factors.reason is not None and warn:
             self.monitor.warn("factor-fallback", f"{layer.name}: {factors.reason}")
         shared: dict[tuple[str, int], _Job] = {}
-        for plan in wanted:
+        for plan in plans:
             grid = plan.container.grid(layer.name).fit(weight, factors.input.diagonal)
             place = (_digest(grid.to("cpu")), plan.recipe.refine_sweeps)
             if place in shared:
                 shared[place].recipes.append(plan)
             else:
-                shared[place] = _Job(layer, grid, weight, factors, [plan])
+                shared[place] = _Job(layer, grid, weight, factors, columns, [plan])
         give_small_blocks_back(weight.numel())
         return list(shared.values())
+
+    def _factors(self, layer: LinearLayer, columns: torch.Tensor | None) -> LayerFactors:
+        """The linear's factors with its inputs in the order of ``columns``."""
+        found = self.sketch.factors(layer.name)
+        return found if columns is None else found.with_inputs_in(columns)
 
     def _finish(
         self,
@@ -173,7 +192,7 @@ class RecipeRounder:
             kept = keep_in_file(codes.cpu(), self.folder / f"{number}-{quantizer}.codes")
             for plan in job.recipes:
                 results[plan.recipe.canonical].linears[quantizer][layer.name] = QuantizedLinear(
-                    layer.name, kept, grid.to("cpu"), _type_of(plan, layer)
+                    layer.name, kept, grid.to("cpu"), _type_of(plan, layer), job.columns
                 )
             return max(0.0, proxy * job.factors.scale)
 
@@ -208,13 +227,30 @@ class _Half:
 
 @dataclass
 class _Job:
-    """One linear on one grid with one number of sweeps, for all recipes that share it."""
+    """One linear on one grid with one number of sweeps, for all recipes that share it.
+
+    Grid, weight and factors have the linear's inputs in the order of ``columns``.
+    """
 
     layer: LinearLayer
     grid: FixedGrid
     weight: torch.Tensor
     factors: RegularizedLayer
+    columns: torch.Tensor | None
     recipes: list[PlannedRecipe] = field(default_factory=list)
+
+
+def _distinct(orders: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """``orders`` without those that are like an earlier one."""
+    found: list[torch.Tensor | None] = []
+    for order in orders:
+        if not any(_same_order(order, other) for other in found):
+            found.append(order)
+    return found
+
+
+def _same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def _type_of(plan: PlannedRecipe, layer: LinearLayer) -> str:

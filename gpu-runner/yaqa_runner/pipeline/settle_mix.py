@@ -91,7 +91,7 @@ def _selection_kl(
 ) -> Estimate:
     context.monitor.check()
     plan.container.write(context.linked, rounded.linears[rounded.quantizers[-1]], folder)
-    model = plan.container.load(folder, context.source.device.type)
+    model = plan.container.load(folder, context.source.device.type, context.linked)
     monitor = replace(context.monitor.within("evaluate", "sequences"), progress=lambda done, total: None)
     sets = reference.splits.selection
     kl = summarize([measure(model, item, reference.original, monitor) for item in sets]).kl_nats

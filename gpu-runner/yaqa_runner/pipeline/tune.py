@@ -64,6 +64,7 @@ def _tasks(source: SourceModel, linears: dict[str, QuantizedLinear]) -> list[Tun
             linears[layer.name].codes,
             linears[layer.name].grid,
             isinstance(layer.module, Conv1D),
+            linears[layer.name].columns,
         )
         for layer in source.linears
         if layer.name in linears

@@ -42,12 +42,14 @@ class TuningTask:
         codes: ``[out, in]`` int16, fixed.
         grid: The grid to start from.
         transposed: Whether the model keeps the weight as ``[in, out]`` (``Conv1D``).
+        columns: Input of every column of ``codes``; ``None`` where they are in the model's order.
     """
 
     parameter: str
     codes: torch.Tensor
     grid: FixedGrid
     transposed: bool = False
+    columns: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def _kl(
     for task in tasks:
         dtype = model.get_parameter(task.parameter).dtype
         weight = grids[task.parameter].decode(codes[task.parameter], dtype)
+        if task.columns is not None:
+            weight = weight[:, torch.argsort(task.columns).to(weight.device)]
         weights[task.parameter] = weight.T if task.transposed else weight
     quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
     divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)

@@ -93,6 +93,10 @@ class LayerFactors:
     output: Triangle
     second_moment: Triangle
 
+    def with_inputs_in(self, order: torch.Tensor) -> LayerFactors:
+        """The factors of the linear with its inputs in ``order``."""
+        return LayerFactors(self.input.reordered(order), self.output, self.second_moment.reordered(order))
+
 
 @dataclass(frozen=True)
 class FreshLayer:

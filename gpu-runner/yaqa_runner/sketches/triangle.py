@@ -42,6 +42,11 @@ class Triangle:
             matrix[:start, start:stop] = part[:, :start].T
         return matrix
 
+    def reordered(self, order: torch.Tensor) -> Triangle:
+        """The matrix with rows and columns in ``order``, held in memory."""
+        packed = pack_triangle(self.whole()[order][:, order])
+        return Triangle(self.size, lambda start, stop: packed[start:stop].clone())
+
 
 def pack_triangle(matrix: torch.Tensor) -> torch.Tensor:
     """Symmetric ``[n, n]`` to float32 ``[n (n + 1) / 2]`` on the CPU: rows of the lower triangle, diagonal included."""

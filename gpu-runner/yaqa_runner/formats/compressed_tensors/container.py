@@ -56,6 +56,11 @@ class CompressedTensorsContainer:
         grid = (AsymmetricGrid if self.zero else SymmetricGrid)(self.bits, self.group)
         return ContainerGrid(grid, lambda rows, columns: rows > 0 and columns % self.group == 0)
 
+    def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
+        """Those of ``linears`` that the checkpoint has tensors of their own for; inputs in the model's order."""
+        snapshot = SourceSnapshot(source)
+        return dict.fromkeys(name for name in linears if f"{name}.weight" in snapshot)
+
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
         snapshot = SourceSnapshot(source)
@@ -145,7 +150,7 @@ class CompressedTensorsContainer:
             "config_groups": {"group_0": scheme},
         }
 
-    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
         """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact.
 
         Parts of some models keep the folder's own type whatever ``from_pretrained`` is asked for: a mixture's experts,
@@ -161,7 +166,7 @@ class CompressedTensorsContainer:
         # The model's own float() refuses: it takes what is packed for a type of its own.
         return TorchReferenceModel(torch.nn.Module.float(model).to(device))
 
-    def decode(self, directory: Path, name: str) -> torch.Tensor:
+    def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""
         path = weight_file_of(directory, f"{name}.weight_packed")
         state: dict[str, torch.Tensor] = {}

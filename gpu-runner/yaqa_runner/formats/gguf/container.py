@@ -1,10 +1,10 @@
 """GGUF files, as llama.cpp, Ollama, LM Studio and transformers load them.
 
-Quantized linears take the recipe's type, or each its own where types are mixed. A linear whose inputs are no multiple
-of the type's block takes the fallback type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The
-embedding and the output layer are Q8_0 (F16 where their width is no multiple of 32), other matrices F16, vectors F32,
-as llama.cpp keeps them. ``config.json`` travels beside the file so that the original architecture can be rebuilt
-without guessing.
+Names, orders, shapes, header and tokenizer are llama.cpp's own converter's (``converter``). Quantized linears take the
+recipe's type, or each its own where types are mixed. A linear whose inputs are no multiple of the type's block takes
+the fallback type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The embedding and the output layer
+are Q8_0 (F16 where their width is no multiple of 32), what llama.cpp wants in float32 is F32, other tensors F16.
+``config.json`` travels beside the file so that the original architecture can be rebuilt without guessing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,13 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
-from yaqa_runner.formats.gguf.architecture import GgufNames, add_metadata, rope_frequency_factors
+from yaqa_runner.formats.gguf.arrangement import as_matrix
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
-from yaqa_runner.formats.gguf.tokenizer import add_tokenizer, read_vocabulary
+from yaqa_runner.formats.gguf.converter import layout_of
+from yaqa_runner.formats.gguf.layout import Layout, LayoutTensor
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
@@ -53,7 +54,9 @@ _FILE_TYPES = {
 # One scale a block and no offset: the grid that ONNX, compressed-tensors and GPTQ share, so that one
 # set of codes serves all of them.
 _SHARED_BITS = {"q4_0": 4, "q5_0": 5, "q8_0": 8}
-_VOCABULARY_TENSORS = ("token_embd.weight", "output.weight")
+_VOCABULARY_TENSORS = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
+# What every file says for itself.
+_OWN_KEYS = ("general.architecture", "general.name", "general.file_type", "general.quantization_version")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class GgufContainer:
         self.type = type_name
         self.model_name = model_name
         self.label = type_name.upper() if label is None else label
+        self._source: Path | None = None
 
     def grid(self, layer: str | None = None) -> ContainerGrid:
         """The type's own grid; rows that its block does not divide take the fallback type's."""
@@ -104,38 +108,53 @@ class GgufContainer:
         fallback = gguf_type_for(self.type, 1, 32)
         return ContainerGrid(own, own.supports, None if fallback in (None, self.type) else gguf_grid(fallback))
 
-    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
-        """Matrices that are not in ``linears``, with the type they are stored in."""
+    def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
+        """Those of ``linears`` that the file has whole, in tensors of nothing but such; with the order of their inputs.
+
+        Codes and grids are those of the file, whose blocks are of neighbours there.
+
+        Raises:
+            ExportError: As for :meth:`write`.
+        """
         snapshot = SourceSnapshot(source)
-        names = GgufNames(snapshot.config)
-        read_vocabulary(source, int(snapshot.config.vocab_size))
-        result = []
-        for name in snapshot.names():
-            module = name.rpartition(".")[0]
-            if names.ignored(name) or snapshot.is_tied_copy(name) or module in linears:
+        plan = _FilePlan(snapshot, layout_of(snapshot), linears)
+        return {name: part.column for parts in plan.quantized.values() for name, part in parts.items()}
+
+    def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
+        """Matrices that are not in ``linears``, with the type they are stored in, and tensors that are left out."""
+        self._source = source
+        snapshot = SourceSnapshot(source)
+        layout = layout_of(snapshot)
+        plan = _FilePlan(snapshot, layout, linears)
+        result = {}
+        for tensor in layout.tensors:
+            if tensor.name in plan.quantized or len(tensor.shape) < 2:
                 continue
-            shape = snapshot.shape(name)
-            if len(shape) < 2:
-                continue
-            vocabulary = names.gguf_name(name) in _VOCABULARY_TENSORS
-            kind = _plain_type(names.gguf_name(name), shape)
+            vocabulary = tensor.name in _VOCABULARY_TENSORS
             reason = "embedding or output layer, kept at higher precision" if vocabulary else "not quantized"
-            result.append(UnquantizedWeight(name=name, type=kind.name, reason=reason))
-        return result
+            if tensor.arrangement is None and not tensor.full:
+                reason = "not quantized: llama.cpp stores it otherwise than the checkpoint does"
+            for name in tensor.sources:
+                result[name] = UnquantizedWeight(name=name, type=_plain_type(tensor).name, reason=reason)
+        for name, reason in layout.dropped.items():
+            result[name] = UnquantizedWeight(name=name, type="none", reason=f"left out: {reason}")
+        return [result[name] for name in snapshot.stored_names() if name in result]
 
     def write(self, source: Path, linears: dict[str, QuantizedLinear], output: Path) -> list[Path]:
         """Write ``{model}-{label}.gguf`` (split above 45 GB), ``config.json`` and the licence files.
 
         Raises:
-            ExportError: Unknown architecture, a scale that half precision does not hold, a malformed tokenizer.
+            ExportError: llama.cpp has no form for the model, one of its tensors or its tokenizer; a scale that half
+                precision does not hold; a linear that :meth:`storable` does not name.
         """
+        self._source = source
         snapshot = SourceSnapshot(source)
-        names = GgufNames(snapshot.config)
+        layout = layout_of(snapshot)
         shapes = {name: (linear.codes.shape[0], linear.codes.shape[1]) for name, linear in linears.items()}
-        entries = self._entries(snapshot, names, shapes, linears)
+        entries = self._entries(snapshot, layout, shapes, linears)
         with output_folder(output) as scratch:
             is_split = sum(entry.nbytes for entry in entries) > SPLIT_BYTES
-            writer = self._begun(snapshot, names, entries, scratch, SPLIT_BYTES if is_split else 0)
+            writer = self._begun(snapshot, layout, entries, scratch, SPLIT_BYTES if is_split else 0)
             for entry in entries:
                 writer.write_tensor_data(entry.make())
             writer.close()
@@ -154,29 +173,37 @@ class GgufContainer:
             budget: Bytes that the files will have at most.
 
         Raises:
-            ExportError: As for :meth:`write`.
+            ExportError: As for :meth:`write`; or linears share a tensor of the file, and so a type.
         """
         snapshot = SourceSnapshot(source)
-        names = GgufNames(snapshot.config)
-        entries = self._entries(snapshot, names, shapes, {})
-        quantized = {names.gguf_name(f"{name}.weight") for name in shapes}
+        layout = layout_of(snapshot)
+        plan = _FilePlan(snapshot, layout, shapes)
+        plan.require_own_tensors()
+        entries = self._entries(snapshot, layout, shapes, {})
         with tempfile.TemporaryDirectory() as folder:
-            self._begun(snapshot, names, entries, Path(folder), 0).close()
+            self._begun(snapshot, layout, entries, Path(folder), 0).close()
             headers = sum(path.stat().st_size for path in files_of(Path(folder)))
-        kept = sum(_aligned(entry.nbytes) for entry in entries if entry.name not in quantized)
+        kept = sum(_aligned(entry.nbytes) for entry in entries if entry.name not in plan.quantized)
         copied = sum(path.stat().st_size for path in snapshot.copied_files("gguf"))
         # Two parts beside each other hold more than one part may.
         parts = 0 if budget <= SPLIT_BYTES else 2 * budget // SPLIT_BYTES + 2
         return _aligned(headers) + kept + copied + parts * _PART_BYTES
 
     def _begun(
-        self, snapshot: SourceSnapshot, names: GgufNames, entries: list[_Entry], folder: Path, split_bytes: int
+        self, snapshot: SourceSnapshot, layout: Layout, entries: list[_Entry], folder: Path, split_bytes: int
     ) -> gguf.GGUFWriter:
         """The file, or its parts, in ``folder``, up to where the tensors' data begin."""
         model_name = self.model_name or snapshot.model_name
-        writer = gguf.GGUFWriter(path=None, arch=names.arch_name, split_max_size=split_bytes)
-        add_metadata(writer, snapshot.config, model_name, int(_FILE_TYPES[self.type]))
-        add_tokenizer(writer, snapshot.directory, int(snapshot.config.vocab_size))
+        writer = gguf.GGUFWriter(path=None, arch=layout.architecture, split_max_size=split_bytes)
+        writer.add_name(model_name)
+        writer.add_file_type(int(_FILE_TYPES[self.type]))
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for key, field in gguf.GGUFReader(layout.metadata).fields.items():
+            if key in _OWN_KEYS or key.startswith("GGUF."):
+                continue
+            kind = field.types[0]
+            inner = field.types[-1] if kind is gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), kind, inner)
         for entry in entries:
             writer.add_tensor_info(entry.name, entry.shape, np.dtype(np.float32), entry.nbytes, entry.type)
         writer.write_header_to_file(folder / f"{model_name}-{self.label}.gguf")
@@ -187,135 +214,280 @@ class GgufContainer:
     def _entries(
         self,
         snapshot: SourceSnapshot,
-        names: GgufNames,
+        layout: Layout,
         shapes: Mapping[str, tuple[int, int]],
         linears: Mapping[str, QuantizedLinear],
     ) -> list[_Entry]:
         """Every tensor of the file; ``linears`` are asked for when a linear's blocks are made."""
-        entries = []
-        left = set(shapes)
-        for name in snapshot.names():
-            if names.ignored(name) or snapshot.is_tied_copy(name):
-                continue
-            module, _, kind = name.rpartition(".")
-            target = names.gguf_name(name)
-            if kind == "weight" and module in shapes:
-                left.discard(module)
-                entries.append(self._packed(names, module, shapes[module], linears, target))
-            else:
-                entries.append(_plain(snapshot, names, name, target))
+        plan = _FilePlan(snapshot, layout, shapes)
+        left = set(shapes) - {name for parts in plan.quantized.values() for name in parts}
         if left:
-            raise ExportError(f"The checkpoint has no weight for {min(left)[:200]!r}.")
-        factors = rope_frequency_factors(snapshot.config)
-        if factors is not None:
-            array = factors.numpy()
-            entries.append(_Entry("rope_freqs.weight", array.shape, gguf.GGMLQuantizationType.F32, lambda: array))
-        return entries
+            raise ExportError(
+                f"The file has no tensor of nothing but quantized rows for {min(left)[:200]!r}: it is not stored."
+            )
+        return [
+            self._packed(tensor, plan.quantized[tensor.name], shapes, linears)
+            if tensor.name in plan.quantized
+            else _plain(snapshot, layout, tensor)
+            for tensor in layout.tensors
+        ]
 
     def _packed(
         self,
-        names: GgufNames,
-        module: str,
-        shape: tuple[int, int],
+        tensor: LayoutTensor,
+        parts: Mapping[str, _Part],
+        shapes: Mapping[str, tuple[int, int]],
         linears: Mapping[str, QuantizedLinear],
-        target: str,
     ) -> _Entry:
-        rows, columns = shape
-        chosen = gguf_type_for(self.types.get(module, self.type), rows, columns)
+        types = {gguf_type_for(self.types.get(name, self.type), *shapes[name]) for name in parts}
+        chosen = types.pop()
+        if types:
+            raise ExportError(f"The linears of {tensor.name} are to have unlike types, and a tensor has one.")
         if chosen is None:
-            raise ExportError(f"{module}: no block of {self.type} divides {columns} inputs.")
-        order = names.row_order(module)
+            raise ExportError(f"{min(parts)}: no block of {self.type} divides {tensor.shape[-1]} inputs.")
 
         def make() -> npt.NDArray[np.generic]:
-            packed = pack_rows(linears[module], chosen)
-            return packed if order is None else np.ascontiguousarray(packed[order.numpy()])
+            result: npt.NDArray[np.generic] | None = None
+            for name, part in parts.items():
+                if not _same_order(linears[name].columns, part.column):
+                    raise ExportError(f"{name}: the codes are not in the order that the file has the inputs in.")
+                packed = pack_rows(linears[name], chosen)
+                if result is None:
+                    result = np.empty((math.prod(tensor.shape[:-1]), packed.shape[1]), dtype=packed.dtype)
+                result[part.places.numpy()] = packed[part.rows.numpy()]
+            assert result is not None
+            return result
 
-        return _Entry(target, (rows, columns), ggml_type(chosen), make)
+        return _Entry(tensor.name, tensor.shape, ggml_type(chosen), make)
 
-    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
-        """The original architecture with every tensor dequantized by the ``gguf`` library."""
-        snapshot_config = _config_of(directory)
-        names = GgufNames(snapshot_config)
+    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+        """The original architecture with every tensor that the file rearranges dequantized by the ``gguf`` library.
+
+        What the file holds in another form than the checkpoint, in float32 (norms with one added), comes from
+        ``source``: by default the snapshot that was written last.
+        """
+        snapshot = self._snapshot(source)
+        layout = layout_of(snapshot)
         tensors = _read_tensors(directory)
-        tied = set(getattr(empty := empty_model(snapshot_config), "_tied_weights_keys", None) or {})
-        weights = {}
-        for name, parameter in empty.named_parameters():
-            target = names.gguf_name(name)
-            if target not in tensors:
-                if name in tied:
-                    continue
-                raise ExportError(f"The file has no tensor {target}.")
-            value = _restored(names, name, tensors[target])
-            if value.shape != parameter.shape:
-                raise ExportError(f"{target} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}.")
-            weights[name] = value
-        return model_with_weights(snapshot_config, weights, device)
+        weights: dict[str, torch.Tensor] = {}
+        for tensor in layout.tensors:
+            if tensor.arrangement is None:
+                continue
+            matrix = _dequantized(tensors, tensor)
+            for number, name in enumerate(tensor.arrangement.sources):
+                if name not in weights:
+                    weights[name] = snapshot.read_stored(name).to(torch.float32)
+                target = as_matrix(weights[name], tensor.arrangement.axis).contiguous()
+                tensor.arrangement.scatter(number, matrix, target)
+                weights[name] = _from_matrix(target, weights[name].shape, tensor.arrangement.axis)
+        for name in snapshot.stored_names():
+            if name not in weights and not snapshot.is_tied_copy(name):
+                weights[name] = snapshot.read_stored(name)
+        return model_with_weights(snapshot.config, weights, device)
 
-    def decode(self, directory: Path, name: str) -> torch.Tensor:
-        """Weight ``[out, in]`` float32 of module ``name``, rows back in the checkpoint's order."""
-        names = GgufNames(_config_of(directory))
-        target = names.gguf_name(f"{name}.weight")
+    def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
+        """Weight ``[out, in]`` float32 of module ``name``, rows and columns back in the checkpoint's order."""
+        snapshot = self._snapshot(source)
+        layout = layout_of(snapshot)
+        plan = _FilePlan(snapshot, layout, [name])
         tensors = _read_tensors(directory)
-        if target not in tensors:
-            raise ExportError(f"The file has no tensor {target}.")
-        value = _restored(names, f"{name}.weight", tensors[target])
-        return value.T.contiguous() if names.transposed(name) else value
+        result: torch.Tensor | None = None
+        for tensor in layout.tensors:
+            part = plan.parts.get(tensor.name, {}).get(name)
+            if part is None:
+                continue
+            matrix = _dequantized(tensors, tensor)
+            if result is None:
+                result = torch.empty(plan.heights[name], matrix.shape[1])
+            rows = matrix[part.places]
+            if part.column is not None:
+                restored = torch.empty_like(rows)
+                restored[:, part.column] = rows
+                rows = restored
+            result[part.rows] = rows
+        if result is None:
+            raise ExportError(f"The file has no tensor of {name[:200]!r}.")
+        return result
+
+    def _snapshot(self, source: Path | None) -> SourceSnapshot:
+        source = source or self._source
+        if source is None:
+            raise ExportError("A GGUF file is decoded beside the checkpoint that it was made of, which is not given.")
+        return SourceSnapshot(source)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a tensor of the file that are a linear's.
+
+    Attributes:
+        places: Indices of the tensor's rows, int64.
+        rows: The linear's output of each, int64.
+        column: Order of the linear's inputs in the file; ``None`` where they stay.
+    """
+
+    places: torch.Tensor
+    rows: torch.Tensor
+    column: torch.Tensor | None
+
+
+class _FilePlan:
+    """Which tensors of the file are made of which linears.
+
+    Attributes:
+        parts: Of every tensor, by its name, the parts that are linears'.
+        quantized: Those of them that are made of linears' rows alone, each linear being in such tensors whole.
+        heights: Outputs of every linear.
+    """
+
+    def __init__(self, snapshot: SourceSnapshot, layout: Layout, linears: Collection[str]) -> None:
+        transposed = _transposed_modules(snapshot)
+        by_source: dict[str, list[_StoredRows]] = {}
+        self.heights: dict[str, int] = {}
+        for name in linears:
+            found_rows = _stored_rows(snapshot, name, transposed)
+            if found_rows is not None:
+                by_source.setdefault(found_rows.tensor, []).append(found_rows)
+                self.heights[name] = found_rows.stop - found_rows.start
+        self.parts: dict[str, dict[str, _Part]] = {}
+        whole: dict[str, dict[str, _Part]] = {}
+        covered = dict.fromkeys(self.heights, 0)
+        for tensor in layout.tensors:
+            found = _parts_of(tensor, by_source)
+            if found:
+                self.parts[tensor.name] = found
+            rows = sum(len(part.places) for part in found.values())
+            if found and not tensor.full and rows == math.prod(tensor.shape[:-1]):
+                whole[tensor.name] = found
+                for name, part in found.items():
+                    covered[name] += len(part.rows)
+        complete = {name for name, rows in covered.items() if rows == self.heights[name]}
+        # A tensor that has to stay takes its linears with it, and those the other tensors that they are in.
+        while True:
+            staying = {name for name, found in whole.items() if not complete.issuperset(found)}
+            if not staying:
+                break
+            for name in staying:
+                complete -= set(whole.pop(name))
+        self.quantized = whole
+
+    def require_own_tensors(self) -> None:
+        """Raise :class:`ExportError` where linears share a tensor, and so a type."""
+        for name, found in self.quantized.items():
+            if len(found) > 1:
+                raise ExportError(
+                    f"{len(found)} linears share the tensor {name}, so that they cannot have types of their own. "
+                    "Ask for one type, for example gguf:q4_k."
+                )
+
+
+def _same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """Where a linear's weight is in the checkpoint: rows of a tensor whose ``axis`` runs along the columns."""
+
+    linear: str
+    tensor: str
+    axis: int
+    start: int
+    stop: int
+
+
+_EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<number>\d+)\.(?P<part>gate_proj|up_proj|down_proj)")
+
+
+def _stored_rows(snapshot: SourceSnapshot, linear: str, transposed: set[str]) -> _StoredRows | None:
+    stored = snapshot.stored_name(f"{linear}.weight")
+    if stored is not None:
+        axis = 0 if linear in transposed else 1
+        return _StoredRows(linear, stored, axis, 0, snapshot.stored_shape(stored)[1 - axis])
+    # An expert of fused tensors: gates on top of ups, [experts, 2 inner, hidden], and downs, [experts, hidden, inner].
+    expert = _EXPERT.fullmatch(linear)
+    if expert is None:
+        return None
+    part = expert["part"]
+    stored = snapshot.stored_name(f"{expert['experts']}.{'down_proj' if part == 'down_proj' else 'gate_up_proj'}")
+    if stored is None or len(snapshot.stored_shape(stored)) != 3:
+        return None
+    height = snapshot.stored_shape(stored)[1]
+    start = int(expert["number"]) * height
+    if part == "down_proj":
+        return _StoredRows(linear, stored, 2, start, start + height)
+    inner = height // 2
+    start += inner if part == "up_proj" else 0
+    return _StoredRows(linear, stored, 2, start, start + inner)
+
+
+def _parts_of(tensor: LayoutTensor, by_source: Mapping[str, list[_StoredRows]]) -> dict[str, _Part]:
+    arrangement = tensor.arrangement
+    if arrangement is None:
+        return {}
+    found = {}
+    for number, source in enumerate(arrangement.sources):
+        every = arrangement.rows_of(number)
+        rows = arrangement.row[every]
+        for stored in by_source.get(source, []):
+            if stored.axis != arrangement.axis:
+                continue
+            inside = (rows >= stored.start) & (rows < stored.stop)
+            if bool(inside.any()):
+                found[stored.linear] = _Part(every[inside], rows[inside] - stored.start, arrangement.column)
+    return found
+
+
+def _transposed_modules(snapshot: SourceSnapshot) -> set[str]:
+    """Modules whose weight the checkpoint keeps as ``[in, out]``."""
+    return {name for name, module in empty_model(snapshot.config).named_modules() if isinstance(module, Conv1D)}
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _plain_type(target: str, shape: tuple[int, ...]) -> gguf.GGMLQuantizationType:
-    if len(shape) < 2:
+def _plain_type(tensor: LayoutTensor) -> gguf.GGMLQuantizationType:
+    if tensor.full:
         return gguf.GGMLQuantizationType.F32
-    if target in _VOCABULARY_TENSORS and shape[-1] % 32 == 0:
+    if tensor.name in _VOCABULARY_TENSORS and tensor.shape[-1] % 32 == 0:
         return gguf.GGMLQuantizationType.Q8_0
-    # llama.cpp adds position embeddings and multiplies convolutions in float32 only.
-    if target.startswith("position_embd"):
-        return gguf.GGMLQuantizationType.F32
     return gguf.GGMLQuantizationType.F16
 
 
-def _plain(snapshot: SourceSnapshot, names: GgufNames, name: str, target: str) -> _Entry:
-    module = name.rpartition(".")[0]
-    shape = snapshot.shape(name)
-    transposed = len(shape) == 2 and names.transposed(module)
-    shape = shape[::-1] if transposed else shape
-    kind = _plain_type(target, shape)
-    if kind is gguf.GGMLQuantizationType.F16 and float(snapshot.read(name).abs().max()) > 65504:
+def _plain(snapshot: SourceSnapshot, layout: Layout, tensor: LayoutTensor) -> _Entry:
+    def value() -> torch.Tensor:
+        if tensor.arrangement is None:
+            return layout.value(tensor.name).to(torch.float32)
+        return tensor.arrangement.assemble(snapshot.read_stored).to(torch.float32)
+
+    kind = _plain_type(tensor)
+    if kind is gguf.GGMLQuantizationType.F16 and float(value().abs().max()) > 65504:
         kind = gguf.GGMLQuantizationType.F32
-    order = names.row_order(module)
 
     def make() -> npt.NDArray[np.generic]:
-        value = snapshot.read(name).to(torch.float32)
-        value = value.T.contiguous() if transposed else value
-        value = value if order is None else value[order]
-        if _is_norm(target):
-            value = value + names.layout.norm_offset
-        stored: npt.NDArray[np.generic] = gguf.quants.quantize(value.numpy(), kind)
+        stored: npt.NDArray[np.generic] = gguf.quants.quantize(value().reshape(tensor.shape).numpy(), kind)
         return stored
 
-    return _Entry(target, shape, kind, make)
+    return _Entry(tensor.name, tensor.shape, kind, make)
 
 
-def _is_norm(target: str) -> bool:
-    return target.endswith("norm.weight")
+def _dequantized(tensors: Mapping[str, gguf.ReaderTensor], tensor: LayoutTensor) -> torch.Tensor:
+    """``[rows, columns]`` float32 of ``tensor`` as the file has it."""
+    found = tensors.get(tensor.name)
+    if found is None:
+        raise ExportError(f"The file has no tensor {tensor.name}.")
+    value = np.array(gguf.quants.dequantize(found.data, found.tensor_type), dtype=np.float32)
+    matrix = torch.from_numpy(value).reshape(-1, value.shape[-1])
+    if matrix.shape != (math.prod(tensor.shape[:-1]), tensor.shape[-1]):
+        raise ExportError(f"{tensor.name} has shape {tuple(value.shape)}, not {tensor.shape}.")
+    return matrix
 
 
-def _restored(names: GgufNames, name: str, tensor: gguf.ReaderTensor) -> torch.Tensor:
-    value = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
-    module = name.rpartition(".")[0]
-    order = names.row_order(module)
-    if order is not None:
-        restored = torch.empty_like(value)
-        restored[order] = value
-        value = restored
-    if _is_norm(tensor.name):
-        value = value - names.layout.norm_offset
-    if value.ndim == 2 and names.transposed(module):
-        value = value.T.contiguous()
-    return value
+def _from_matrix(matrix: torch.Tensor, shape: torch.Size, axis: int) -> torch.Tensor:
+    """What :func:`as_matrix` undoes: a tensor of ``shape``."""
+    moved = [size for other, size in enumerate(shape) if other != axis]
+    return matrix.reshape(*moved, shape[axis]).movedim(-1, axis).contiguous()
 
 
 def _read_tensors(directory: Path) -> dict[str, gguf.ReaderTensor]:
@@ -326,7 +498,3 @@ def _read_tensors(directory: Path) -> dict[str, gguf.ReaderTensor]:
     if len(files) > 1 and len(shards) != len(files):
         raise ExportError(f"{directory.name} holds several GGUF models.")
     return {tensor.name: tensor for path in files for tensor in gguf.GGUFReader(path).tensors}
-
-
-def _config_of(directory: Path) -> PretrainedConfig:
-    return AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)

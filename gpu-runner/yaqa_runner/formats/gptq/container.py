@@ -61,6 +61,11 @@ class GptqContainer:
             lambda rows, columns: rows > 0 and rows % 32 == 0 and columns % 32 == 0 and columns % self.group == 0,
         )
 
+    def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
+        """Those of ``linears`` that the checkpoint has tensors of their own for; inputs in the model's order."""
+        snapshot = SourceSnapshot(source)
+        return dict.fromkeys(name for name in linears if f"{name}.weight" in snapshot)
+
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
         snapshot = SourceSnapshot(source)
@@ -150,7 +155,7 @@ class GptqContainer:
             "meta": {"quantizer": ["yaqa"]},
         }
 
-    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
         """The original architecture in float32 with every packed weight decoded.
 
         transformers opens GPTQ folders through gptqmodel's kernels only; this needs neither.
@@ -172,7 +177,7 @@ class GptqContainer:
                         weights[key] = file.get_tensor(key).to(torch.float32)
         return model_with_weights(config, weights, device)
 
-    def decode(self, directory: Path, name: str) -> torch.Tensor:
+    def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32: ``scales[g] · (q − (qzeros[g] + 1))`` by the format's definition."""
         parts = {}
         for kind in ("qweight", "qzeros", "scales", "g_idx"):

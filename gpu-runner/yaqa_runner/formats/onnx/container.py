@@ -79,6 +79,11 @@ class OnnxContainer:
         stored = bits + (16 if self.settings.half else 32) / block
         return ContainerGrid(SymmetricGrid(bits, block), lambda rows, _: rows > 0, bits_per_weight=stored)
 
+    def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
+        """Those of ``linears`` that the checkpoint has tensors of their own for; inputs in the model's order."""
+        snapshot = SourceSnapshot(source)
+        return dict.fromkeys(name for name in linears if f"{name}.weight" in snapshot)
+
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the activations' type, and the vocabulary's, which are rounded to nearest at best."""
         kind = "float16" if self.settings.half else "float32"
@@ -121,11 +126,11 @@ class OnnxContainer:
             snapshot.copy("onnx", scratch)
         return files_of(output)
 
-    def load(self, directory: Path, device: str = "cpu") -> ReferenceModel:
+    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
         """The graph in onnxruntime."""
         return OnnxReferenceModel(directory / "onnx" / self.file_name, device)
 
-    def decode(self, directory: Path, name: str) -> torch.Tensor:
+    def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as onnxruntime's own operators give it back.
 
         Linears, and an output layer in blocks of its own: what MatMulNBits makes of an identity matrix. An embedding in

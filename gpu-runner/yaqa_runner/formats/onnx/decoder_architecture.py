@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from yaqa_runner.formats.gguf.architecture import head_dimension
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model
 
@@ -81,6 +80,12 @@ class DecoderArchitecture:
     residual_multiplier: float
     layers: tuple[LayerArchitecture, ...]
     rotaries: dict[str, Rotary]
+
+
+def head_dimension(config: PretrainedConfig) -> int:
+    """Width of one attention head."""
+    told = getattr(config, "head_dim", None)
+    return int(told or config.hidden_size // config.num_attention_heads)
 
 
 def decoder_architecture(snapshot: SourceSnapshot) -> DecoderArchitecture:

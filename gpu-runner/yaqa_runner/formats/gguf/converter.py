@@ -1,0 +1,138 @@
+"""Asks llama.cpp's converter for the layout of a model's GGUF file."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from yaqa_runner.formats.gguf.converter_package import converter_folder
+from yaqa_runner.formats.gguf.layout import Layout, read_layout
+from yaqa_runner.formats.source import ExportError, SourceSnapshot
+
+_log = logging.getLogger(__name__)
+
+_KEPT_LAYOUTS = 8
+# Nothing of these is the converter's business.
+_SECRETS = ("TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "API_KEY")
+
+
+def layout_of(snapshot: SourceSnapshot) -> Layout:
+    """The layout of ``snapshot``; asked for once as long as its files stay as they are.
+
+    Raises:
+        ExportError: llama.cpp has no form for the model, one of its tensors or its tokenizer.
+    """
+    with _lock:
+        key = _fingerprint(snapshot)
+        found = _layouts.pop(key, None)
+        if found is None:
+            found = _converted(snapshot.directory)
+            for note in found.notes:
+                _log.warning("%s: %s", snapshot.model_name, note)
+        _layouts[key] = found
+        while len(_layouts) > _KEPT_LAYOUTS:
+            oldest = next(iter(_layouts))
+            shutil.rmtree(_layouts.pop(oldest).directory, ignore_errors=True)
+        return found
+
+
+def _fingerprint(snapshot: SourceSnapshot) -> str:
+    digest = hashlib.sha256(str(converter_folder()).encode())
+    for path in sorted(snapshot.directory.iterdir()):
+        if path.is_file():
+            state = path.stat()
+            digest.update(f"{path.name} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+class _Process:
+    """The converter's process; it ends with this one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        environment = {
+            name: value for name, value in os.environ.items() if not any(word in name.upper() for word in _SECRETS)
+        }
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "yaqa_runner.formats.gguf.converter_process", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+        )
+        self._answer()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, snapshot: Path, output: Path) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"snapshot": str(snapshot), "output": str(output)}) + "\n")
+        self._process.stdin.flush()
+        self._answer()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self.end()
+            raise ExportError("llama.cpp's converter ended without an answer; its messages are in the log.")
+        answer: dict[str, Any] = json.loads(line)
+        if answer.get("ok"):
+            return
+        if answer.get("kind") == "refused":
+            raise ExportError(str(answer["error"]))
+        raise ExportError(f"llama.cpp's converter failed on this model: {answer.get('error')}")
+
+
+_lock = threading.Lock()
+_layouts: dict[str, Layout] = {}
+_process: _Process | None = None
+_scratch: Path | None = None
+
+
+def _converted(directory: Path) -> Layout:
+    global _process, _scratch
+    folder = converter_folder()
+    if _process is not None and (not _process.is_alive or _process.folder != folder):
+        _process.end()
+        _process = None
+    if _process is None:
+        _process = _Process(folder)
+    if _scratch is None:
+        _scratch = Path(tempfile.mkdtemp(prefix="yaqa-layouts-"))
+        atexit.register(_end, os.getpid())
+    output = Path(tempfile.mkdtemp(dir=_scratch))
+    try:
+        _process.ask(directory.resolve(), output)
+        return read_layout(output)
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def _end(owner: int) -> None:
+    # A fork of this process inherits the registration, and the folder is not its own.
+    if os.getpid() != owner:
+        return
+    if _process is not None:
+        _process.end()
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
