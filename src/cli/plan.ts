@@ -64,7 +64,7 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 	const planned = createEstimator(configuration, machines, [])(request);
 	const rows = planned.estimates.map((one) => ({
 		runner: one.hardware.runner,
-		flavour: one.hardware.flavour,
+		flavor: one.hardware.flavor,
 		title: one.hardware.title,
 		fits: one.fits,
 		neededBytes: one.neededBytes,
@@ -96,7 +96,7 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 	);
 	if (options.json) {
 		terminal.out(
-			`${JSON.stringify({ ok: planned.choice !== null, repo, sha: facts.sha, parameters: facts.parameters, text: planned.text, choice: planned.choice === null ? null : { runner: planned.choice.hardware.runner, flavour: planned.choice.hardware.flavour }, machines: rows })}\n`,
+			`${JSON.stringify({ ok: planned.choice !== null, repo, sha: facts.sha, parameters: facts.parameters, text: planned.text, choice: planned.choice === null ? null : { runner: planned.choice.hardware.runner, flavor: planned.choice.hardware.flavor }, machines: rows })}\n`,
 		);
 	}
 	return planned.choice === null ? EXIT_CODES.failed.code : EXIT_CODES.ok.code;

@@ -133,12 +133,12 @@ export async function setJobEstimate(
 		readonly id: string;
 		readonly text: string;
 		readonly microUsd: number | null;
-		readonly flavour: string | null;
+		readonly flavor: string | null;
 	},
 ): Promise<void> {
 	await tx
 		.updateTable("jobs")
-		.set({ plan_text: request.text.slice(0, 4000), estimate_micro_usd: request.microUsd, flavour: request.flavour })
+		.set({ plan_text: request.text.slice(0, 4000), estimate_micro_usd: request.microUsd, flavor: request.flavor })
 		.where("id", "=", request.id)
 		.execute();
 }

@@ -30,9 +30,9 @@ function workOfRow(row: JobRow): JobWork {
 		cleanupDue: row.cleanup_due,
 		announceVersion: row.announce_version,
 		announceDue: row.announce_version > row.announced_version,
-		sideFailures: row.side_failures,
+		outboxFailures: row.outbox_failures,
 		hintAt: row.hint_at,
-		flavour: row.flavour,
+		flavor: row.flavor,
 	};
 }
 
@@ -98,9 +98,9 @@ export async function insertJob(
 			lease_until: null,
 			event_count: 1,
 			announce_version: 1,
-			side_next_at: job.now,
-			side_lease_owner: null,
-			side_lease_until: null,
+			outbox_next_at: job.now,
+			outbox_lease_owner: null,
+			outbox_lease_until: null,
 			created_at: job.now,
 			updated_at: job.now,
 			started_at: null,
@@ -359,7 +359,7 @@ export async function moveJob(tx: Handle, move: JobMove): Promise<JobRecord | nu
 			step_failures: 0,
 			event_count: eb("event_count", "+", 1),
 			...(move.announce === false ? {} : { announce_version: eb("announce_version", "+", 1) }),
-			side_next_at: move.now,
+			outbox_next_at: move.now,
 			...(move.cleanup === undefined ? {} : { cleanup_due: move.cleanup }),
 		}))
 		.where("id", "=", move.id)
@@ -516,34 +516,34 @@ export async function listAbandonedRuns(
 }
 
 /** Side work: clean-up and announcements, beside whatever step the job is in. */
-export async function leaseSideWork(
+export async function leaseOutbox(
 	handle: Handle,
 	request: { readonly id: string; readonly owner: string; readonly now: Date; readonly until: Date },
 ): Promise<JobWork | null> {
 	const row = await handle
 		.updateTable("jobs")
-		.set({ side_lease_owner: request.owner, side_lease_until: request.until })
+		.set({ outbox_lease_owner: request.owner, outbox_lease_until: request.until })
 		.where("id", "=", request.id)
-		.where("side_next_at", "<=", request.now)
-		.where((eb) => eb.or([eb("side_lease_until", "is", null), eb("side_lease_until", "<", request.now)]))
+		.where("outbox_next_at", "<=", request.now)
+		.where((eb) => eb.or([eb("outbox_lease_until", "is", null), eb("outbox_lease_until", "<", request.now)]))
 		.returningAll()
 		.executeTakeFirst();
 	return row === undefined ? null : workOfRow(row);
 }
 
-export async function renewSideLease(
+export async function renewOutboxLease(
 	handle: Handle,
 	request: { readonly id: string; readonly owner: string; readonly until: Date },
 ): Promise<void> {
 	await handle
 		.updateTable("jobs")
-		.set({ side_lease_until: request.until })
+		.set({ outbox_lease_until: request.until })
 		.where("id", "=", request.id)
-		.where("side_lease_owner", "=", request.owner)
+		.where("outbox_lease_owner", "=", request.owner)
 		.execute();
 }
 
-export async function settleSideWork(
+export async function settleOutbox(
 	handle: Handle,
 	request: {
 		readonly id: string;
@@ -558,15 +558,15 @@ export async function settleSideWork(
 	await handle
 		.updateTable("jobs")
 		.set({
-			side_lease_owner: null,
-			side_lease_until: null,
-			side_failures: request.failures,
-			side_next_at: request.nextAt,
+			outbox_lease_owner: null,
+			outbox_lease_until: null,
+			outbox_failures: request.failures,
+			outbox_next_at: request.nextAt,
 			...(request.announced === null ? {} : { announced_version: request.announced }),
 			...(request.cleaned ? { cleanup_due: false } : {}),
 		})
 		.where("id", "=", request.id)
-		.where("side_lease_owner", "=", request.owner)
+		.where("outbox_lease_owner", "=", request.owner)
 		.execute();
 }
 
@@ -574,7 +574,7 @@ export async function settleSideWork(
 export async function cleanUpAgain(handle: Handle, id: string, now: Date): Promise<boolean> {
 	const row = await handle
 		.updateTable("jobs")
-		.set({ cleanup_due: true, side_next_at: now })
+		.set({ cleanup_due: true, outbox_next_at: now })
 		.where("id", "=", id)
 		.where("state", "in", TERMINAL_STATES)
 		.returning("id")
@@ -583,14 +583,14 @@ export async function cleanUpAgain(handle: Handle, id: string, now: Date): Promi
 }
 
 /** Jobs whose discussion or left-overs need attention. */
-export async function listDueSideWork(handle: Handle, now: Date, limit: number): Promise<readonly string[]> {
+export async function listDueOutboxes(handle: Handle, now: Date, limit: number): Promise<readonly string[]> {
 	const rows = await handle
 		.selectFrom("jobs")
 		.select("id")
 		.where((eb) => eb.or([eb("announce_version", ">", eb.ref("announced_version")), eb("cleanup_due", "=", true)]))
-		.where("side_next_at", "<=", now)
-		.where((eb) => eb.or([eb("side_lease_until", "is", null), eb("side_lease_until", "<", now)]))
-		.orderBy("side_next_at")
+		.where("outbox_next_at", "<=", now)
+		.where((eb) => eb.or([eb("outbox_lease_until", "is", null), eb("outbox_lease_until", "<", now)]))
+		.orderBy("outbox_next_at")
 		.limit(limit)
 		.execute();
 	return rows.map((row) => row.id);
@@ -600,7 +600,7 @@ export async function listDueSideWork(handle: Handle, now: Date, limit: number):
 export async function clearLeases(handle: Handle): Promise<void> {
 	await handle
 		.updateTable("jobs")
-		.set({ lease_owner: null, lease_until: null, side_lease_owner: null, side_lease_until: null })
+		.set({ lease_owner: null, lease_until: null, outbox_lease_owner: null, outbox_lease_until: null })
 		.execute();
 	await handle.updateTable("deliveries").set({ lease_owner: null, lease_until: null }).execute();
 	await handle.updateTable("status_discussions").set({ lease_owner: null, lease_until: null }).execute();

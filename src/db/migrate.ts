@@ -8,6 +8,7 @@ import { jobFlavours } from "./migrations/0006-job-flavours.ts";
 import { carriedVariants } from "./migrations/0007-carried-variants.ts";
 import { pushedEvents } from "./migrations/0008-pushed-events.ts";
 import { jobRemarks } from "./migrations/0009-job-remarks.ts";
+import { wordsOfTheField } from "./migrations/0010-words-of-the-field.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -21,6 +22,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	carriedVariants,
 	pushedEvents,
 	jobRemarks,
+	wordsOfTheField,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

@@ -46,7 +46,7 @@ export function variantOfRow(row: Selectable<VariantsTable>): VariantRecord {
 		manifest: row.manifest as Manifest | null,
 		targetSha: row.target_sha,
 		refusal: row.refusal as Refusal | null,
-		carriedFrom: row.carried_from,
+		reusedFrom: row.reused_from,
 		isCurrent: row.current,
 		createdAt: row.created_at,
 		publishedAt: row.published_at,

@@ -63,10 +63,10 @@ export type JobsTable = {
 	announced_version: Generated<number>;
 	/** A run, a staging repo or folders may be left over. */
 	cleanup_due: Generated<boolean>;
-	side_failures: Generated<number>;
-	side_next_at: Time;
-	side_lease_owner: string | null;
-	side_lease_until: NullableTime;
+	outbox_failures: Generated<number>;
+	outbox_next_at: Time;
+	outbox_lease_owner: string | null;
+	outbox_lease_until: NullableTime;
 	/** Of the source repo; the database computes it. */
 	namespace: ColumnType<string, never, never>;
 	/** People who wait come before pushes of the same namespace. */
@@ -74,7 +74,7 @@ export type JobsTable = {
 	/** What the estimate chose, in words, and what it will cost. */
 	plan_text: string | null;
 	/** The kind of machine that it chose. */
-	flavour: string | null;
+	flavor: string | null;
 	estimate_micro_usd: ColumnType<string | number | null, number | null, number | null>;
 	/** Whether an operator let it run although it costs more than may start by itself. */
 	approved: Generated<boolean>;
@@ -103,7 +103,7 @@ export type VariantsTable = {
 	/** Whether the target repo's head holds this variant: `false` once a newer commit's took its place. */
 	current: Generated<boolean>;
 	/** The variant of an earlier commit whose files this one takes over. */
-	carried_from: Generated<string | null>;
+	reused_from: Generated<string | null>;
 	container: string;
 	bits: number;
 	kl_mean: number | null;

@@ -36,7 +36,7 @@ const COLUMNS = [
 	"target_sha",
 	"refusal",
 	"current",
-	"carried_from",
+	"reused_from",
 	"container",
 	"bits",
 	"kl_mean",
@@ -54,7 +54,7 @@ export async function insertVariant(
 		readonly recipe: Recipe;
 		readonly jobId: string;
 		readonly targetRepo: string;
-		readonly carriedFrom?: string | null;
+		readonly reusedFrom?: string | null;
 		readonly now: Date;
 	},
 ): Promise<VariantRecord> {
@@ -72,7 +72,7 @@ export async function insertVariant(
 			manifest: null,
 			target_sha: null,
 			refusal: null,
-			carried_from: variant.carriedFrom ?? null,
+			reused_from: variant.reusedFrom ?? null,
 			container: variant.recipe.name.container,
 			bits: variant.recipe.name.bits,
 			kl_mean: null,
@@ -97,7 +97,7 @@ export async function reassignVariant(
 			target_repo: request.targetRepo,
 			state: "wanted",
 			refusal: null,
-			carried_from: null,
+			reused_from: null,
 			current: false,
 			manifest: null,
 			kl_mean: null,
@@ -159,10 +159,10 @@ export async function retireVariants(handle: Handle, ids: readonly string[]): Pr
 }
 
 /** Has the variants of a job that are not published made by a run after all. */
-export async function dropCarrying(handle: Handle, jobId: string): Promise<void> {
+export async function dropReuse(handle: Handle, jobId: string): Promise<void> {
 	await handle
 		.updateTable("variants")
-		.set({ carried_from: null })
+		.set({ reused_from: null })
 		.where("job_id", "=", jobId)
 		.where("state", "!=", "published")
 		.execute();
@@ -173,7 +173,7 @@ export async function dropCarrying(handle: Handle, jobId: string): Promise<void>
  * in their repo's head, then those that a job still works on. `companions`: whether tokenizer and template are the same
  * as well.
  */
-export async function listCarriable(
+export async function listReusable(
 	tx: Handle,
 	source: { readonly repo: string; readonly sha: string; readonly content: SourceContent },
 ): Promise<readonly { readonly variant: VariantRecord; readonly isLive: boolean; readonly companions: boolean }[]> {
@@ -194,7 +194,7 @@ export async function listCarriable(
 				and([eb("variants.state", "=", "published"), eb("variants.current", "=", true)]),
 				and([
 					eb("variants.state", "in", ["wanted", "staged", "verified"]),
-					eb("variants.carried_from", "is", null),
+					eb("variants.reused_from", "is", null),
 					eb("jobs.state", "not in", TERMINAL_STATES),
 					eb("jobs.stop_as", "is", null),
 				]),

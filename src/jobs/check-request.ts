@@ -7,7 +7,7 @@ import type { JobsContext } from "./context.ts";
 import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
 import { type Estimator, refusalOfEstimate } from "./estimate/estimator.ts";
 import { isAutomatic } from "./is-automatic.ts";
-import { judgeWishes, type WishVerdict } from "./owner-wishes.ts";
+import { checkOwnerSettings, type OwnerVerdict } from "./owner-settings.ts";
 import type { RequestInput } from "./ports.ts";
 import { carriable } from "./reusable-variants.ts";
 import { isStanding, targetOf } from "./target-of.ts";
@@ -34,9 +34,9 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 	const { facts } = inspection;
 	const refused = (refusal: Refusal): CheckedRequest => ({ ok: false, sha: facts.sha, refusal });
 	const estimator = await estimatorOf(context);
-	const wishes = await wishesFor(context, input, facts);
-	if (!wishes.ok) return refused(wishes.refusal);
-	const usual = wishes.recipes ?? recipesOfRules(watch, input.sourceRepo);
+	const owner = await ownerSettingsFor(context, input, facts);
+	if (!owner.ok) return refused(owner.refusal);
+	const usual = owner.recipes ?? recipesOfRules(watch, input.sourceRepo);
 	const refusal =
 		tooLarge(facts, maximumParameters(watch, input.sourceRepo)) ??
 		(await tooExpensive(context, input, facts, estimator, usual));
@@ -44,7 +44,7 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 }
 
 /** What the owner and the operator's tags say about work that nobody named recipes for. */
-async function wishesFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<WishVerdict> {
+async function ownerSettingsFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<OwnerVerdict> {
 	const automatic = isAutomatic(input.kind);
 	if (!automatic && input.recipes.length > 0) return { ok: true, recipes: null };
 	const tags = judgeTags(context.configuration.watch, facts);
@@ -55,7 +55,10 @@ async function wishesFor(context: JobsContext, input: RequestInput, facts: Sourc
 		};
 	}
 	const { discussion } = await getStatusDiscussion(context.database.handle, input.sourceRepo);
-	return judgeWishes(await context.ports.readWishes({ repo: input.sourceRepo, sha: facts.sha, discussion }), automatic);
+	return checkOwnerSettings(
+		await context.ports.readOwnerSettings({ repo: input.sourceRepo, sha: facts.sha, discussion }),
+		automatic,
+	);
 }
 
 function tooLarge(facts: SourceFacts, limit: number): Refusal | null {

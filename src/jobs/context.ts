@@ -10,7 +10,7 @@ import type { StepName } from "./transitions.ts";
 /** Something to do, for whoever takes it from the queue. The rows say what; this only says where to look. */
 export type Work =
 	| { readonly kind: "step"; readonly step: StepName; readonly jobId: string; readonly runner: string }
-	| { readonly kind: "side"; readonly jobId: string }
+	| { readonly kind: "outbox"; readonly jobId: string }
 	| { readonly kind: "delivery"; readonly deliveryId: string }
 	| { readonly kind: "sketch"; readonly repo: string; readonly sha: string; readonly fingerprint: string };
 

@@ -5,7 +5,7 @@ import type { Recipe } from "../protocol/recipe.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { RequestRecord } from "../records/request.ts";
 import type { SketchIdentity } from "../records/sketch.ts";
-import type { Inspection, OwnerWishes, WatchedHead } from "../records/source.ts";
+import type { Inspection, OwnerSettings, WatchedHead } from "../records/source.ts";
 import type { VariantFiles, VariantRecord } from "../records/variant.ts";
 
 /**
@@ -152,12 +152,12 @@ export type Replier = (request: {
 	readonly variants: readonly VariantRecord[];
 }) => Promise<{ readonly replyCommentId: string | null }>;
 
-type WishReader = (request: {
+type OwnerSettingsReader = (request: {
 	readonly repo: string;
 	readonly sha: string;
 	/** The bot's status discussion, where there is one. */
 	readonly discussion: number | null;
-}) => Promise<OwnerWishes>;
+}) => Promise<OwnerSettings>;
 
 /** A data set repo on the Hub that keeps sketches for later jobs on any machine. */
 export type SketchStore = {
@@ -199,7 +199,7 @@ export type Ports = {
 	readonly announce: Announcer;
 	readonly reply: Replier;
 	readonly listHeads: HeadLister;
-	readonly readWishes: WishReader;
+	readonly readOwnerSettings: OwnerSettingsReader;
 	/** `null` or absent: sketches stay on the machine that has them. */
 	readonly sketchStore?: SketchStore | null;
 };

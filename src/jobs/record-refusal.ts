@@ -14,7 +14,7 @@ export async function recordRefusal(
 	tx: Handle,
 	input: RequestInput,
 	refused: { readonly sha: string | null; readonly refusal: Refusal },
-): Promise<{ readonly outcome: RequestOutcome; readonly wakeSide: string | null }> {
+): Promise<{ readonly outcome: RequestOutcome; readonly wakeOutbox: string | null }> {
 	const { sha, refusal } = refused;
 	const now = context.clock.now();
 	// Somebody else's quantized upload in a watched namespace is nothing to complain of.
@@ -61,5 +61,5 @@ export async function recordRefusal(
 		refusal,
 		now,
 	});
-	return { outcome: { kind: "refused", request, refusal }, wakeSide: created && job !== null ? job.id : null };
+	return { outcome: { kind: "refused", request, refusal }, wakeOutbox: created && job !== null ? job.id : null };
 }

@@ -32,7 +32,7 @@ type Recorded = {
 	readonly outcome: RequestOutcome;
 	readonly wakeJobs: readonly JobRecord[];
 	/** A job that has nothing to do but to be announced. */
-	readonly wakeSide: string | null;
+	readonly wakeOutbox: string | null;
 };
 
 async function record(
@@ -43,11 +43,11 @@ async function record(
 ): Promise<Recorded> {
 	await lockSource(tx, input.sourceRepo);
 	const raced = await findRequestByKey(tx, input.dedupeKey);
-	if (raced !== null) return { outcome: await outcomeOf(tx, raced), wakeJobs: [], wakeSide: null };
+	if (raced !== null) return { outcome: await outcomeOf(tx, raced), wakeJobs: [], wakeOutbox: null };
 	const sha = checked.ok ? checked.facts.sha : checked.sha;
 	if (isAutomatic(input.kind) && sha !== null) await setKnownHead(tx, input.sourceRepo, sha, context.clock.now());
 	if (!checked.ok) return { ...(await recordRefusal(context, tx, input, checked)), wakeJobs: [] };
-	return { ...(await settleVariants(context, tx, input, checked)), wakeSide: null };
+	return { ...(await settleVariants(context, tx, input, checked)), wakeOutbox: null };
 }
 
 /**
@@ -62,6 +62,7 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 	const checked = await checkRequest(context, input);
 	const recorded = await database.transaction((tx) => record(context, tx, input, checked));
 	for (const job of recorded.wakeJobs) await wakeJob(context, job);
-	if (recorded.wakeSide !== null) await context.wake({ kind: "side", jobId: recorded.wakeSide }, context.clock.now());
+	if (recorded.wakeOutbox !== null)
+		await context.wake({ kind: "outbox", jobId: recorded.wakeOutbox }, context.clock.now());
 	return recorded.outcome;
 }

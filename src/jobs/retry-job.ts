@@ -1,7 +1,7 @@
 import { getJob, lockJob, lockSource, moveJob } from "../db/jobs.ts";
 import { setSourceRefusal } from "../db/status-discussions.ts";
 import {
-	dropCarrying,
+	dropReuse,
 	insertVariant,
 	listVariantsOfJob,
 	listVariantsOfSourceCommit,
@@ -59,7 +59,7 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 		} else {
 			await resetVariantsOfJob(tx, id);
 			// What was to be taken over could not be.
-			await dropCarrying(tx, id);
+			await dropReuse(tx, id);
 		}
 		const wanted = (await listVariantsOfJob(tx, id)).filter((variant) => variant.state === "wanted");
 		if (wanted.length === 0) return null;

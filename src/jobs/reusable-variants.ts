@@ -1,12 +1,12 @@
 import type { Handle } from "../db/database.ts";
-import { listCarriable } from "../db/variants.ts";
+import { listReusable } from "../db/variants.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { SourceFacts } from "../records/source.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput } from "./ports.ts";
 
-export type Carriable = Awaited<ReturnType<typeof listCarriable>>[number];
+export type Carriable = Awaited<ReturnType<typeof listReusable>>[number];
 
 /**
  * Which of these recipes need no run, because the weights are those of another commit whose variants are published or
@@ -23,7 +23,7 @@ export async function carriable(
 ): Promise<ReadonlyMap<string, Carriable>> {
 	const { content } = facts;
 	if (content === undefined || content === null || missing.length === 0) return new Map();
-	const candidates = await listCarriable(tx, { repo: facts.repo, sha: facts.sha, content });
+	const candidates = await listReusable(tx, { repo: facts.repo, sha: facts.sha, content });
 	const found = new Map<string, Carriable>();
 	for (const { recipe, earlier } of missing) {
 		if (earlier !== null) continue;

@@ -94,7 +94,7 @@ async function insertReuse(
 		const origin = reused.get(recipeHash(recipe));
 		if (origin === undefined) continue;
 		const row = variantRow(context, facts, recipe, job.id);
-		variants.push(await insertVariant(tx, { ...row, carriedFrom: origin.variant.id }));
+		variants.push(await insertVariant(tx, { ...row, reusedFrom: origin.variant.id }));
 	}
 	return { job, variants };
 }
@@ -141,7 +141,7 @@ async function insertRun(
 		id: job.id,
 		text,
 		microUsd: choice?.microUsd ?? null,
-		flavour: choice?.hardware.flavour ?? null,
+		flavor: choice?.hardware.flavor ?? null,
 	});
 	return { job: { ...job, planText: text }, variants, created };
 }

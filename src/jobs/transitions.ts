@@ -18,9 +18,9 @@ export type JobEvent =
 	/** Every verified variant is public. */
 	| "published"
 	/** Nothing has to be computed: the weights are those of a commit whose variants are published. */
-	| "carry"
+	| "reuse"
 	/** What was to be taken over has vanished: a run makes it. */
-	| "remake"
+	| "rebuild"
 	/** Discussion and replies say so. */
 	| "announced"
 	/** The run vanished; another attempt may succeed. */
@@ -39,9 +39,9 @@ const EVENTS: readonly JobEvent[] = [
 	"finished",
 	"staged",
 	"verified",
-	"carry",
+	"reuse",
 	"published",
-	"remake",
+	"rebuild",
 	"announced",
 	"lost",
 	"fail",
@@ -59,13 +59,13 @@ const ENDINGS = { fail: "failed", cancel: "cancelled", supersede: "superseded" }
  * superseded, and a cancel is honoured only as long as nothing is.
  */
 export const TRANSITIONS: Readonly<Record<JobState, Moves>> = {
-	planned: { dispatch: "dispatching", wait: "waiting", carry: "publishing", ...ENDINGS },
-	waiting: { dispatch: "dispatching", carry: "publishing", ...ENDINGS },
+	planned: { dispatch: "dispatching", wait: "waiting", reuse: "publishing", ...ENDINGS },
+	waiting: { dispatch: "dispatching", reuse: "publishing", ...ENDINGS },
 	dispatching: { started: "running", lost: "planned", ...ENDINGS },
 	running: { finished: "ingesting", lost: "planned", ...ENDINGS },
 	ingesting: { staged: "verifying", lost: "planned", ...ENDINGS },
 	verifying: { verified: "publishing", ...ENDINGS },
-	publishing: { published: "announcing", remake: "planned", fail: "failed", cancel: "cancelled" },
+	publishing: { published: "announcing", rebuild: "planned", fail: "failed", cancel: "cancelled" },
 	announcing: { announced: "done" },
 	done: {},
 	failed: { retry: "planned" },

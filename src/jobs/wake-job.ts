@@ -5,5 +5,5 @@ export async function wakeJob(context: JobsContext, job: JobRecord): Promise<voi
 	const step = stepOf(job.state);
 	const now = context.clock.now();
 	if (step !== null) await context.wake({ kind: "step", step, jobId: job.id, runner: job.runner }, now);
-	await context.wake({ kind: "side", jobId: job.id }, now);
+	await context.wake({ kind: "outbox", jobId: job.id }, now);
 }

@@ -1,5 +1,5 @@
 import { listDueDeliveries } from "../db/deliveries.ts";
-import { clearLeases, listAbandonedRuns, listDueJobs, listDueSideWork, moveJob } from "../db/jobs.ts";
+import { clearLeases, listAbandonedRuns, listDueJobs, listDueOutboxes, moveJob } from "../db/jobs.ts";
 import { listSketchesToStore } from "../db/sketches.ts";
 import { type JobsContext, later } from "../jobs/context.ts";
 import { wakeLine } from "../jobs/steps/run-job-step.ts";
@@ -56,7 +56,7 @@ async function superviseOnce(context: JobsContext): Promise<void> {
 		const isOurs = job.runner === runner.name || !["dispatching", "running", "ingesting"].includes(job.state);
 		if (step !== null && isOurs) await context.wake({ kind: "step", step, jobId: job.id, runner: job.runner }, now);
 	}
-	for (const jobId of await listDueSideWork(handle, now, BATCH)) await context.wake({ kind: "side", jobId }, now);
+	for (const jobId of await listDueOutboxes(handle, now, BATCH)) await context.wake({ kind: "outbox", jobId }, now);
 	for (const deliveryId of await listDueDeliveries(handle, now, BATCH)) {
 		await context.wake({ kind: "delivery", deliveryId }, now);
 	}

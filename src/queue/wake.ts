@@ -11,8 +11,8 @@ function sendOf(queue: Pick<MessageQueue, "send">, work: Work, at: Date): Promis
 	switch (work.kind) {
 		case "step":
 			return queue.send(queueOfStep(work.step, work.runner), work.jobId, { jobId: work.jobId }, at);
-		case "side":
-			return queue.send("side", work.jobId, { jobId: work.jobId }, at);
+		case "outbox":
+			return queue.send("outbox", work.jobId, { jobId: work.jobId }, at);
 		case "sketch": {
 			const { kind: _, ...identity } = work;
 			return queue.send("sketch", `${work.repo} ${work.sha} ${work.fingerprint}`, identity, at);

@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { DeliveriesContext } from "../deliveries/deliveries-context.ts";
 import { processDelivery } from "../deliveries/process-delivery.ts";
 import { runJobStep } from "../jobs/steps/run-job-step.ts";
-import { runSideWork } from "../jobs/steps/run-side-work.ts";
+import { runOutbox } from "../jobs/steps/run-outbox.ts";
 import { storeDueSketch } from "../jobs/stored-sketches.ts";
 import { sweepSlot } from "../jobs/sweep.ts";
 import type { StepName } from "../jobs/transitions.ts";
@@ -49,10 +49,10 @@ export function workersOf(context: DeliveriesContext): readonly Worker[] {
 		step("publish", 1, 1),
 		step("announce", 1, SHORT),
 		{
-			queue: "side",
+			queue: "outbox",
 			concurrency: 1,
 			batch: SHORT,
-			work: (message) => runSideWork(context, JobMessage.parse(message).jobId),
+			work: (message) => runOutbox(context, JobMessage.parse(message).jobId),
 		},
 		{
 			queue: "sketch",

@@ -57,11 +57,11 @@ export type JobWork = {
 	readonly cleanupDue: boolean;
 	readonly announceVersion: number;
 	readonly announceDue: boolean;
-	readonly sideFailures: number;
+	readonly outboxFailures: number;
 	/** When somebody last said that the run has news. */
 	readonly hintAt: Date | null;
 	/** The kind of machine that the estimate chose. */
-	readonly flavour: string | null;
+	readonly flavor: string | null;
 };
 
 /** One state change or runner event of a job, numbered from 1 within the job: the number is the SSE `id`. */

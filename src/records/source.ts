@@ -33,7 +33,7 @@ export type Inspection =
 	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
 
 /** What the owner of a source says about it, in the repo itself. */
-export type OwnerWishes = {
+export type OwnerSettings = {
 	/** The text of `.yaqa-bot.yaml` at the commit; `null`: there is none. */
 	readonly settings: string | null;
 	/** Whether the bot's status discussion was closed: "no, thank you". */

@@ -18,7 +18,7 @@ export type VariantRecord = {
 	readonly targetSha: string | null;
 	readonly refusal: Refusal | null;
 	/** The variant of an earlier commit with the same weights whose files it takes over; absent: it is made by a run. */
-	readonly carriedFrom?: string | null;
+	readonly reusedFrom?: string | null;
 	/** Of a published one: whether its repo's head still holds it; absent: not looked up. */
 	readonly isCurrent?: boolean;
 	/** Whether the source has a newer commit; absent: not looked up. */

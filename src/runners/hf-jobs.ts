@@ -183,7 +183,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 			}
 		},
 		async start(spec, stagingRepo, placement) {
-			const flavor = options.flavor === "auto" ? placement.flavour : options.flavor;
+			const flavor = options.flavor === "auto" ? placement.flavor : options.flavor;
 			if (flavor === null) {
 				throw new PermanentError({
 					code: "runner-unavailable",

@@ -274,7 +274,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 		name: engine.name,
 		isRemote: true,
 
-		async dispatch(spec, placement = { flavour: null }) {
+		async dispatch(spec, placement = { flavor: null }) {
 			const attempt = { job: spec.job, fence: spec.fence };
 			const handle = attemptHandle(attempt);
 			const memory = memoryOf(handle);

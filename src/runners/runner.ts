@@ -11,7 +11,7 @@ export type Observation =
 	| { readonly status: "lost"; readonly refusal: Refusal; readonly retryable: boolean };
 
 /** What the estimate chose for the job. */
-export type Placement = { readonly flavour: string | null };
+export type Placement = { readonly flavor: string | null };
 
 /**
  * An engine that executes GPU work. Every method is safe to call again after a crash of the caller:

@@ -1,7 +1,7 @@
 import { availableParallelism, totalmem } from "node:os";
 import { conditionalFetch } from "../hub/conditional-fetch.ts";
 import { listHeads } from "../hub/list-heads.ts";
-import { readOwnerWishes } from "../hub/read-owner-wishes.ts";
+import { readOwnerSettings } from "../hub/read-owner-settings.ts";
 import type { Ports, SketchStore } from "../jobs/ports.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
 import { createSketchStore } from "../publish/sketch-store.ts";
@@ -44,6 +44,6 @@ export function buildPorts(settings: Settings): Omit<Ports, "reply"> {
 		}),
 		sketchStore: sketchStoreOf(settings),
 		listHeads: (of) => listHeads({ ...sweeper, of }),
-		readWishes: (of) => readOwnerWishes({ ...reader, ...of }),
+		readOwnerSettings: (of) => readOwnerSettings({ ...reader, ...of }),
 	};
 }

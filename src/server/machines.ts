@@ -41,7 +41,7 @@ async function ownMachine(configuration: Configuration): Promise<readonly Hardwa
 	return [
 		{
 			runner: "local",
-			flavour: "local",
+			flavor: "local",
 			title: gpu?.model ?? cpus()[0]?.model ?? "CPU",
 			cores: threads ?? availableParallelism(),
 			memoryBytes: Math.min(totalmem(), memoryBytes ?? Number.POSITIVE_INFINITY),
@@ -64,7 +64,7 @@ export function hardwareOfHub(rows: readonly JobHardware[]): readonly Hardware[]
 		return [
 			{
 				runner: "hf-jobs",
-				flavour: row.name,
+				flavor: row.name,
 				title: row.prettyName,
 				cores: Math.max(1, leadingNumber(row.cpu)),
 				memoryBytes: leadingNumber(row.ram) * GIB,
@@ -99,7 +99,7 @@ export async function configuredMachines(
 		case "hf-jobs": {
 			const { flavor } = configuration.runner.hfJobs;
 			const all = await hubMachines(hub);
-			return flavor === "auto" ? all : all.filter((machine) => machine.flavour === flavor);
+			return flavor === "auto" ? all : all.filter((machine) => machine.flavor === flavor);
 		}
 		case "github-actions": {
 			const { machine } = configuration.runner.githubActions;
@@ -107,7 +107,7 @@ export async function configuredMachines(
 			return [
 				{
 					runner: "github-actions",
-					flavour: "self-hosted",
+					flavor: "self-hosted",
 					title: machine.gpus === 1 ? machine.gpu : `${machine.gpus} × ${machine.gpu}`,
 					cores: machine.cores,
 					memoryBytes: machine.memoryGiB * GIB,

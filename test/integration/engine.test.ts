@@ -457,7 +457,7 @@ await onEveryDatabase((databases, name) => {
 		test("a job that costs too much waits for money or approval, says who gives it, and goes on then", async () => {
 			const machine: Hardware = {
 				runner: "hf-jobs",
-				flavour: "l4x1",
+				flavor: "l4x1",
 				title: "an L4",
 				cores: 8,
 				memoryBytes: 64e9,

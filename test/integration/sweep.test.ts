@@ -92,10 +92,10 @@ await onEveryDatabase((databases, name) => {
 		test("the owner's word in the repo: no, other recipes, or a file that cannot be read", async () => {
 			const [bot] = bots;
 			assert.ok(bot !== undefined);
-			world.setWishes("acme/no", { settings: "enabled: false", closed: false });
-			world.setWishes("acme/closed", { settings: null, closed: true });
-			world.setWishes("acme/chosen", { settings: "recipes: [gguf:q8_0]", closed: false });
-			world.setWishes("acme/wrong", { settings: "recipes: [gguf:q9_9]", closed: false });
+			world.setOwnerSettings("acme/no", { settings: "enabled: false", closed: false });
+			world.setOwnerSettings("acme/closed", { settings: null, closed: true });
+			world.setOwnerSettings("acme/chosen", { settings: "recipes: [gguf:q8_0]", closed: false });
+			world.setOwnerSettings("acme/wrong", { settings: "recipes: [gguf:q9_9]", closed: false });
 			for (const name of ["no", "closed", "chosen", "wrong"]) world.setHead(`acme/${name}`, shaOf(name));
 			await bot.engine.sweepNow();
 			const jobsOf = async (name: string) => (await listJobs(database.handle, { sourceRepo: `acme/${name}` })).items;

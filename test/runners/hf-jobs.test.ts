@@ -115,17 +115,17 @@ describe("HF Jobs alone", () => {
 		const [chosen, named] = [await place.specOf({ steps: 1 }), await place.specOf({ steps: 1 })];
 		const auto = createHfJobsRunner(optionsFor(place, { flavor: "auto" }));
 		await assert.rejects(auto.dispatch(chosen), /No hardware was chosen/);
-		const first = await auto.dispatch(chosen, { flavour: "l4x1" });
-		const second = await runner.dispatch(named, { flavour: "l4x1" });
+		const first = await auto.dispatch(chosen, { flavor: "l4x1" });
+		const second = await runner.dispatch(named, { flavor: "l4x1" });
 		const list = await call(`${place.hub.url}/api/jobs/${COMPUTE}`, { token: JOBS });
-		const flavours = new Map(
+		const flavors = new Map(
 			(list.json as { flavor: string; labels: Record<string, string> }[]).map((job) => [
 				job.labels["yaqa-job"],
 				job.flavor,
 			]),
 		);
-		assert.equal(flavours.get(`${chosen.job}.1`), "l4x1");
-		assert.equal(flavours.get(`${named.job}.1`), "t4-small");
+		assert.equal(flavors.get(`${chosen.job}.1`), "l4x1");
+		assert.equal(flavors.get(`${named.job}.1`), "t4-small");
 		for (const { handle } of [first, second]) {
 			await ended(runner, handle);
 			await runner.discard(handle);

@@ -176,9 +176,7 @@ export function describeRemoteFaults(title: string, start: () => Promise<RemoteB
 			const spec = await bench.place.specOf({ steps: 10, delayMs: 100 });
 			const runner = bench.newRunner();
 			await bench.place.staging.prepare(spec);
-			await Promise.all(
-				[1, 2].map(() => bench.engine.start(spec, bench.place.staging.repoOf(spec), { flavour: null })),
-			);
+			await Promise.all([1, 2].map(() => bench.engine.start(spec, bench.place.staging.repoOf(spec), { flavor: null })));
 			await until("both runs to show", async () =>
 				(await bench.engine.list({ job: spec.job, fence: 1 })).length === 2 ? true : null,
 			);

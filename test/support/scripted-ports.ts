@@ -8,7 +8,7 @@ import type { Ports } from "../../src/jobs/ports.ts";
 import type { Manifest } from "../../src/protocol/manifest.ts";
 import { commitSuffix } from "../../src/protocol/one-commit.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
-import type { OwnerWishes, SourceContent } from "../../src/records/source.ts";
+import type { OwnerSettings, SourceContent } from "../../src/records/source.ts";
 
 /**
  * The outside of the engine as a folder: it outlives a killed process like a Hub does, and what was done to it can be
@@ -19,7 +19,7 @@ export type ScriptedWorld = {
 	setHead(repo: string, sha: string): void;
 	setRefusal(repo: string, refusal: Refusal): void;
 	/** What the owner says in the repo itself. */
-	setWishes(repo: string, wishes: OwnerWishes): void;
+	setOwnerSettings(repo: string, owner: OwnerSettings): void;
 	/** From now on nothing of the repo's is taken over: its source is gone. */
 	refuseRepublishing(): void;
 	/** Somebody deletes a published repo. */
@@ -48,7 +48,7 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 	for (const folder of [
 		"heads",
 		"refusals",
-		"wishes",
+		"owner-settings",
 		"behaviours",
 		"published",
 		"staging",
@@ -62,7 +62,8 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 		directory,
 		setHead: (repo, sha) => writeFileSync(join(directory, "heads", safeName(repo)), sha),
 		setRefusal: (repo, refusal) => writeFileSync(join(directory, "refusals", safeName(repo)), JSON.stringify(refusal)),
-		setWishes: (repo, wishes) => writeFileSync(join(directory, "wishes", safeName(repo)), JSON.stringify(wishes)),
+		setOwnerSettings: (repo, owner) =>
+			writeFileSync(join(directory, "owner-settings", safeName(repo)), JSON.stringify(owner)),
 		setContent: (sha, content) => writeFileSync(join(directory, "contents", sha), JSON.stringify(content)),
 		refuseRepublishing: () => writeFileSync(join(directory, "gone"), ""),
 		deletePublished: (targetRepo) => rmSync(join(directory, "published", safeName(targetRepo))),
@@ -247,9 +248,9 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			record(request.replyTo?.replyCommentId === null ? "post-reply" : "edit-reply", `${job?.state} ${published}`);
 			return { replyCommentId: request.replyTo?.replyCommentId ?? "comment-of-ours" };
 		},
-		async readWishes({ repo }) {
-			await enter("readWishes");
-			return readJson(join(directory, "wishes", safeName(repo)), { settings: null, closed: false });
+		async readOwnerSettings({ repo }) {
+			await enter("readOwnerSettings");
+			return readJson(join(directory, "owner-settings", safeName(repo)), { settings: null, closed: false });
 		},
 		async *listHeads(request) {
 			await enter("listHeads");

@@ -11,10 +11,10 @@ import { formatUsd } from "../../src/publish/figures.ts";
 
 const GIB = 1024 ** 3;
 
-function gpu(flavour: string, model: string, count: number, gigabytes: number, dollarsPerHour: number): Hardware {
+function gpu(flavor: string, model: string, count: number, gigabytes: number, dollarsPerHour: number): Hardware {
 	return {
 		runner: "hf-jobs",
-		flavour,
+		flavor,
 		title: `${count} × ${model}`,
 		cores: 8 * count,
 		memoryBytes: 64 * count * GIB,

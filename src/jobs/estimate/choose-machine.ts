@@ -11,8 +11,8 @@ import type { JobsContext } from "../context.ts";
 export async function placementOf(context: JobsContext, work: JobWork, variants: number): Promise<Placement> {
 	const { configuration, database, log } = context;
 	const { kind, hfJobs } = configuration.runner;
-	if (kind !== "hf-jobs" || hfJobs.flavor !== "auto" || work.flavour !== null || work.facts === null) {
-		return { flavour: work.flavour };
+	if (kind !== "hf-jobs" || hfJobs.flavor !== "auto" || work.flavor !== null || work.facts === null) {
+		return { flavor: work.flavor };
 	}
 	let estimator: Awaited<ReturnType<NonNullable<JobsContext["estimator"]>>>;
 	try {
@@ -23,15 +23,15 @@ export async function placementOf(context: JobsContext, work: JobWork, variants:
 			cause: error,
 		});
 	}
-	if (estimator === null) return { flavour: null };
+	if (estimator === null) return { flavor: null };
 	const estimate = estimator({ facts: work.facts, variants, sketchReused: false });
 	if (estimate.refusal !== null) throw new PermanentError(estimate.refusal);
-	const flavour = estimate.choice?.hardware.flavour ?? null;
+	const flavor = estimate.choice?.hardware.flavor ?? null;
 	await setJobEstimate(database.handle, {
 		id: work.job.id,
 		text: estimate.text,
 		microUsd: estimate.choice?.microUsd ?? null,
-		flavour,
+		flavor,
 	});
-	return { flavour };
+	return { flavor };
 }

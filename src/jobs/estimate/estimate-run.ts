@@ -34,17 +34,17 @@ export async function hasSketch(context: JobsContext, handle: Handle, facts: Sou
 export async function estimateRun(
 	context: JobsContext,
 	work: JobWork,
-): Promise<{ readonly ok: true; readonly flavour: string | null } | { readonly ok: false; readonly refusal: Refusal }> {
-	const { job, facts, flavour } = work;
+): Promise<{ readonly ok: true; readonly flavor: string | null } | { readonly ok: false; readonly refusal: Refusal }> {
+	const { job, facts, flavor } = work;
 	const estimator = job.planText == null && facts !== null ? await estimatorOf(context) : null;
-	if (estimator === null || facts === null) return { ok: true, flavour };
+	if (estimator === null || facts === null) return { ok: true, flavor };
 	const { handle } = context.database;
 	const variants = (await listVariantsOfJob(handle, job.id)).filter((variant) => variant.state !== "published").length;
 	const estimate = estimator({ facts, variants, sketchReused: await hasSketch(context, handle, facts) });
 	const refusal = refusalOfEstimate(estimate, context.configuration.budget);
 	if (refusal !== null) return { ok: false, refusal };
 	const { text, choice } = estimate;
-	const chosen = choice?.hardware.flavour ?? null;
-	await setJobEstimate(handle, { id: job.id, text, microUsd: choice?.microUsd ?? null, flavour: chosen });
-	return { ok: true, flavour: chosen };
+	const chosen = choice?.hardware.flavor ?? null;
+	await setJobEstimate(handle, { id: job.id, text, microUsd: choice?.microUsd ?? null, flavor: chosen });
+	return { ok: true, flavor: chosen };
 }

@@ -2,7 +2,7 @@
 export type Hardware = {
 	readonly runner: string;
 	/** How the runner names it. */
-	readonly flavour: string;
+	readonly flavor: string;
 	readonly title: string;
 	readonly cores: number;
 	readonly memoryBytes: number;

@@ -1,7 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { getJob, setRemark } from "../../db/jobs.ts";
-import { dropCarrying, getVariant, listVariantsOfJob } from "../../db/variants.ts";
+import { dropReuse, getVariant, listVariantsOfJob } from "../../db/variants.ts";
 import { isFinished, type JobRecord } from "../../records/job.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
@@ -66,15 +66,15 @@ const CARRY_WAIT_SECONDS = 15;
  * planned, waiting → publishing, for a job all of whose variants take over the files of an earlier commit with the same
  * weights; it waits for those that are still under way. `null`: a run is needed, be it that these came to nothing.
  */
-async function carry(context: StepContext, job: JobRecord): Promise<StepResult | null> {
+async function reuse(context: StepContext, job: JobRecord): Promise<StepResult | null> {
 	const { database, clock } = context;
 	const { handle } = database;
 	const variants = (await listVariantsOfJob(handle, job.id)).filter((one) => one.state !== "published");
 	const origins: VariantRecord[] = [];
-	for (const { carriedFrom } of variants) {
-		const origin = carriedFrom === undefined || carriedFrom === null ? null : await getVariant(handle, carriedFrom);
+	for (const { reusedFrom } of variants) {
+		const origin = reusedFrom === undefined || reusedFrom === null ? null : await getVariant(handle, reusedFrom);
 		if (origin === null) {
-			await dropCarrying(handle, job.id);
+			await dropReuse(handle, job.id);
 			return null;
 		}
 		origins.push(origin);
@@ -85,7 +85,7 @@ async function carry(context: StepContext, job: JobRecord): Promise<StepResult |
 		if (origin.state === "failed" || other === null || isFinished(other.state) || other.cancelRequested) {
 			const remark = `The run on commit ${origin.sourceSha.slice(0, 8)}, whose weights are the same, came to nothing, hence a run for this one.`;
 			await database.transaction(async (tx) => {
-				await dropCarrying(tx, job.id);
+				await dropReuse(tx, job.id);
 				await setRemark(tx, job.id, remark);
 			});
 			return null;
@@ -100,7 +100,7 @@ async function carry(context: StepContext, job: JobRecord): Promise<StepResult |
 		if (job.state === "waiting") return { kind: "again", seconds: CARRY_WAIT_SECONDS, statusText };
 		return { kind: "moved", job: await advance(context, job, "wait", { statusText, nextStepAt }) };
 	}
-	const moved = await advance(context, job, "carry", {
+	const moved = await advance(context, job, "reuse", {
 		statusText: "The weights are unchanged: publishing the new tokenizer, template and card.",
 		set: { startedAt: job.startedAt ?? clock.now() },
 	});
@@ -111,13 +111,13 @@ async function carry(context: StepContext, job: JobRecord): Promise<StepResult |
 export const dispatchStep: Step = async (context, work) => {
 	const { database, ports, runner, configuration, clock, signal } = context;
 	let { job } = work;
-	let { flavour } = work;
+	let { flavor } = work;
 	if (job.state !== "dispatching") {
-		const carrying = await carry(context, job);
-		if (carrying !== null) return carrying;
+		const reusing = await reuse(context, job);
+		if (reusing !== null) return reusing;
 		const estimated = await estimateRun(context, work);
 		if (!estimated.ok) return { kind: "fail", refusal: estimated.refusal };
-		({ flavour } = estimated);
+		({ flavor } = estimated);
 		const taken = await takeSlot(context, job, work.runAttempts);
 		if (!taken.ok) {
 			const { statusText, seconds } = taken;
@@ -152,7 +152,7 @@ export const dispatchStep: Step = async (context, work) => {
 	// Fetching may have taken long, and a start may cost money.
 	const current = await getJob(database.handle, job.id);
 	if (current?.cancelRequested === true) return { kind: "again", seconds: 0, statusText: null };
-	const { handle } = await runner.dispatch(spec, await placementOf(context, { ...work, flavour }, variants.length));
+	const { handle } = await runner.dispatch(spec, await placementOf(context, { ...work, flavor }, variants.length));
 	const moved = await advance(context, job, "started", {
 		statusText: "Running.",
 		set: { runnerHandle: handle },

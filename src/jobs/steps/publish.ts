@@ -1,7 +1,7 @@
 import { appendNotes, setRemark } from "../../db/jobs.ts";
 import { getNewestCommit } from "../../db/sweeps.ts";
 import {
-	dropCarrying,
+	dropReuse,
 	getVariant,
 	listVariantsOfJob,
 	listVariantsOfSource,
@@ -26,12 +26,12 @@ async function newestCommit(context: StepContext, job: JobRecord): Promise<strin
 	return newest.sha === job.sourceSha || newest.since > job.createdAt ? newest.sha : null;
 }
 
-type Carried = { readonly variant: VariantRecord; readonly origin: VariantRecord };
+type Reused = { readonly variant: VariantRecord; readonly origin: VariantRecord };
 /** Variants that cannot be taken over: what they were to be taken from is not there any more. */
-type Vanished = { readonly reason: string; readonly group: readonly Carried[] };
+type Vanished = { readonly reason: string; readonly group: readonly Reused[] };
 
 /** Variants whose weights are published for an earlier commit: they get this commit's small files, card and manifest. */
-async function publishCarried(
+async function publishReused(
 	context: StepContext,
 	job: JobRecord,
 	variants: readonly VariantRecord[],
@@ -41,10 +41,10 @@ async function publishCarried(
 	readonly vanished: readonly Vanished[];
 }> {
 	const { database, ports, clock, owner } = context;
-	const pairs: Carried[] = [];
+	const pairs: Reused[] = [];
 	for (const variant of variants) {
-		if (variant.state !== "wanted" || variant.carriedFrom === undefined || variant.carriedFrom === null) continue;
-		const origin = await getVariant(database.handle, variant.carriedFrom);
+		if (variant.state !== "wanted" || variant.reusedFrom === undefined || variant.reusedFrom === null) continue;
+		const origin = await getVariant(database.handle, variant.reusedFrom);
 		if (origin !== null) pairs.push({ variant, origin });
 	}
 	let published = 0;
@@ -84,20 +84,20 @@ async function publishCarried(
 }
 
 /** publishing → planned: a run makes what cannot be taken over. What is published meanwhile stays. */
-async function remake(context: StepContext, job: JobRecord, vanished: readonly Vanished[]): Promise<StepResult> {
+async function rebuild(context: StepContext, job: JobRecord, vanished: readonly Vanished[]): Promise<StepResult> {
 	const pairs = vanished.flatMap(({ group }) => group);
 	const recipes = pairs.map(({ variant }) => variant.recipe).join(", ");
 	const reasons = vanished.map(({ reason }) => reason).join(" ");
 	const remark = `${reasons} Nothing could be taken over, hence a run for ${recipes}.`;
 	const moved = await context.database.transaction(async (tx) => {
-		const planned = await advanceIn(tx, context, job, "remake", { statusText: "Planned." });
+		const planned = await advanceIn(tx, context, job, "rebuild", { statusText: "Planned." });
 		await setRemark(tx, job.id, remark);
 		await retireVariants(
 			tx,
 			pairs.map(({ origin }) => origin.id),
 		);
 		await resetVariantsOfJob(tx, job.id);
-		await dropCarrying(tx, job.id);
+		await dropReuse(tx, job.id);
 		return { ...planned, remark };
 	});
 	return { kind: "moved", job: moved };
@@ -132,10 +132,10 @@ export const publishStep: Step = async (context, work) => {
 	const verified = variants.filter((variant) => variant.state === "verified");
 	let published = variants.filter((variant) => variant.state === "published").length;
 	let firstRefusal = variants.find((variant) => variant.refusal !== null)?.refusal ?? null;
-	const carrying = await publishCarried(context, job, variants);
-	if (carrying.vanished.length > 0) return await remake(context, job, carrying.vanished);
-	published += carrying.published;
-	firstRefusal ??= carrying.refusal;
+	const reusing = await publishReused(context, job, variants);
+	if (reusing.vanished.length > 0) return await rebuild(context, job, reusing.vanished);
+	published += reusing.published;
+	firstRefusal ??= reusing.refusal;
 	const newestSha = await newestCommit(context, job);
 	if (verified.length > 0) {
 		const files = await stagedFiles(

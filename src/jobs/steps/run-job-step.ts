@@ -237,7 +237,7 @@ async function dropLate(context: JobsContext, work: JobWork, step: StepName): Pr
 	const { id, fence } = work.job;
 	log.warn("A step's outcome came too late and was dropped", { job: id, step, fence });
 	const now = clock.now();
-	if (await cleanUpAgain(database.handle, id, now)) await context.wake({ kind: "side", jobId: id }, now);
+	if (await cleanUpAgain(database.handle, id, now)) await context.wake({ kind: "outbox", jobId: id }, now);
 }
 
 /** Wakes as many of those in line as there are free slots. */
@@ -256,7 +256,7 @@ async function follow(context: JobsContext, before: JobRecord, after: JobRecord)
 	if (next !== null && after.state !== "waiting") {
 		await context.wake({ kind: "step", step: next, jobId: after.id, runner: after.runner }, now);
 	}
-	await context.wake({ kind: "side", jobId: after.id }, now);
+	await context.wake({ kind: "outbox", jobId: after.id }, now);
 	const heldRunner = before.state === "running" || before.state === "dispatching";
 	if ((heldRunner || isFinished(after.state)) && after.state !== "running") {
 		await wakeLine(context, now);

@@ -1,18 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConfigurationFile } from "../../src/config/schema.ts";
-import { judgeWishes } from "../../src/jobs/owner-wishes.ts";
+import { checkOwnerSettings } from "../../src/jobs/owner-settings.ts";
 import { judgeHours, judgeTags, maximumParameters, recipesOfRules } from "../../src/jobs/watch-rules.ts";
 
 const open = (settings: string | null) => ({ settings, closed: false });
 
 test("without a word from the owner the operator's rules count", () => {
-	assert.deepEqual(judgeWishes(open(null), true), { ok: true, recipes: null });
-	assert.deepEqual(judgeWishes(open(""), true), { ok: true, recipes: null });
+	assert.deepEqual(checkOwnerSettings(open(null), true), { ok: true, recipes: null });
+	assert.deepEqual(checkOwnerSettings(open(""), true), { ok: true, recipes: null });
 });
 
 test("the owner's file chooses the recipes", () => {
-	const verdict = judgeWishes(open("recipes: [gguf:q8_0, 'w4a16,group=32']"), true);
+	const verdict = checkOwnerSettings(open("recipes: [gguf:q8_0, 'w4a16,group=32']"), true);
 	assert.ok(verdict.ok);
 	assert.deepEqual(
 		verdict.recipes?.map((recipe) => recipe.canonical),
@@ -21,10 +21,10 @@ test("the owner's file chooses the recipes", () => {
 });
 
 test("the owner's no counts for pushes, by file or by closing the discussion, and not against their own comments", () => {
-	for (const wishes of [open("enabled: false"), { settings: null, closed: true }]) {
-		const verdict = judgeWishes(wishes, true);
+	for (const owner of [open("enabled: false"), { settings: null, closed: true }]) {
+		const verdict = checkOwnerSettings(owner, true);
 		assert.equal(verdict.ok ? null : verdict.refusal.code, "opted-out");
-		assert.equal(judgeWishes(wishes, false).ok, true);
+		assert.equal(checkOwnerSettings(owner, false).ok, true);
 	}
 });
 
@@ -37,7 +37,7 @@ for (const [name, text, told] of [
 	["a huge file", `# ${"x".repeat(20_000)}`, /larger/],
 ] as const) {
 	test(`a file with ${name} is refused with the reason`, () => {
-		const verdict = judgeWishes(open(text), true);
+		const verdict = checkOwnerSettings(open(text), true);
 		assert.ok(!verdict.ok);
 		assert.equal(verdict.refusal.code, "bad-settings");
 		assert.match(verdict.refusal.message, told);

@@ -158,7 +158,7 @@ await onEveryDatabase((databases, name) => {
 			const configuration = scriptedConfiguration(own.dataDirectory, overrides);
 			const machine: Hardware = {
 				runner: "hf-jobs",
-				flavour: "l4x1",
+				flavor: "l4x1",
 				title: "an L4",
 				cores: 8,
 				memoryBytes: 64e9,

@@ -1,4 +1,4 @@
-import { leaseSideWork, renewSideLease, settleSideWork } from "../../db/jobs.ts";
+import { leaseOutbox, renewOutboxLease, settleOutbox } from "../../db/jobs.ts";
 import { RetryableError } from "../../errors.ts";
 import { isFinished } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
@@ -11,15 +11,15 @@ const MAXIMUM_DELAY_SECONDS = 300;
 const MAXIMUM_FAILURES = 12;
 
 /** Announcements and clean-up of one job: both may be late, neither holds up a step. */
-export async function runSideWork(context: JobsContext, jobId: string): Promise<void> {
+export async function runOutbox(context: JobsContext, jobId: string): Promise<void> {
 	const { database, clock, log } = context;
 	const owner = `${context.owner}:${context.newId()}`;
 	const { handle } = database;
 	const now = clock.now();
-	const work = await leaseSideWork(handle, { id: jobId, owner, now, until: later(now, LEASE_SECONDS) });
+	const work = await leaseOutbox(handle, { id: jobId, owner, now, until: later(now, LEASE_SECONDS) });
 	if (work === null) return;
 	const release = keepLease(
-		() => renewSideLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) }),
+		() => renewOutboxLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) }),
 		log,
 	);
 	let announced: number | null = null;
@@ -27,8 +27,8 @@ export async function runSideWork(context: JobsContext, jobId: string): Promise<
 	let delay: number | null = null;
 	const problem = (error: unknown) => {
 		const asked = error instanceof RetryableError ? error.retryAfterSeconds : null;
-		delay = Math.max(delay ?? 0, asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** (work.sideFailures + 1)));
-		if (!(error instanceof RetryableError)) log.warn("Side work of a job failed", { job: jobId, error });
+		delay = Math.max(delay ?? 0, asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** (work.outboxFailures + 1)));
+		if (!(error instanceof RetryableError)) log.warn("The outbox of a job could not be emptied", { job: jobId, error });
 	};
 	try {
 		// Clean-up first: people are told that a job ended when nothing of it is left.
@@ -44,7 +44,7 @@ export async function runSideWork(context: JobsContext, jobId: string): Promise<
 			await announceJob(context, jobId);
 			announced = work.announceVersion;
 		} catch (error) {
-			if (work.sideFailures >= MAXIMUM_FAILURES) {
+			if (work.outboxFailures >= MAXIMUM_FAILURES) {
 				announced = work.announceVersion;
 				log.error("A job could not be announced", { job: jobId, error });
 			} else problem(error);
@@ -52,13 +52,13 @@ export async function runSideWork(context: JobsContext, jobId: string): Promise<
 	}
 	await release();
 	const nextAt = later(clock.now(), delay ?? 0);
-	await settleSideWork(handle, {
+	await settleOutbox(handle, {
 		id: jobId,
 		owner,
 		announced,
 		cleaned,
-		failures: delay === null ? 0 : work.sideFailures + 1,
+		failures: delay === null ? 0 : work.outboxFailures + 1,
 		nextAt,
 	});
-	if (delay !== null) await context.wake({ kind: "side", jobId }, nextAt);
+	if (delay !== null) await context.wake({ kind: "outbox", jobId }, nextAt);
 }

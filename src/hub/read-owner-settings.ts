@@ -16,7 +16,7 @@ async function unlessAbsent<Result>(work: () => Promise<Result>): Promise<Result
 }
 
 /** The owner's settings file at a commit, and whether the bot's status discussion was closed. */
-export async function readOwnerWishes(
+export async function readOwnerSettings(
 	params: HubAccess & { readonly repo: string; readonly sha: string; readonly discussion: number | null },
 ): Promise<{ readonly settings: string | null; readonly closed: boolean }> {
 	const { repo, sha, discussion: num, ...access } = params;

@@ -1,27 +1,27 @@
 import { parseSourceSettings, SOURCE_SETTINGS_FILE } from "../config/source-settings.ts";
 import type { Refusal } from "../errors.ts";
 import type { Recipe } from "../protocol/recipe.ts";
-import type { OwnerWishes } from "../records/source.ts";
+import type { OwnerSettings } from "../records/source.ts";
 import { parsedRecipes } from "./watch-rules.ts";
 
-export type WishVerdict =
+export type OwnerVerdict =
 	/** `recipes`: what is made when nobody named any; `null`: the operator's rules say. */
 	{ readonly ok: true; readonly recipes: readonly Recipe[] | null } | { readonly ok: false; readonly refusal: Refusal };
 
-function optedOut(message: string, remedy: string): WishVerdict {
+function optedOut(message: string, remedy: string): OwnerVerdict {
 	return { ok: false, refusal: { code: "opted-out", message, remedy } };
 }
 
 /** `automatic`: nobody asked by name; only then does an owner's "no" count. */
-export function judgeWishes(wishes: OwnerWishes, automatic: boolean): WishVerdict {
-	if (automatic && wishes.closed) {
+export function checkOwnerSettings(owner: OwnerSettings, automatic: boolean): OwnerVerdict {
+	if (automatic && owner.closed) {
 		return optedOut(
 			"The owner closed the bot's status discussion.",
 			"Opening it again lets pushes be quantized; a request in a comment runs all the same.",
 		);
 	}
-	if (wishes.settings === null) return { ok: true, recipes: null };
-	const read = parseSourceSettings(wishes.settings);
+	if (owner.settings === null) return { ok: true, recipes: null };
+	const read = parseSourceSettings(owner.settings);
 	if (!read.ok) {
 		return {
 			ok: false,
