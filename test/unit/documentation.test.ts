@@ -15,6 +15,7 @@ const documents = [
 	"README.md",
 	"CONTRIBUTING.md",
 	"deploy/README.md",
+	"gpu-runner/README.md",
 	...readdirSync(join(root, "docs"))
 		.filter((name) => name.endsWith(".md"))
 		.map((name) => `docs/${name}`),

@@ -107,16 +107,17 @@ class _Layer:
         self.tile = tile
         self.grid = grid
         # The weight makes room for the error, element by element.
-        self.error = transposed(weight)
-        self.scale = transposed(grid.scale)
-        self.offset = transposed(grid.offset)
-        self.lower_input = factor_input.detach().to(torch.float32).contiguous()
+        self.error = transposed(weight)  # [in, out]
+        self.scale = transposed(grid.scale)  # [groups, out]
+        self.offset = transposed(grid.offset)  # [groups, out]
+        self.lower_input = factor_input.detach().to(torch.float32).contiguous()  # [in, in]
         self.two_sided = factor_output is not None
         self.lower_output = (
             torch.zeros(1, 1) if factor_output is None else factor_output.detach().to(torch.float32).contiguous()
         )
+        # E L_I of the tiles that are done, [in, out].
         self.fed = torch.empty_like(self.error) if self.two_sided else torch.zeros(1, 1)
-        self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)
+        self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)  # [in, out]
         # Views for the kernel, made once: building one costs as much as a small tile.
         self._arrays = tuple(part.numpy() for part in (self.lower_input, self.lower_output, self.scale, self.offset))
         self._written = tuple(part.numpy() for part in (self.error, self.fed, self.codes))
@@ -149,14 +150,15 @@ class _Layer:
     def _round_tile(self, row: int, column: int) -> None:
         top, left = row * self.tile, column * self.tile
         bottom, right = min(top + self.tile, self.rows), min(left + self.tile, self.columns)
-        carried = self.lower_input[right:, left:right].T @ self.error[right:, top:bottom]
+        # [tile's columns, tile's rows]: along the rows of the weight, then along its columns.
+        feedback = self.lower_input[right:, left:right].T @ self.error[right:, top:bottom]
         if self.two_sided:
-            self.fed[left:right, top:bottom] = carried
-            carried = torch.addmm(carried, self.fed[left:right, bottom:], self.lower_output[bottom:, top:bottom])
+            self.fed[left:right, top:bottom] = feedback
+            feedback = torch.addmm(feedback, self.fed[left:right, bottom:], self.lower_output[bottom:, top:bottom])
         lower_input, lower_output, scale, offset = self._arrays
         error, fed, codes = self._written
         round_tile(
-            carried.numpy(),
+            feedback.numpy(),
             lower_input,
             lower_output,
             scale,

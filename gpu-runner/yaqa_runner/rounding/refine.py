@@ -61,14 +61,15 @@ def refine(
     tile = _TILE if max(rows, columns) <= 512 else _LARGE_TILE
     # A copy even where one row or column makes the transpose a view: the caller's codes stay.
     current = codes.detach().to("cpu", torch.int16).T.clone(memory_format=torch.contiguous_format)
+    # [in, in] and [out, out]: upper triangles.
     metric_input = SymmetricUpper(hessian_input.detach().to("cpu", torch.float32))
     metric_output = None if hessian_output is None else SymmetricUpper(hessian_output.detach().to("cpu", torch.float32))
     row_tiles = [(top, min(top + tile, rows)) for top in range(0, rows, tile)]
     own_output = [
         torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles
     ]
-    scale, offset = transposed(grid.scale), transposed(grid.offset)
-    error = torch.empty(columns, rows)
+    scale, offset = transposed(grid.scale), transposed(grid.offset)  # [groups, out]
+    error = torch.empty(columns, rows)  # Eᵀ [in, out]
     error_of = rounding_error(weight, grid, codes)
     for top, bottom in row_blocks(0, rows, STRIP_ROWS, error.device):
         error[:, top:bottom] = error_of.rows(top, bottom).T
@@ -77,7 +78,7 @@ def refine(
         for left in range((columns - 1) // tile * tile, -1, -tile):
             right = min(left + tile, columns)
             own_input = diagonal_block(metric_input, left, right)
-            product = rows_times(own_input, metric_input, left, right, error)
+            product = rows_times(own_input, metric_input, left, right, error)  # (E H_I)ᵀ [tile, out]
             for (top, bottom), own in zip(reversed(row_tiles), reversed(own_output), strict=True):
                 if metric_output is None:
                     gradient = product[:, top:bottom].clone()

@@ -41,8 +41,8 @@ def rescale(
     """
     device = hessian_input.device
     tunable = TunableGrid(grid, device)
-    codes = codes.to(device)
-    exact = weight.detach().to(device)
+    codes = codes.to(device)  # [out, in]
+    exact = weight.detach().to(device)  # [out, in]
     rows, columns = weight.shape
     # Every row has scales of its own. Whole, their derivatives would take several times the weight.
     strips = row_blocks(0, rows, STRIP_ROWS, device)
@@ -66,6 +66,7 @@ def rescale(
         return joined, sum(square for _, square in found)
 
     residual, before = gathered(rounding_error(exact, grid.to(device), codes))
+    # Each [out, groups], as the container stores it.
     change = {key: torch.zeros_like(start) for key, start in tunable.starts.items()}
     search = dict(residual)
     norm = first = _inner(residual, residual)

@@ -521,6 +521,7 @@ def _cosine(
         # Tokens that were gathered from many sequences give no sequence's gradient.
         if len(gradients) >= wanted or x.shape[1] == 1:
             break
+        # G = gᵀ x [out, in] of one sequence.
         gradients.extend((g[row].float().T @ x[row].float()) for row in range(min(len(x), wanted - len(gradients))))
     if len(gradients) < 4:
         return None

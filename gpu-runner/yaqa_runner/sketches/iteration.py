@@ -68,12 +68,12 @@ class IterationA:
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch to the current half step."""
-        x = x.reshape(-1, x.shape[-1])
-        g = g.reshape(-1, g.shape[-1])
+        x = x.reshape(-1, x.shape[-1])  # [tokens, in]
+        g = g.reshape(-1, g.shape[-1])  # [tokens, out]
         precision = self._place.precision
         seen, weighed = (x, g) if self._output else (g, x)
         factor = self.factor_input if self._output else self.factor_output
-        forms = quadratic_forms(seen, factor.to(x.device), precision)
+        forms = quadratic_forms(seen, factor.to(x.device), precision)  # [tokens]: xᵀ H_I x, or gᵀ H_O g
         with _gathering(self._total, x.device) as total:
             add_weighted_moment(total, weighed, forms, precision)
         self._tokens += len(x)
@@ -95,7 +95,7 @@ class IterationA:
         norm = float(other.double().square().sum())
         if tokens == 0 or norm == 0:
             return
-        mean = (total.double() / (tokens * norm)).float()
+        mean = (total.double() / (tokens * norm)).float()  # [out, out] or [in, in]
         if self._output:
             self.factor_output = mean
         else:
@@ -143,7 +143,7 @@ class IterationB:
             factor_input, factor_output = self.factor_input.to(x.device), self.factor_output.to(x.device)
             if x.shape[1] == 1:
                 # A token's G has rank one: no [out, in] matrix a token is needed.
-                rows_x, rows_g = x[:, 0], g[:, 0]
+                rows_x, rows_g = x[:, 0], g[:, 0]  # [tokens, in], [tokens, out]
                 add_weighted_moment(total_input, rows_x, quadratic_forms(rows_g, factor_output, precision), precision)
                 add_weighted_moment(total_output, rows_g, quadratic_forms(rows_x, factor_input, precision), precision)
             else:

@@ -18,7 +18,7 @@ _FAST = {"contract", "nsz", "reassoc"}
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def round_tile(  # type: ignore[no-untyped-def]
-    carried,
+    feedback,
     lower_input,
     lower_output,
     scale,
@@ -38,7 +38,7 @@ def round_tile(  # type: ignore[no-untyped-def]
     """Round one tile in place (algorithm of GPTQ-2D, arXiv 2607.27042).
 
     Args:
-        carried: ``F + C`` of the tile, ``[columns, rows]`` of the tile. One-sided: ``F`` alone.
+        feedback: ``F + C`` of the tile, ``[columns, rows]`` of the tile. One-sided: ``F`` alone.
         lower_input: ``L_I`` ``[in, in]``.
         lower_output: ``L_O`` ``[out, out]``; unused when one-sided.
         scale, offset: ``[groups, out]``.
@@ -67,7 +67,7 @@ def round_tile(  # type: ignore[no-untyped-def]
             past = error[later, row_start:row_stop]
             for i in range(rows):
                 inner[i] += factor * past[i]
-        waiting = carried[column - column_start]
+        waiting = feedback[column - column_start]
         for i in range(rows):
             base[i] = current[i] + waiting[i] + inner[i]
         if two_sided:

@@ -63,7 +63,7 @@ def _round_wave(  # type: ignore[no-untyped-def]
     tile_at = row_start[:, None] + column[None, :]
     inside = row_in[:, None] & column_in[None, :]
 
-    carried = tl.zeros((TILE, TILE), dtype=tl.float32)
+    feedback = tl.zeros((TILE, TILE), dtype=tl.float32)
     if TWO_SIDED:
         for start in range((row_tile + 1) * TILE, rows, STEP):
             below = start + inner
@@ -77,7 +77,7 @@ def _round_wave(  # type: ignore[no-untyped-def]
                 mask=(below < rows)[:, None] & column_in[None, :],
                 other=0.0,
             )
-            carried += tl.dot(link, past, input_precision=PRECISION)
+            feedback += tl.dot(link, past, input_precision=PRECISION)
     forward = tl.zeros((TILE, TILE), dtype=tl.float32)
     for start in range((column_tile + 1) * TILE, columns, STEP):
         later = start + inner
@@ -101,7 +101,7 @@ def _round_wave(  # type: ignore[no-untyped-def]
             here = (lane == j)[None, :]
             w = tl.sum(tl.where(here, exact, 0.0), axis=1)
             f = tl.sum(tl.where(here, forward, 0.0), axis=1)
-            base = w + f + tl.sum(tl.where(here, carried, 0.0), axis=1)
+            base = w + f + tl.sum(tl.where(here, feedback, 0.0), axis=1)
             at_group = row.to(tl.int64) * groups + absolute // group
             step = tl.load(scale + at_group, mask=row_in, other=0.0)
             shift = tl.load(offset + at_group, mask=row_in, other=0.0)
