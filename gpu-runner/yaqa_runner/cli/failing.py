@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def exit_code_of(run: Callable[[], int], report: Callable[[RunnerFailure], None]) -> int:
-    """What ``run`` returns, or the exit code of its failure, which ``report`` is told first.
+    """What ``run`` returns, or the exit code of its failure, which goes to ``report`` first.
 
     argparse's own exit passes, as does the end of a generator.
     """

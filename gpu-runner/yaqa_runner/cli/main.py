@@ -227,7 +227,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def _source_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What quantize and sketch are told alike."""
+    """Arguments that quantize and sketch share."""
     return {
         "output": options.output,
         "calibration": options.calibration,

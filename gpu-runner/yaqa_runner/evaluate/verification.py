@@ -29,7 +29,7 @@ MAXIMUM_BYTES = 64 * 1024 * 1024
 # Of the sequence that passes a sliding window: its last positions.
 WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_POSITIONS = 64
-# A longer window is told of and not exercised: a pass over it takes too long on processors.
+# A longer window is reported and not exercised: a pass over it takes too long on processors.
 MAXIMUM_WINDOW = 8192
 GREEDY_TOKENS = 32
 GREEDY_PROMPT = 24

@@ -13,7 +13,7 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 class ContainerGrid:
     """``grid`` where ``accepts(rows, columns)`` says so; ``fallback`` (or nothing) elsewhere.
 
-    ``bits_per_weight`` is told where the container stores scales wider than the grid needs.
+    ``bits_per_weight`` is given where the container stores scales wider than the grid needs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to hand memory back to the system; without effect outside glibc."""
+"""The C library's allocator, set to hand memory back to the system; without effect outside glibc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an earlier job's sketch will serve, told before the model is loaded."""
+"""Whether an earlier job's sketch will serve, found out before the model is loaded."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def spread_sketch(
 ) -> None:
     """Take the sketch of ``spec`` by ``processes`` processes under ``torchrun``; the run then finds it at its place.
 
-    An earlier job's sketch that serves, or one that is finished, leaves nothing to do. A group that fails is told of;
+    An earlier job's sketch that serves, or one that is finished, leaves nothing to do. A group that fails is warned of;
     what it kept is taken up by the run itself.
 
     Raises:

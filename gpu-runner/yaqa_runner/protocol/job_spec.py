@@ -82,7 +82,7 @@ class StoredSketch(StrictWireModel):
     ]
 
 
-class SketchSettings(StrictWireModel):
+class SketchSpec(StrictWireModel):
     """``iterations`` counts half steps for kind ``a`` and rounds for kind ``b``; ``reuse`` is an earlier sketch.
 
     ``stored`` says where one is on the Hub; ``yaqa-runner remote`` fetches it and sets ``reuse``.
@@ -135,7 +135,7 @@ Staging = Annotated[DirectoryStaging | HubStaging, Field(discriminator="kind")]
 
 
 class Progress(StrictWireModel):
-    """Where a run elsewhere tells of its progress, and the token that lets it; both end with the attempt."""
+    """Where a run elsewhere reports its progress, and the token that lets it; both end with the attempt."""
 
     url: Annotated[str, StringConstraints(max_length=1000, pattern=r"^https?://")]
     token: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,200}$")]
@@ -158,7 +158,7 @@ class JobSpec(StrictWireModel):
     source: Source
     calibration: Calibration
     evaluation: Evaluation
-    sketch: SketchSettings
+    sketch: SketchSpec
     tuning: TuningSettings = TuningSettings()
     variants: Annotated[list[VariantRequest], Field(min_length=1, max_length=64)]
     staging: Staging

@@ -1,4 +1,4 @@
-"""What rounding is told beside weights and factors."""
+"""What rounding takes beside weights and factors."""
 
 from __future__ import annotations
 

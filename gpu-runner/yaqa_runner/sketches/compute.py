@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # A resumed half step loses no more than this, or twenty times what keeping its sums takes.
 CHECKPOINT_SECONDS = 300.0
 CHECKPOINT_SHARE = 20
-# Of a disk, before the first checkpoint has told.
+# Of a disk, before the first checkpoint has measured it.
 EXPECTED_BYTES_PER_SECOND = 5e8
 
 Pair = tuple[torch.Tensor, torch.Tensor]
