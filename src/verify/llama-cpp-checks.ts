@@ -38,14 +38,15 @@ export async function checkInLlamaCpp(request: {
 	readonly unmeasured: UnmeasuredPolicy;
 	readonly limits: ChildLimits;
 	readonly signal?: AbortSignal;
+	readonly judge?: typeof judgeWithLlamaCpp;
 }): Promise<EngineOutcome> {
-	const { directory, manifest, verificationPath, unmeasured, limits, signal } = request;
+	const { directory, manifest, verificationPath, unmeasured, limits, signal, judge = judgeWithLlamaCpp } = request;
 	const first = manifest.files
 		.map(({ path }) => path)
 		.filter((path) => path.endsWith(".gguf") && !path.startsWith("mmproj-"))
 		.toSorted()[0];
 	assertCheck(first !== undefined, "there is no .gguf file");
-	const verdict: LlamaCppVerdict = await judgeWithLlamaCpp({
+	const verdict: LlamaCppVerdict = await judge({
 		modelPath: join(directory, first),
 		verificationPath,
 		limits,

@@ -301,3 +301,52 @@ test("the card of a repo made for one commit says so at its top, in place of wha
 	assert.ok(card.includes(`main branch stood at [\`${"b".repeat(8)}\`]`));
 	assert.doesNotMatch(card, /of an older commit/);
 });
+
+describe("whose figures the card shows", () => {
+	const engine = {
+		name: "llama.cpp",
+		version: "v1 (node-llama-cpp 2)",
+		klNats: { mean: 0.0123, standardError: 0.0011 },
+		topOneAgreement: 0.987,
+		positions: 512,
+		windowKlNats: 0.02,
+		tokens: { texts: 20, equal: 19, different: ["cafe\u0301"] },
+		greedy: { tokens: 32, equal: 30 },
+	};
+
+	test("the engine's, by name and version, with what differs", async () => {
+		const card = renderCard(
+			await request((manifest) => {
+				manifest.engine = engine;
+				manifest.verification.window = { tokens: 4096, length: 4160, klNats: 0.019 };
+			}),
+		);
+		assert.match(card, /\| `gguf:q4_0` \| .* \| 0\.0123 ± 0\.0011 \| 98\.70 % \|/);
+		assert.match(card, /in llama\.cpp v1 \(node-llama-cpp 2\)\*\*: KL 0\.0123 ± 0\.0011 nats a token/);
+		assert.match(card, /Beyond the sliding window of 4096 tokens its KL is 0\.0200/);
+		assert.match(
+			card,
+			/cuts 19 of 20 hard texts as the original's\. It cuts otherwise, of small consequence: `cafe\u0301`/,
+		);
+		assert.match(card, /the original's first 30 of 32 tokens/);
+	});
+
+	test("that no engine measured the files, where the operator allowed it", async () => {
+		const card = renderCard(
+			await request((manifest) => {
+				manifest.unmeasured = { reason: "no binary for linux-riscv64" };
+			}),
+		);
+		assert.match(card, /was not measured by the engine that runs it\*\* \(no binary for linux-riscv64\)/);
+	});
+
+	test("a window that is longer than what was run", async () => {
+		const card = renderCard(
+			await request((manifest) => {
+				manifest.engine = { ...engine, windowKlNats: null };
+				manifest.verification.window = { tokens: 131_072, length: null, klNats: null };
+			}),
+		);
+		assert.match(card, /The sliding window of 131072 tokens is longer than what was run/);
+	});
+});
