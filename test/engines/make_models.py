@@ -8,6 +8,11 @@ from typing import Any
 
 from tiny_models import byte_level_bpe, random_model, save_tokenizer
 
+# transformers gives every Qwen 2 this way of splitting, whatever tokenizer.json says.
+QWEN_2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 HEADS: dict[str, Any] = {"head_dim": 32}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -27,11 +32,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     output = Path(sys.argv[1])
-    tokenizer = byte_level_bpe()
     for name in sys.argv[2:]:
         folder = output / name
         folder.mkdir(parents=True)
-        save_tokenizer(tokenizer, folder)
+        split = (QWEN_2_SPLIT,) if name == "qwen2" else ()
+        save_tokenizer(byte_level_bpe(split=split), folder)
         random_model(name, **ARCHITECTURES[name]).save_pretrained(folder)
 
 

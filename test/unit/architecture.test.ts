@@ -35,7 +35,7 @@ function filesUnder(folder: string, endings: readonly string[]): string[] {
 	return readdirSync(absolute, { recursive: true, withFileTypes: true })
 		.filter((entry) => entry.isFile() && endings.some((ending) => entry.name.endsWith(ending)))
 		.map((entry) => relative(root, join(entry.parentPath, entry.name)))
-		.filter((path) => !/node_modules|\.venv|\/vendor\//.test(path));
+		.filter((path) => !/node_modules|\.venv|\.peers|\/vendor\//.test(path));
 }
 
 /** Source without comments, so that prose about an import or about SQL is not taken for one. */
