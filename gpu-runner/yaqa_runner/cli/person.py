@@ -42,12 +42,16 @@ class Person:
             print_failure(failure, self._stdout)
 
     def print(self, text: str) -> None:
-        """A line of the result."""
-        print(text, file=self._stdout, flush=True)
+        """A line of the result, broken at spaces where a terminal is narrower; whole where something else reads it."""
+        console = self.console()
+        if console.is_terminal:
+            console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stdout, flush=True)
 
     def print_json(self, document: dict[str, Any]) -> None:
         """The result as one JSON document."""
-        self.print(json.dumps(document))
+        print(json.dumps(document), file=self._stdout, flush=True)
 
     def console(self) -> Console:
         """For tables of the result."""
