@@ -149,6 +149,7 @@ function readSecrets(env: Environment): { secrets: Secrets; problems: Configurat
 		gitHubAppKey: read("gitHubAppKey"),
 		gitHubWebhookSecret: read("gitHubWebhookSecret"),
 		previousGitHubWebhookSecret: read("previousGitHubWebhookSecret"),
+		operatorToken: read("operatorToken"),
 	};
 	return { secrets, problems };
 }

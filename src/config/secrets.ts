@@ -19,6 +19,8 @@ export type Secrets = {
 	/** What GitHub signs the App's deliveries with. */
 	readonly gitHubWebhookSecret: string | null;
 	readonly previousGitHubWebhookSecret: string | null;
+	/** Shows the pages of private sources to whoever sends it. */
+	readonly operatorToken: string | null;
 };
 
 /** The environment variables that carry secrets, for help and `doctor`. */
@@ -33,6 +35,7 @@ export const SECRET_VARIABLES = {
 	gitHubAppKey: ["YAQA_BOT_GITHUB_APP_KEY"],
 	gitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET"],
 	previousGitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET_PREVIOUS"],
+	operatorToken: ["YAQA_BOT_OPERATOR_TOKEN"],
 } as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
 
 /** A header value: HTTP carries no other characters. */
@@ -58,4 +61,5 @@ export const secretSchemas = {
 		.refine((text) => /^-----BEGIN [A-Z ]*PRIVATE KEY-----\n/.test(text), "a private key in PEM form"),
 	gitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 	previousGitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
+	operatorToken: headerText.min(24, "at least 24 characters"),
 } as const satisfies Readonly<Record<keyof Secrets, z.ZodType<string>>>;

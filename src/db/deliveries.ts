@@ -4,6 +4,7 @@ import { cursorTime, decodeCursor, type Page, pageLimit, pageOf } from "./cursor
 import type { Handle } from "./database.ts";
 import { deliveryOfRow } from "./records-of-rows.ts";
 import { storableJson, storableText } from "./storable.ts";
+import { type Audience, shownTo } from "./visibility.ts";
 
 /** Stores a delivery once: `stored` is `false` when one with the same key is there, and `id` is that one's. */
 export async function insertDelivery(
@@ -112,11 +113,23 @@ export async function listDueDeliveries(handle: Handle, now: Date, limit: number
 /** Newest first. */
 export async function listDeliveries(
 	handle: Handle,
-	options: { readonly outcome?: DeliveryOutcome; readonly cursor?: string | null; readonly limit?: number } = {},
+	options: {
+		readonly outcome?: DeliveryOutcome;
+		readonly audience?: Audience;
+		readonly cursor?: string | null;
+		readonly limit?: number;
+	} = {},
 ): Promise<Page<DeliveryRecord>> {
 	const limit = pageLimit(options.limit, 50);
 	const after = cursorTime(decodeCursor(options.cursor));
+	const audience = options.audience ?? "operator";
 	let query = handle.selectFrom("deliveries").selectAll();
+	if (audience === "everybody") {
+		query = query
+			.where(shownTo(audience, sql`deliveries.body->'repo'->>'name'`))
+			.where(sql<boolean>`coalesce(deliveries.body->'repo'->>'private', 'false') <> 'true'`)
+			.where(sql<boolean>`coalesce(deliveries.body->'payload'->'repository'->>'private', 'false') <> 'true'`);
+	}
 	if (options.outcome !== undefined) query = query.where("outcome", "=", options.outcome);
 	if (after !== null) query = query.where(sql<boolean>`(received_at, id) < (${after.at}, ${after.id}::uuid)`);
 	const rows = await query

@@ -16,6 +16,7 @@ import type { Handle } from "./database.ts";
 import { eventOfRow, jobOfRow } from "./records-of-rows.ts";
 import type { JobsTable } from "./schema.ts";
 import { storableJson, storableJsonOrNull, storableText } from "./storable.ts";
+import { type Audience, shownTo } from "./visibility.ts";
 
 type JobRow = Parameters<typeof jobOfRow>[0];
 
@@ -126,6 +127,7 @@ export async function lockJob(tx: Handle, id: string): Promise<JobWork | null> {
 }
 
 type JobQuery = {
+	readonly audience?: Audience;
 	readonly state?: JobState;
 	readonly sourceRepo?: string;
 	readonly cursor?: string | null;
@@ -136,7 +138,10 @@ type JobQuery = {
 export async function listJobs(handle: Handle, options: JobQuery = {}): Promise<Page<JobRecord>> {
 	const limit = pageLimit(options.limit, 50);
 	const after = cursorTime(decodeCursor(options.cursor));
-	let query = handle.selectFrom("jobs").selectAll();
+	let query = handle
+		.selectFrom("jobs")
+		.selectAll()
+		.where(shownTo(options.audience ?? "operator", sql`jobs.source_repo`));
 	if (options.state !== undefined) query = query.where("state", "=", options.state);
 	if (options.sourceRepo !== undefined) query = query.where("source_repo", "=", options.sourceRepo);
 	if (after !== null) query = query.where(sql<boolean>`(created_at, id) < (${after.at}, ${after.id}::uuid)`);

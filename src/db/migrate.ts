@@ -9,6 +9,7 @@ import { carriedVariants } from "./migrations/0007-carried-variants.ts";
 import { pushedEvents } from "./migrations/0008-pushed-events.ts";
 import { jobRemarks } from "./migrations/0009-job-remarks.ts";
 import { wordsOfTheField } from "./migrations/0010-words-of-the-field.ts";
+import { sourceVisibility } from "./migrations/0011-source-visibility.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -23,6 +24,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	pushedEvents,
 	jobRemarks,
 	wordsOfTheField,
+	sourceVisibility,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

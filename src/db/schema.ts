@@ -153,6 +153,10 @@ type SigningKeysTable = { name: string; key: string; created_at: Time };
 /** Who alone may do something, for a while. */
 type LeasesTable = { name: string; owner: string; held_until: Time };
 
+type SourceVisibilityTable = { repo: string; private: boolean; gated: string; seen_at: Time };
+/** `tightened`: less visible than it was published, since its source became so. */
+type PublishedReposTable = { repo: string; source_repo: string; tightened: Generated<boolean> };
+
 type SweepSlotsTable = { slot: string; claimed_at: Time };
 type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
@@ -169,4 +173,6 @@ export type Schema = {
 	known_heads: KnownHeadsTable;
 	pushed_events: PushedEventsTable;
 	signing_keys: SigningKeysTable;
+	source_visibility: SourceVisibilityTable;
+	published_repos: PublishedReposTable;
 };

@@ -12,6 +12,7 @@ import { type Cursor, decodeCursor, type Page, pageLimit, pageOf } from "./curso
 import type { Handle } from "./database.ts";
 import { variantOfRow } from "./records-of-rows.ts";
 import { storableJson, storableJsonOrNull } from "./storable.ts";
+import { type Audience, shownTo } from "./visibility.ts";
 
 /** A manifest's per-layer evidence is hundreds of entries that no list shows. */
 const withoutLayers = sql<unknown>`case when manifest is null then null else jsonb_set(manifest, '{layers}', '[]') end`;
@@ -274,11 +275,16 @@ export async function getVariant(handle: Handle, id: string): Promise<VariantRec
 	return row === undefined ? null : variantOfRow(row);
 }
 
-/** In the order they were asked for, manifests whole. */
-export async function listVariantsOfJob(handle: Handle, jobId: string): Promise<readonly VariantRecord[]> {
+/** In the order they were asked for, manifests whole unless their layers are left out. */
+export async function listVariantsOfJob(
+	handle: Handle,
+	jobId: string,
+	options: { readonly layers: boolean } = { layers: true },
+): Promise<readonly VariantRecord[]> {
 	const rows = await handle
 		.selectFrom("variants")
-		.selectAll()
+		.select(COLUMNS)
+		.select(options.layers ? "manifest" : withoutLayers.as("manifest"))
 		.where("job_id", "=", jobId)
 		.orderBy("created_at")
 		.orderBy("recipe")
@@ -337,6 +343,7 @@ type VariantQuery = {
 	readonly search?: string;
 	/** One source repo. */
 	readonly base?: string;
+	readonly audience?: Audience;
 	readonly container?: Container;
 	readonly bits?: number;
 	readonly sort?: VariantSort;
@@ -371,7 +378,8 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 		.select(COLUMNS)
 		.select(withoutLayers.as("manifest"))
 		.select(isOlder.as("is_older"))
-		.where("current", "=", true);
+		.where("current", "=", true)
+		.where(shownTo(options.audience ?? "operator", sql`variants.source_repo`));
 	const search = options.search?.trim();
 	if (search !== undefined && search !== "") {
 		const pattern = likePattern(search);

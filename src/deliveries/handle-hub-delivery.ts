@@ -1,5 +1,6 @@
 import { getStatusDiscussion } from "../db/status-discussions.ts";
-import { assertNever } from "../errors.ts";
+import { assertNever, RetryableError } from "../errors.ts";
+import { followVisibility } from "../jobs/follow-visibility.ts";
 import { judgeRepo } from "../jobs/watch-rules.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { DeliveriesContext, Settlement } from "./deliveries-context.ts";
@@ -15,6 +16,11 @@ export async function handleHubDelivery(context: DeliveriesContext, delivery: De
 			return { outcome: "ignored", detail: event.reason };
 		case "push":
 			return await handlePush(context, delivery, event.repo);
+		case "settings": {
+			const { failed } = await followVisibility(context, event.repo);
+			if (failed > 0) throw new RetryableError(`The visibility of ${event.repo} could not be followed.`);
+			return { outcome: "accepted", detail: "What is published of it has its visibility." };
+		}
 		case "comment": {
 			if (!configuration.requests.comments) return { outcome: "ignored", detail: "Comments are switched off." };
 			const verdict = judgeRepo(configuration.watch, event.repo);

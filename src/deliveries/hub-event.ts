@@ -13,6 +13,8 @@ type HubEvent =
 	  }
 	/** A discussion was closed, reopened or renamed. */
 	| { readonly kind: "discussion"; readonly repo: string; readonly discussion: number }
+	/** Its visibility or gating may have changed, or it was renamed or deleted. */
+	| { readonly kind: "settings"; readonly repo: string }
 	| { readonly kind: "ignored"; readonly reason: string };
 
 function ignored(reason: string): HubEvent {
@@ -33,6 +35,9 @@ export function readHubEvent(body: unknown, ref: string): HubEvent {
 		if (moved === undefined) return ignored(`It does not touch ${ref}.`);
 		if (moved.newSha === null) return ignored(`${ref} was deleted.`);
 		return { kind: "push", repo: name.data };
+	}
+	if (scope === "repo.config" || scope.startsWith("repo.config.") || (scope === "repo" && event.action !== "create")) {
+		return { kind: "settings", repo: name.data };
 	}
 	if (scope === "discussion" || scope.startsWith("discussion.comment")) {
 		// An edited comment is read again: what is new in it is run.

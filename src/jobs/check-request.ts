@@ -1,5 +1,6 @@
 import { getStatusDiscussion } from "../db/status-discussions.ts";
 import { listVariantsOfSourceCommit } from "../db/variants.ts";
+import { setSourceVisibility } from "../db/visibility.ts";
 import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { SourceFacts } from "../records/source.ts";
@@ -30,6 +31,17 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 	const { ports, configuration } = context;
 	const { watch } = configuration;
 	const inspection = await ports.inspectSource({ repo: input.sourceRepo, revision: input.revision ?? "main" });
+	const isPrivate = inspection.ok ? inspection.facts.private : inspection.private;
+	if (isPrivate !== undefined) {
+		const { handle } = context.database;
+		// Before the first row of it is written, which pages would show.
+		await setSourceVisibility(handle, {
+			repo: input.sourceRepo,
+			private: isPrivate,
+			gated: inspection.ok ? String(inspection.facts.gated) : "unknown",
+			now: context.clock.now(),
+		});
+	}
 	if (!inspection.ok) return inspection;
 	const { facts } = inspection;
 	const refused = (refusal: Refusal): CheckedRequest => ({ ok: false, sha: facts.sha, refusal });

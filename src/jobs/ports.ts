@@ -184,6 +184,19 @@ type HeadLister = (
 		| { readonly kind: "repo"; readonly repo: string },
 ) => AsyncIterable<WatchedHead>;
 
+/**
+ * Gives published repos the visibility and gating of their source as it is now, tighter at once and looser only where
+ * they were tightened for its sake; answers both.
+ */
+type VisibilityFollower = (request: {
+	readonly sourceRepo: string;
+	readonly repos: readonly { readonly repo: string; readonly tightened: boolean }[];
+}) => Promise<{
+	readonly private: boolean;
+	readonly gated: false | "auto" | "manual";
+	readonly repos: readonly { readonly repo: string; readonly tightened: boolean }[];
+}>;
+
 /** Everything of the outside that the engine is built with. */
 export type Ports = {
 	readonly inspectSource: SourceInspector;
@@ -196,6 +209,7 @@ export type Ports = {
 	readonly publish: Publisher;
 	readonly republish: Republisher;
 	readonly refreshCard: CardRefresher;
+	readonly followVisibility: VisibilityFollower;
 	readonly announce: Announcer;
 	readonly reply: Replier;
 	readonly listHeads: HeadLister;

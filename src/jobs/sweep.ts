@@ -9,6 +9,7 @@ import {
 import { isTargetRepo } from "../db/variants.ts";
 import type { WatchedHead } from "../records/source.ts";
 import { type JobsContext, later } from "./context.ts";
+import { followVisibility } from "./follow-visibility.ts";
 import { recordRequest } from "./record-request.ts";
 import { judgeHours, judgeRepo } from "./watch-rules.ts";
 
@@ -88,6 +89,7 @@ export async function sweep(context: JobsContext): Promise<SweepReport> {
 			log.warn("A watched repo could not be listed", { repo, error });
 		}
 	}
+	failed += (await followVisibility(context, null)).failed;
 	await forgetSweepSlots(database.handle, later(clock.now(), -KEEP_SLOTS_SECONDS), BASELINE);
 	log.info("Looked over the watched repos", { seen, found, failed });
 	return { seen, found, failed };

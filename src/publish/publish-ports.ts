@@ -1,6 +1,7 @@
 import type { HubAccess } from "../hub/hub-access.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { announce } from "./announce.ts";
+import { followVisibility } from "./follow-visibility.ts";
 import { targetRepo } from "./names.ts";
 import { publish } from "./publish.ts";
 import { refreshCard } from "./refresh-card.ts";
@@ -53,6 +54,8 @@ export function createPublishPorts(settings: PublishSettings) {
 					fromSha: origin.sourceSha,
 				})),
 			}),
+		followVisibility: (request: Omit<Parameters<typeof followVisibility>[0], "hub" | "reader">) =>
+			followVisibility({ ...request, hub, reader }),
 		refreshCard: (request: Omit<Parameters<typeof refreshCard>[0], "hub" | "reader">) =>
 			refreshCard({ ...request, hub, reader }),
 		announce: (status: SourceStatusView & { readonly discussion: number | null }) =>

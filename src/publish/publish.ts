@@ -14,6 +14,7 @@ import type { PublishableVariant } from "./publishable-variant.ts";
 import { publishedContent } from "./published-content.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
 import { readSourceCard, type SourceCard } from "./source-card.ts";
+import { tighten } from "./tighten.ts";
 
 /** What the Hub itself puts into a new repo. */
 const BLANK_FILES: ReadonlySet<string> = new Set([".gitattributes"]);
@@ -112,6 +113,7 @@ export async function publishInto(
 	const done = [...wanted].every(([path, text]) =>
 		head.manifests.some((known) => known.path === path && known.text === text),
 	);
+	await tighten({ hub, repo, source });
 	let sha = state.sha;
 	if (!done) {
 		const content = await publishedContent({
@@ -138,10 +140,16 @@ export async function publishInto(
 		});
 	}
 	await assertPublished({ hub, repo, sha, variants });
-	const visibility = source.private ? "private" : "public";
-	await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: source.gated } });
+	// An upload takes its time: what the source is now counts, and is never less than what it was when it began.
+	const now = await readSourceCard({ ...reader, repo: job.sourceRepo });
+	if (now === null) {
+		await tighten({ hub, repo, source: { private: true, gated: source.gated } });
+		return sourceGone(job.sourceRepo);
+	}
+	const visibility = now.private ? "private" : "public";
+	await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: now.gated } });
 	const final = await repoState({ ...hub, repo });
-	if (final === null || final.private !== source.private) {
+	if (final === null || final.private !== now.private) {
 		throw new RetryableError(`${repo} did not take over the visibility of its source.`);
 	}
 	return { ok: true, targetRepo: repo, targetSha: sha, url: `${hub.hubUrl}/${repo}` };

@@ -30,7 +30,13 @@ export type SourceFacts = {
 export type Inspection =
 	| { readonly ok: true; readonly facts: SourceFacts }
 	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
-	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
+	| {
+			readonly ok: false;
+			readonly refusal: Refusal;
+			readonly sha: string | null;
+			/** Absent: nothing was seen of the repo. */
+			readonly private?: boolean;
+	  };
 
 /** What the owner of a source says about it, in the repo itself. */
 export type OwnerSettings = {

@@ -48,7 +48,9 @@ export function buildSite(options: {
 	const { settings, database, storeDelivery, progress, metrics, log } = options;
 	const { configuration, secrets } = settings;
 	return createApp({
-		data: databaseData({ database, clock: systemClock, storeDelivery }),
+		data: databaseData({ database, clock: systemClock, storeDelivery, audience: "everybody" }),
+		operatorData: databaseData({ database, clock: systemClock, storeDelivery, audience: "operator" }),
+		operatorToken: secrets.operatorToken,
 		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
 		progress: progress.door,
 		gitHubWebhookSecrets: [secrets.gitHubWebhookSecret, secrets.previousGitHubWebhookSecret].filter(

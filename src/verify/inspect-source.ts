@@ -33,7 +33,7 @@ type InspectedSource = {
 
 type SourceInspection =
 	| { readonly ok: true; readonly facts: InspectedSource }
-	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null };
+	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null; readonly private?: boolean };
 
 const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
 const Info = z.object({
@@ -110,7 +110,7 @@ export async function inspectSource(
 	const { sha, head } = commit;
 	const info = await infoOf(access, repo, sha);
 	if (info === null) return { ok: false, sha: null, refusal: noCommit("no-repo", repo, revision) };
-	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason });
+	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason, private: info.private });
 	if (info.disabled === true) {
 		return no(
 			refusal("repo-not-found", "The Hub has disabled access to this repo.", "Its owner can ask the Hub's staff why."),

@@ -8,6 +8,7 @@ import { createHealth, type HealthCheck } from "./health-checks.ts";
 import { createJobStreams } from "./job-stream.ts";
 import { jobView } from "./job-view.ts";
 import type { Metrics } from "./metrics.ts";
+import { isSentBy } from "./operator-token.ts";
 import { catalogueRoutes } from "./routes/catalogue-routes.ts";
 import { deliveryRoutes } from "./routes/delivery-routes.ts";
 import { gitHubWebhook } from "./routes/github-webhook.ts";
@@ -21,7 +22,11 @@ import { siteAssets } from "./routes/site-assets.ts";
 import { createSite } from "./site.ts";
 
 export type WebOptions = {
+	/** What everybody may see, and all there is. */
 	readonly data: WebData;
+	readonly operatorData?: WebData;
+	/** Who sends it sees all there is; `null` or absent: nobody does. */
+	readonly operatorToken?: string | null;
 	readonly webhookSecrets: readonly string[];
 	/** What GitHub signs its deliveries with: current and previous. */
 	readonly gitHubWebhookSecrets: readonly string[];
@@ -37,6 +42,7 @@ export type WebOptions = {
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly maximumStreams?: number;
+	readonly maximumStreamsPerAddress?: number;
 	readonly pollMilliseconds?: number;
 	readonly keepAliveMilliseconds?: number;
 };
@@ -61,30 +67,47 @@ const SECURITY_HEADERS = {
 export function createApp(options: WebOptions): WebApp {
 	const { data, clock, log, hubUrl, metrics, maxBodyBytes } = options;
 	const files = siteAssets();
-	const site = createSite({
-		data,
-		hubUrl,
-		context: () => ({
-			botName: options.botName,
+	const pagesOf = (shown: WebData) => {
+		const site = createSite({
+			data: shown,
 			hubUrl,
-			version: options.version,
-			now: clock.now(),
-			assets: files.assets,
-		}),
-	});
-	const streams = createJobStreams({
-		data,
-		log,
-		maximumClients: options.maximumStreams ?? 200,
-		pollMilliseconds: options.pollMilliseconds ?? 500,
-		keepAliveMilliseconds: options.keepAliveMilliseconds ?? 15_000,
-		view: (job, progress) => jobView(site, job, progress),
-	});
+			context: () => ({
+				botName: options.botName,
+				hubUrl,
+				version: options.version,
+				now: clock.now(),
+				assets: files.assets,
+			}),
+		});
+		const streams = createJobStreams({
+			data: shown,
+			log,
+			maximumClients: options.maximumStreams ?? 200,
+			maximumPerAddress: options.maximumStreamsPerAddress ?? 20,
+			pollMilliseconds: options.pollMilliseconds ?? 500,
+			keepAliveMilliseconds: options.keepAliveMilliseconds ?? 15_000,
+			view: (job, progress) => jobView(site, job, progress),
+		});
+		const router = express.Router();
+		router.use(
+			catalogueRoutes(site),
+			modelRoutes(site),
+			jobRoutes(site, streams),
+			deliveryRoutes(site),
+			helpRoutes(site),
+		);
+		return { site, streams, router };
+	};
+	const everybody = pagesOf(data);
+	const operator = pagesOf(options.operatorData ?? data);
+	const { site } = everybody;
 	const ingest = { maxBodyBytes, store: data.storeDelivery, clock, log, onOutcome: metrics.countIngest };
 
 	const app = express();
 	app.disable("x-powered-by");
 	app.set("query parser", "simple");
+	// Behind a proxy of one's own the visitor's address is what the proxy says; nobody else is believed.
+	app.set("trust proxy", "loopback, linklocal, uniquelocal");
 	app.use((_request, response, next) => {
 		response.set(SECURITY_HEADERS);
 		next();
@@ -99,11 +122,22 @@ export function createApp(options: WebOptions): WebApp {
 			health: createHealth(options.checks, clock),
 			metrics,
 			data,
-			clients: streams.clients,
+			clients: () => everybody.streams.clients() + operator.streams.clients(),
 		}),
 	);
-	app.use(catalogueRoutes(site), modelRoutes(site), jobRoutes(site, streams), deliveryRoutes(site), helpRoutes(site));
+	app.use((request, response, next) => {
+		const isOperator = isSentBy(request, options.operatorToken ?? null);
+		// What only the operator sees must not come out of a cache for anybody else.
+		if (isOperator) response.set("Cache-Control", "no-store").vary("Authorization");
+		(isOperator ? operator : everybody).router(request, response, next);
+	});
 	app.use((request, response) => site.notFound(request, response, "There is no such page."));
 	app.use(errorPage(site, log));
-	return { app, close: streams.close };
+	return {
+		app,
+		close: () => {
+			everybody.streams.close();
+			operator.streams.close();
+		},
+	};
 }

@@ -4,14 +4,17 @@ import { listDeliveries } from "../db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../db/jobs.ts";
 import { countEverything } from "../db/metrics.ts";
 import { listPublishedVariants, listVariantsOfJob, listVariantsOfSource } from "../db/variants.ts";
+import { type Audience, isShown } from "../db/visibility.ts";
 import type { WebData } from "./data.ts";
 
-/** What the pages read, from the database. */
+/** What the pages read, from the database: for everybody nothing of a private source, as though it were not there. */
 export function databaseData(options: {
 	readonly database: Database;
 	readonly clock: Clock;
 	readonly storeDelivery: WebData["storeDelivery"];
+	readonly audience: Audience;
 }): WebData {
+	const { audience } = options;
 	const { handle } = options.database;
 	return {
 		listPublishedVariants: (query) =>
@@ -22,14 +25,19 @@ export function databaseData(options: {
 				sort: query.sort,
 				cursor: query.cursor,
 				limit: query.limit,
+				audience,
 			}),
-		listVariantsOfSource: (repo) => listVariantsOfSource(handle, repo),
-		listVariantsOfJob: (id) => listVariantsOfJob(handle, id),
-		listJobs: (query) => listJobs(handle, query),
-		listJobsOfSource: async (sourceRepo, limit) => (await listJobs(handle, { sourceRepo, limit })).items,
-		getJob: (id) => getJob(handle, id),
+		listVariantsOfSource: async (repo) =>
+			(await isShown(handle, repo, audience)) ? await listVariantsOfSource(handle, repo) : [],
+		listVariantsOfJob: (id) => listVariantsOfJob(handle, id, { layers: false }),
+		listJobs: (query) => listJobs(handle, { ...query, audience }),
+		listJobsOfSource: async (sourceRepo, limit) => (await listJobs(handle, { sourceRepo, limit, audience })).items,
+		getJob: async (id) => {
+			const job = await getJob(handle, id);
+			return job !== null && (await isShown(handle, job.sourceRepo, audience)) ? job : null;
+		},
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
-		listDeliveries: (query) => listDeliveries(handle, query),
+		listDeliveries: (query) => listDeliveries(handle, { ...query, audience }),
 		storeDelivery: options.storeDelivery,
 		counts: () => countEverything(handle, options.clock.now()),
 	};

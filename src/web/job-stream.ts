@@ -9,6 +9,8 @@ type JobStreamOptions = {
 	readonly data: WebData;
 	readonly log: Log;
 	readonly maximumClients: number;
+	/** Streams to one address. */
+	readonly maximumPerAddress: number;
 	readonly pollMilliseconds: number;
 	readonly keepAliveMilliseconds: number;
 	readonly view: (job: JobRecord, progress: JobView["progress"]) => Promise<JobView>;
@@ -22,6 +24,8 @@ export type JobStreams = {
 };
 
 const BATCH = 500;
+/** What may wait for a client that reads slowly; one that falls further behind comes back with the last number it has. */
+const MAXIMUM_WAITING_BYTES = 1024 * 1024;
 
 /** `null`: not a number that an event of ours could have. */
 function lastEventId(request: Request): number | null {
@@ -35,52 +39,144 @@ function message(event: string, id: number, data: unknown): string {
 	return `id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
 }
 
+/** Somebody who follows a job. */
+type Watcher = {
+	readonly asParts: boolean;
+	readonly layers: boolean;
+	/** The number of the last event that was sent or passed over. */
+	sequence: number;
+	/** Whether it has everything from before, and gets what comes from now on. */
+	isCurrent: boolean;
+	readonly sent: Map<string, string>;
+	readonly send: (text: string) => boolean;
+	readonly finish: () => void;
+};
+
+/**
+ * Reads one job for everybody who follows it: however many they are, the database is asked once a turn, and the page's
+ * parts are made once. `leave` is called when nobody is left.
+ */
+function createJobFeed(options: JobStreamOptions, first: JobRecord, leave: () => void) {
+	const { data, log, pollMilliseconds, view } = options;
+	const watchers = new Set<Watcher>();
+	const stop = new AbortController();
+	let job = first;
+	let sequence = 0;
+	let progress = NO_PROGRESS;
+	let parts: Readonly<Record<string, string>> | null = null;
+	let seen = "";
+	let hasEnded = false;
+
+	function sendRows(watcher: Watcher, rows: readonly JobEventRecord[]): void {
+		for (const row of rows) {
+			if (row.sequence <= watcher.sequence) continue;
+			watcher.sequence = row.sequence;
+			if (watcher.asParts || (isLayer(row) && !watcher.layers)) continue;
+			if (!watcher.send(message(row.kind, row.sequence, eventOf(row)))) return;
+		}
+	}
+
+	function sendParts(watcher: Watcher): void {
+		if (!watcher.asParts || parts === null) return;
+		const changed = Object.entries(parts).filter(([id, markup]) => watcher.sent.get(id) !== markup);
+		for (const [id, markup] of changed) watcher.sent.set(id, markup);
+		if (changed.length > 0) watcher.send(message("parts", sequence, Object.fromEntries(changed)));
+	}
+
+	function sendEnd(watcher: Watcher): void {
+		watcher.send(message("end", sequence, { state: job.state }));
+		watcher.finish();
+	}
+
+	/** One look; `false`: there is nothing more to come. */
+	async function turn(): Promise<boolean> {
+		// The job is read before its events: a job that is seen to have ended has all its events by then.
+		const current = await data.getJob(job.id);
+		// It is no longer for these eyes.
+		if (current === null) return false;
+		job = current;
+		for (let more = true; more; ) {
+			const rows = await data.listJobEvents(job.id, sequence, BATCH);
+			progress = foldEvents(progress, rows);
+			sequence = rows.at(-1)?.sequence ?? sequence;
+			for (const watcher of watchers) if (watcher.isCurrent) sendRows(watcher, rows);
+			more = rows.length === BATCH;
+		}
+		const now = `${sequence} ${job.state} ${job.updatedAt.getTime()}`;
+		const wantsParts = [...watchers].some((watcher) => watcher.asParts);
+		if (wantsParts && (now !== seen || parts === null)) {
+			parts = jobParts(await view(job, progress));
+			seen = now;
+		}
+		for (const watcher of watchers) if (watcher.isCurrent) sendParts(watcher);
+		return !isFinished(job.state);
+	}
+
+	async function follow(): Promise<void> {
+		while (watchers.size > 0 && (await turn())) await pause(pollMilliseconds, stop.signal);
+		// Somebody may have come to look at the page after the last turn had asked whether anybody does.
+		if (parts === null && [...watchers].some((watcher) => watcher.asParts)) parts = jobParts(await view(job, progress));
+		hasEnded = true;
+		leave();
+		for (const watcher of watchers) if (watcher.isCurrent) sendParts(watcher);
+		for (const watcher of watchers) if (watcher.isCurrent) sendEnd(watcher);
+	}
+
+	/** What happened before somebody came, at the speed at which they read it. */
+	async function catchUp(watcher: Watcher): Promise<void> {
+		while (watchers.has(watcher)) {
+			const rows = watcher.asParts ? [] : await data.listJobEvents(job.id, watcher.sequence, BATCH);
+			sendRows(watcher, rows);
+			if (rows.length > 0) continue;
+			// Nothing may be told between this look and the next turn's that neither sends.
+			if (!watcher.asParts && watcher.sequence < sequence && !hasEnded) continue;
+			watcher.isCurrent = true;
+			sendParts(watcher);
+			if (hasEnded) sendEnd(watcher);
+			return;
+		}
+	}
+
+	let isFollowed = false;
+	return {
+		add(watcher: Watcher): void {
+			watchers.add(watcher);
+			const failed = (error: unknown): void => {
+				log.error("A job's event stream broke", { job: job.id, error });
+				for (const one of [...watchers]) one.finish();
+			};
+			if (!isFollowed) follow().catch(failed);
+			isFollowed = true;
+			catchUp(watcher).catch(failed);
+		},
+		remove(watcher: Watcher): void {
+			if (!watchers.delete(watcher) || watchers.size > 0) return;
+			stop.abort();
+			leave();
+		},
+	};
+}
+
 /**
  * Server-sent events of a job. As they stand: every row of the job as `state` or `runner`, its number as the `id`, so
- * that `Last-Event-ID` resumes without a gap. With `?view=parts`: the changed parts of the job page.
- * Both end with `end` once the job has; a client that comes back after that gets 204, which stops `EventSource`.
+ * that `Last-Event-ID` resumes without a gap; the evidence of single layers, thousands of rows, only with `?layers=1`.
+ * With `?view=parts`: the changed parts of the job page. Both end with `end` once the job has; a client that comes back
+ * after that gets 204, which stops `EventSource`.
  */
 export function createJobStreams(options: JobStreamOptions): JobStreams {
-	const { data, log, maximumClients, pollMilliseconds, keepAliveMilliseconds } = options;
+	const { data, log, maximumClients, maximumPerAddress, keepAliveMilliseconds } = options;
 	const open = new Set<() => void>();
+	const perAddress = new Map<string, number>();
+	const feeds = new Map<string, ReturnType<typeof createJobFeed>>();
 
-	async function follow(
-		job: JobRecord,
-		asParts: boolean,
-		after: number,
-		send: (text: string) => boolean,
-		signal: AbortSignal,
-	) {
-		let sequence = asParts ? 0 : after;
-		let progress = NO_PROGRESS;
-		let sent: Readonly<Record<string, string>> = {};
-		for (;;) {
-			// The job is read before its events: a job that is seen to have ended has all its events by then.
-			const current = (await data.getJob(job.id)) ?? job;
-			for (let rows = await batch(); rows.length > 0; rows = rows.length < BATCH ? [] : await batch()) {
-				if (asParts) progress = foldEvents(progress, rows);
-				else for (const row of rows) send(message(row.kind, row.sequence, eventOf(row)));
-			}
-			if (signal.aborted) return;
-			if (asParts) {
-				const parts = jobParts(await options.view(current, progress));
-				const changed = Object.fromEntries(Object.entries(parts).filter(([id, markup]) => sent[id] !== markup));
-				sent = parts;
-				if (Object.keys(changed).length > 0) send(message("parts", sequence, changed));
-			}
-			if (isFinished(current.state)) {
-				send(message("end", sequence, { state: current.state }));
-				return;
-			}
-			await pause(pollMilliseconds, signal);
-			if (signal.aborted) return;
-		}
-		async function batch(): Promise<readonly JobEventRecord[]> {
-			if (signal.aborted) return [];
-			const rows = await data.listJobEvents(job.id, sequence, BATCH);
-			sequence = rows.at(-1)?.sequence ?? sequence;
-			return rows;
-		}
+	function feedOf(job: JobRecord): ReturnType<typeof createJobFeed> {
+		const known = feeds.get(job.id);
+		if (known !== undefined) return known;
+		const feed = createJobFeed(options, job, () => {
+			if (feeds.get(job.id) === feed) feeds.delete(job.id);
+		});
+		feeds.set(job.id, feed);
+		return feed;
 	}
 
 	function handle(request: Request, response: Response, job: JobRecord): void {
@@ -89,25 +185,46 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 			response.status(400).json({ error: "Last-Event-ID is the number of an event." });
 			return;
 		}
-		if (open.size >= maximumClients) {
-			response.set("Retry-After", "15").status(503).json({ error: "Too many people follow jobs just now." });
+		const address = request.ip ?? "unknown";
+		const own = perAddress.get(address) ?? 0;
+		if (open.size >= maximumClients || own >= maximumPerAddress) {
+			const who = own >= maximumPerAddress ? "You follow" : "Too many people follow";
+			response
+				.set("Retry-After", "15")
+				.status(503)
+				.json({ error: `${who} ${own >= maximumPerAddress ? "too many jobs" : "jobs"} just now.` });
 			return;
 		}
+		perAddress.set(address, own + 1);
 		const asParts = request.query["view"] === "parts";
-		const abort = new AbortController();
 		const finish = (): void => {
 			if (!open.delete(finish)) return;
 			clearInterval(keepAlive);
-			abort.abort();
+			const left = (perAddress.get(address) ?? 1) - 1;
+			if (left > 0) perAddress.set(address, left);
+			else perAddress.delete(address);
+			feed.remove(watcher);
 			response.end();
 		};
 		const send = (text: string): boolean => {
-			if (abort.signal.aborted) return false;
-			const flowing = response.write(text);
-			// A reader that does not keep up is let go: it comes back with the last number it has.
-			if (response.writableLength > 4 * 1024 * 1024) finish();
-			return flowing;
+			if (!open.has(finish)) return false;
+			response.write(text);
+			if (response.writableLength <= MAXIMUM_WAITING_BYTES) return true;
+			finish();
+			// What waits for somebody who does not read is not kept for them.
+			response.destroy();
+			return false;
 		};
+		const watcher: Watcher = {
+			asParts,
+			layers: request.query["layers"] === "1",
+			sequence: asParts ? 0 : after,
+			isCurrent: false,
+			sent: new Map(),
+			send,
+			finish,
+		};
+		const feed = feedOf(job);
 		const keepAlive = setInterval(() => send(": still here\n\n"), keepAliveMilliseconds);
 		keepAlive.unref();
 		open.add(finish);
@@ -119,9 +236,7 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 		});
 		response.flushHeaders();
 		send("retry: 2000\n\n");
-		follow(job, asParts, after, send, abort.signal)
-			.catch((error: unknown) => log.error("A job's event stream broke", { job: job.id, error }))
-			.finally(finish);
+		feed.add(watcher);
 	}
 
 	async function respond(request: Request, response: Response, job: JobRecord): Promise<void> {
@@ -149,6 +264,13 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 			for (const finish of open) finish();
 		},
 	};
+}
+
+function isLayer(row: JobEventRecord): boolean {
+	const { body } = row;
+	return (
+		row.kind === "runner" && typeof body === "object" && body !== null && "event" in body && body.event === "layer"
+	);
 }
 
 function eventOf(row: JobEventRecord): unknown {

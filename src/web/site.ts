@@ -28,7 +28,8 @@ export function createSite(options: {
 	const { data, hubUrl, context } = options;
 
 	function reply(request: Request, response: Response, twin: unknown, page: () => string): void {
-		response.vary("Accept").set("Cache-Control", "no-cache");
+		response.vary("Accept");
+		if (response.get("Cache-Control") === undefined) response.set("Cache-Control", "no-cache");
 		if (request.accepts(["html", "json"]) === "json") response.json(twin);
 		else response.type("html").send(page());
 	}

@@ -59,7 +59,12 @@ async function startReplica(database: Database, world: ScriptedWorld, folder: st
 		runner: heldRunner(name),
 	});
 	const site = createApp({
-		data: databaseData({ database, clock: systemClock, storeDelivery: (delivery) => engine.storeDelivery(delivery) }),
+		data: databaseData({
+			audience: "everybody",
+			database,
+			clock: systemClock,
+			storeDelivery: (delivery) => engine.storeDelivery(delivery),
+		}),
 		webhookSecrets: [SECRET],
 		progress: { isAllowed: () => false, store: async () => false },
 		gitHubWebhookSecrets: [],

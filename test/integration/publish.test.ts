@@ -16,9 +16,11 @@ import type { Manifest } from "../../src/protocol/manifest.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
 import { commitFiles } from "../../src/publish/commit-files.ts";
 import { repoState } from "../../src/publish/create-private-repo.ts";
+import { followVisibility } from "../../src/publish/follow-visibility.ts";
 import { type PublishOutcome, publish } from "../../src/publish/publish.ts";
 import { createPublishPorts } from "../../src/publish/publish-ports.ts";
 import { readPublishedManifests } from "../../src/publish/published-manifests.ts";
+import { repoSettings } from "../../src/publish/repo-settings.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import {
 	readTinyManifest,
@@ -389,6 +391,86 @@ describe("publishing", () => {
 		await updateRepoSettings({ ...access(BOT), repo: "bot/secret", settings: { visibility: "public" } });
 		await assertOk(publish(request));
 		assert.equal((await fetch(`${hub.url}/api/models/bot/secret-YAQA-W4A16`)).status, 200);
+	});
+
+	test("a source that became private is followed before anything is put there, or nothing is put there", async () => {
+		const sha = await source("owner/closing");
+		const targetRepo = "bot/closing-YAQA-GGUF";
+		const job = { sourceRepo: "owner/closing", sourceSha: sha };
+		const request = { reader: access(OWNER), targetRepo, job, siblings: [] };
+		const first = [await variantOf("gguf:q4_0", "owner/closing", sha)];
+		await assertOk(publish({ ...request, hub: access(BOT), variants: first }));
+		const before = await repoState({ ...access(BOT), repo: targetRepo });
+		await updateRepoSettings({ ...access(OWNER), repo: "owner/closing", settings: { visibility: "private" } });
+		const renewed = [
+			await variantOf("gguf:q4_0", "owner/closing", sha, (manifest) => {
+				manifest.versions["tests"] = "another";
+			}),
+		];
+		const calls: string[] = [];
+		const watched =
+			(settingsWork: boolean): typeof fetch =>
+			async (input, init) => {
+				const { pathname } = new URL(String(input));
+				if (pathname.endsWith("/settings")) {
+					calls.push("settings");
+					if (!settingsWork) return new Response("{}", { status: 403 });
+				}
+				if (pathname.includes("/commit/")) calls.push("commit");
+				return await fetch(input, init);
+			};
+		await assert.rejects(publish({ ...request, hub: access(BOT, watched(false)), variants: renewed }));
+		assert.deepEqual(calls, ["settings"], "nothing was put where everybody sees it");
+		assert.equal((await repoState({ ...access(BOT), repo: targetRepo }))?.sha, before?.sha);
+		calls.length = 0;
+		await assertOk(publish({ ...request, hub: access(BOT, watched(true)), variants: renewed }));
+		assert.deepEqual(calls.slice(0, 2), ["settings", "commit"]);
+		assert.equal((await fetch(`${hub.url}/api/models/${targetRepo}`)).status, 401);
+	});
+
+	test("what is published follows its source both ways, and what an operator closed stays closed", async () => {
+		const sha = await source("owner/followed");
+		const published: string[] = [];
+		for (const recipe of ["gguf:q4_0", "w4a16"] as const) {
+			const targetRepo = `bot/followed-${recipe.slice(0, 4).replace(":", "")}`;
+			const variants = [await variantOf(recipe, "owner/followed", sha)];
+			const job = { sourceRepo: "owner/followed", sourceSha: sha };
+			await assertOk(publish({ hub: access(BOT), reader: access(OWNER), targetRepo, job, variants, siblings: [] }));
+			published.push(targetRepo);
+		}
+		const [open = "", closed = ""] = published;
+		await updateRepoSettings({ ...access(BOT), repo: closed, settings: { visibility: "private" } });
+		let repos = published.map((repo) => ({ repo, tightened: false }));
+		const follow = async (settings: {
+			readonly visibility?: "public" | "private";
+			readonly gated?: false | "manual";
+		}) => {
+			await updateRepoSettings({ ...access(OWNER), repo: "owner/followed", settings });
+			const request = { hub: access(BOT), reader: access(OWNER), sourceRepo: "owner/followed", repos };
+			repos = [...(await followVisibility(request)).repos];
+			return await Promise.all(
+				published.map(async (repo) => {
+					const state = await repoSettings({ ...access(BOT), repo });
+					return `${state?.private === true ? "private" : "public"} ${state?.gated}`;
+				}),
+			);
+		};
+		assert.deepEqual(await follow({}), ["public false", "private false"]);
+		assert.deepEqual(await follow({ gated: "manual" }), ["public manual", "private manual"]);
+		assert.deepEqual(await follow({ visibility: "private" }), ["private manual", "private manual"]);
+		assert.equal(repos.find(({ repo }) => repo === open)?.tightened, true);
+		await updateRepoSettings({ ...access(BOT), repo: closed, settings: { gated: false } });
+		repos = [{ repo: open, tightened: true }];
+		assert.deepEqual((await follow({ visibility: "public", gated: false }))[0], "public false");
+		await deleteRepo({ ...access(OWNER), repo: "owner/followed" });
+		const gone = await followVisibility({
+			hub: access(BOT),
+			reader: access(OWNER),
+			sourceRepo: "owner/followed",
+			repos,
+		});
+		assert.equal(gone.private, true);
+		assert.equal((await repoSettings({ ...access(BOT), repo: open }))?.private, true, "gone is as private as can be");
 	});
 
 	test("gating is inherited", async () => {

@@ -26,6 +26,7 @@ await onEveryDatabase((databases, name) => {
 		test("published variants fill pages that lead to one another without a gap or a repeat", async () => {
 			database = await (await databases()).open();
 			const data = databaseData({
+				audience: "everybody",
 				database,
 				clock: { now: () => NOW },
 				storeDelivery: async (delivery) => {

@@ -11,4 +11,5 @@ export const NO_SECRETS: Secrets = {
 	gitHubAppKey: null,
 	gitHubWebhookSecret: null,
 	previousGitHubWebhookSecret: null,
+	operatorToken: null,
 };

@@ -17,6 +17,7 @@ import type { OwnerSettings, SourceContent } from "../../src/records/source.ts";
 export type ScriptedWorld = {
 	readonly directory: string;
 	setHead(repo: string, sha: string): void;
+	setPrivate(repo: string, isPrivate: boolean): void;
 	setRefusal(repo: string, refusal: Refusal): void;
 	/** What the owner says in the repo itself. */
 	setOwnerSettings(repo: string, owner: OwnerSettings): void;
@@ -47,6 +48,7 @@ function readJson<T>(path: string, fallback: T): T {
 export function scriptedWorld(directory: string): ScriptedWorld {
 	for (const folder of [
 		"heads",
+		"private",
 		"refusals",
 		"owner-settings",
 		"behaviours",
@@ -61,6 +63,11 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 	return {
 		directory,
 		setHead: (repo, sha) => writeFileSync(join(directory, "heads", safeName(repo)), sha),
+		setPrivate: (repo, isPrivate) => {
+			const path = join(directory, "private", safeName(repo));
+			if (isPrivate) writeFileSync(path, "");
+			else rmSync(path, { force: true });
+		},
 		setRefusal: (repo, refusal) => writeFileSync(join(directory, "refusals", safeName(repo)), JSON.stringify(refusal)),
 		setOwnerSettings: (repo, owner) =>
 			writeFileSync(join(directory, "owner-settings", safeName(repo)), JSON.stringify(owner)),
@@ -135,7 +142,9 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			}
 			const sha = /^[0-9a-f]{40}$/.test(revision) ? revision : head;
 			const refusal = readJson<Refusal | null>(join(directory, "refusals", safeName(repo)), null);
-			if (refusal !== null) return { ok: false, refusal, sha };
+			if (refusal !== null) {
+				return { ok: false, refusal, sha, private: existsSync(join(directory, "private", safeName(repo))) };
+			}
 			return {
 				ok: true,
 				facts: {
@@ -147,7 +156,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 					weightBytes: 4000,
 					license: "apache-2.0",
 					gated: false,
-					private: false,
+					private: existsSync(join(directory, "private", safeName(repo))),
 					tags: [],
 					content: readJson(join(directory, "contents", sha), null),
 				},
@@ -231,6 +240,13 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				manifests.set(variant.id, { ...origin.manifest, source });
 			}
 			return { kind: "published", targetSha: shaOf(`${targetRepo} again`), manifests };
+		},
+		async followVisibility({ sourceRepo, repos }) {
+			await enter("followVisibility");
+			const isPrivate = existsSync(join(directory, "private", safeName(sourceRepo)));
+			const changed = repos.filter(({ tightened }) => tightened !== isPrivate);
+			for (const { repo } of changed) record(isPrivate ? "tighten" : "loosen", repo);
+			return { private: isPrivate, gated: false, repos: repos.map(({ repo }) => ({ repo, tightened: isPrivate })) };
 		},
 		async refreshCard({ targetRepo, newestSha }) {
 			await enter("refreshCard");

@@ -59,7 +59,7 @@ function addJob(options: Partial<JobRecord> = {}): { job: JobRecord; rows: JobEv
 test("a finished job's events come in order with their numbers, then the end", async () => {
 	const { job, rows } = addJob({ state: "done" });
 
-	const { messages, ended } = await read(`/jobs/${job.id}/events`);
+	const { messages, ended } = await read(`/jobs/${job.id}/events?layers=1`);
 
 	assert.deepEqual(
 		messages.slice(0, -1).map((message) => message.id),
@@ -73,10 +73,10 @@ test("a finished job's events come in order with their numbers, then the end", a
 
 test("Last-Event-ID goes on after that event, without a gap or a repeat", async () => {
 	const { job, rows } = addJob({ state: "done" });
-	const whole = await read(`/jobs/${job.id}/events`);
+	const whole = await read(`/jobs/${job.id}/events?layers=1`);
 	const cut = 7;
 
-	const rest = await read(`/jobs/${job.id}/events`, { lastEventId: cut });
+	const rest = await read(`/jobs/${job.id}/events?layers=1`, { lastEventId: cut });
 
 	assert.equal(rest.messages[0]?.id, cut + 1);
 	assert.deepEqual(
@@ -96,7 +96,7 @@ test("events that happen while somebody listens arrive, and idle streams are kep
 	const { job, rows } = addJob();
 	let added = false;
 
-	const { messages, text } = await read(`/jobs/${job.id}/events`, {
+	const { messages, text } = await read(`/jobs/${job.id}/events?layers=1`, {
 		enough: (seen, raw) => {
 			if (!added && seen.length === rows.length && raw.includes(": still here")) {
 				added = true;
@@ -158,4 +158,66 @@ test("listeners beyond the cap are turned away and let in again later", async ()
 test("an unknown job has no stream", async () => {
 	assert.equal((await fetch(`${site.url}/jobs/${crypto.randomUUID()}/events`)).status, 404);
 	assert.equal((await fetch(`${site.url}/jobs/not-a-number/events`)).status, 404);
+});
+
+test("the evidence of single layers is left out unless it is asked for, and the numbers stay", async () => {
+	const { job, rows } = addJob({ state: "done" });
+	const layers = rows.filter(({ body }) => (body as { event?: string }).event === "layer").map((row) => row.sequence);
+	assert.ok(layers.length > 0);
+	const { messages } = await read(`/jobs/${job.id}/events`);
+	const sent = messages.slice(0, -1).map((message) => message.id);
+	assert.deepEqual(
+		sent,
+		rows.map((row) => row.sequence).filter((number) => !layers.includes(number)),
+	);
+});
+
+test("however many follow a job, the database is asked once a turn; an address has a cap of its own", async () => {
+	const { job, rows } = addJob();
+	const asked = { job: 0, events: 0, variants: 0 };
+	const memory = memoryData({ jobs, events });
+	const crowded = await startSite(
+		{
+			...memory,
+			getJob: (id) => {
+				asked.job++;
+				return memory.getJob(id);
+			},
+			listJobEvents: (id, after, limit) => {
+				asked.events++;
+				return memory.listJobEvents(id, after, limit);
+			},
+			listVariantsOfJob: (id) => {
+				asked.variants++;
+				return memory.listVariantsOfJob(id);
+			},
+		},
+		{ maximumStreams: 200, maximumStreamsPerAddress: 10, keepAliveMilliseconds: 10_000 },
+	);
+	try {
+		const abort = new AbortController();
+		// A proxy on this machine tells whom it asks for; nobody else's word counts.
+		const open = (address: string) =>
+			fetch(`${crowded.url}/jobs/${job.id}/events?view=parts`, {
+				signal: abort.signal,
+				headers: { "X-Forwarded-For": address },
+			});
+		for (let index = 0; index < 100; index++) {
+			assert.equal((await open(`203.0.113.${index % 10}`)).status, 200, `stream ${index}`);
+		}
+		assert.equal((await open("203.0.113.1")).status, 503);
+		await new Promise((resolve) => setTimeout(resolve, 200));
+		Object.assign(asked, { job: 0, events: 0, variants: 0 });
+		events.push({ jobId: job.id, sequence: rows.length + 1, at: new Date(), kind: "state", body: { to: "ingesting" } });
+		await new Promise((resolve) => setTimeout(resolve, 500));
+		// As often as one watcher alone would have it.
+		assert.ok(asked.job > 1 && asked.job < 100, `${asked.job} looks at the job`);
+		assert.ok(asked.events <= asked.job + 1, `${asked.events} looks at its events`);
+		assert.ok(asked.variants <= 2, `${asked.variants} looks at its variants, which changed once`);
+		const alive = await fetch(`${crowded.url}/healthz`);
+		assert.equal(alive.status, 200);
+		abort.abort();
+	} finally {
+		await crowded.close();
+	}
 });

@@ -12,6 +12,7 @@ import {
 	setVariantState,
 	stageVariant,
 } from "../../db/variants.ts";
+import { addPublishedRepo } from "../../db/visibility.ts";
 import type { Refusal } from "../../errors.ts";
 import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { JobRecord } from "../../records/job.ts";
@@ -155,6 +156,7 @@ export const publishStep: Step = async (context, work) => {
 			// The job's other variants are verified and follow within seconds: a card that left them out would stay so.
 			const others = verified.filter((variant) => !publishedBefore.some(({ id }) => id === variant.id));
 			const siblings = [...publishedBefore, ...others].filter((sibling) => !ours.has(sibling.id));
+			await addPublishedRepo(database.handle, { repo: targetRepo, sourceRepo: job.sourceRepo });
 			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings, newestSha });
 			await database.transaction(async (tx) => {
 				const note = publication.ok
@@ -165,6 +167,7 @@ export const publishStep: Step = async (context, work) => {
 				for (const variant of group) {
 					if (publication.ok) {
 						const { targetSha } = publication;
+						await addPublishedRepo(tx, { repo: publication.targetRepo, sourceRepo: job.sourceRepo });
 						const placed = { ...variant, targetRepo: publication.targetRepo };
 						await publishVariantRow(tx, { variant: placed, targetSha, now: clock.now() });
 					} else {

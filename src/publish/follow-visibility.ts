@@ -1,0 +1,49 @@
+import type { HubAccess, HubWriteAccess } from "../hub/hub-access.ts";
+import { type RepoGating, updateRepoSettings } from "../hub/update-repo-settings.ts";
+import { repoSettings } from "./repo-settings.ts";
+import { readSourceCard } from "./source-card.ts";
+import { isStricter, tighten } from "./tighten.ts";
+
+export type FollowedRepo = { readonly repo: string; readonly tightened: boolean };
+
+type SourceVisibility = {
+	/** A source that is gone, or that the bot may no longer see, counts as private: nobody else sees it either. */
+	readonly private: boolean;
+	readonly gated: RepoGating;
+	readonly repos: readonly FollowedRepo[];
+};
+
+/**
+ * Gives published repos the visibility and gating that their source has now. Whatever is too visible is tightened at
+ * once; loosened is only what was tightened for the source's sake, since an operator may have closed a repo for reasons
+ * of their own.
+ */
+export async function followVisibility(request: {
+	readonly hub: HubWriteAccess;
+	readonly reader: HubAccess;
+	readonly sourceRepo: string;
+	readonly repos: readonly FollowedRepo[];
+}): Promise<SourceVisibility> {
+	const { hub, reader, sourceRepo } = request;
+	const card = await readSourceCard({ ...reader, repo: sourceRepo });
+	const source = card === null ? null : { private: card.private, gated: card.gated };
+	const repos: FollowedRepo[] = [];
+	for (const { repo, tightened } of request.repos) {
+		const wanted = source ?? { private: true, gated: false as const };
+		if (await tighten({ hub, repo, source: wanted })) {
+			repos.push({ repo, tightened: true });
+			continue;
+		}
+		const before = tightened && source !== null ? await repoSettings({ ...hub, repo }) : null;
+		const isTooStrict =
+			before !== null && ((before.private && !wanted.private) || isStricter(before.gated, wanted.gated));
+		if (!isTooStrict) {
+			repos.push({ repo, tightened });
+			continue;
+		}
+		const visibility = wanted.private ? "private" : "public";
+		await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: wanted.gated } });
+		repos.push({ repo, tightened: wanted.private || wanted.gated !== false });
+	}
+	return { private: source?.private ?? true, gated: source?.gated ?? false, repos };
+}
