@@ -299,7 +299,8 @@ def sentencepiece_document(vocabulary: dict[str, int]) -> dict[str, Any]:
     }
 
 
-SENTENCEPIECE = ["<unk>", "<s>", "<0x0A>", "\u2581the", "the", "th", "t", "h", "e", "\u2581"]
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+SENTENCEPIECE = ["<unk>", "<s>", *BYTES, "\u2581the", "the", "th", "t", "h", "e", "\u2581"]
 
 
 def save_sentencepiece(directory: Path) -> None:
@@ -323,7 +324,7 @@ def test_a_sentencepiece_vocabulary_without_its_model_file_is_scored_by_the_orde
     scores = dict(zip(header["tokenizer.ggml.tokens"], header["tokenizer.ggml.scores"], strict=True))
     assert scores["th"] > scores["the"] > scores["\u2581the"]
     kinds = dict(zip(header["tokenizer.ggml.tokens"], header["tokenizer.ggml.token_type"], strict=True))
-    wanted = {"<unk>": 2, "<s>": 3, "<0x0A>": 6, "the": 1, "<call>": 4, "[PAD40]": 5}
+    wanted = {"<unk>": 2, "<s>": 3, "<0x0A>": 6, "the": 1, "<call>": 4, "[PAD300]": 5}
     assert {text: kinds[text] for text in wanted} == wanted
     assert header["tokenizer.ggml.add_space_prefix"] is True
     assert header["tokenizer.ggml.add_bos_token"] is False
@@ -398,7 +399,7 @@ def test_a_malformed_sentencepiece_model_is_refused(data: bytes, tmp_path: Path)
     source = save_checkpoint(tmp_path / "tiny", "llama", tokenizer=False, num_hidden_layers=1)
     save_sentencepiece(source)
     (source / "tokenizer.model").write_bytes(data)
-    with pytest.raises(ExportError, match=r"tokenizer\.model"):
+    with pytest.raises(ExportError, match=r"tokenizer\.model is not"):
         GgufContainer("q4_0").unquantized(source, set())
 
 

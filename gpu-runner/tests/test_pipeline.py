@@ -201,7 +201,9 @@ def test_another_template_keeps_the_sketch_and_another_tokenizer_does_not(model:
     assert hashes(reused) != hashes(first), "the file holds the new template"
 
     tokenizer = json.loads((newer / "tokenizer.json").read_text(encoding="utf-8"))
-    tokenizer["normalizer"] = {"type": "Lowercase"}
+    # Not what llama.cpp has no form for: composed accents are told of, and the text has none.
+    tokenizer["normalizer"] = {"type": "NFC"}
+    tokenizer["model"]["merges"].pop()
     (newer / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     other, events = run(spec, tmp_path / "other")
     assert other.sketch.key != first.sketch.key and not other.manifests[0].sketch.reused

@@ -84,6 +84,8 @@ def test_remote_code_is_refused(llama: Path, name: str) -> None:
 )
 def test_an_index_that_points_outside_is_refused(llama: Path, target: str) -> None:
     index = {"weight_map": {"model.embed_tokens.weight": target}}
+    # A whole file comes before an index.
+    (llama / "model.safetensors").unlink()
     (llama / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(SourceRefused, match="outside"):
         inspect_snapshot(llama)
@@ -91,6 +93,7 @@ def test_an_index_that_points_outside_is_refused(llama: Path, target: str) -> No
 
 def test_a_missing_shard_is_refused(llama: Path) -> None:
     index = {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00002.safetensors"}}
+    (llama / "model.safetensors").unlink()
     (llama / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(SourceRefused, match="missing"):
         inspect_snapshot(llama)

@@ -125,9 +125,9 @@ def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
     header = model.gguf_writer.kv_data[-1]
     shapes_of = {entry.name: entry.shape for entry in entries}
     told = {key: field.value for key, field in header.items()}
-    for key, width in corrected_header(architecture, language, told, shapes_of).items():
+    for key, number in corrected_header(architecture, language, told, shapes_of).items():
         header.pop(key, None)
-        model.gguf_writer.add_uint32(key, width)
+        (model.gguf_writer.add_uint32 if isinstance(number, int) else model.gguf_writer.add_float32)(key, number)
     _refuse(refusals_of_header(architecture, language, {key: field.value for key, field in header.items()}))
     window = window_ignored(architecture, language)
     if window is not None:

@@ -6,6 +6,7 @@ is not known here is caught when the finished file is run.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -127,9 +128,14 @@ def corrected_header(
     settings: Mapping[str, Any],
     header: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, int]:
+) -> dict[str, int | float]:
     """Numbers that the converter derives from others, or has built in, as the model has them."""
-    corrected = {}
+    corrected: dict[str, int | float] = {}
+    rope = _rope(settings)
+    factor, attention = rope.get("factor"), rope.get("attention_factor")
+    if rope.get("rope_type") == "yarn" and attention is not None and factor is not None and factor > 1:
+        # llama.cpp multiplies by what it derives from the factor; transformers takes one in place of the other.
+        corrected[f"{architecture}.rope.scaling.attn_factor"] = attention / (1 + 0.1 * math.log(factor))
     turned, key = _turned_dimensions(settings), f"{architecture}.rope.dimension_count"
     if turned is not None and header.get(key, _head_dimension(settings)) != turned:
         corrected[key] = turned
