@@ -49,15 +49,21 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+def imported_modules(node: ast.AST) -> list[str]:
+    """Dotted names that an import statement may load; none of any other node."""
+    if isinstance(node, ast.Import):
+        return [name.name for name in node.names]
+    if isinstance(node, ast.ImportFrom):
+        module = node.module or ""
+        return [module, *(f"{module}.{name.name}" for name in node.names)]
+    return []
+
+
 def imports_of(path: Path) -> set[str]:
     """The package's modules that ``path`` imports, at any depth, but for those it needs for types alone."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            found.add(node.module)
-            found.update(f"{node.module}.{name.name}" for name in node.names)
+    found = {
+        module for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for module in imported_modules(node)
+    }
     names = {name.partition(".")[2] or "__init__" for name in found if name.split(".")[0] == "yaqa_runner"}
     return {name for name in names if name in MODULES}
 
@@ -116,6 +122,18 @@ def test_no_stage_imports_what_lists_the_stages() -> None:
 
 def test_imports_go_in_no_circle() -> None:
     assert list(TopologicalSorter(IMPORTS).static_order())
+
+
+def test_no_test_file_imports_another() -> None:
+    tests = Path(__file__).parent
+    wrong = [
+        f"{path.name} → {module}"
+        for path in sorted(tests.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in imported_modules(node)
+        if any(part.startswith("test_") for part in module.split("."))
+    ]
+    assert wrong == [], "what tests share belongs into a module that is no test, such as tiny_jobs.py"
 
 
 @pytest.mark.parametrize("heavy", ["torch", "numpy", "pydantic", "transformers"])

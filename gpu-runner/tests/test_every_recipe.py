@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import document, run
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import document, run
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.formats import container_for

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from test_pipeline import document, run
 from tiny_checkpoints import load_original, log_probabilities, save_checkpoint, token_ids
+from tiny_jobs import document, run
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.evaluate.statistics import token_kl

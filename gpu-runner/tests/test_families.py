@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_pipeline import document, run
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import document, run
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.model.load import load_source_model

@@ -11,9 +11,8 @@ from typing import Any
 import gguf
 import jsonschema
 import pytest
-from test_pipeline import document, run
-from test_protocol import schema
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import document, run, schema
 
 from yaqa_runner.formats import container_for
 from yaqa_runner.grids.gguf import gguf_grid

@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from test_protocol import schema, spec_document
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import document, run, schema
 
 from yaqa_runner.pipeline import run_job as run_job_module
 from yaqa_runner.pipeline.finish import JobOutcome
 from yaqa_runner.pipeline.run_context import RunContext
-from yaqa_runner.pipeline.run_job import run_job
 from yaqa_runner.protocol.failures import Interrupted, InvalidSpec, RunnerFailure, UnsupportedModel, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
-from yaqa_runner.protocol.job_spec import parse_job_spec
-from yaqa_runner.protocol.recipes import parse_recipe
-from yaqa_runner.protocol.reporter import Reporter, json_line_sink
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("models") / "llama", "llama", intermediate_size=128)
-
-
-def document(model: Path, output: Path, *recipes: str, **changes: Any) -> dict[str, Any]:
-    variants = [{"id": str(uuid.uuid4()), "recipe": parse_recipe(recipe).to_wire()} for recipe in recipes]
-    source = {"repo": "demo/tiny", "revision": "0" * 40, "path": str(model)}
-    staging = {"kind": "directory", "path": str(output)}
-    return spec_document(source=source, variants=variants, staging=staging, **changes)
-
-
-def run(
-    spec: dict[str, Any], output: Path, flag: InterruptFlag | None = None
-) -> tuple[JobOutcome, list[dict[str, Any]]]:
-    parsed = parse_job_spec(json.dumps(spec))
-    stream = io.StringIO()
-    reporter = Reporter(json_line_sink(stream), parsed.job, parsed.fence)
-    outcome = run_job(parsed, output, reporter, flag or InterruptFlag())
-    return outcome, [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def hashes(outcome: JobOutcome) -> list[list[tuple[str, str]]]:

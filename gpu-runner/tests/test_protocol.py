@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tiny_jobs import JOB, schema, spec_document
 
 from yaqa_runner.protocol.events import ResultSketch, ResultVariant
 from yaqa_runner.protocol.failures import (
@@ -24,32 +25,6 @@ from yaqa_runner.protocol.job_spec import JobSpec, parse_job_spec, read_job_spec
 from yaqa_runner.protocol.manifest import Estimate, ProxyError
 from yaqa_runner.protocol.recipes import RECIPE_NAMES, Recipe, parse_recipe, recipe_directory, recipe_hash
 from yaqa_runner.protocol.reporter import Reporter, json_line_sink
-
-CONFIG = Path(__file__).parents[2] / "config"
-JOB = "6f0c9f0e-1a70-4b5e-9d7b-0d8f6f4f9b11"
-
-
-def schema(name: str) -> dict[str, Any]:
-    path = CONFIG / name
-    if not path.is_file():
-        pytest.skip("skipped: the checkout's config folder is not beside this package")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def spec_document(**changes: Any) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "protocol": 1,
-        "job": JOB,
-        "fence": 1,
-        "source": {"repo": "demo/tiny", "revision": "0" * 40, "path": "/models/tiny"},
-        "calibration": {"kind": "self", "sequences": 4, "length": 16, "seed": 1},
-        "evaluation": {"selection": [], "report": [], "sequences": 2, "length": 16, "verificationSequences": 1},
-        "sketch": {"kind": "a", "iterations": 2, "sigmaInput": 0.01, "sigmaOutput": 0.1},
-        "variants": [{"id": JOB, "recipe": parse_recipe("gguf:q4_0").to_wire()}],
-        "staging": {"kind": "directory", "path": "/staging"},
-        "limits": {"threads": 1},
-    }
-    return {**document, **changes}
 
 
 def test_the_recipe_table_is_the_control_planes() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_protocol import JOB, spec_document
+from tiny_jobs import JOB, spec_document
 
 from yaqa_runner.cli.main import main
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure

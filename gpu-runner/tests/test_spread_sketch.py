@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_protocol import spec_document
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import spec_document
 
 from yaqa_runner.pipeline import spread_sketch as module
 from yaqa_runner.pipeline.earlier_sketch import seems_to_serve

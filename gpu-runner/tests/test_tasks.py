@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import document, run
 from tiny_checkpoints import save_checkpoint
+from tiny_jobs import document, run
 
 from yaqa_runner.cli.main import main
 from yaqa_runner.evaluate.tasks import continuation_likelihoods, require_lm_eval
