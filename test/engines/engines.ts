@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Manifest } from "../../src/protocol/manifest.ts";
+import { HARMLESS_KINDS } from "../../src/verify/llama-cpp-checks.ts";
 import { judgeWithLlamaCpp } from "../../src/verify/llama-cpp-judge.ts";
 import { onnxKl } from "../../src/verify/onnx-kl.ts";
 import { PYTHON, ROOT, runProgram } from "./quantize-command.ts";
@@ -25,7 +26,6 @@ export type Engine = {
 };
 
 const LIMITS = { milliseconds: 600_000, memoryBytes: 8e9, threads: 1 } as const;
-const HARMLESS_KINDS: ReadonlySet<string> = new Set(["decomposed", "spaced-special"]);
 const Word = z.object({
 	version: z.string(),
 	engineKl: z.number(),
@@ -138,7 +138,10 @@ export const ENGINES: readonly Engine[] = [
 		name: "vllm",
 		containers: ["compressed-tensors", "gptq"],
 		allowance: { relative: 0.1, absoluteNats: 0.004 },
-		missing: () => (existsSync(join(VLLM, "whole")) ? null : "no environment: bash test/engines/install-vllm.sh"),
+		missing: () =>
+			existsSync(join(VLLM, "whole"))
+				? null
+				: "no environment: gpu-runner/.venv/bin/python test/engines/install_vllm.py",
 		open: python(join(VLLM, "bin/python"), "vllm", VLLM_ENVIRONMENT),
 	},
 ];

@@ -16,7 +16,8 @@ QWEN_2_SPLIT = (
 HEADS: dict[str, Any] = {"head_dim": 32}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
-    "qwen2": {},
+    # Its tokenizer adds a token of its own.
+    "qwen2": {"vocab_size": 520},
     "qwen3": HEADS,
     "mistral": {"sliding_window": None},
     "gemma": HEADS,

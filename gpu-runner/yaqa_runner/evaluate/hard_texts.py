@@ -8,11 +8,11 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Of the kinds, only `decomposed` and `spaced-special` are of small consequence where an engine cuts them otherwise:
-# src/verify/llama-cpp-checks.ts holds that list.
+# Which kinds are of small consequence where an engine cuts them otherwise: HARMLESS_KINDS of
+# src/verify/llama-cpp-checks.ts.
 HARD_TEXTS: tuple[tuple[str, str], ...] = (
     ("prose", "The quick brown fox doesn't jump; it's we'll I'm DON'T YOU'RE."),
-    ("prose", " a leading space, then words."),
+    ("leading-space", " a leading space, then words."),
     ("accents", "Zürich, naïve café, déjà vu — Ångström, ¿Qué? Straße"),
     ("decomposed", "cafe\u0301 A\u030angstro\u0308m n\u0303"),
     ("scripts", "Привет, мир! Γειά σου Κόσμε. שלום עולם مرحبا بالعالم नमस्ते दुनिया สวัสดี"),
