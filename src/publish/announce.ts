@@ -1,4 +1,3 @@
-import { whoAmI } from "@huggingface/hub";
 import { createDiscussion } from "../hub/create-discussion.ts";
 import { commentsOf, type Discussion } from "../hub/discussion.ts";
 import { editComment } from "../hub/edit-comment.ts";
@@ -6,6 +5,7 @@ import { getDiscussion } from "../hub/get-discussion.ts";
 import type { HubWriteAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listDiscussions } from "../hub/list-discussions.ts";
+import type { Account } from "../hub/own-account.ts";
 import { renderStatus, type SourceStatusView, STATUS_TITLE } from "./status-text.ts";
 
 /**
@@ -15,6 +15,8 @@ import { renderStatus, type SourceStatusView, STATUS_TITLE } from "./status-text
  */
 export async function announce(request: {
 	readonly hub: HubWriteAccess;
+	/** The bot's own. */
+	readonly account: () => Promise<Account>;
 	/** Where the job pages are; `null` when they have no public address. */
 	readonly publicUrl: string | null;
 	/** The name people address the bot by; `null`: its account's. */
@@ -23,10 +25,10 @@ export async function announce(request: {
 }): Promise<{ readonly discussion: number | null }> {
 	const { hub, publicUrl, mention, status } = request;
 	const repo = status.sourceRepo;
-	const bot = await whoAmI(hub);
+	const bot = await request.account();
 	const text = renderStatus(status, { hubUrl: hub.hubUrl, publicUrl, botName: mention ?? bot.name });
 	try {
-		const own = await findOwn(hub, repo, status.discussion, { id: bot.id, name: bot.name });
+		const own = await findOwn(hub, repo, status.discussion, bot);
 		if (own === null) {
 			const opened = await createDiscussion({ ...hub, repo, title: STATUS_TITLE, description: text });
 			return { discussion: opened.num };
@@ -48,7 +50,7 @@ async function findOwn(
 	hub: HubWriteAccess,
 	repo: string,
 	stored: number | null,
-	bot: { readonly id: string; readonly name: string },
+	bot: Account,
 ): Promise<Discussion | null> {
 	if (stored !== null) {
 		const known = await read(hub, repo, stored);

@@ -1,4 +1,5 @@
 import type { HubAccess } from "../hub/hub-access.ts";
+import { ownAccount } from "../hub/own-account.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { announce } from "./announce.ts";
 import { followVisibility } from "./follow-visibility.ts";
@@ -26,6 +27,7 @@ type PublishSettings = {
 /** This folder's functions with their settings filled in, in the form that the job engine takes. */
 export function createPublishPorts(settings: PublishSettings) {
 	const { publisher: hub, reader, discussions, namespace, publicUrl, mention = null } = settings;
+	const account = ownAccount(discussions);
 	return {
 		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe; readonly commit: string | null }) =>
 			targetRepo({ ...request, namespace }),
@@ -59,6 +61,6 @@ export function createPublishPorts(settings: PublishSettings) {
 		refreshCard: (request: Omit<Parameters<typeof refreshCard>[0], "hub" | "reader">) =>
 			refreshCard({ ...request, hub, reader }),
 		announce: (status: SourceStatusView & { readonly discussion: number | null }) =>
-			announce({ hub: discussions, publicUrl, mention, status }),
+			announce({ hub: discussions, account, publicUrl, mention, status }),
 	};
 }

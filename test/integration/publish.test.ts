@@ -648,8 +648,10 @@ describe("the status discussion", () => {
 		};
 		assert.deepEqual(await ports().announce(done), first);
 		let edits = 0;
+		let accountsAsked = 0;
 		const counting = access(BOT, (input, init) => {
 			if (String(input).endsWith("/edit")) edits++;
+			if (String(input).endsWith("/api/whoami-v2")) accountsAsked++;
 			return fetch(input, init);
 		});
 		const unchanged = createPublishPorts({
@@ -660,7 +662,9 @@ describe("the status discussion", () => {
 			publicUrl: "http://bot.example",
 		});
 		assert.deepEqual(await unchanged.announce({ ...done, discussion: first.discussion }), first);
+		assert.deepEqual(await unchanged.announce({ ...done, discussion: first.discussion }), first);
 		assert.equal(edits, 0, "an unchanged state is not written again");
+		assert.equal(accountsAsked, 1, "whose account it is does not change");
 		const discussion = await getDiscussion({ ...access(BOT), repo: "owner/told", num: first.discussion ?? 0 });
 		const comments = commentsOf(discussion);
 		assert.equal(comments.length, 1);
