@@ -12,6 +12,15 @@ from tiny_checkpoints import save_checkpoint
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.gguf.container import GgufContainer
 
+MINICPM3 = {
+    "dim_model_base": 64,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+}
 LIMITS: dict[str, tuple[str, dict[str, Any], str]] = {
     "activation": ("llama", {"hidden_act": "relu"}, r"activation is 'relu', and llama\.cpp's is 'silu'"),
     "biases of qwen3": ("qwen3", {"attention_bias": True}, r"attention has biases \(blk\.0\.attn_k\.bias\)"),
@@ -38,6 +47,7 @@ LIMITS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
         "turns 8 of 16 dimensions",
     ),
+    "width of another model": ("minicpm3", MINICPM3, "dim_model_base is 64"),
     "wide heads": ("cohere2", {"head_dim": 32}, "4 heads of 32 are not its width of 64"),
     "weights of experts": (
         "qwen3_moe",

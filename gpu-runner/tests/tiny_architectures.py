@@ -88,7 +88,6 @@ SIZES: dict[str, Any] = {
     "chunk_size": 32,
     "state_size": 16,
     "time_step_rank": 8,
-    "dim_model_base": 64,
     "hidden_size_per_layer_input": 32,
     "index_topk": 64,
     "index_head_dim": 32,
@@ -199,8 +198,11 @@ def tiny_model(kind: str, **settings: Any) -> PreTrainedModel:
     return model.eval()
 
 
-def save_tiny_model(kind: str, directory: Path, dtype: torch.dtype = torch.bfloat16, **settings: Any) -> Path:
+def save_tiny_model(
+    kind: str, directory: Path, dtype: torch.dtype = torch.bfloat16, tokenizer: bool = True, **settings: Any
+) -> Path:
     """``tiny_model`` as the Hub would keep it, with a byte-level tokenizer."""
     tiny_model(kind, **settings).to(dtype).save_pretrained(directory)
-    save_tokenizer(directory)
+    if tokenizer:
+        save_tokenizer(directory)
     return directory

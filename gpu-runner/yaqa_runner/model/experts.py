@@ -7,6 +7,7 @@ share memory with the fused tensors and bear the checkpoint's names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,8 +32,9 @@ class SeparateExperts(nn.Module):
         self.names = names
         self.stored_prefix = stored_prefix
         activation = fused.act_fn
-        assert isinstance(activation, nn.Module)
-        self.activation = activation
+        assert callable(activation)
+        # A module or a function, as the architecture has it.
+        self.activation: Callable[[torch.Tensor], torch.Tensor] = activation
         for number in range(self.count):
             expert = nn.Module()
             views = (gate_up[number, :inner], gate_up[number, inner:], down[number])

@@ -48,6 +48,7 @@ _BUILT_IN: dict[str, dict[str, Any]] = {
     "qwen3next": {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
     "olmoe": {"norm_topk_prob": False},
     "afmoe": {"mup_enabled": True},
+    "minicpm3": {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256},
 }
 
 
