@@ -36,6 +36,8 @@ type FilesInspection =
 	| { readonly ok: false; readonly refusal: Refusal };
 
 const INDEX_NAME = "model.safetensors.index.json";
+/** Files that are a tokenizer by themselves, as transformers loads them. */
+const TOKENIZERS = [["tokenizer.json"], ["tokenizer.model"], ["vocab.json", "merges.txt"]] as const;
 const SINGLE_NAME = "model.safetensors";
 const MAXIMUM_JSON_BYTES = 2 * 2 ** 20;
 const MAXIMUM_INDEX_BYTES = 64 * 2 ** 20;
@@ -93,8 +95,13 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	const tensors = await readTensors(reader, shards, declared);
 	checkTensors(tensors, config);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
-	if (!companions.some((file) => file.path === "tokenizer.json" || file.path === "tokenizer.model")) {
-		refuse("broken-config", "The repo has no tokenizer (tokenizer.json or tokenizer.model).", ASK_OWNER);
+	const names = new Set(companions.map((file) => file.path));
+	if (!TOKENIZERS.some((files) => files.every((name) => names.has(name)))) {
+		refuse(
+			"broken-config",
+			"The repo has no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt).",
+			ASK_OWNER,
+		);
 	}
 	const index = byPath.get(INDEX_NAME);
 	return {

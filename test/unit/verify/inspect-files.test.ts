@@ -56,6 +56,14 @@ async function assertRefused(
 	assert.doesNotMatch(result.refusal.message, /[<>`@]/);
 }
 
+for (const files of [["tokenizer.model"], ["vocab.json", "merges.txt"]]) {
+	test(`a tokenizer of ${files.join(" and ")} alone is one`, async () => {
+		const written = Object.fromEntries(files.map((name) => [name, "x"]));
+		const result = await inspectFiles(await readerWith({ "tokenizer.json": null, ...written }), LIMITS);
+		assert.ok(result.ok);
+	});
+}
+
 test("a sound model is taken, with what a runner needs and nothing else", async () => {
 	const result = await inspectFiles(
 		await readerWith({ "train.py": "import os", "optimizer.pt": "x", "logs/run.txt": "x" }),
@@ -262,6 +270,8 @@ describe("a source is refused", () => {
 	test("with names that differ only in case", () =>
 		assertRefused("unsafe-path", /only in case/, { "Config.json": "{}" }));
 	test("without a tokenizer", () => assertRefused("broken-config", /tokenizer/, { "tokenizer.json": null }));
+	test("with half of a tokenizer", () =>
+		assertRefused("broken-config", /merges\.txt/, { "tokenizer.json": null, "vocab.json": "{}" }));
 	test("too large", async () => {
 		const result = await inspectFiles(await readerWith({}), { maximumWeightBytes: 1000 });
 		assert.equal(result.ok ? "" : result.refusal.code, "too-large");
