@@ -8,7 +8,11 @@ the gguf package's and onnxruntime's own quantizers too. ``--peers`` adds calibr
 an environment that is made for it. ``bytes`` counts the quantized linears, scales included.
 
     npm run bench:kl -- --json
+    npm run bench:kl -- --model smollm2 --grids s4g64 s3g64 a2g32 --sequences 256 --report-sequences 16 --json
     python benchmarks/kl_table.py --model MODEL --calibration TEXT --report TEXT --grids q4_k s4g128
+
+The name of a model of ``real_models.py`` makes that one, with texts of four kinds to calibrate on and two to report on.
+The budget of calibration tokens is ``--sequences`` times ``--length``; an eighth of it chooses the dampings.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from pathlib import Path
 
 import torch
 from peers import CALIBRATED_PEERS, PEERS, calibrated_peer
+from real_models import REAL_MODELS, real_model
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.calibration.overlap import HeldOut
@@ -133,9 +138,9 @@ def tune_model(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEMO / "model")
+    parser.add_argument("--model", type=Path, default=DEMO / "model", help=f"a folder, or {', '.join(REAL_MODELS)}")
     parser.add_argument("--calibration", type=Path, nargs="+")
-    parser.add_argument("--report", type=Path)
+    parser.add_argument("--report", type=Path, nargs="+")
     parser.add_argument("--grids", nargs="+", default=["s4g32", "s3g32", "a2g32"])
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=QUANTIZERS)
     parser.add_argument("--sequences", type=int, default=128)
@@ -144,8 +149,8 @@ def main() -> None:
     parser.add_argument("--sketch", choices=["a", "b"], default="a")
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--label-samples", type=int, default=4)
-    parser.add_argument("--sigma-input", type=float, default=0.1)
-    parser.add_argument("--sigma-output", type=float, default=0.1)
+    parser.add_argument("--sigma-input", type=float, help="of every linear; without it, chosen on held-out tokens")
+    parser.add_argument("--sigma-output", type=float, help="likewise")
     parser.add_argument("--sweeps", type=int, default=3)
     parser.add_argument("--tune", type=int, metavar="STEPS", help="steps of scale tuning; 0 for none")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
@@ -154,11 +159,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     text = DEMO / "text"
-    beside = arguments.model / "calibration.txt"
-    calibration_texts = arguments.calibration or [beside if beside.is_file() else text / "calibration-prose.txt"]
-    report_text = arguments.report or (
-        arguments.model / "report.txt" if beside.is_file() else text / "report-prose.txt"
-    )
+    if not arguments.model.is_dir() and str(arguments.model) in REAL_MODELS:
+        arguments.model = real_model(str(arguments.model))
+    calibration_texts = arguments.calibration or sorted(arguments.model.glob("calibration*.txt"))
+    report_texts = arguments.report or sorted(arguments.model.glob("report*.txt"))
+    calibration_texts = calibration_texts or [text / "calibration-prose.txt"]
+    report_texts = report_texts or [text / "report-prose.txt"]
 
     snapshot = inspect_snapshot(arguments.model)
     source = load_source_model(snapshot, torch.device("cpu"))
@@ -167,10 +173,12 @@ def main() -> None:
         print(f"{code}: {message}", file=sys.stderr)
 
     held_out = HeldOut()
-    report = evaluation_from_text(
-        report_text, source.tokenizer, arguments.report_sequences, arguments.length, held_out, warn
-    ).tokens
-    held_out.add(report.numpy())
+    reports: dict[str, torch.Tensor] = {}
+    for path in report_texts:
+        reports[path.stem] = evaluation_from_text(
+            path, source.tokenizer, arguments.report_sequences, arguments.length, held_out, warn
+        ).tokens
+        held_out.add(reports[path.stem].numpy())
     calibration = calibration_from_text(
         calibration_texts, source.tokenizer, arguments.sequences, arguments.length, 0, held_out, warn
     )
@@ -197,7 +205,7 @@ def main() -> None:
             for linear in source.linears
         }
     print(f"sketch {arguments.sketch}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
-    reference = log_probabilities(source, report)
+    references = {name: log_probabilities(source, report) for name, report in reports.items()}
     originals = {linear.name: linear.module.weight for linear in source.linears}
     rows: list[dict[str, object]] = []
     weights_in_all = sum(linear.rows * linear.columns for linear in source.linears)
@@ -206,23 +214,26 @@ def main() -> None:
         for linear in source.linears:
             weight = decoded[linear.name].T if isinstance(linear.module, Conv1D) else decoded[linear.name]
             linear.module.weight = torch.nn.Parameter(weight.contiguous(), requires_grad=False)
-        kl = kl_by_sequence(source, report, reference)
+        found = {name: kl_by_sequence(source, report, references[name]) for name, report in reports.items()}
         for linear in source.linears:
             linear.module.weight = originals[linear.name]
-        mean, error = float(kl.mean()), float(kl.std() / len(kl) ** 0.5)
-        rows.append(
-            {
-                "model": model_name,
-                "bits": bits,
-                "grid": grid,
-                "quantizer": quantizer,
-                "klNats": mean,
-                "standardError": error,
-                "bytes": round(weights_in_all * stored / 8),
-                "seconds": time.perf_counter() - started,
-            }
-        )
-        print(f"{grid:>8} {quantizer:<30} {mean:.5f} ± {error:.5f}   {rows[-1]['seconds']:6.2f} s", flush=True)
+        for name, kl in found.items():
+            mean, error = float(kl.mean()), float(kl.std() / len(kl) ** 0.5)
+            rows.append(
+                {
+                    "model": model_name,
+                    "bits": bits,
+                    "grid": grid,
+                    "quantizer": quantizer,
+                    "report": name,
+                    "klNats": mean,
+                    "standardError": error,
+                    "bytes": round(weights_in_all * stored / 8),
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+            seconds = time.perf_counter() - started
+            print(f"{grid:>8} {quantizer:<30} {name:<18} {mean:.5f} ± {error:.5f}   {seconds:6.2f} s", flush=True)
 
     model_name = "demo" if arguments.model.resolve() == DEMO / "model" else arguments.model.name
     empty = {"model": model_name, "bits": None, "klNats": None, "standardError": None, "bytes": None}
@@ -278,7 +289,8 @@ def main() -> None:
         device = describe_device(source.device)
         settings_used = {
             "calibrationSequences": len(calibration.tokens),
-            "reportSequences": len(report),
+            "reportSequences": {name: len(report) for name, report in reports.items()},
+            "calibrationTokens": calibration.count,
             "length": arguments.length,
             "sketch": arguments.sketch,
             "iterations": arguments.iterations,

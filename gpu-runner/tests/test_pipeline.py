@@ -63,6 +63,7 @@ def test_a_job_leaves_whole_variants_and_nothing_else(finished: tuple[Path, JobO
         assert {row.quantizer for row in manifest.evaluation.measured} == {
             "two-sided-tuned",
             "two-sided",
+            "two-sided-cautious",
             "one-sided",
             "rtn",
         }
@@ -91,7 +92,7 @@ def test_events_fit_the_schema_and_end_with_the_result(
     assert events[-1]["sketch"]["key"] == outcome.sketch.key
     started = [event["stage"] for event in events if event["event"] == "stage" and event["status"] == "started"]
     assert started[:5] == ["load", "calibrate", "sketch", "round", "tune"]
-    assert sum(event["event"] == "metric" for event in events) == 3 * 4 * 2
+    assert sum(event["event"] == "metric" for event in events) == 3 * 5 * 2
     assert sum(event["event"] == "layer" for event in events) == 3 * 14
 
 
@@ -116,7 +117,7 @@ def test_tuned_scales_are_a_contender_of_their_own(
     output, outcome, events = finished
     for manifest in outcome.manifests:
         selection = {row.quantizer: row.kl_nats.mean for row in manifest.gate.selection}
-        assert list(selection) == ["rtn", "one-sided", "two-sided", "two-sided-tuned"]
+        assert list(selection) == ["rtn", "one-sided", "two-sided-cautious", "two-sided", "two-sided-tuned"]
         assert selection[manifest.gate.winner] == min(selection.values())
         measured = {row.quantizer: row for row in manifest.evaluation.measured}
         assert measured["two-sided-tuned"].report != measured["two-sided"].report
@@ -127,7 +128,12 @@ def test_tuned_scales_are_a_contender_of_their_own(
     spec = document(model, tmp_path / "out", "gguf:q4_0,tune=off")
     spec["sketch"]["reuse"] = str(output / "sketch")
     untuned, events = run(spec, tmp_path / "out")
-    assert {row.quantizer for row in untuned.manifests[0].gate.selection} == {"rtn", "one-sided", "two-sided"}
+    assert {row.quantizer for row in untuned.manifests[0].gate.selection} == {
+        "rtn",
+        "one-sided",
+        "two-sided-cautious",
+        "two-sided",
+    }
     assert not any(event.get("stage") == "tune" for event in events)
 
 
@@ -146,7 +152,7 @@ def test_a_tuning_that_fails_leaves_the_other_contenders(
     spec = document(model, tmp_path / "out", "gguf:q4_0")
     spec["sketch"]["reuse"] = str(finished[0] / "sketch")
     outcome, events = run(spec, tmp_path / "out")
-    assert len(outcome.manifests[0].gate.selection) == 3
+    assert len(outcome.manifests[0].gate.selection) == 4
     assert any(event.get("code") == "not-tuned" for event in events)
 
 
@@ -239,7 +245,7 @@ def test_a_model_too_narrow_for_its_recipe_is_refused_before_the_sketch(tmp_path
 
 
 def test_files_of_unequal_size_are_a_bug(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = iter([1, 2, 3, 4])
+    sizes = iter([1, 2, 3, 4, 5])
     monkeypatch.setattr("yaqa_runner.pipeline.write.published_bytes", lambda directory: next(sizes))
     with pytest.raises(RunnerFailure, match="differ in size"):
         run(document(model, tmp_path / "out", "gguf:q8_0"), tmp_path / "out")

@@ -248,8 +248,15 @@ const Quantization = z.strictObject({
 				.max(16)
 				.default(6)
 				.describe("Half steps of the power iteration for `a`; rounds for `b`."),
-			sigmaInput: z.number().min(0).max(10).default(0.1).describe("Added to the input factor's unit mean diagonal."),
-			sigmaOutput: z.number().min(0).max(10).default(0.1).describe("Added to the output factor's."),
+			sigmaInput: z
+				.number()
+				.min(0)
+				.max(10)
+				.optional()
+				.describe(
+					"Added to the input factor's unit mean diagonal. Absent: chosen for each linear on calibration text that is kept from the sketch.",
+				),
+			sigmaOutput: z.number().min(0).max(10).optional().describe("Added to the output factor's, likewise."),
 		})
 		.prefault({}),
 	tuning: z

@@ -63,8 +63,9 @@ const Sketch = z.strictObject({
 	/** Half steps of the power iteration for `a` (an even number counts whole rounds); rounds for `b`. */
 	iterations: z.int().min(1).max(16),
 	/** Added to the factors' unit mean diagonal; doubled until Cholesky succeeds. */
-	sigmaInput: z.number().min(0).max(10),
-	sigmaOutput: z.number().min(0).max(10),
+	/** Of the factors' dampings; absent: chosen for each linear on held-out calibration tokens. */
+	sigmaInput: z.number().min(0).max(10).optional(),
+	sigmaOutput: z.number().min(0).max(10).optional(),
 	/** A folder with the sketch of an earlier job; used when its fingerprint fits, else computed anew. */
 	reuse: absolutePath.optional(),
 	/** Where such a sketch is kept on the Hub: a run elsewhere fetches it with its read token. */

@@ -26,8 +26,11 @@ export const Metrics = z.object({
 });
 export type Metrics = z.infer<typeof Metrics>;
 
-/** `two-sided-tuned`: the codes of `two-sided`, with scales tuned under the true KL. */
-export const Quantizer = z.enum(["two-sided-tuned", "two-sided", "one-sided", "rtn"]);
+/**
+ * `two-sided-tuned`: the codes of `two-sided`, with scales tuned under the true KL. `two-sided-cautious`: its factors
+ * damped more than held-out tokens chose.
+ */
+export const Quantizer = z.enum(["two-sided-tuned", "two-sided", "two-sided-cautious", "one-sided", "rtn"]);
 export type Quantizer = z.infer<typeof Quantizer>;
 
 /** One quantizer's file, measured on the report split. `byDomain` is keyed by the texts' domains. */
@@ -39,6 +42,16 @@ export const Measured = z.object({
 	byDomain: z.record(z.string(), Metrics),
 });
 export type Measured = z.infer<typeof Measured>;
+
+/** On how few tokens a factor rests: shares of its trace that the heaviest tokens hold. */
+const TokenConcentration = z.object({
+	topOne: z.number(),
+	topTen: z.number(),
+	topHundred: z.number(),
+	/** As many equal tokens would estimate it as well. */
+	effectiveTokens: z.number(),
+	tokens: z.int(),
+});
 
 export const LayerEvidence = z.object({
 	name: z.string(),
@@ -52,6 +65,10 @@ export const LayerEvidence = z.object({
 	cosineSimilarity: z.number().nullable(),
 	sigmaInput: z.number(),
 	sigmaOutput: z.number(),
+	concentrationInput: TokenConcentration.nullable().optional(),
+	concentrationOutput: TokenConcentration.nullable().optional(),
+	/** What rounding noise costs tokens that are not in the factors, as a share of what it costs one-sided. */
+	heldOut: z.object({ predictedLoss: z.number(), standardError: z.number(), tokens: z.int() }).nullable().optional(),
 });
 export type LayerEvidence = z.infer<typeof LayerEvidence>;
 
@@ -108,6 +125,10 @@ export const Manifest = z.object({
 		iterations: z.int(),
 		/** Whether an earlier job's sketch served. */
 		reused: z.boolean(),
+		/** Of the median linear: as many equal tokens would estimate its factors as well. */
+		effectiveTokens: z.number().nullable().optional(),
+		/** Why the sketch is to be trusted less. */
+		warning: z.string().max(600).nullable().optional(),
 	}),
 	seconds: z.record(z.string(), z.number()),
 	/** The quantizer whose files these are. */
@@ -137,6 +158,11 @@ export const Manifest = z.object({
 			}),
 			published: z.enum(["mixed", "uniform"]),
 		})
+		.nullable()
+		.optional(),
+	/** A smaller group than the recipe's, as that one divides the widths of `askedLinears` linears only. */
+	fittedGroup: z
+		.object({ asked: z.int().min(1), used: z.int().min(1), askedLinears: z.int().min(0) })
 		.nullable()
 		.optional(),
 	evaluation: z.object({

@@ -4,12 +4,19 @@ import type { Measured, Quantizer } from "../protocol/manifest.ts";
 export const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
 	"two-sided-tuned": "YAQA (two-sided, scales tuned)",
 	"two-sided": "YAQA (two-sided)",
+	"two-sided-cautious": "YAQA (two-sided, cautious)",
 	"one-sided": "GPTQ (one-sided)",
 	rtn: "round to nearest",
 };
 
 /** Best first, as tables list them. */
-export const QUANTIZER_ORDER: readonly Quantizer[] = ["two-sided-tuned", "two-sided", "one-sided", "rtn"];
+export const QUANTIZER_ORDER: readonly Quantizer[] = [
+	"two-sided-tuned",
+	"two-sided",
+	"two-sided-cautious",
+	"one-sided",
+	"rtn",
+];
 
 export function inOrder(measured: readonly Measured[]): Measured[] {
 	return measured.toSorted(

@@ -34,6 +34,7 @@ const STYLES: Readonly<
 > = {
 	"two-sided-tuned": { color: "#009e73", shape: "diamond", name: "ours" },
 	"two-sided": { color: "#0072b2", shape: "circle", name: "ours" },
+	"two-sided-cautious": { color: "#56b4e9", shape: "circle", name: "ours" },
 	"one-sided": { color: "#d55e00", shape: "triangle", name: "gptq" },
 	rtn: { color: "#6e7781", shape: "square", name: "rtn" },
 };

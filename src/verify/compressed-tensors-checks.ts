@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
-import { checkPackedLinears } from "./packed-linears.ts";
+import { checkPackedLinears, storedGroup } from "./packed-linears.ts";
 import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
@@ -35,7 +35,7 @@ const PACKED = ".weight_packed";
 /** `config.json` and the packed tensors against the recipe and against each other. */
 export async function checkCompressedTensors(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
 	const config = await readConfig(directory);
-	const { group } = recipe;
+	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
 	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
 	for (const [name, scheme] of Object.entries(config.quantization_config.config_groups)) {

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
 import { assertCheck, CheckFailure } from "./manifest-checks.ts";
 import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
 import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
@@ -38,4 +39,16 @@ export async function checkPackedLinears(
 	}
 	assertCheck(packed === layers.size, `${packed} linears are packed, the manifest describes ${layers.size}`);
 	return packed;
+}
+
+/** The group that the files are stored in: the recipe's, or the smaller one that fits the model's widths. */
+export function storedGroup(manifest: Manifest, recipe: Recipe): number | null {
+	const { fittedGroup } = manifest;
+	if (fittedGroup === undefined || fittedGroup === null) return recipe.group;
+	const { asked, used } = fittedGroup;
+	assertCheck(
+		asked === recipe.group && used < asked && recipe.name.groups.includes(used),
+		`the manifest says groups of ${used} for ${asked}; ${recipe.canonical} allows no such thing`,
+	);
+	return used;
 }

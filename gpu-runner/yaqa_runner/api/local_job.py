@@ -50,8 +50,8 @@ class SketchOptions:
     kind: SketchKind = "a"
     iterations: int | None = None
     reuse: str | Path | None = None
-    sigma_input: float = 0.1
-    sigma_output: float = 0.1
+    sigma_input: float | None = None
+    sigma_output: float | None = None
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def quantize(
     sketch_kind: SketchKind = "a",
     iterations: int | None = None,
     label_samples: int = 1,
-    sigma_input: float = 0.1,
-    sigma_output: float = 0.1,
+    sigma_input: float | None = None,
+    sigma_output: float | None = None,
     seed: int = 0,
     revision: str | None = None,
     device: DeviceName = "auto",
@@ -68,8 +68,9 @@ def quantize(
         sketch_kind: ``a`` takes tokens as independent, ``b`` whole sequences.
         iterations: Half steps of the power iteration for ``a`` (6), whole rounds for ``b`` (1).
         label_samples: Label sets, and so backward passes, for each forward pass; 1 to 64.
-        sigma_input: Damping of the input factor ``H_I``: the share of the identity that is added.
-        sigma_output: Damping of the output factor ``H_O``.
+        sigma_input: Damping of the input factor ``H_I``: the share of the identity that is added. ``None``: each
+            linear's is chosen on calibration tokens that are kept from the sketch.
+        sigma_output: Damping of the output factor ``H_O``, likewise.
         seed: Of sampled sequences and labels, and of the order of tuning.
         revision: Commit, branch or tag of a Hub repo.
         device: ``auto`` is CUDA where there is a GPU.

@@ -78,8 +78,9 @@ def _quantize(commands: Subparsers) -> argparse.ArgumentParser:
     )
     quantize.add_argument("--evaluation-sequences", type=int, default=32, metavar="N", help="of each text (32)")
     quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
-    quantize.add_argument("--sigma-input", type=float, default=0.1)
-    quantize.add_argument("--sigma-output", type=float, default=0.1)
+    chosen = "each linear's is chosen on held-out calibration text"
+    quantize.add_argument("--sigma-input", type=float, help=f"share that the input factor is damped by ({chosen})")
+    quantize.add_argument("--sigma-output", type=float, help=f"the same of the output factor ({chosen})")
     quantize.add_argument(
         "--plots",
         action="store_true",

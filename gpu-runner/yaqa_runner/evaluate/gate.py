@@ -5,10 +5,11 @@ from __future__ import annotations
 from yaqa_runner.protocol.manifest import Estimate, Gate, GateRow, QuantizerName
 
 # Where two are equal to the last bit, the simpler one is published.
-ORDER: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided", "two-sided-tuned")
+ORDER: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided-cautious", "two-sided", "two-sided-tuned")
 WORDS: dict[QuantizerName, str] = {
     "rtn": "round-to-nearest",
     "one-sided": "one-sided rounding (GPTQ)",
+    "two-sided-cautious": "two-sided rounding that trusts the sketch less",
     "two-sided": "two-sided rounding",
     "two-sided-tuned": "two-sided rounding with tuned scales",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from yaqa_runner.allocation.budget import LinearBudget
@@ -9,6 +10,8 @@ from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.snapshot import link_snapshot
+from yaqa_runner.monitor import SILENT
+from yaqa_runner.pipeline.fit_group import describe_fitted_group, fit_group
 from yaqa_runner.pipeline.plan_budget import linear_budget
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe, PlannedVariant
 from yaqa_runner.pipeline.run_context import RunContext
@@ -25,7 +28,7 @@ def plan_variants(*, context: RunContext, recipes: list[Recipe]) -> list[Planned
             do not fit a budget.
     """
     link_snapshot(context.snapshot, context.linked)
-    planned = plan_recipes(recipes, context.linked, context.source)
+    planned = plan_recipes(recipes, context.linked, context.source, context.monitor.warn)
     return [
         PlannedVariant(request, plan, _budget(plan, context))
         for request, plan in zip(context.spec.variants, planned, strict=True)
@@ -48,8 +51,10 @@ def recipes_of(spec: JobSpec) -> list[Recipe]:
     return recipes
 
 
-def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> list[PlannedRecipe]:
-    """Containers, and the linears that each can store.
+def plan_recipes(
+    recipes: list[Recipe], linked: Path, source: SourceModel, warn: Callable[[str, str], None] = SILENT.warn
+) -> list[PlannedRecipe]:
+    """Containers, and the linears that each can store; ``warn`` is told of groups that do not fit, with a code.
 
     Raises:
         UnsupportedModel: a container cannot write this architecture, or none of its linears.
@@ -57,7 +62,9 @@ def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> li
     planned: list[PlannedRecipe] = []
     for recipe in recipes:
         try:
-            container = container_for(recipe)
+            # The recipe stays what was asked for: it is the variant's identity.
+            stored_recipe, fitted = fit_group(recipe, source.linears)
+            container = container_for(stored_recipe)
             grid = container.grid()
             fitting = {layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns)}
             storable = container.storable(linked, fitting)
@@ -72,7 +79,10 @@ def plan_recipes(recipes: list[Recipe], linked: Path, source: SourceModel) -> li
                 "Ask for a recipe with a smaller group.",
             )
         columns = {name: order for name, order in storable.items() if order is not None}
-        planned.append(PlannedRecipe(recipe, container, frozenset(storable), columns))
+        if fitted is not None:
+            told = describe_fitted_group(recipe, fitted, len(storable), len(source.linears))
+            warn("group-fitted", told)
+        planned.append(PlannedRecipe(recipe, container, frozenset(storable), columns, fitted))
     return planned
 
 

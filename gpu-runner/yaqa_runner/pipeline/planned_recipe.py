@@ -10,6 +10,7 @@ import torch
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.formats import Container
 from yaqa_runner.protocol.job_spec import VariantRequest
+from yaqa_runner.protocol.manifest import FittedGroup
 from yaqa_runner.protocol.recipes import Recipe, recipe_directory
 
 
@@ -17,6 +18,7 @@ from yaqa_runner.protocol.recipes import Recipe, recipe_directory
 class PlannedRecipe:
     """A recipe with its container and the names of the linears that the container can store.
 
+    ``fitted_group`` is told where the recipe's group does not divide the model's widths and a smaller one is used.
     ``columns`` is the order of a linear's inputs in the file, of those that are not in the model's.
     """
 
@@ -24,6 +26,7 @@ class PlannedRecipe:
     container: Container
     linears: frozenset[str]
     columns: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    fitted_group: FittedGroup | None = None
 
 
 @dataclass(frozen=True)

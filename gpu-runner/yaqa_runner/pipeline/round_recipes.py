@@ -19,14 +19,23 @@ from yaqa_runner.monitor import SILENT, Monitor
 from yaqa_runner.pipeline.codes_file import keep_in_file
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe
 from yaqa_runner.pipeline.rounded_recipe import RoundedRecipe
-from yaqa_runner.protocol.manifest import LayerEvidence, ProxyError, QuantizerName
+from yaqa_runner.protocol.manifest import (
+    HeldOutLoss,
+    LayerEvidence,
+    ProxyError,
+    QuantizerName,
+    TokenConcentration,
+)
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
 from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
+from yaqa_runner.sketches.evidence import Concentration
 from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
-from yaqa_runner.sketches.store import LayerFactors, Sketch
+from yaqa_runner.sketches.store import LayerFactors, Sketch, SketchTrust
 
+CAUTION = 8.0
+"""How much more the factors of ``two-sided-cautious`` are damped than the settings or held-out tokens say."""
 RESCALE_ITERATIONS = 2
 """Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
 
@@ -69,20 +78,18 @@ class RecipeRounder:
         total = sum(len(plan.linears) for plan in plans)
         done = 0
         jobs: dict[int, _Job] = {}
-        one_sided: dict[int, RoundedLayer[_Half]] = {}
         for rounded in round_layers(self._tasks(plans, jobs), self.settings.workers):
             self.monitor.check()
-            if rounded.key.is_two_sided:
-                number = rounded.key.job
-                done += self._finish(number, jobs.pop(number), one_sided.pop(number), rounded, results, report)
-                self.monitor.progress(done, total)
-            else:
-                one_sided[rounded.key.job] = rounded
-            # Its codes are in a file by now; the name would keep them until the next layer is done.
+            part = rounded.key
+            jobs[part.job].rounded[part.quantizer] = rounded
+            # Its codes are in a file soon; the name would keep them until the next layer is done.
             del rounded
+            if part.quantizer == "two-sided":
+                done += self._finish(part.job, jobs.pop(part.job), results, report)
+                self.monitor.progress(done, total)
         return results
 
-    def _tasks(self, plans: list[PlannedRecipe], jobs: dict[int, _Job]) -> Iterator[RoundingTask[_Half]]:
+    def _tasks(self, plans: list[PlannedRecipe], jobs: dict[int, _Job]) -> Iterator[RoundingTask[_Part]]:
         numbers = count()
         for layer in self.layers:
             self.monitor.check()
@@ -91,29 +98,25 @@ class RecipeRounder:
     # What a generator or a loop still names while the next layer is prepared stays in memory. Hence a function each.
     def _tasks_of(
         self, layer: LinearLayer, plans: list[PlannedRecipe], jobs: dict[int, _Job], numbers: Iterator[int]
-    ) -> Iterator[RoundingTask[_Half]]:
+    ) -> Iterator[RoundingTask[_Part]]:
         own = {next(numbers): job for job in self._jobs_of(layer, plans)}
         if not own:
             return
         jobs.update(own)
-        device = layer.stored_weight().device
+        settings, device = self.settings, layer.stored_weight().device
         for columns in _distinct([job.columns for job in own.values()]):
-            moment = regularized_moment(self._factors(layer, columns), self.settings.sigma_input, device)
-            for number, job in own.items():
-                if job.columns is columns:
-                    yield RoundingTask(_Half(number, is_two_sided=False), job.weight, job.grid, moment, None)
+            stored = self._factors(layer, columns)
+            same = {number: job for number, job in own.items() if job.columns is columns}
+            moment = regularized_moment(stored, settings.sigma_input, device)
+            for number, job in same.items():
+                yield RoundingTask(_Part(number, "one-sided"), job.weight, job.grid, moment, None)
             del moment
+            cautious = regularize(stored, settings.sigma_input, settings.sigma_output, device, CAUTION)
+            for number, job in same.items():
+                yield _two_sided(_Part(number, "two-sided-cautious"), job, cautious)
+            del cautious
         for number, job in own.items():
-            sweeps = job.recipes[0].recipe.refine_sweeps
-            yield RoundingTask(
-                _Half(number, is_two_sided=True),
-                job.weight,
-                job.grid,
-                job.factors.input,
-                job.factors.output,
-                sweeps,
-                RESCALE_ITERATIONS if sweeps > 0 else 0,
-            )
+            yield _two_sided(_Part(number, "two-sided"), job, job.factors)
 
     def _jobs_of(self, layer: LinearLayer, plans: list[PlannedRecipe]) -> list[_Job]:
         wanted = [plan for plan in plans if layer.name in plan.linears]
@@ -157,13 +160,11 @@ class RecipeRounder:
         self,
         number: int,
         job: _Job,
-        one_sided: RoundedLayer[_Half],
-        two_sided: RoundedLayer[_Half],
         results: dict[str, RoundedRecipe],
         report: LayerReport,
     ) -> int:
-        """Keep both rounded results and the nearest codes; how many recipes they serve."""
-        errors = self._keep(number, job, one_sided, two_sided, results)
+        """Keep all rounded results and the nearest codes; how many recipes they serve."""
+        errors = self._keep(number, job, results)
         for plan in job.recipes:
             canonical = plan.recipe.canonical
             results[canonical].evidence.append(self._evidence(job, plan, errors))
@@ -176,8 +177,6 @@ class RecipeRounder:
         self,
         number: int,
         job: _Job,
-        one_sided: RoundedLayer[_Half],
-        two_sided: RoundedLayer[_Half],
         results: dict[str, RoundedRecipe],
     ) -> ProxyError:
         metric = Metric(
@@ -196,6 +195,10 @@ class RecipeRounder:
                 )
             return max(0.0, proxy * job.factors.scale)
 
+        two_sided, one_sided, cautious = (
+            job.rounded.pop(name) for name in ("two-sided", "one-sided", "two-sided-cautious")
+        )
+        keep("two-sided-cautious", cautious.codes, cautious.grid)
         return ProxyError(
             two_sided=keep("two-sided", two_sided.codes, two_sided.grid, two_sided.proxy),
             one_sided=keep("one-sided", one_sided.codes, one_sided.grid),
@@ -214,15 +217,18 @@ class RecipeRounder:
             cosine_similarity=known.cosine_similarity,
             sigma_input=job.factors.input.sigma,
             sigma_output=0.0 if job.factors.output is None else job.factors.output.sigma,
+            concentration_input=_concentration(known.concentration_input),
+            concentration_output=_concentration(known.concentration_output),
+            held_out=_held_out(known.trust),
         )
 
 
 @dataclass(frozen=True)
-class _Half:
-    """One rounding of a job: the one-sided, or the two-sided that ends it."""
+class _Part:
+    """One rounding of a job; ``two-sided`` comes last and ends it."""
 
     job: int
-    is_two_sided: bool
+    quantizer: QuantizerName
 
 
 @dataclass
@@ -238,6 +244,23 @@ class _Job:
     factors: RegularizedLayer
     columns: torch.Tensor | None
     recipes: list[PlannedRecipe] = field(default_factory=list)
+    rounded: dict[QuantizerName, RoundedLayer[_Part]] = field(default_factory=dict)
+
+
+def _two_sided(part: _Part, job: _Job, factors: RegularizedLayer) -> RoundingTask[_Part]:
+    sweeps = job.recipes[0].recipe.refine_sweeps
+    iterations = RESCALE_ITERATIONS if sweeps > 0 else 0
+    return RoundingTask(part, job.weight, job.grid, factors.input, factors.output, sweeps, iterations)
+
+
+def _concentration(known: Concentration | None) -> TokenConcentration | None:
+    return None if known is None else TokenConcentration(**known.model_dump())
+
+
+def _held_out(trust: SketchTrust | None) -> HeldOutLoss | None:
+    if trust is None:
+        return None
+    return HeldOutLoss(predicted_loss=trust.predicted_loss, standard_error=trust.standard_error, tokens=trust.tokens)
 
 
 def _distinct(orders: list[torch.Tensor | None]) -> list[torch.Tensor | None]:

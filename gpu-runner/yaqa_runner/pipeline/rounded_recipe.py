@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.protocol.manifest import LayerEvidence, QuantizerName
 
-ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided")
+ROUNDED: tuple[QuantizerName, ...] = ("rtn", "one-sided", "two-sided-cautious", "two-sided")
 QUANTIZERS: tuple[QuantizerName, ...] = (*ROUNDED, "two-sided-tuned")
 """The simplest first."""
 

@@ -31,6 +31,7 @@ from yaqa_runner.protocol.manifest import (
     QuantizerName,
     TextRecord,
 )
+from yaqa_runner.sketches.evidence import few_tokens_warning, median_effective_tokens
 from yaqa_runner.version import __version__
 
 
@@ -77,11 +78,14 @@ def describe_variant(
             key=sketch.sketch.key,
             iterations=spec.sketch.iterations,
             reused=sketch.reused,
+            effective_tokens=median_effective_tokens(sketch.sketch.record.layers),
+            warning=few_tokens_warning(sketch.sketch.record.layers, splits.calibration.count),
         ),
         seconds=_seconds(context, written, measured, is_tuned),
         quantizer=winner,
         gate=gate,
         mixed=done.mixed,
+        fitted_group=plan.fitted_group,
         evaluation=ManifestEvaluation(
             convention=CONVENTION,
             texts=[_text_record(item) for item in reference.sets],

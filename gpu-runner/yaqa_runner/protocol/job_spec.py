@@ -85,13 +85,15 @@ class StoredSketch(StrictWireModel):
 class SketchSpec(StrictWireModel):
     """``iterations`` counts half steps for kind ``a`` and rounds for kind ``b``; ``reuse`` is an earlier sketch.
 
+    Without ``sigma_input`` or ``sigma_output`` each linear is damped as held-out calibration tokens choose.
+
     ``stored`` says where one is on the Hub; ``yaqa-runner remote`` fetches it and sets ``reuse``.
     """
 
     kind: Literal["a", "b"]
     iterations: Annotated[int, Field(ge=1, le=16)]
-    sigma_input: Annotated[float, Field(ge=0, le=10)]
-    sigma_output: Annotated[float, Field(ge=0, le=10)]
+    sigma_input: Annotated[float, Field(ge=0, le=10)] | None = None
+    sigma_output: Annotated[float, Field(ge=0, le=10)] | None = None
     reuse: AbsolutePath | None = None
     stored: StoredSketch | None = None
 

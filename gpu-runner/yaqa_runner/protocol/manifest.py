@@ -14,7 +14,7 @@ MANIFEST_VERSION = 1
 PublishedPath = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
 ]
-QuantizerName = Literal["two-sided-tuned", "two-sided", "one-sided", "rtn"]
+QuantizerName = Literal["two-sided-tuned", "two-sided", "two-sided-cautious", "one-sided", "rtn"]
 SplitName = Literal["selection", "report"]
 
 
@@ -68,6 +68,27 @@ class ProxyError(WireModel):
     rtn: float
 
 
+class TokenConcentration(WireModel):
+    """On how few tokens a factor rests: shares of its trace that the heaviest 1, 10 and 100 tokens hold.
+
+    ``effective_tokens`` equal ones would estimate it as well.
+    """
+
+    top_one: float
+    top_ten: float
+    top_hundred: float
+    effective_tokens: float
+    tokens: int
+
+
+class HeldOutLoss(WireModel):
+    """What rounding noise costs tokens that are not in the factors, as a share of what it costs one-sided."""
+
+    predicted_loss: float
+    standard_error: float
+    tokens: int
+
+
 class LayerEvidence(WireModel):
     """What is known of one quantized linear."""
 
@@ -80,6 +101,9 @@ class LayerEvidence(WireModel):
     cosine_similarity: float | None
     sigma_input: float
     sigma_output: float
+    concentration_input: TokenConcentration | None = None
+    concentration_output: TokenConcentration | None = None
+    held_out: HeldOutLoss | None = None
 
 
 class ManifestSource(WireModel):
@@ -130,6 +154,10 @@ class ManifestSketch(WireModel):
     key: str
     iterations: int
     reused: bool
+    effective_tokens: float | None = None
+    """Of the median linear: as many equal tokens would estimate its factors as well."""
+    warning: str | None = None
+    """Why the sketch is to be trusted less, for the card."""
 
 
 class GateRow(WireModel):
@@ -164,6 +192,14 @@ class ManifestEvaluation(WireModel):
     convention: str
     texts: list[TextRecord]
     measured: Annotated[list[Measured], Field(min_length=1)]
+
+
+class FittedGroup(WireModel):
+    """A smaller group than the recipe's, as that one divides the widths of few linears (``asked_linears``)."""
+
+    asked: Annotated[int, Field(ge=1)]
+    used: Annotated[int, Field(ge=1)]
+    asked_linears: Annotated[int, Field(ge=0)]
 
 
 class ManifestWindow(WireModel):
@@ -277,6 +313,7 @@ class Manifest(WireModel):
     quantizer: QuantizerName
     gate: Gate
     mixed: MixedTypes | None = None
+    fitted_group: FittedGroup | None = None
     evaluation: ManifestEvaluation
     verification: ManifestVerification
     engine: EngineFigures | None = None

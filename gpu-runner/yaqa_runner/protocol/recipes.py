@@ -282,3 +282,8 @@ def recipe_hash(recipe: Recipe) -> str:
 def recipe_directory(canonical: str) -> str:
     """The folder of a recipe: every character but letters, digits, dot and minus becomes ``-``."""
     return re.sub(r"[^A-Za-z0-9.-]", "-", canonical)
+
+
+def recipe_groups(recipe: Recipe) -> tuple[int, ...]:
+    """The groups that ``recipe``'s name may be asked for; none where the container fixes it."""
+    return next((name.groups for name in RECIPE_NAMES if name.name == recipe.name), ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +22,16 @@ from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB, 
 from yaqa_runner.sketches.memory import MemoryPlan
 from yaqa_runner.sketches.parallel import ALONE, Ranks
 from yaqa_runner.sketches.settings import SketchSettings, sketch_key
-from yaqa_runner.sketches.store import FreshLayer, Sketch, SketchedLayer, SketchWriter, block_file, open_sketch
+from yaqa_runner.sketches.store import (
+    FreshLayer,
+    Sketch,
+    SketchedLayer,
+    SketchTrust,
+    SketchWriter,
+    block_file,
+    open_sketch,
+)
+from yaqa_runner.sketches.trust import choose_trust, held_out_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +88,8 @@ class SketchRun:
 
     @property
     def share(self) -> tuple[int, int]:
-        """First and last (exclusive) of the sequences that this process looks at."""
-        return self.ranks.share(self.tokens.sequences)
+        """First and last (exclusive) of the sequences whose sums this process takes."""
+        return self.ranks.share(self.tokens.sequences - held_out_sequences(self.tokens.sequences))
 
     def advance(self, amount: float) -> None:
         """Report ``amount`` more sequences' worth of work."""
@@ -120,7 +129,7 @@ def compute_sketch(
     if ranks.leads:
         ranks.wait()
     on_gpu = source.device.type == "cuda"
-    start, stop = ranks.share(tokens.sequences)
+    start, stop = ranks.share(tokens.sequences - held_out_sequences(tokens.sequences))
     run = SketchRun(
         source=source,
         tokens=tokens,
@@ -259,6 +268,7 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
             for name, found in pairs.items():
                 cache[name].extend(found)
         run.advance(len(tokens))
+    held_out = _held_out_pairs(run, layers) if run.ranks.leads else {}
     moments: dict[str, Moment] = {}
     for block in sorted({layer.block for layer in layers}):
         members = [layer for layer in layers if layer.block == block]
@@ -282,7 +292,8 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
                     iteration.add(x, g)
                 iteration.finish(run.ranks)
             if run.ranks.leads:
-                fresh.append(_evidence(run, layer, iteration, moments[representative], pairs_of_layer))
+                seen = held_out.pop(layer.name, None)
+                fresh.append(_evidence(run, layer, iteration, moments[representative], seen, pairs_of_layer))
             run.advance((run.share[1] - run.share[0]) / len(layers))
         if run.ranks.leads:
             run.writer.write_block(block, fresh)
@@ -370,11 +381,17 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
             _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
     if not run.ranks.leads:
         return
-    gradients = _sampled_pairs(run, layers)
+    held_out = _held_out_pairs(run, layers)
+    sampled = {} if held_out else _sampled_pairs(run, layers)
     for block in sorted({layer.block for layer in layers}):
         fresh = [
             _evidence(
-                run, layer, iterations[layer.name], moments[run.representatives[layer.name]], gradients[layer.name]
+                run,
+                layer,
+                iterations[layer.name],
+                moments[run.representatives[layer.name]],
+                held_out.pop(layer.name, None),
+                sampled.pop(layer.name, []),
             )
             for layer in layers
             if layer.block == block
@@ -489,14 +506,35 @@ def _sampled_pairs(run: SketchRun, layers: list[LinearLayer]) -> dict[str, list[
     return kept
 
 
+def _held_out_pairs(run: SketchRun, layers: list[LinearLayer]) -> dict[str, list[Pair]]:
+    """Inputs and gradients of one batch of the sequences that are in no factor; empty where none are held out."""
+    count = min(held_out_sequences(run.tokens.sequences), run.batch)
+    first = run.tokens.sequences - count
+    if count == 0:
+        return {}
+    kept: dict[str, list[Pair]] = {layer.name: [] for layer in layers}
+    for pairs in _capture(run, layers, run.tokens.tokens[first:], first):
+        for name, found in pairs.items():
+            kept[name].extend(found)
+    return kept
+
+
 def _evidence(
     run: SketchRun,
     layer: LinearLayer,
     iteration: IterationA | IterationB,
     moment: Moment,
-    pairs: list[Pair],
+    held_out: list[Pair] | None,
+    seen: list[Pair],
 ) -> FreshLayer:
+    """The linear's entry. What can be, is measured on ``held_out`` pairs; without any, the cosine on ``seen`` ones."""
     factor_input, factor_output = (factor.to(run.source.device) for factor in iteration.scaled_factors())
+    trust = None
+    if held_out:
+        x, g = (torch.cat([pair[part].flatten(0, -2) for pair in held_out]) for part in (0, 1))
+        width = held_out[0][0].shape[1]
+        pair = x.reshape(-1, width, x.shape[-1]), g.reshape(-1, width, g.shape[-1])
+        trust = choose_trust(factor_input, factor_output, moment.mean.to(factor_input.device), *pair)
     entry = SketchedLayer(
         name=layer.name,
         shape=(layer.rows, layer.columns),
@@ -506,7 +544,10 @@ def _evidence(
         tokens=moment.tokens,
         effective_rank_input=effective_rank(factor_input),
         effective_rank_output=effective_rank(factor_output),
-        cosine_similarity=_cosine(run, layer, pairs, factor_input, factor_output),
+        cosine_similarity=_cosine(run, layer, held_out or seen, factor_input, factor_output),
+        concentration_input=iteration.concentration_input,
+        concentration_output=iteration.concentration_output,
+        trust=None if trust is None else SketchTrust(**asdict(trust)),
     )
     own_moment = moment.mean if run.representatives[layer.name] == layer.name else None
     return FreshLayer(entry, factor_input, factor_output, own_moment)
@@ -515,7 +556,7 @@ def _evidence(
 def _cosine(
     run: SketchRun, layer: LinearLayer, pairs: list[Pair], factor_input: torch.Tensor, factor_output: torch.Tensor
 ) -> float | None:
-    wanted = cosine_sequences(layer.rows, layer.columns, run.share[1] - run.share[0])
+    wanted = cosine_sequences(layer.rows, layer.columns)
     gradients: list[torch.Tensor] = []
     for x, g in pairs[:: run.settings.label_samples]:
         # Tokens that were gathered from many sequences give no sequence's gradient.

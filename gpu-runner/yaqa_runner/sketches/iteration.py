@@ -1,4 +1,7 @@
-"""One linear's power iteration toward the nearest Kronecker product (arXiv 2505.22988, section 3)."""
+"""One linear's iteration toward its pair of factors: by single tokens (A), or by whole sequences (B).
+
+B is the power iteration of arXiv 2505.22988, section 3, toward the nearest Kronecker product.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from yaqa_runner.sketches.contraction import (
     mirror,
     quadratic_forms,
 )
+from yaqa_runner.sketches.evidence import Concentration, TokenShares
+from yaqa_runner.sketches.noise import gradient_shares, noise_kernel
 from yaqa_runner.sketches.parallel import ALONE, Ranks
 
 
@@ -47,6 +52,7 @@ class IterationA:
 
     Step 0 is given by ``start`` (``H_I = E[x xᵀ]``); odd steps update ``H_O``, even ones ``H_I``. Each of them is
     ``begin``, any number of ``add`` with inputs ``[b, T, in]`` and gradients ``[b, T, out]``, then ``finish``.
+    A token's weight is its whitened norm under the other factor over its gradient's length (see ``sketch.noise``).
     """
 
     def __init__(self, rows: int, columns: int, place: FactorPlace) -> None:
@@ -55,6 +61,9 @@ class IterationA:
         self.factor_output = place.identity(rows)
         self._total = torch.zeros(0)
         self._tokens = 0.0
+        self._length = 0.0
+        self.concentration_input: Concentration | None = None
+        self.concentration_output: Concentration | None = None
 
     def start(self, second_moment: torch.Tensor) -> None:
         """Half step 0, from ``E[x xᵀ]`` ``[in, in]``, which is shared and not changed."""
@@ -65,6 +74,9 @@ class IterationA:
         self._output = step % 2 == 1
         self._total = self._place.zeros(len(self.factor_output if self._output else self.factor_input))
         self._tokens = 0.0
+        self._length = 0.0
+        self._shares = TokenShares()
+        self._kernel = noise_kernel(self.factor_input if self._output else self.factor_output)
 
     def add(self, x: torch.Tensor, g: torch.Tensor) -> None:
         """Add one batch to the current half step."""
@@ -72,37 +84,46 @@ class IterationA:
         g = g.reshape(-1, g.shape[-1])  # [tokens, out]
         precision = self._place.precision
         seen, weighed = (x, g) if self._output else (g, x)
-        factor = self.factor_input if self._output else self.factor_output
-        forms = quadratic_forms(seen, factor.to(x.device), precision)  # [tokens]: xᵀ H_I x, or gᵀ H_O g
+        kernel = self._kernel.matrix.to(x.device)
+        weights = quadratic_forms(seen, kernel, precision) * gradient_shares(g)  # [tokens]
+        self._shares.add(weights * weighed.float().square().sum(dim=1))
         with _gathering(self._total, x.device) as total:
-            add_weighted_moment(total, weighed, forms, precision)
+            add_weighted_moment(total, weighed, weights, precision)
         self._tokens += len(x)
+        self._length += float(g.float().norm(dim=1).double().sum())
 
     def sums(self) -> dict[str, torch.Tensor]:
         """What ``add`` gathered in this half step so far."""
-        return {"total": self._total, "tokens": torch.tensor([self._tokens], dtype=torch.float64)}
+        counts = torch.tensor([self._tokens, self._length], dtype=torch.float64)
+        shares = self._shares
+        return {"total": self._total, "counts": counts, "heaviest": shares.heaviest, "shares": shares.sums}
 
     def resume(self, sums: dict[str, torch.Tensor]) -> None:
         """Go on, after ``begin``, from what ``sums`` gave."""
         self._total.copy_(sums["total"])
-        self._tokens = float(sums["tokens"])
+        self._tokens, self._length = (float(value) for value in sums["counts"])
+        self._shares.heaviest, self._shares.sums = sums["heaviest"].cpu(), sums["shares"].cpu()
 
     def finish(self, ranks: Ranks = ALONE) -> None:
-        """End the half step: ``H_O ← E[g gᵀ (xᵀ H_I x)] / ‖H_I‖²``, or the mirror image. No tokens: no change."""
+        """End the half step: ``H_O ← E|g| E[g gᵀ |L_I⁻¹ x|² / |g|] / tr D_I``, or the mirror image.
+
+        Without tokens, or gradients, nothing changes.
+        """
         total, tokens = mirror(ranks.add_up(self._total)), ranks.add_up_number(self._tokens)
+        length, pivots = ranks.add_up_number(self._length), self._kernel.pivots
+        concentration = self._shares.finish(ranks)
         self._total = torch.zeros(0)
-        other = self.factor_input if self._output else self.factor_output
-        norm = float(other.double().square().sum())
-        if tokens == 0 or norm == 0:
+        del self._kernel, self._shares
+        if tokens == 0 or length == 0 or pivots == 0:
             return
-        mean = (total.double() / (tokens * norm)).float()  # [out, out] or [in, in]
+        mean = (total.double() * (length / tokens / tokens / pivots)).float()
         if self._output:
-            self.factor_output = mean
+            self.factor_output, self.concentration_output = mean, concentration
         else:
-            self.factor_input = mean
+            self.factor_input, self.concentration_input = mean, concentration
 
     def scaled_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``H_I`` and ``H_O``; their product is the least-squares scale, a token's share of the Fisher."""
+        """``H_I`` and ``H_O``, scaled so that rounding noise costs under their product what it costs a token."""
         return self.factor_input, self.factor_output
 
 
@@ -119,6 +140,8 @@ class IterationB:
         self._sequences = 0.0
         self._tokens = 0.0
         self._first = True
+        self.concentration_input: Concentration | None = None
+        self.concentration_output: Concentration | None = None
         self.mean_square = 0.0
         """``E‖G‖²`` a token, the trace of the Fisher."""
 

@@ -11,18 +11,31 @@ def sketch_a(x: torch.Tensor, g: torch.Tensor, half_steps: int) -> tuple[torch.T
     tokens = len(x)
     factor_input = sum((torch.outer(row, row) for row in x), torch.zeros(x.shape[1], x.shape[1]).double()) / tokens
     factor_output = torch.eye(g.shape[1]).double()
+    mean_length = g.norm(dim=1).mean()
     for step in range(1, half_steps):
+        lower, pivots = damped_ldl(factor_input if step % 2 else factor_output)
+        total = torch.zeros_like(factor_output if step % 2 else factor_input)
+        for row, gradient in zip(x, g, strict=True):
+            length = gradient.norm()
+            if length == 0:
+                continue
+            seen, weighed = (row, gradient) if step % 2 else (gradient, row)
+            noise = torch.linalg.inv(lower) @ seen
+            total += torch.outer(weighed, weighed) * (noise @ noise) / length
+        mean = total * mean_length / tokens / pivots.sum()
         if step % 2:
-            total = torch.zeros_like(factor_output)
-            for row, gradient in zip(x, g, strict=True):
-                total += torch.outer(gradient, gradient) * (row @ factor_input @ row)
-            factor_output = total / tokens / factor_input.square().sum()
+            factor_output = mean
         else:
-            total = torch.zeros_like(factor_input)
-            for row, gradient in zip(x, g, strict=True):
-                total += torch.outer(row, row) * (gradient @ factor_output @ gradient)
-            factor_input = total / tokens / factor_output.square().sum()
+            factor_input = mean
     return factor_input, factor_output
+
+
+def damped_ldl(factor: torch.Tensor, damping: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+    """``L [n, n]`` and ``D [n]`` of ``factor`` with a share of its mean diagonal added to its diagonal."""
+    size = factor.shape[0]
+    damped = factor.double() + damping * factor.double().diagonal().mean() * torch.eye(size).double()
+    lower = torch.linalg.cholesky(damped)
+    return lower / lower.diagonal(), lower.diagonal().square()
 
 
 def sketch_b(x: torch.Tensor, g: torch.Tensor, rounds: int) -> tuple[torch.Tensor, torch.Tensor]:

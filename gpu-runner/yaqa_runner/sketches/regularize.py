@@ -10,6 +10,7 @@ import torch
 from yaqa_runner.rounding.linalg.factor import PreparedFactor, prepare_rows
 from yaqa_runner.sketches.store import LayerFactors
 from yaqa_runner.sketches.triangle import Triangle
+from yaqa_runner.sketches.trust import ONE_SIDED_DAMPING, UNTRUSTED
 
 _CPU = torch.device("cpu")
 
@@ -32,12 +33,24 @@ class RegularizedLayer:
 
 
 def regularize(
-    factors: LayerFactors, sigma_input: float, sigma_output: float, device: torch.device = _CPU
+    factors: LayerFactors,
+    sigma_input: float | None,
+    sigma_output: float | None,
+    device: torch.device = _CPU,
+    caution: float = 1.0,
 ) -> RegularizedLayer:
     """Prepare a linear's factors (algorithm: mean diagonal 1, add σI, float64 Cholesky, double σ until it succeeds).
 
     An input factor that says nothing gives way to ``E[x xᵀ]``, an output factor to one-sided rounding.
+
+    Args:
+        factors: The linear's.
+        sigma_input: Share of the identity that is added to ``H_I``; ``None`` for the one that held-out tokens chose.
+        sigma_output: The same of ``H_O``.
+        device: Where to compute.
+        caution: What both shares are multiplied by: above 1, the sketch is trusted less.
     """
+    sigma_input, sigma_output = (caution * sigma for sigma in _dampings(factors, sigma_input, sigma_output))
     reasons = []
     prepared_input = _prepared(factors.input, sigma_input, device)
     if prepared_input.reason is not None:
@@ -58,9 +71,18 @@ def regularize(
     )
 
 
-def regularized_moment(factors: LayerFactors, sigma_input: float, device: torch.device = _CPU) -> PreparedFactor:
+def regularized_moment(factors: LayerFactors, sigma_input: float | None, device: torch.device = _CPU) -> PreparedFactor:
     """``E[x xᵀ]``, the metric of one-sided GPTQ, prepared like the others."""
-    return _prepared(factors.second_moment, sigma_input, device)
+    return _prepared(factors.second_moment, ONE_SIDED_DAMPING if sigma_input is None else sigma_input, device)
+
+
+def _dampings(factors: LayerFactors, sigma_input: float | None, sigma_output: float | None) -> tuple[float, float]:
+    trust = factors.trust
+    chosen = UNTRUSTED if trust is None else (trust.sigma_input, trust.sigma_output)
+    return (
+        chosen[0] if sigma_input is None else sigma_input,
+        chosen[1] if sigma_output is None else sigma_output,
+    )
 
 
 def _prepared(triangle: Triangle, sigma: float, device: torch.device) -> PreparedFactor:

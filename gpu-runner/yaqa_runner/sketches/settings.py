@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # Raised whenever the same inputs would give other factors.
-SKETCH_CODE_VERSION = 1
+SKETCH_CODE_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.model.snapshot import file_sha256
+from yaqa_runner.sketches.evidence import Concentration
 from yaqa_runner.sketches.settings import SKETCH_CODE_VERSION, SketchSettings
 from yaqa_runner.sketches.triangle import Triangle, pack_triangle, packed_triangle
 from yaqa_runner.wire_model import Sha256Hex, WireModel
@@ -39,6 +40,16 @@ class SketchUnreadable(Exception):
     """A folder that holds no sketch, a damaged one, or one of another key."""
 
 
+class SketchTrust(WireModel):
+    """How far a linear's factors are trusted: see ``sketch.trust.Trust``."""
+
+    sigma_input: float
+    sigma_output: float
+    predicted_loss: float
+    standard_error: float
+    tokens: int
+
+
 class SketchedLayer(WireModel):
     """One linear's entry in ``sketch.json``. ``tokens`` counts the inputs that it saw."""
 
@@ -51,6 +62,9 @@ class SketchedLayer(WireModel):
     effective_rank_input: float
     effective_rank_output: float
     cosine_similarity: float | None
+    concentration_input: Concentration | None = None
+    concentration_output: Concentration | None = None
+    trust: SketchTrust | None = None
 
 
 class SketchFile(WireModel):
@@ -87,15 +101,19 @@ class SketchRecord(WireModel):
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """One linear's factors: ``input [in, in]``, ``output [out, out]``, ``second_moment [in, in]``."""
+    """One linear's factors: ``input [in, in]``, ``output [out, out]``, ``second_moment [in, in]``.
+
+    ``trust`` is what held-out tokens say of the pair, where any were kept for that.
+    """
 
     input: Triangle
     output: Triangle
     second_moment: Triangle
+    trust: SketchTrust | None = None
 
     def with_inputs_in(self, order: torch.Tensor) -> LayerFactors:
         """The factors of the linear with its inputs in ``order``."""
-        return LayerFactors(self.input.reordered(order), self.output, self.second_moment.reordered(order))
+        return LayerFactors(self.input.reordered(order), self.output, self.second_moment.reordered(order), self.trust)
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,7 @@ class Sketch:
             _stored_triangle(self.directory / layer.file, f"{name}.input"),
             _stored_triangle(self.directory / layer.file, f"{name}.output"),
             _stored_triangle(self.directory / representative.file, f"{representative.name}.second_moment"),
+            layer.trust,
         )
         rows, columns = layer.shape
         if factors.input.size != columns or factors.second_moment.size != columns:

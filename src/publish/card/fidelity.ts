@@ -44,7 +44,7 @@ export function gateSentence(manifest: Manifest): string {
 		.map((text) => text.replace("the same within half a percent than", "the same within half a percent as"))
 		.join(", ");
 	const honest =
-		winner === "two-sided" || winner === "two-sided-tuned"
+		winner !== "one-sided" && winner !== "rtn"
 			? ""
 			: " The two-sided result did not win here, so it is not what you download.";
 	return `**Gate:** on the selection split ${QUANTIZER_NAMES[winner]} measured ${formatEstimate(own.klNats)} nats a token${against === "" ? "" : `: ${against}`}. It is what is published.${honest}`;

@@ -25,7 +25,9 @@ export function provenance(manifest: Manifest, hubUrl: string): string {
 					`- the weights are those of commit [\`${source.measuredRevision.slice(0, 8)}\`](${hubUrl}/${source.repo}/tree/${source.measuredRevision}), unchanged since: they were quantized and measured there, with the tokenizer it had`,
 				]),
 		`- recipe: ${markdownCode(manifest.recipe)}; full record with the hash of every file: [${manifestPath(manifest.recipe)}](${manifestPath(manifest.recipe)})`,
+		...groupLine(manifest),
 		`- calibration: ${markdownText(calibration.kind)}, ${calibration.sequences} sequences of ${calibration.length} tokens, sha256 \`${calibration.sha256}\``,
+		...(sketch.warning == null ? [] : [`- **the sketch rests on few tokens:** ${markdownText(sketch.warning, 600)}`]),
 		`- sketch ${sketch.kind.toUpperCase()}, ${sketch.iterations} ${sketch.iterations === 1 ? "iteration" : "iterations"}${sketch.reused ? ", reused from an earlier job" : ""}, key ${markdownCode(sketch.key)}`,
 		`- evaluation: ${markdownText(manifest.evaluation.convention, 500)}`,
 		`- seeds: ${seeds === "" ? "none" : seeds}`,
@@ -34,6 +36,14 @@ export function provenance(manifest: Manifest, hubUrl: string): string {
 		...layerTable(manifest.layers),
 		"</details>",
 	].join("\n");
+}
+
+function groupLine({ fittedGroup, layers }: Manifest): string[] {
+	if (fittedGroup === undefined || fittedGroup === null) return [];
+	const { asked, used, askedLinears } = fittedGroup;
+	return [
+		`- **weights share a scale in groups of ${used}, not ${asked}:** ${asked} divides the widths of ${askedLinears} linears only; in groups of ${used} all ${layers.length} of this table are quantized`,
+	];
 }
 
 function layerTable(layers: readonly LayerEvidence[]): string[] {

@@ -33,12 +33,13 @@ const STAGE_NAMES: Readonly<Record<StageName, string>> = {
 const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
 	"two-sided-tuned": "YAQA, tuned",
 	"two-sided": "YAQA",
+	"two-sided-cautious": "YAQA, cautious",
 	"one-sided": "GPTQ",
 	rtn: "Round to nearest",
 };
 
 /** From the best to the simplest. */
-const METRIC_COLUMNS: readonly Quantizer[] = ["two-sided-tuned", "two-sided", "one-sided", "rtn"];
+const METRIC_COLUMNS: readonly Quantizer[] = ["two-sided-tuned", "two-sided", "two-sided-cautious", "one-sided", "rtn"];
 
 /** The happy path, as a person follows it. */
 const STEPS: readonly JobState[] = [
@@ -156,8 +157,10 @@ function layersPart({ progress }: JobView): Html {
 function metricsPart({ progress }: JobView): Html {
 	if (progress.metrics.length === 0) return html`<p class="quiet">No file is measured yet.</p>`;
 	const recipes = [...new Set(progress.metrics.map((row) => row.recipe))];
-	const tuned = progress.metrics.some((row) => row.quantizer === "two-sided-tuned");
-	const columns = METRIC_COLUMNS.filter((quantizer) => tuned || quantizer !== "two-sided-tuned");
+	const optional: readonly Quantizer[] = ["two-sided-tuned", "two-sided-cautious"];
+	const columns = METRIC_COLUMNS.filter(
+		(quantizer) => !optional.includes(quantizer) || progress.metrics.some((row) => row.quantizer === quantizer),
+	);
 	return html`<div class="scroll"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
 <thead><tr><th scope="col">Recipe</th>${columns.map((quantizer) => html`<th scope="col">${QUANTIZER_NAMES[quantizer]}</th>`)}<th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
 ${recipes.map((recipe) => {

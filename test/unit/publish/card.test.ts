@@ -11,6 +11,7 @@ import { commitSuffix } from "../../../src/protocol/one-commit.ts";
 import type { CardRequest } from "../../../src/publish/card/card-request.ts";
 import { gateSentence } from "../../../src/publish/card/fidelity.ts";
 import { mixSentence } from "../../../src/publish/card/mixed-types.ts";
+import { provenance } from "../../../src/publish/card/provenance.ts";
 import { renderCard } from "../../../src/publish/card/render-card.ts";
 import { unquantizedSentence } from "../../../src/publish/card/unquantized.ts";
 import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
@@ -133,6 +134,16 @@ describe("the card", () => {
 		manifest.quantizer = "one-sided";
 		manifest.gate.winner = "one-sided";
 		assert.match(gateSentence(manifest), /GPTQ \(one-sided\) measured .* The two-sided result did not win here/);
+	});
+
+	test("tells of a smaller group than the recipe's, and of a sketch that rests on few tokens", async () => {
+		const manifest = await readTinyManifest("w4a16");
+		assert.doesNotMatch(provenance(manifest, "https://hub"), /groups of 64, not|few tokens/);
+		manifest.fittedGroup = { asked: 128, used: 64, askedLinears: 2 };
+		manifest.sketch.warning = "it was taken on 300 calibration tokens; 8,192 or more are advised";
+		const text = provenance(manifest, "https://hub");
+		assert.match(text, /in groups of 64, not 128:\*\* 128 divides the widths of 2 linears only/);
+		assert.match(text, /rests on few tokens:\*\* it was taken on 300 calibration tokens/);
 	});
 
 	test("tells what embedding and output layer are stored as", async () => {

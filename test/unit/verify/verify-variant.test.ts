@@ -232,6 +232,19 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		});
 		assertRefused(result, /6 linears of the recipe's type or its fallback, the manifest describes 7/);
 	});
+	test("a smaller group that the recipe or the files do not have", async () => {
+		const foreign = await verifyBroken("w4a16", async (_directory, manifest) => ({
+			...manifest,
+			fittedGroup: { asked: 64, used: 32, askedLinears: 0 },
+		}));
+		assertRefused(foreign, /the manifest says groups of 32 for 64; w4a16\S* allows no such thing/);
+		const absent = await verifyBroken("w4a16", async (_directory, manifest) => ({
+			...manifest,
+			fittedGroup: { asked: recipeOf("w4a16").group ?? 0, used: 32, askedLinears: 0 },
+		}));
+		assert.equal(absent.ok, false);
+	});
+
 	test("compressed tensors of other bits than config.json says", async () => {
 		const result = await verifyBroken("w4a16", replaceIn('"num_bits": 4', '"num_bits": 8'), { rehash: true });
 		assertRefused(result, /config\.json says 8 bits/);
