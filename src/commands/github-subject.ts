@@ -3,17 +3,29 @@ import type { Place, Thread } from "./forum.ts";
 
 const NAME = String.raw`[A-Za-z0-9][A-Za-z0-9._-]{0,95}\/[A-Za-z0-9][A-Za-z0-9._-]{0,95}`;
 const IN_TITLE = new RegExp(String.raw`(?:^|[\s"'(\[:])(${NAME})(?=$|[\s"')\],:;!?])`, "g");
+/** A line of its own. No part of it reaches over a line's end: over many empty lines that took the square of their number. */
 const IN_BODY = new RegExp(
-	String.raw`^\s*(?:[-*]\s*)?\**model\**\s*:\**\s*(?:https?:\/\/\S*?\/)??(${NAME})\s*$`,
-	"gim",
+	String.raw`^[ \t]*(?:[-*][ \t]*)?\**model\**[ \t]*:\**[ \t]*(?:https?:\/\/\S{1,200}?\/)??(${NAME})[ \t]*$`,
+	"i",
 );
+const MAXIMUM_LINE_CHARACTERS = 500;
 /** An issue's opening message names its model near the top, or not at all. */
 const MAXIMUM_READ_CHARACTERS = 20_000;
 
 /** Models that an issue seems to be about, the likeliest first. */
-function namedInIssue(thread: Pick<Thread, "title" | "comments">): readonly string[] {
+export function namedInIssue(thread: {
+	readonly title?: string | null;
+	readonly comments: readonly { readonly text: string }[];
+}): readonly string[] {
 	const title = [...(thread.title ?? "").slice(0, 500).matchAll(IN_TITLE)];
-	const body = [...(thread.comments[0]?.text ?? "").slice(0, MAXIMUM_READ_CHARACTERS).matchAll(IN_BODY)];
+	const body = (thread.comments[0]?.text ?? "")
+		.slice(0, MAXIMUM_READ_CHARACTERS)
+		.split(/\r\n|\n|\r/)
+		.filter((line) => line.length <= MAXIMUM_LINE_CHARACTERS)
+		.flatMap((line) => {
+			const found = IN_BODY.exec(line);
+			return found === null ? [] : [found];
+		});
 	const names = [...body, ...title].flatMap(([, name]) => (name === undefined ? [] : [name.replace(/[.]+$/, "")]));
 	return [...new Set(names)].slice(0, 10);
 }

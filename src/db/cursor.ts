@@ -19,11 +19,17 @@ export function decodeCursor(text: string | null | undefined): Cursor | null {
 	}
 }
 
+/** Whether it is a time that the database takes: cursors come from anybody. */
+export function isStorable(at: Date): boolean {
+	const year = at.getUTCFullYear();
+	return !Number.isNaN(at.getTime()) && year >= 1970 && year < 10_000;
+}
+
 /** The cursor's value as a time, or `null` when it is none. */
 export function cursorTime(cursor: Cursor | null): { readonly at: Date; readonly id: string } | null {
 	if (cursor === null) return null;
 	const at = new Date(cursor[0]);
-	return Number.isNaN(at.getTime()) ? null : { at, id: cursor[1] };
+	return isStorable(at) ? { at, id: cursor[1] } : null;
 }
 
 export type Page<Item> = {

@@ -8,7 +8,7 @@ import type { Container } from "../protocol/recipe-table.ts";
 import { TERMINAL_STATES } from "../records/job.ts";
 import type { SourceContent } from "../records/source.ts";
 import type { VariantRecord, VariantState } from "../records/variant.ts";
-import { type Cursor, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
+import { type Cursor, decodeCursor, isStorable, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
 import { variantOfRow } from "./records-of-rows.ts";
 import { storableJson, storableJsonOrNull } from "./storable.ts";
@@ -360,12 +360,12 @@ function afterCursor(sort: VariantSort, cursor: Cursor) {
 	switch (sort) {
 		case "newest": {
 			const at = new Date(value);
-			return Number.isNaN(at.getTime()) ? null : sql<boolean>`(published_at, id) < (${at}, ${id}::uuid)`;
+			return !isStorable(at) ? null : sql<boolean>`(published_at, id) < (${at}, ${id}::uuid)`;
 		}
 		case "kl":
 			return typeof value === "number" ? sql<boolean>`(kl_mean, id) > (${value}::float8, ${id}::uuid)` : null;
 		case "size":
-			return typeof value === "number" ? sql<boolean>`(bytes, id) > (${value}::bigint, ${id}::uuid)` : null;
+			return Number.isSafeInteger(value) ? sql<boolean>`(bytes, id) > (${value}::bigint, ${id}::uuid)` : null;
 	}
 }
 

@@ -17,6 +17,14 @@ export async function processDelivery(context: DeliveriesContext, id: string): P
 	const now = clock.now();
 	const leased = await leaseDelivery(database.handle, { id, owner, now, until: later(now, LEASE_SECONDS) });
 	if (leased === null) return;
+	// The lease counted this attempt. One that ends the process never comes to the end of this function: without a look at
+	// the count beforehand it would be tried for ever.
+	if (leased.attempts > MAXIMUM_ATTEMPTS) {
+		const detail = `Given up after ${MAXIMUM_ATTEMPTS} attempts, the last of which did not come to an end.`;
+		await settleDelivery(database.handle, { id, owner, outcome: "failed", detail, nextAttemptAt: now });
+		log.error("A delivery was given up", { delivery: id, attempts: leased.attempts });
+		return;
+	}
 	try {
 		const { delivery } = leased;
 		const settlement =

@@ -42,6 +42,10 @@ const SINGLE_NAME = "model.safetensors";
 const MAXIMUM_JSON_BYTES = 2 * 2 ** 20;
 const MAXIMUM_INDEX_BYTES = 64 * 2 ** 20;
 const MAXIMUM_SHARDS = 2_000;
+/** Of all files together: the largest mixtures of experts have about 100,000. */
+const MAXIMUM_TENSORS_OF_ALL = 250_000;
+/** Of all files beside the weights together; the largest tokenizers take a tenth of it. */
+const MAXIMUM_COMPANION_BYTES = 512 * 2 ** 20;
 const FIRST_READ_BYTES = 128 * 2 ** 10;
 const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
@@ -95,6 +99,14 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	const tensors = await readTensors(reader, shards, declared);
 	checkTensors(tensors, config);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
+	const companionBytes = companions.reduce((sum, file) => sum + file.size, 0);
+	if (companionBytes > MAXIMUM_COMPANION_BYTES) {
+		refuse(
+			"too-large",
+			`Tokenizer, configuration and other files beside the weights take ${gigabytes(companionBytes)} together; this bot takes up to ${gigabytes(MAXIMUM_COMPANION_BYTES)}.`,
+			ASK_OWNER,
+		);
+	}
 	const names = new Set(companions.map((file) => file.path));
 	if (!TOKENIZERS.some((files) => files.every((name) => names.has(name)))) {
 		refuse(
@@ -281,14 +293,25 @@ async function weightFiles(
 	return { shards, declared };
 }
 
+function refuseTooMany(): never {
+	refuse(
+		"broken-safetensors",
+		`The weight files hold more than ${MAXIMUM_TENSORS_OF_ALL} tensors together.`,
+		"No model that is known has so many; the owner can push weights with the tensors of the model alone.",
+	);
+}
+
 async function readTensors(
 	reader: SourceReader,
 	shards: readonly SourceFile[],
 	declared: ReadonlyMap<string, string> | null,
 ): Promise<Map<string, TensorInfo>> {
 	const tensors = new Map<string, TensorInfo>();
+	if (declared !== null && declared.size > MAXIMUM_TENSORS_OF_ALL) refuseTooMany();
 	for (const shard of shards) {
 		const header = await readHeader(reader, shard);
+		// Each file keeps to its own limit; so many of them would not.
+		if (tensors.size + header.size > MAXIMUM_TENSORS_OF_ALL) refuseTooMany();
 		for (const [name, tensor] of header) {
 			if (declared !== null && declared.get(name) !== shard.path) {
 				refuse(

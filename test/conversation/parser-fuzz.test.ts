@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MAXIMUM_ANSWER_CHARACTERS, writeAnswer } from "../../src/commands/answer-text.ts";
 import { COMMANDS } from "../../src/commands/command-table.ts";
+import { namedInIssue } from "../../src/commands/github-subject.ts";
 import type { ParsedCommand } from "../../src/commands/parse/parsed-command.ts";
 import { MAXIMUM_COMMANDS, parseComment } from "../../src/commands/parse-comment.ts";
 import { renderHelp } from "../../src/commands/replies/render-help.ts";
@@ -176,4 +177,120 @@ test("an answer made of the largest parts stays within what the Hub takes", () =
 	});
 	assert.ok(answer.length <= MAXIMUM_COMMENT_CHARACTERS, `${answer.length} characters`);
 	assert.ok(answer.length > MAXIMUM_ANSWER_CHARACTERS / 2);
+});
+
+/** One or more of each construct of CommonMark and GFM, as small as it can be: repeated, each may cost the parser most. */
+const CONSTRUCTS = [
+	...[
+		"~~a",
+		"~a",
+		"~~a~",
+		"*a",
+		"**a",
+		"_a",
+		"__a ",
+		"*a_",
+		"***a",
+		"a**",
+		"`a",
+		"``a`",
+		"[a",
+		"[a]",
+		"[a](",
+		"[a](b",
+		"![a",
+	],
+	...[
+		"[a]: b",
+		"[^a]",
+		"[^a]: b",
+		"<a",
+		"<a ",
+		"<!--",
+		"<?",
+		"<!A",
+		"<![CDATA[",
+		"</a",
+		"&amp",
+		"&#x1",
+		"\\",
+		"\\*",
+		"$a",
+	],
+	...["> ", "> a", "- ", "- a", "1. ", "1) a", "# ", "#", "a\n=", "a\n-", "***\n", "```\n", "~~~\n", "    a\n", "\ta"],
+	...[
+		"| a",
+		"|a|\n|-|\n",
+		"| - ",
+		"- [ ] ",
+		"- [x]",
+		"www.",
+		"www.a",
+		"http://",
+		"https://a",
+		"a@b",
+		"a@b.c",
+		"a@",
+		"@a ",
+		"@yaqa-bot ",
+	],
+	...[
+		"\n",
+		"\r\n",
+		"\r",
+		" \n",
+		"  \n",
+		"\t\n",
+		" ",
+		"\t",
+		"\u00a0",
+		"\uFFFC",
+		"]",
+		")",
+		"](",
+		"}",
+		"*",
+		"_",
+		"~",
+		"`",
+		"<",
+		"|",
+		":",
+	],
+	...["a\n\n", "a\n", "1", "model: a/b\n", "**model**: ", "a b ", "@yaqa-bot 8bit gguf\n", "revision=", "=", ","],
+];
+
+/** Processor time of one call, the least of some: what else runs on the machine makes it longer, never shorter. */
+function cost(work: () => unknown): number {
+	let least = Number.POSITIVE_INFINITY;
+	for (let round = 0; round < 3; round++) {
+		const begun = process.cpuUsage();
+		work();
+		const { user, system } = process.cpuUsage(begun);
+		least = Math.min(least, user + system);
+	}
+	return least;
+}
+
+test("no construct of Markdown makes the time of a comment grow with the square of its length", () => {
+	const thread = (text: string) => ({ title: text, comments: [{ text }] });
+	const readers = {
+		parser: (text: string) => parseComment(text, GRAMMAR),
+		subject: (text: string) => namedInIssue(thread(text)),
+	};
+	const slow: string[] = [];
+	for (const construct of CONSTRUCTS) {
+		const of = (length: number) => construct.repeat(Math.ceil(length / construct.length)).slice(0, length);
+		for (const [name, reader] of Object.entries(readers)) {
+			const [short, long] = [of(8_000), of(64_000)];
+			reader(short);
+			const [little, much] = [cost(() => reader(short)), cost(() => reader(long))];
+			// Eight times the text: eight times the time, and some; the square would be 64 times. Below a tenth of a second
+			// nothing is measured that matters.
+			if (much > 100_000 && much > 30 * little)
+				slow.push(`${name} of ${JSON.stringify(construct)}: ${little} to ${much} µs`);
+			if (much > 2_500_000) slow.push(`${name} of ${JSON.stringify(construct)}: ${much} µs`);
+		}
+	}
+	assert.deepEqual(slow, []);
 });

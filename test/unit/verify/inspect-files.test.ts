@@ -358,3 +358,41 @@ describe("families that name their sizes and tensors otherwise", () => {
 			"config.json": JSON.stringify({ architectures: ["GPT2LMHeadModel"], ...common, hidden_size: null, n_embd: 1e9 }),
 		}));
 });
+
+test("files that keep to every limit alone are refused for what they hold together", async () => {
+	const shard = (number: number, tensors: number): Uint8Array => {
+		const header: Record<string, unknown> = {};
+		for (let index = 0; index < tensors; index++) {
+			header[`s${number}.${index}`] = { dtype: "F32", shape: [0], data_offsets: [0, 0] };
+		}
+		const json = new TextEncoder().encode(JSON.stringify(header));
+		const bytes = new Uint8Array(8 + json.byteLength);
+		new DataView(bytes.buffer).setBigUint64(0, BigInt(json.byteLength), true);
+		bytes.set(json, 8);
+		return bytes;
+	};
+	const shards = Object.fromEntries([0, 1, 2].map((number) => [`model-${number}.safetensors`, shard(number, 90_000)]));
+	// The index names too few to be noticed by itself.
+	const map = Object.fromEntries([0, 1, 2].map((number) => [`s${number}.0`, `model-${number}.safetensors`]));
+	const whole = Object.fromEntries(
+		[0, 1, 2].flatMap((number) =>
+			Array.from({ length: 90_000 }, (_, tensor) => [`s${number}.${tensor}`, `model-${number}.safetensors`]),
+		),
+	);
+	const changes = { "model.safetensors": null, ...shards };
+	await assertRefused("broken-safetensors", /does not say is there/, {
+		...changes,
+		"model.safetensors.index.json": index(map),
+	});
+	await assertRefused("broken-safetensors", /more than 250000 tensors together/, {
+		...changes,
+		"model.safetensors.index.json": index(whole),
+	});
+});
+
+test("files beside the weights are counted together", async () => {
+	const reader = await readerWith({});
+	const huge = ["vocab.json", "merges.txt", "added_tokens.json"].map((path) => ({ path, size: 200 * 2 ** 20 }));
+	const result = await inspectFiles({ ...reader, files: [...reader.files, ...huge] }, LIMITS);
+	assert.equal(result.ok ? "" : result.refusal.code, "too-large");
+});
