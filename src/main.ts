@@ -2,6 +2,7 @@ import { pathToFileURL } from "node:url";
 import { EXIT_CODES } from "./cli/exit-codes.ts";
 import { runCommand } from "./cli/run-command.ts";
 import { printable, type Terminal } from "./cli/terminal.ts";
+import { handOverSecrets } from "./config/hand-over-secrets.ts";
 import { PermanentError, RetryableError } from "./errors.ts";
 
 function createTerminal(): Terminal {
@@ -25,6 +26,7 @@ function failureText(error: unknown): { readonly message: string; readonly detai
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+	handOverSecrets();
 	const terminal = createTerminal();
 	const args = process.argv.slice(2);
 	try {

@@ -3,6 +3,7 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
 import { nearestWord, parseRecipe } from "../protocol/recipe.ts";
+import { environmentWithSecrets } from "./hand-over-secrets.ts";
 import { type Configuration, ConfigurationFile, type ConfigurationInput } from "./schema.ts";
 import { SECRET_VARIABLES, type Secrets, secretSchemas } from "./secrets.ts";
 
@@ -304,7 +305,7 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 export function loadConfiguration(
 	options: { readonly path?: string; readonly env?: Environment; readonly overrides?: ConfigurationInput } = {},
 ): LoadedConfiguration {
-	const env = options.env ?? process.env;
+	const env = options.env ?? environmentWithSecrets();
 	const named = options.path ?? (env["YAQA_BOT_CONFIG"]?.trim() || undefined);
 	const path = resolve(named ?? DEFAULT_CONFIGURATION_PATH);
 	const exists = named !== undefined || existsSync(path);
