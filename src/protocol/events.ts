@@ -68,7 +68,7 @@ const WarningEvent = z.object({
 });
 
 /** Why a run ended without a result. Fixed words, so that the control plane can decide on a retry. */
-const FailureCode = z.enum([
+export const FailureCode = z.enum([
 	"invalid-spec",
 	"source-refused",
 	"unsupported-model",

@@ -6,11 +6,14 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { requestJson } from "../hub/request-json.ts";
 import type { Log } from "../log.ts";
+import { RUNNER_EXIT_CODES } from "../protocol/runner-exit-codes.ts";
 import type { Attempt } from "../records/attempt.ts";
 import type { HubStaging } from "./hub-staging.ts";
 import { readJobLog } from "./job-log.ts";
 import { createRemoteRunner, type RemoteEngine, type RemoteRun, type RemoteRunnerOptions } from "./remote-runner.ts";
 import type { Runner } from "./runner.ts";
+
+const WRONG_CALL = new RegExp(`exit code: ${RUNNER_EXIT_CODES["invalid-spec"]}\\b`);
 
 export type HfJobsOptions = {
 	/** With the token that may start jobs in `namespace`. */
@@ -104,7 +107,7 @@ function stateOf(job: Job, namespace: string): RemoteRun["state"] {
 				`The run failed on HF Jobs without a result: ${said === "" ? "no reason given" : said}.`,
 				"The operator looks at the run's log on the Hub, then retries the job.",
 				// What the program calls a wrong call is the same wrong call next time.
-				!/exit code: 2\b/.test(said),
+				!WRONG_CALL.test(said),
 			);
 		default:
 			// A stage that this version does not know is not an end.

@@ -10,6 +10,7 @@ import { diskFull, isDiskFull } from "../disk-full.ts";
 import { PermanentError, type Refusal, RetryableError } from "../errors.ts";
 import { type Log, redactText } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
+import { RUNNER_EXIT_CODES } from "../protocol/runner-exit-codes.ts";
 import { attemptHandle, attemptOf, parseAttempt } from "../records/attempt.ts";
 import { copyTree } from "./copy-tree.ts";
 import { type Isolation, type IsolationOptions, measureIsolation, NO_ISOLATION, pathsIn } from "./isolation.ts";
@@ -151,7 +152,7 @@ function judgeExit(exit: RunExit, files: RunFiles): Observation {
 		);
 	}
 	switch (exit.code) {
-		case 2:
+		case RUNNER_EXIT_CODES["invalid-spec"]:
 			return lost(
 				{
 					code: "invalid-spec",
@@ -160,7 +161,7 @@ function judgeExit(exit: RunExit, files: RunFiles): Observation {
 				},
 				false,
 			);
-		case 3:
+		case RUNNER_EXIT_CODES["source-refused"]:
 			return lost(
 				{
 					code: "source-refused",
@@ -169,7 +170,7 @@ function judgeExit(exit: RunExit, files: RunFiles): Observation {
 				},
 				false,
 			);
-		case 4:
+		case RUNNER_EXIT_CODES["out-of-memory"]:
 			return lost(
 				{
 					code: "out-of-memory",
@@ -178,9 +179,9 @@ function judgeExit(exit: RunExit, files: RunFiles): Observation {
 				},
 				false,
 			);
-		case 5:
+		case RUNNER_EXIT_CODES["disk-full"]:
 			return lost(diskFull(files.folder), false);
-		case 75:
+		case RUNNER_EXIT_CODES.interrupted:
 			return lost(
 				{ code: "interrupted", message: "The run was interrupted by a signal.", remedy: "Retry the job." },
 				true,

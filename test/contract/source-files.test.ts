@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import sourceFiles from "../../config/source-files.json" with { type: "json" };
-import { RUNNER_LISTS } from "../../scripts/write-schemas.ts";
 import type { Container } from "../../src/protocol/recipe-table.ts";
 import { isCopied, isOfKind, isPickle, isPublishable } from "../../src/protocol/source-files.ts";
 
@@ -36,16 +35,6 @@ function paths(): string[] {
 	return [...new Set([...named, ...named.flatMap((path) => [`x${path}`, `${path}x`, `folder/${path}`]), ...strange])];
 }
 
-for (const name of RUNNER_LISTS) {
-	test(`the runner's package holds config/${name} as it stands`, () => {
-		assert.equal(
-			readFileSync(join(ROOT, "gpu-runner/yaqa_runner/config", name), "utf8"),
-			readFileSync(join(ROOT, "config", name), "utf8"),
-			"npm run schemas copies it",
-		);
-	});
-}
-
 test("control plane and runner look at, take along and publish the same files", {
 	skip: existsSync(PYTHON) ? false : "skipped: gpu-runner/.venv is not set up",
 }, () => {
@@ -71,6 +60,7 @@ test("what a container takes along may be published, and everything that is look
 		for (const kind of sourceFiles.containers[container].copied) used.add(kind);
 	}
 	assert.deepEqual([...used].toSorted(), Object.keys(sourceFiles.files).toSorted());
+	for (const path of sourceFiles.vocabularies) assert.ok(sourceFiles.files.tokenizer.includes(path), path);
 	for (const path of ["LICENCE", "LICENSE.md", "USE_POLICY.txt"]) {
 		for (const container of CONTAINERS) assert.ok(isCopied(container, path) && isPublishable(container, path), path);
 	}

@@ -65,7 +65,13 @@ def _remote(commands: Subparsers) -> argparse.ArgumentParser:
 
 
 def _quantize(commands: Subparsers) -> argparse.ArgumentParser:
-    quantize = commands.add_parser("quantize", help="quantize a model folder or Hub repo")
+    quantize = commands.add_parser(
+        "quantize",
+        help="quantize a model folder or Hub repo",
+        epilog="Defaults are for one model that somebody waits for: 512 sequences of 2048 tokens. yaqa-bot calibrates "
+        "on 128 of 256 (its setting quantization.calibration), because it does every push on whatever machine it has: "
+        "here --sequences 128 --length 256. Fewer tokens take less time and give a sketch with more noise.",
+    )
     _add_source_options(quantize)
     quantize.add_argument(
         "--recipe", action="append", required=True, metavar="NAME[,OPTION=VALUE…]", help="gguf:q4_0, w4a16,group=32, …"

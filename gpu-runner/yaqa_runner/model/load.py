@@ -16,6 +16,7 @@ from yaqa_runner.model.experts import separate_experts
 from yaqa_runner.model.left_out import reason_left_out
 from yaqa_runner.model.linears import LinearLayer, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
+from yaqa_runner.model.source_files import VOCABULARY_FILES
 from yaqa_runner.model.stored_names import stored_names
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -195,8 +196,7 @@ def load_tokenizer(snapshot: Snapshot) -> Any | None:
     Raises:
         SourceRefused: it cannot be loaded.
     """
-    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    if not any((snapshot.directory / name).is_file() for name in names):
+    if not any((snapshot.directory / name).is_file() for name in VOCABULARY_FILES):
         return None
     try:
         return AutoTokenizer.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)

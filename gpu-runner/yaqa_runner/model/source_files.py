@@ -13,6 +13,8 @@ _FILES: dict[str, list[str]] = _TABLE["files"]
 
 # What of a repo is worth downloading and linking: never code, never pickles.
 SOURCE_PATTERNS: tuple[str, ...] = tuple(pattern for patterns in _FILES.values() for pattern in patterns)
+# Any one of them is enough for a tokenizer: the others only say more about it.
+VOCABULARY_FILES: tuple[str, ...] = tuple(_TABLE["vocabularies"])
 PICKLE_SUFFIXES: tuple[str, ...] = tuple(_TABLE["pickleSuffixes"])
 MAXIMUM_COPIED_BYTES: int = _TABLE["maximumCopiedBytes"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
+from yaqa_runner.config import read_list
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 
 FailureCode = Literal[
@@ -16,15 +17,9 @@ FailureCode = Literal[
     "internal",
 ]
 
-EXIT_CODES: dict[FailureCode, int] = {
-    "invalid-spec": 2,
-    "source-refused": 3,
-    "unsupported-model": 3,
-    "out-of-memory": 4,
-    "disk-full": 5,
-    "internal": 70,
-    "interrupted": 75,
-}
+# The control plane reads the same table, to tell what a run without a result line died of.
+_TABLE = read_list("exit-codes.json")
+EXIT_CODES: dict[FailureCode, int] = {code: _TABLE[code] for code in get_args(FailureCode)}
 
 MESSAGE_CHARACTERS = 4000
 

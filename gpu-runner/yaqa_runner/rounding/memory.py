@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from yaqa_runner.config import read_list
+
 # Bytes over those of the largest layer's two float32 factors, by benchmarks/rounding_memory.py at width 1024 with one
 # worker (2.8) and two (5.7): the squares, one more while it is factored, and three matrices of the weight's shape.
 FIRST_LAYER = 3
 FURTHER_LAYER = 3
 HOST_SHARE = 0.5
 # Of a layer in flight on a GPU, over its two factors: the squares, whole copies of them and those split for products,
-# the float64 panels of the next layer's, and a dozen matrices of the weight's shape.
-GPU_SQUARES = 10
+# the float64 panels of the next layer's, and a dozen matrices of the weight's shape. The bot plans machines by it too.
+GPU_SQUARES: int = read_list("memory.json")["roundingSquares"]
 GPU_LAYERS = 4
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from yaqa_runner.config import read_list
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.sketches.settings import SketchSettings
@@ -19,8 +20,13 @@ GPU_BUDGET_SHARE = 0.35
 # Pinned memory cannot be swapped out; what is left serves the loader, the containers and everybody else.
 PINNED_SHARE = 0.6
 GIB = 1024**3
-# Tokens of a batch: past this a CPU gains nothing and logits [tokens, vocabulary] grow.
-BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
+_TABLE = read_list("memory.json")
+# Tokens of a batch: past this a CPU gains nothing and logits [tokens, vocabulary] grow. The bot plans machines by this
+# and by the squares below.
+BATCH_TOKENS: dict[str, int] = _TABLE["batchTokens"]
+# Float32 squares of a linear's two sides: the factor and the sum that is being gathered for it, and of the input the
+# second moment.
+SQUARES: dict[str, int] = _TABLE["sketchSquares"]
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,11 @@ def plan_memory(
     cached = _windows(
         layers, budget, lambda layer: 4 * (tokens * (layer.columns + settings.label_samples * layer.rows))
     )
-    streaming = _windows(layers, budget, _streaming_bytes)
+    streaming = _windows(layers, budget, streaming_bytes)
     steps = settings.iterations
     a_sequence = 4 * length * sum(layer.columns + layer.rows for layer in layers)
     affordable = max(1, budget // a_sequence)
-    batch = max(1, min(sequences, BATCH_TOKENS.get(device.type, 4096) // length, affordable))
+    batch = max(1, min(sequences, BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"]) // length, affordable))
     recompute = a_sequence > budget
     blocks = len({layer.block for layer in layers})
     activations = batch * (a_sequence // blocks if recompute else a_sequence)
@@ -108,7 +114,7 @@ def plan_memory(
         windows, passes = cached, len(cached)
     else:
         mode, windows, place = "streaming", streaming, "device"
-        whole = sum(map(_streaming_bytes, layers))
+        whole = sum(map(streaming_bytes, layers))
         if len(streaming) > 1 and whole <= pinned:
             windows, place = [(tuple(layers), whole)], "pinned"
         passes = len(windows) * steps
@@ -125,9 +131,9 @@ def plan_memory(
     )
 
 
-def _streaming_bytes(layer: LinearLayer) -> int:
-    """Both factors, the sum that is being gathered for each, and the second moment."""
-    return 4 * 2 * (layer.columns**2 + layer.rows**2) + 4 * layer.columns**2
+def streaming_bytes(layer: LinearLayer) -> int:
+    """Bytes of one linear's factors while their half steps are gathered."""
+    return 4 * (SQUARES["input"] * layer.columns**2 + SQUARES["output"] * layer.rows**2)
 
 
 def _windows(

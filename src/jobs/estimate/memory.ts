@@ -1,17 +1,12 @@
+import { BATCH_TOKENS, roundingBytes, sketchBytes } from "../../protocol/runner-memory.ts";
 import { type JobWorkload, linearsOf } from "./workload.ts";
 
 export const GIB = 1024 ** 3;
-
-/** Tokens of one batch of the runner, by kind of device. */
-const BATCH_TOKENS = { cpu: 4096, cuda: 16_384 } as const;
 
 /** Code, libraries, fragmentation, and what a device's driver keeps. */
 const OVERHEAD_BYTES = { cpu: 1.5 * GIB, cuda: 2.5 * GIB } as const;
 
 const DEFAULT_VOCABULARY = 128_000;
-
-/** What the runner holds of one linear that it rounds on a GPU, in float32 squares of its two sides. */
-const ROUNDING_SQUARES = 10;
 
 /** Bytes that a job holds at once on a device. */
 export function memoryOf(workload: JobWorkload, device: "cpu" | "cuda"): number {
@@ -20,11 +15,11 @@ export function memoryOf(workload: JobWorkload, device: "cpu" | "cuda"): number 
 	const weights = device === "cpu" ? 4 * facts.parameters : facts.weightBytes;
 	let factors = 0;
 	let rounding = 0;
-	for (const { rows, columns, count } of linearsOf(facts)) {
+	for (const linear of linearsOf(facts)) {
 		// A window holds one block at least: each shape about as often as it occurs in one.
-		const inBlock = Math.max(1, count / Math.max(1, blocksOf(facts)));
-		factors += inBlock * 4 * (2 * (rows * rows + columns * columns) + columns * columns);
-		if (device === "cuda") rounding = Math.max(rounding, ROUNDING_SQUARES * 4 * (rows * rows + columns * columns));
+		const inBlock = Math.max(1, linear.count / Math.max(1, blocksOf(facts)));
+		factors += inBlock * sketchBytes(linear);
+		if (device === "cuda") rounding = Math.max(rounding, roundingBytes(linear));
 	}
 	const logits = BATCH_TOKENS[device] * (facts.vocabulary ?? DEFAULT_VOCABULARY) * (device === "cpu" ? 8 : 6);
 	const sketching = factors + Math.min(logits, 24 * GIB);

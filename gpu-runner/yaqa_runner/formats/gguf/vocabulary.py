@@ -14,8 +14,10 @@ from transformers import AutoTokenizer
 
 from yaqa_runner.formats.gguf.pre_tokenizer import WHOLE_WORDS_FIRST, detect_pre_tokenizer, tokenizer_parts
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.model.source_files import VOCABULARY_FILES
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
+# With the last two alone a tokenizer may be meant that does not load: an error then, not a model without one.
+_TOKENIZER_FILES = (*VOCABULARY_FILES, "merges.txt", "tekken.json")
 _SPACE = "\u2581"
 _SPECIAL = ("bos", "eos", "unk", "pad", "sep")
 _KEYS = {"unk": "unknown", "pad": "padding", "sep": "seperator"}
