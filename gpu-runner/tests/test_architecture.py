@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -35,6 +36,9 @@ LAYERS = {
 MATHEMATICS = ("grids", "rounding", "sketches", "allocation")
 ROUNDING = {"linalg": 0, "kernels": 1}
 """Within ``rounding``: products and factors, then the compiled loops, then the algorithms."""
+
+LONGEST_FUNCTION = 80
+SAYS_WHY_IT_IS_LONG = re.compile(r"\bLong, since\s")
 
 
 def modules() -> dict[str, Path]:
@@ -69,6 +73,15 @@ def imports_of(path: Path) -> set[str]:
 
 
 IMPORTS = {name: imports_of(path) - {name} for name, path in MODULES.items()}
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end, but for the docstring's: what is explained at length is no long function."""
+    lines = (function.end_lineno or function.lineno) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
 
 
 def folder_of(name: str) -> str:
@@ -122,6 +135,18 @@ def test_no_stage_imports_what_lists_the_stages() -> None:
 
 def test_imports_go_in_no_circle() -> None:
     assert list(TopologicalSorter(IMPORTS).static_order())
+
+
+def test_functions_are_short_or_say_why_not() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}: {node.name} has {length} lines"
+        for path in sorted(MODULES.values())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (length := lines_of(node)) > LONGEST_FUNCTION
+        and not SAYS_WHY_IT_IS_LONG.search(ast.get_docstring(node) or "")
+    ]
+    assert wrong == [], "split it, or say in its docstring why it is one piece: 'Long, since …'"
 
 
 def test_no_test_file_imports_another() -> None:

@@ -114,6 +114,9 @@ def _fit_sub(values, weights, low, high, with_minimum, ratios):  # type: ignore[
 def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high, minimum_high, ratios, rounds):  # type: ignore[no-untyped-def]
     """Scales of every super-block of 256 columns, as the block stores them.
 
+    Long, since sub-scales and super-scales are searched in turn over scratch arrays that all blocks share: a function
+    for each step would take a dozen arguments.
+
     Args:
         weight: ``[out, in]`` float32, ``in`` a multiple of 256.
         importance: ``[in]`` float32, positive.

@@ -112,6 +112,8 @@ def refine_tile(  # type: ignore[no-untyped-def]
 ):
     """One sweep of coordinate descent over a tile, in place; returns the number of codes changed.
 
+    Long, since each code that changes is felt by the sums of the next one: choosing and carrying over are one loop.
+
     Args:
         gradient: ``(H_O P)ᵀ`` of the tile on entry, ``[columns, rows]`` of the tile; kept up to date here.
             One-sided: ``Pᵀ`` of the tile.

@@ -47,7 +47,8 @@ def _refine_tile(  # type: ignore[no-untyped-def]
 ):
     """Sweep one tile; ``gradient`` and ``spread`` are ``[out, COLUMNS]``. See ``numba_tiles.refine_tile``.
 
-    ``spread`` takes what changed, times ``H_I`` of the column block: what ``P`` of these rows changed by.
+    ``spread`` takes what changed, times ``H_I`` of the column block: what ``P`` of these rows changed by. Long, since
+    the tile stays in registers from the first element to the last, in one loop.
     """
     start = top + tl.program_id(0) * ROWS
     lane = tl.arange(0, ROWS)

@@ -48,7 +48,11 @@ def _round_wave(  # type: ignore[no-untyped-def]
     STEP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Round one anti-diagonal of tiles; all arrays row-major, ``[out, in]``. See ``numba_tiles.round_tile``."""
+    """Round one anti-diagonal of tiles; all arrays row-major, ``[out, in]``. See ``numba_tiles.round_tile``.
+
+    Long, since a tile stays in registers while it is fed by those before it, rounded and fed on within itself: a launch
+    for each step would write it to memory and read it back.
+    """
     place = tl.program_id(0) + first
     row_tile = row_tiles - 1 - place
     column_tile = column_tiles - 1 - (wave - place)
