@@ -186,16 +186,18 @@ function refuseWithoutWeights(files: readonly SourceFile[]): void {
 	refuse("empty-repo", "The repo holds no safetensors weights.", "Push weights as safetensors; the bot looks again.");
 }
 
+function refuseAdapter(): never {
+	refuse(
+		"unknown-architecture",
+		"The repo holds an adapter, not a whole model.",
+		"Merge the adapter into its base model (`merge_and_unload` of PEFT) and push the result.",
+	);
+}
+
 async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<SourceConfig> {
 	const file = byPath.get("config.json");
 	if (file === undefined) {
-		if (byPath.has("adapter_config.json")) {
-			refuse(
-				"unknown-architecture",
-				"The repo holds an adapter, not a whole model.",
-				"Merge the adapter into its base model (`merge_and_unload` of PEFT) and push the result.",
-			);
-		}
+		if (byPath.has("adapter_config.json")) refuseAdapter();
 		refuse("broken-config", "The repo has no config.json.", ASK_OWNER);
 	}
 	if (file.size > MAXIMUM_JSON_BYTES) refuse("broken-config", "config.json is larger than 2 MiB.", ASK_OWNER);
@@ -257,6 +259,8 @@ async function weightFiles(
 	const single = byPath.get(SINGLE_NAME);
 	if (single !== undefined) return { shards: [single], declared: null };
 	if (index === undefined) {
+		// Pushed with its base's config.json.
+		if (byPath.has("adapter_config.json")) refuseAdapter();
 		refuse("broken-safetensors", `The repo has neither ${SINGLE_NAME} nor ${INDEX_NAME}.`, ASK_OWNER);
 	}
 	if (index.size > MAXIMUM_INDEX_BYTES) refuse("broken-safetensors", `${INDEX_NAME} is larger than 64 MiB.`, ASK_OWNER);

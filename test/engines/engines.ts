@@ -18,6 +18,8 @@ export type EngineWord = {
 export type Engine = {
 	readonly name: string;
 	readonly containers: readonly string[];
+	/** Where it has kernels on processors for some widths alone. */
+	readonly bits?: readonly number[];
 	/** How far its KL may lie from the manifest's: engines that round activations, or compute in half precision. */
 	readonly allowance: { readonly relative: number; readonly absoluteNats: number };
 	/** Why it cannot be asked on this machine, or `null`. */
@@ -137,6 +139,7 @@ export const ENGINES: readonly Engine[] = [
 	{
 		name: "vllm",
 		containers: ["compressed-tensors", "gptq"],
+		bits: [4],
 		allowance: { relative: 0.1, absoluteNats: 0.004 },
 		missing: () =>
 			existsSync(join(VLLM, "whole"))

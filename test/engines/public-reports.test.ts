@@ -32,7 +32,7 @@ const CASES: Readonly<
 	"attention-bias": { outcome: "refused", refusal: /bias|llama\.cpp/i },
 	"sliding-window": { outcome: "either", refusal: /window|llama\.cpp computes another distribution/i },
 	"yarn-factors": { outcome: "equal", refusal: /yarn|rope/i },
-	"dropped-scales": { outcome: "either", refusal: /weight_scale_inv|float8/i },
+	"dropped-scales": { outcome: "either", refusal: /weight_scale_inv|float8|F8_E4M3/i },
 	"vision-tower": { outcome: "equal", refusal: /vision|gemma3/i },
 	"merge-order": { outcome: "equal", refusal: /merge|tokens/i },
 	"underflowing-scales": { outcome: "refused", refusal: /scale|half precision|does not compute the original/i },
@@ -41,11 +41,7 @@ const CASES: Readonly<
 	"no-opening-token": { outcome: "equal", refusal: /bos|begins/i },
 };
 /** Not right yet; a case that comes right is taken off. */
-const OPEN: ReadonlySet<string> = new Set(
-	"added-tokens-in-config yarn-factors vision-tower merge-order no-opening-token fused-experts underflowing-scales dropped-scales adapter".split(
-		" ",
-	),
-);
+const OPEN: ReadonlySet<string> = new Set(["yarn-factors", "vision-tower", "fused-experts"]);
 const DEFAULT_RECIPE = "gguf:q8_0,tune=off,refine=0";
 const LIMITS = { milliseconds: 120_000, memoryBytes: 4e9, threads: 1 } as const;
 /** 8 bits of weights and of activations cost these models 0.002 nats at most. */

@@ -37,7 +37,7 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 		"w4a16,group=32,tune=off,refine=0",
 		"gptq:4,group=32,tune=off,refine=0",
 	],
-	llama: EVERY,
+	llama: [...EVERY, "w4a16,group=32,tune=off,refine=0", "gptq:4,group=32,tune=off,refine=0"],
 	qwen2: EVERY,
 	qwen3: EVERY,
 	mistral: EVERY,
@@ -82,6 +82,7 @@ export async function rowsOf(request: {
 		const container = parsed.ok ? parsed.recipe.name.container : "";
 		for (const engine of ENGINES) {
 			if (!engine.containers.includes(container) || !engines.includes(engine.name)) continue;
+			if (parsed.ok && engine.bits?.includes(parsed.recipe.name.bits) === false) continue;
 			const manifestKl = manifest.verification.klNats;
 			const missing = engine.missing();
 			if (missing !== null) {
