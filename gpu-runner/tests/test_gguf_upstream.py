@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_checkpoints import save_checkpoint
 
+from yaqa_runner.cli.main import main
 from yaqa_runner.formats import ExportError
-from yaqa_runner.formats.gguf.converter_package import converter_folder, use_checkout
+from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.formats.gguf.converter_package import converter_folder, converter_name, use_checkout
 from yaqa_runner.formats.gguf.upstream import CLASS_NAMES, bridge_settings
+from yaqa_runner.protocol.failures import EXIT_CODES
 
 # Each fails when the converter no longer needs what is done for it: the bridge can go then.
 MISSING = """
@@ -77,3 +81,29 @@ def test_older_keys_follow_from_those_of_today() -> None:
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no checkout of llama"):
         use_checkout(tmp_path)
+
+
+def test_a_checkout_of_llama_cpp_takes_the_place_of_the_package(tmp_path: Path) -> None:
+    package = converter_folder()
+    checkout = tmp_path / "llama.cpp"
+    (checkout / "gguf-py").mkdir(parents=True)
+    (checkout / "conversion").symlink_to(package / "conversion")
+    (checkout / "gguf-py" / "gguf").symlink_to(package / "gguf")
+    source = save_checkpoint(tmp_path / "tiny", "llama", num_hidden_layers=1)
+    use_checkout(checkout)
+    try:
+        assert converter_folder() == checkout
+        assert converter_name() == "llama.cpp checkout llama.cpp"
+        name = "model.layers.0.mlp.up_proj"
+        assert set(GgufContainer("q4_0").storable(source, {name})) == {name}
+    finally:
+        use_checkout(None)
+    assert converter_folder() == package
+
+
+def test_the_command_line_refuses_a_folder_that_is_no_checkout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["quantize", str(tmp_path), "--recipe", "gguf:q4_0", "--output", str(tmp_path / "out")]
+    assert main([*options, "--llama-cpp", str(tmp_path)]) == EXIT_CODES["invalid-spec"]
+    assert "no checkout of llama.cpp" in capsys.readouterr().err

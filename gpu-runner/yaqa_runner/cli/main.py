@@ -45,6 +45,7 @@ def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
 
     def run() -> int:
         nonlocal reporter
+        _choose_converter(options.llama_cpp)
         spec = read_job_spec(options.spec)
         reporter = Reporter(json_line_sink(events), spec.job, spec.fence)
         from yaqa_runner.pipeline.run_job import run_job
@@ -65,6 +66,19 @@ def _run(options: argparse.Namespace, flag: InterruptFlag) -> int:
             reporter.fail(failure)
 
     return exit_code_of(run, report)
+
+
+def _choose_converter(checkout: Path | None) -> None:
+    """Take llama.cpp's converter from ``checkout``, where one is given."""
+    if checkout is None:
+        return
+    from yaqa_runner.formats import ExportError
+    from yaqa_runner.formats.gguf.converter_package import use_checkout
+
+    try:
+        use_checkout(checkout)
+    except ExportError as error:
+        raise InvalidSpec(str(error), "Give --llama-cpp the folder that git clone made.") from error
 
 
 def _output_folder(spec: JobSpec, out: Path | None) -> Path:
@@ -92,6 +106,7 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
         from yaqa_runner.cli.plots import draw_plots, require_matplotlib
         from yaqa_runner.pipeline.measure import VERIFICATION_FILE
 
+        _choose_converter(options.llama_cpp)
         if options.plots:
             require_matplotlib()
         made = yaqa_runner.quantize(

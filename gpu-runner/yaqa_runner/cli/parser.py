@@ -42,6 +42,7 @@ def _run(commands: Subparsers) -> argparse.ArgumentParser:
         metavar="N|auto",
         help="take the sketch on so many processes, each with a GPU of its own; auto: one a GPU (1)",
     )
+    _add_converter_option(run)
     # What --processes starts.
     run.add_argument("--sketch-only", action="store_true", help=argparse.SUPPRESS)
     return run
@@ -93,6 +94,7 @@ def _quantize(commands: Subparsers) -> argparse.ArgumentParser:
         help="pictures in OUTPUT/plots: KL by layer and by size, spectra (the extra 'plots')",
     )
     quantize.add_argument("--json", action="store_true", help="manifests as one JSON document on stdout")
+    _add_converter_option(quantize)
     return quantize
 
 
@@ -156,6 +158,15 @@ _OPTIONS: dict[str, Callable[[Subparsers], argparse.ArgumentParser]] = {
     "measure": _measure,
     "evaluate": _evaluate,
 }
+
+
+def _add_converter_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--llama-cpp",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of llama.cpp, whose converter lays GGUF files out; a package of it when left out",
+    )
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from yaqa_runner.formats.gguf.converter_package import converter_name
 from yaqa_runner.protocol.manifest import Device
 from yaqa_runner.version import __version__
 
@@ -32,6 +33,7 @@ def library_versions() -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    versions["llama.cpp-converter"] = converter_name()
     return versions
 
 
