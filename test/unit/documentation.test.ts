@@ -14,6 +14,7 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 const documents = [
 	"README.md",
 	"CONTRIBUTING.md",
+	"SECURITY.md",
 	"deploy/README.md",
 	"gpu-runner/README.md",
 	...readdirSync(join(root, "docs"))
@@ -95,4 +96,23 @@ test("docs/configuration.md names every environment variable", () => {
 		variables.filter((variable) => !text.includes(`\`${variable}\``)),
 		[],
 	);
+});
+
+test("every test that docs/promises.md names is there, and 22 promises are made or said not to be", () => {
+	const text = readFileSync(join(root, "docs/promises.md"), "utf8");
+	const named = [...text.matchAll(/`(test\/[^`]+\.ts)`: "([^"]+)"/g)];
+	const missing = named.filter(([, file = "", title = ""]) => {
+		const path = join(root, file);
+		return !existsSync(path) || !readFileSync(path, "utf8").includes(title);
+	});
+	assert.deepEqual(
+		missing.map(([whole]) => whole),
+		[],
+	);
+	const rows = [...text.matchAll(/^\| (\d+) \| .* \|$/gm)];
+	assert.deepEqual(
+		rows.map(([, number]) => Number(number)),
+		Array.from({ length: 22 }, (_, index) => index + 1),
+	);
+	for (const [row] of rows) assert.match(row, /`test\/|none yet/);
 });
