@@ -190,7 +190,11 @@ describe("a source is refused", () => {
 	test("an adapter", () =>
 		assertRefused("unknown-architecture", /adapter/, { "config.json": null, "adapter_config.json": "{}" }));
 	test("an adapter that brings its base's config.json", () =>
-		assertRefused("unknown-architecture", /adapter/, { "model.safetensors": null, "adapter_config.json": "{}" }));
+		assertRefused("unknown-architecture", /adapter/, {
+			"model.safetensors": null,
+			"adapter_model.safetensors": "x",
+			"adapter_config.json": "{}",
+		}));
 	test("without a config", () => assertRefused("broken-config", /no config\.json/, { "config.json": null }));
 	test("with a config that is no JSON", () =>
 		assertRefused("broken-config", /not a readable JSON object/, { "config.json": "{" }));
