@@ -40,7 +40,7 @@ function bar(share: number, width: number): string {
 	return `${"━".repeat(filled)}${"─".repeat(width - filled)}`;
 }
 
-/** A spinner and a bar on a screen, plain lines elsewhere; never on stdout. */
+/** A spinner and a bar on a screen, plain lines elsewhere; never on stdout. Long, since all of it writes one line. */
 export function createProgressDisplay(terminal: Terminal, now: () => Date): ProgressDisplay {
 	let current: {
 		readonly label: string;

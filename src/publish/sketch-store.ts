@@ -1,158 +1,45 @@
-import { lstat, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createRepo, datasetInfo, downloadFile } from "@huggingface/hub";
-import { z } from "zod";
-import { PermanentError, RetryableError } from "../errors.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
-import { fileSha256 } from "../hub/file-hash.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
-import { hubStatus } from "../hub/hub-request-error.ts";
-import { listRepoFiles, type RepoFile } from "../hub/list-repo-files.ts";
 import type { StoredSketch } from "../protocol/job-spec.ts";
-import { sha256Hex } from "../protocol/manifest.ts";
 import { commitFiles, type FileContent } from "./commit-files.ts";
-import { renderSketchCard, SketchEntry } from "./sketch-card.ts";
+import { damaged, readSketch, SKETCH, type SketchRecord } from "./read-sketch.ts";
+import { renderSketchCard, type SketchEntry } from "./sketch-card.ts";
+import { head, INDEX, listFolder, openForWriting, readIndex, type Visibility, type Writer } from "./sketch-repo.ts";
 
 type SketchStoreOptions = {
 	/** Makes the repo and writes to it. */
-	readonly writer: HubAccess & { readonly accessToken: string };
+	readonly writer: Writer;
 	readonly reader: HubAccess;
 	/** A data set repo. */
 	readonly repo: string;
-	readonly visibility: "private" | "public";
+	readonly visibility: Visibility;
 };
 
 type Identity = { readonly repo: string; readonly sha: string; readonly fingerprint: string };
 
-const SKETCH = "sketch.json";
-const INDEX = "index.jsonl";
 const CARD = "README.md";
-const MAXIMUM_RECORD_BYTES = 64 * 1024 * 1024;
-const MAXIMUM_INDEX_BYTES = 16 * 1024 * 1024;
 
-/** What is read of the runner's `sketch.json`. */
-const SketchRecord = z.object({
-	key: sha256Hex,
-	kind: z.string().max(20),
-	iterations: z.int(),
-	calibration: z.object({ sha256: sha256Hex, sequences: z.int(), length: z.int() }),
-	files: z.record(
-		z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors$/),
-		z.object({ size: z.int().min(0), sha256: sha256Hex }),
-	),
-});
-type SketchRecord = z.infer<typeof SketchRecord>;
-
-function damaged(what: string, cause?: unknown): PermanentError {
-	return new PermanentError(
-		{
-			code: "verification-failed",
-			message: `The sketch is not stored: ${what}.`,
-			remedy: "Nothing: the next job on this model takes a new one.",
-		},
-		{ cause },
-	);
-}
-
-/** `sketch.json` of a folder whose files are all there and as it says; nothing else of the folder is looked at. */
-async function readSketch(directory: string): Promise<SketchRecord> {
-	const path = join(directory, SKETCH);
-	let record: SketchRecord;
-	try {
-		const entry = await lstat(path);
-		if (!entry.isFile() || entry.size > MAXIMUM_RECORD_BYTES) throw new Error("It is no plain file, or too long.");
-		record = SketchRecord.parse(JSON.parse(await readFile(path, "utf8")));
-	} catch (error) {
-		throw damaged(`${SKETCH} cannot be read`, error);
-	}
-	for (const [name, expected] of Object.entries(record.files)) {
-		const file = join(directory, name);
-		const entry = await lstat(file).catch(() => null);
-		if (entry === null || !entry.isFile() || entry.size !== expected.size) throw damaged(`${name} is not as listed`);
-		if ((await fileSha256(file)) !== expected.sha256) throw damaged(`${name} is damaged`);
-	}
-	return record;
+function entryOf(
+	{ repo: source, sha: revision }: Identity,
+	{ key, kind, iterations, calibration, files }: SketchRecord,
+	{ license, path }: { readonly license: string | null; readonly path: string },
+): SketchEntry {
+	const bytes = Object.values(files).reduce((sum, file) => sum + file.size, 0);
+	return { source, revision, license, kind, iterations, calibration, key, path, bytes };
 }
 
 export function createSketchStore(options: SketchStoreOptions) {
 	const { writer, reader, repo, visibility } = options;
-	const designation = { type: "dataset", name: repo } as const;
 	const folderOf = ({ repo: source, sha, fingerprint }: Identity): string => `${source}/${sha}/${fingerprint}`;
-
-	async function head(access: HubAccess): Promise<{ readonly sha: string; readonly private: boolean } | null> {
-		try {
-			const info = await datasetInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
-			return { sha: String(info.sha), private: info.private };
-		} catch (error) {
-			// A private repo that this token may not read looks like none.
-			if ([401, 403, 404].includes(hubStatus(error) ?? 0)) return null;
-			throw error;
-		}
-	}
-
-	async function listFolder(access: HubAccess, revision: string, path: string): Promise<readonly RepoFile[]> {
-		try {
-			return await listRepoFiles({ ...access, repo, kind: "dataset", revision, path });
-		} catch (error) {
-			if (hubStatus(error) === 404) return [];
-			throw error;
-		}
-	}
-
-	async function readIndex(revision: string): Promise<readonly SketchEntry[]> {
-		const blob = await downloadFile({ ...writer, repo: designation, path: INDEX, revision, xet: false });
-		if (blob === null) return [];
-		if (blob.size > MAXIMUM_INDEX_BYTES) throw damaged(`${INDEX} of ${repo} is too long`);
-		return (await blob.text()).split("\n").flatMap((line) => {
-			if (line === "") return [];
-			try {
-				return [SketchEntry.parse(JSON.parse(line))];
-			} catch {
-				// Somebody's own line is not kept by us.
-				return [];
-			}
-		});
-	}
-
-	async function openForWriting(): Promise<{ readonly sha: string; readonly private: boolean }> {
-		let state = await head(writer);
-		if (state === null) {
-			try {
-				await createRepo({ ...writer, repo: designation, visibility });
-			} catch (error) {
-				const status = hubStatus(error);
-				if (status === 401 || status === 402 || status === 403) {
-					throw new PermanentError(
-						{
-							code: "not-permitted",
-							message: `The bot's token may not create ${repo}.`,
-							remedy: "The operator gives the publishing token write access to the namespace of sketches.repo.",
-						},
-						{ cause: error },
-					);
-				}
-				if (status !== 409) throw error;
-			}
-			state = await head(writer);
-			if (state === null) throw new RetryableError(`${repo} was created, but the Hub does not show it yet.`);
-		}
-		if (visibility === "private" && !state.private) {
-			throw new PermanentError({
-				code: "not-permitted",
-				message: `${repo} is public; sketches are to be kept in private.`,
-				remedy: "The operator makes that repo private, or sets sketches.visibility to public.",
-			});
-		}
-		return state;
-	}
 
 	return {
 		/** Where the sketch is; `null` when it is not there, or not to be read. */
 		async find(identity: Identity): Promise<StoredSketch | null> {
-			const state = await head(reader);
+			const state = await head(reader, repo);
 			if (state === null) return null;
 			const path = folderOf(identity);
-			const files = await listFolder(reader, state.sha, path);
+			const files = await listFolder(reader, { repo, revision: state.sha, path });
 			return files.some((file) => file.path === `${path}/${SKETCH}`) ? { repo, revision: state.sha, path } : null;
 		},
 
@@ -167,9 +54,7 @@ export function createSketchStore(options: SketchStoreOptions) {
 		}): Promise<{ readonly key: string }> {
 			const { stored, directory, signal } = request;
 			const prefix = `${stored.path}/`;
-			const files = (await listFolder(reader, stored.revision, stored.path)).filter((file) =>
-				file.path.startsWith(prefix),
-			);
+			const files = (await listFolder(reader, { ...stored, repo })).filter((file) => file.path.startsWith(prefix));
 			await downloadRepoFiles({
 				...reader,
 				repo: stored.repo,
@@ -196,28 +81,17 @@ export function createSketchStore(options: SketchStoreOptions) {
 		}): Promise<StoredSketch> {
 			const { identity, key, license, directory } = request;
 			const record = await readSketch(directory);
-			if (record.key !== key) throw damaged("it is another one than the run told of");
-			const state = await openForWriting();
+			if (record.key !== key) throw damaged("it is another one than the run reported");
+			const state = await openForWriting(writer, repo, visibility);
 			const path = folderOf(identity);
-			const index = await readIndex(state.sha);
-			const present = await listFolder(writer, state.sha, path);
+			const index = await readIndex(writer, repo, state.sha);
+			const present = await listFolder(writer, { repo, revision: state.sha, path });
 			const names = [SKETCH, ...Object.keys(record.files)];
 			const known = index.find((entry) => entry.path === path);
 			if (known?.key === key && names.every((name) => present.some((file) => file.path === `${path}/${name}`))) {
 				return { repo, revision: state.sha, path };
 			}
-			const bytes = Object.values(record.files).reduce((sum, file) => sum + file.size, 0);
-			const entry: SketchEntry = {
-				source: identity.repo,
-				revision: identity.sha,
-				license,
-				kind: record.kind,
-				iterations: record.iterations,
-				calibration: record.calibration,
-				key,
-				path,
-				bytes,
-			};
+			const entry = entryOf(identity, record, { license, path });
 			const entries = [...index.filter((other) => other.path !== path), entry];
 			const files: FileContent[] = names.map((name) => ({
 				path: `${path}/${name}`,

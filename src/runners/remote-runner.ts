@@ -90,6 +90,10 @@ type Memory = {
 	complete: boolean;
 };
 
+function newMemory(): Memory {
+	return { id: null, seen: null, events: new Map(), tail: [], stream: null, readAt: 0, complete: false };
+}
+
 function keepLine(memory: Memory, line: string, attempt: Attempt): void {
 	const event = parseEventLine(line, attempt);
 	if (event === null) {
@@ -121,7 +125,7 @@ function followLog(
 				if (signal.aborted) return;
 				options.log.debug("A run's log broke off", { run: id, error });
 			}
-			// Streams close early; the run's end is told by its state, not by this.
+			// Streams close early; the run's end shows in its state, not by this.
 			failures = memory.events.size > before ? 0 : failures + 1;
 			const pause = Math.min(LONGEST_RECONNECT_MILLISECONDS, options.pollMilliseconds * 2 ** Math.min(failures, 10));
 			await sleep(pause, undefined, { signal, ref: false }).catch(() => undefined);
@@ -130,10 +134,83 @@ function followLog(
 	void follow();
 }
 
+/** The end of an ended run's log. Without it the refusal is still reported. */
+async function readTail(
+	id: string,
+	attempt: Attempt,
+	memory: Memory,
+	{ engine, log }: Pick<RemoteRunnerOptions, "engine" | "log">,
+): Promise<void> {
+	try {
+		await engine.readEndedLog(id, (line) => keepLine(memory, line, attempt), AbortSignal.timeout(TAIL_MILLISECONDS));
+	} catch (error) {
+		log.debug("A run's log could not be read", { run: id, error });
+	}
+}
+
 function newer(memory: Memory, after: number): readonly NumberedEvent[] {
 	return [...memory.events.values()]
 		.filter((event) => event.number > after)
 		.sort((one, other) => one.number - other.number);
+}
+
+function lost(memory: Memory, refusal: Refusal, retryable: boolean): Observation {
+	const tail = memory.tail.join("\n").slice(-1500);
+	const message = tail === "" ? refusal.message : `${refusal.message} The end of its log:\n${tail}`;
+	return { status: "lost", refusal: { ...refusal, message }, retryable };
+}
+
+/** What a run that left no result has come to. `title`: what people call the engine. */
+function outcomeOf(run: RemoteRun | null, memory: Memory, title: string): Observation {
+	if (run === null) {
+		return lost(
+			memory,
+			{
+				code: "runner-lost",
+				message: `${title} no longer knows the run.`,
+				remedy: "Somebody deleted it there. Retry the job.",
+			},
+			true,
+		);
+	}
+	switch (run.state.kind) {
+		case "queued":
+		case "running":
+			return { status: "running" };
+		case "succeeded":
+			return lost(
+				memory,
+				{
+					code: "runner-lost",
+					message: `${title} calls the run a success, but it delivered no result.`,
+					remedy: "The operator checks that its runner is yaqa-runner of this version, then retries the job.",
+				},
+				false,
+			);
+		case "ended":
+			return lost(memory, run.state.refusal, run.state.retryable);
+	}
+}
+
+/** Returns when the run has ended, forced if need be. */
+async function endRun(id: string, options: RemoteRunnerOptions): Promise<void> {
+	const { engine, cancelMilliseconds, pollMilliseconds } = options;
+	for (const force of [false, true]) {
+		try {
+			await engine.cancel(id, force);
+		} catch (error) {
+			// Whether it was heard shows in the run's state.
+			if (!(error instanceof RetryableError)) throw error;
+		}
+		const deadline = Date.now() + cancelMilliseconds;
+		for (;;) {
+			const run = await engine.get(id);
+			if (run === null || isOver(run)) return;
+			if (Date.now() > deadline) break;
+			await sleep(Math.min(pollMilliseconds, 1000));
+		}
+	}
+	throw new RetryableError(`${engine.title} has not ended the run ${id} yet.`);
 }
 
 /**
@@ -150,15 +227,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 	function memoryOf(handle: string): Memory {
 		const known = memories.get(handle);
 		if (known !== undefined) return known;
-		const made: Memory = {
-			id: null,
-			seen: null,
-			events: new Map(),
-			tail: [],
-			stream: null,
-			readAt: 0,
-			complete: false,
-		};
+		const made = newMemory();
 		memories.set(handle, made);
 		return made;
 	}
@@ -196,71 +265,6 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			if (run !== null || Date.now() > deadline) return run;
 			await sleep(Math.min(pollMilliseconds, 2000));
 		}
-	}
-
-	/** The end of an ended run's log. Without it the refusal is still told. */
-	async function readTail(id: string, attempt: Attempt, memory: Memory): Promise<void> {
-		try {
-			await engine.readEndedLog(id, (line) => keepLine(memory, line, attempt), AbortSignal.timeout(TAIL_MILLISECONDS));
-		} catch (error) {
-			log.debug("A run's log could not be read", { run: id, error });
-		}
-	}
-
-	function lost(memory: Memory, refusal: Refusal, retryable: boolean): Observation {
-		const tail = memory.tail.join("\n").slice(-1500);
-		const message = tail === "" ? refusal.message : `${refusal.message} The end of its log:\n${tail}`;
-		return { status: "lost", refusal: { ...refusal, message }, retryable };
-	}
-
-	function judge(run: RemoteRun | null, memory: Memory): Observation {
-		if (run === null) {
-			return lost(
-				memory,
-				{
-					code: "runner-lost",
-					message: `${engine.title} no longer knows the run.`,
-					remedy: "Somebody deleted it there. Retry the job.",
-				},
-				true,
-			);
-		}
-		switch (run.state.kind) {
-			case "queued":
-			case "running":
-				return { status: "running" };
-			case "succeeded":
-				return lost(
-					memory,
-					{
-						code: "runner-lost",
-						message: `${engine.title} calls the run a success, but it delivered no result.`,
-						remedy: "The operator checks that its runner is yaqa-runner of this version, then retries the job.",
-					},
-					false,
-				);
-			case "ended":
-				return lost(memory, run.state.refusal, run.state.retryable);
-		}
-	}
-
-	async function end(id: string): Promise<void> {
-		for (const force of [false, true]) {
-			try {
-				await engine.cancel(id, force);
-			} catch (error) {
-				// Whether it was heard shows in the run's state.
-				if (!(error instanceof RetryableError)) throw error;
-			}
-			const deadline = Date.now() + options.cancelMilliseconds;
-			for (;;) {
-				const run = await engine.get(id);
-				if (run === null || isOver(run)) return;
-				if (Date.now() > deadline) break;
-				await sleep(Math.min(pollMilliseconds, 1000));
-			}
-		}
-		throw new RetryableError(`${engine.title} has not ended the run ${id} yet.`);
 	}
 
 	async function discard(handle: string): Promise<void> {
@@ -313,7 +317,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			if (run !== null && !isOver(run)) {
 				const waited = now().getTime() - run.createdAt.getTime();
 				if (run.state.kind !== "queued" || waited < options.queueMilliseconds) return { status: "running" };
-				await end(run.id);
+				await endRun(run.id, options);
 				return lost(
 					memory,
 					{
@@ -328,8 +332,8 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			memory.stream?.abort();
 			const result = await staging.result(attempt);
 			if (result !== null) return { status: "finished", result };
-			if (run !== null && memory.tail.length === 0) await readTail(run.id, attempt, memory);
-			return judge(run, memory);
+			if (run !== null && memory.tail.length === 0) await readTail(run.id, attempt, memory, options);
+			return outcomeOf(run, memory, engine.title);
 		},
 
 		async events(handle, after) {
@@ -361,7 +365,7 @@ export function createRemoteRunner(options: RemoteRunnerOptions): Runner {
 			if (known !== null) ids.add(known);
 			for (const id of ids) {
 				const run = await engine.get(id);
-				if (run !== null && !isOver(run)) await end(id);
+				if (run !== null && !isOver(run)) await endRun(id, options);
 			}
 			const memory = memories.get(handle);
 			if (memory !== undefined) memory.seen = null;

@@ -1,19 +1,13 @@
 import type { Request, Response } from "express";
-import type { Log } from "../log.ts";
-import { isFinished, type JobEventRecord, type JobRecord } from "../records/job.ts";
+import { isFinished, type JobRecord } from "../records/job.ts";
 import type { WebData } from "./data.ts";
-import { foldEvents, NO_PROGRESS } from "./job-progress.ts";
-import { type JobView, jobParts } from "./views/job-page.ts";
+import { createJobFeed, type JobFeed, type JobFeedOptions, type Watcher } from "./job-feed.ts";
 
-type JobStreamOptions = {
-	readonly data: WebData;
-	readonly log: Log;
+type JobStreamOptions = JobFeedOptions & {
 	readonly maximumClients: number;
 	/** Streams to one address. */
 	readonly maximumPerAddress: number;
-	readonly pollMilliseconds: number;
 	readonly keepAliveMilliseconds: number;
-	readonly view: (job: JobRecord, progress: JobView["progress"]) => Promise<JobView>;
 };
 
 export type JobStreams = {
@@ -23,7 +17,6 @@ export type JobStreams = {
 	readonly close: () => void;
 };
 
-const BATCH = 500;
 /** What may wait for a client that reads slowly; one that falls further behind comes back with the last number it has. */
 const MAXIMUM_WAITING_BYTES = 1024 * 1024;
 
@@ -35,126 +28,40 @@ function lastEventId(request: Request): number | null {
 	return /^\d{1,15}$/.test(text) ? Number(text) : null;
 }
 
-function message(event: string, id: number, data: unknown): string {
-	return `id: ${id}\nevent: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
-}
-
-/** Somebody who follows a job. */
-type Watcher = {
-	readonly asParts: boolean;
-	readonly layers: boolean;
-	/** The number of the last event that was sent or passed over. */
-	sequence: number;
-	/** Whether it has everything from before, and gets what comes from now on. */
-	isCurrent: boolean;
-	readonly sent: Map<string, string>;
-	readonly send: (text: string) => boolean;
-	readonly finish: () => void;
-};
-
-/**
- * Reads one job for everybody who follows it: however many they are, the database is asked once a turn, and the page's
- * parts are made once. `leave` is called when nobody is left.
- */
-function createJobFeed(options: JobStreamOptions, first: JobRecord, leave: () => void) {
-	const { data, log, pollMilliseconds, view } = options;
-	const watchers = new Set<Watcher>();
-	const stop = new AbortController();
-	let job = first;
-	let sequence = 0;
-	let progress = NO_PROGRESS;
-	let parts: Readonly<Record<string, string>> | null = null;
-	let seen = "";
-	let hasEnded = false;
-
-	function sendRows(watcher: Watcher, rows: readonly JobEventRecord[]): void {
-		for (const row of rows) {
-			if (row.sequence <= watcher.sequence) continue;
-			watcher.sequence = row.sequence;
-			if (watcher.asParts || (isLayer(row) && !watcher.layers)) continue;
-			if (!watcher.send(message(row.kind, row.sequence, eventOf(row)))) return;
-		}
-	}
-
-	function sendParts(watcher: Watcher): void {
-		if (!watcher.asParts || parts === null) return;
-		const changed = Object.entries(parts).filter(([id, markup]) => watcher.sent.get(id) !== markup);
-		for (const [id, markup] of changed) watcher.sent.set(id, markup);
-		if (changed.length > 0) watcher.send(message("parts", sequence, Object.fromEntries(changed)));
-	}
-
-	function sendEnd(watcher: Watcher): void {
-		watcher.send(message("end", sequence, { state: job.state }));
-		watcher.finish();
-	}
-
-	/** One look; `false`: there is nothing more to come. */
-	async function turn(): Promise<boolean> {
-		// The job is read before its events: a job that is seen to have ended has all its events by then.
-		const current = await data.getJob(job.id);
-		// It is no longer for these eyes.
-		if (current === null) return false;
-		job = current;
-		for (let more = true; more; ) {
-			const rows = await data.listJobEvents(job.id, sequence, BATCH);
-			progress = foldEvents(progress, rows);
-			sequence = rows.at(-1)?.sequence ?? sequence;
-			for (const watcher of watchers) if (watcher.isCurrent) sendRows(watcher, rows);
-			more = rows.length === BATCH;
-		}
-		const now = `${sequence} ${job.state} ${job.updatedAt.getTime()}`;
-		const wantsParts = [...watchers].some((watcher) => watcher.asParts);
-		if (wantsParts && (now !== seen || parts === null)) {
-			parts = jobParts(await view(job, progress));
-			seen = now;
-		}
-		for (const watcher of watchers) if (watcher.isCurrent) sendParts(watcher);
-		return !isFinished(job.state);
-	}
-
-	async function follow(): Promise<void> {
-		while (watchers.size > 0 && (await turn())) await pause(pollMilliseconds, stop.signal);
-		// Somebody may have come to look at the page after the last turn had asked whether anybody does.
-		if (parts === null && [...watchers].some((watcher) => watcher.asParts)) parts = jobParts(await view(job, progress));
-		hasEnded = true;
-		leave();
-		for (const watcher of watchers) if (watcher.isCurrent) sendParts(watcher);
-		for (const watcher of watchers) if (watcher.isCurrent) sendEnd(watcher);
-	}
-
-	/** What happened before somebody came, at the speed at which they read it. */
-	async function catchUp(watcher: Watcher): Promise<void> {
-		while (watchers.has(watcher)) {
-			const rows = watcher.asParts ? [] : await data.listJobEvents(job.id, watcher.sequence, BATCH);
-			sendRows(watcher, rows);
-			if (rows.length > 0) continue;
-			// Nothing may be told between this look and the next turn's that neither sends.
-			if (!watcher.asParts && watcher.sequence < sequence && !hasEnded) continue;
-			watcher.isCurrent = true;
-			sendParts(watcher);
-			if (hasEnded) sendEnd(watcher);
-			return;
-		}
-	}
-
-	let isFollowed = false;
+/** Holds how many streams there are, in all and to one address. */
+function countClients(maximumClients: number, maximumPerAddress: number) {
+	const perAddress = new Map<string, number>();
+	let total = 0;
 	return {
-		add(watcher: Watcher): void {
-			watchers.add(watcher);
-			const failed = (error: unknown): void => {
-				log.error("A job's event stream broke", { job: job.id, error });
-				for (const one of [...watchers]) one.finish();
-			};
-			if (!isFollowed) follow().catch(failed);
-			isFollowed = true;
-			catchUp(watcher).catch(failed);
+		/** `null`: one more is welcome, and counted; otherwise why not. */
+		enter(address: string): string | null {
+			const own = perAddress.get(address) ?? 0;
+			if (own >= maximumPerAddress) return "You follow too many jobs just now.";
+			if (total >= maximumClients) return "Too many people follow jobs just now.";
+			perAddress.set(address, own + 1);
+			total++;
+			return null;
 		},
-		remove(watcher: Watcher): void {
-			if (!watchers.delete(watcher) || watchers.size > 0) return;
-			stop.abort();
-			leave();
+		leave(address: string): void {
+			const left = (perAddress.get(address) ?? 1) - 1;
+			if (left > 0) perAddress.set(address, left);
+			else perAddress.delete(address);
+			total--;
 		},
 	};
+}
+
+async function hasMore(data: WebData, job: JobRecord, after: number): Promise<boolean> {
+	return (await data.listJobEvents(job.id, after, 1)).length > 0;
+}
+
+function begin(response: Response): void {
+	response.status(200).set({
+		"Content-Type": "text/event-stream; charset=utf-8",
+		"Cache-Control": "no-store",
+		"X-Accel-Buffering": "no",
+	});
+	response.flushHeaders();
 }
 
 /**
@@ -165,11 +72,11 @@ function createJobFeed(options: JobStreamOptions, first: JobRecord, leave: () =>
  */
 export function createJobStreams(options: JobStreamOptions): JobStreams {
 	const { data, log, maximumClients, maximumPerAddress, keepAliveMilliseconds } = options;
+	const clients = countClients(maximumClients, maximumPerAddress);
 	const open = new Set<() => void>();
-	const perAddress = new Map<string, number>();
-	const feeds = new Map<string, ReturnType<typeof createJobFeed>>();
+	const feeds = new Map<string, JobFeed>();
 
-	function feedOf(job: JobRecord): ReturnType<typeof createJobFeed> {
+	function feedOf(job: JobRecord): JobFeed {
 		const known = feeds.get(job.id);
 		if (known !== undefined) return known;
 		const feed = createJobFeed(options, job, () => {
@@ -186,23 +93,16 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 			return;
 		}
 		const address = request.ip ?? "unknown";
-		const own = perAddress.get(address) ?? 0;
-		if (open.size >= maximumClients || own >= maximumPerAddress) {
-			const who = own >= maximumPerAddress ? "You follow" : "Too many people follow";
-			response
-				.set("Retry-After", "15")
-				.status(503)
-				.json({ error: `${who} ${own >= maximumPerAddress ? "too many jobs" : "jobs"} just now.` });
+		const full = clients.enter(address);
+		if (full !== null) {
+			response.set("Retry-After", "15").status(503).json({ error: full });
 			return;
 		}
-		perAddress.set(address, own + 1);
 		const asParts = request.query["view"] === "parts";
 		const finish = (): void => {
 			if (!open.delete(finish)) return;
 			clearInterval(keepAlive);
-			const left = (perAddress.get(address) ?? 1) - 1;
-			if (left > 0) perAddress.set(address, left);
-			else perAddress.delete(address);
+			clients.leave(address);
 			feed.remove(watcher);
 			response.end();
 		};
@@ -229,24 +129,16 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 		keepAlive.unref();
 		open.add(finish);
 		response.on("close", finish);
-		response.status(200).set({
-			"Content-Type": "text/event-stream; charset=utf-8",
-			"Cache-Control": "no-store",
-			"X-Accel-Buffering": "no",
-		});
-		response.flushHeaders();
+		begin(response);
 		send("retry: 2000\n\n");
 		feed.add(watcher);
 	}
 
 	async function respond(request: Request, response: Response, job: JobRecord): Promise<void> {
 		const after = lastEventId(request);
-		if (after !== null && after > 0 && isFinished(job.state)) {
-			const rows = await data.listJobEvents(job.id, after, 1);
-			if (rows.length === 0) {
-				response.status(204).end();
-				return;
-			}
+		if (after !== null && after > 0 && isFinished(job.state) && !(await hasMore(data, job, after))) {
+			response.status(204).end();
+			return;
 		}
 		handle(request, response, job);
 	}
@@ -264,28 +156,4 @@ export function createJobStreams(options: JobStreamOptions): JobStreams {
 			for (const finish of open) finish();
 		},
 	};
-}
-
-function isLayer(row: JobEventRecord): boolean {
-	const { body } = row;
-	return (
-		row.kind === "runner" && typeof body === "object" && body !== null && "event" in body && body.event === "layer"
-	);
-}
-
-function eventOf(row: JobEventRecord): unknown {
-	return { sequence: row.sequence, at: row.at.toISOString(), kind: row.kind, body: row.body };
-}
-
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-	if (signal.aborted) return Promise.resolve();
-	return new Promise((resolve) => {
-		const done = (): void => {
-			clearTimeout(timer);
-			signal.removeEventListener("abort", done);
-			resolve();
-		};
-		const timer = setTimeout(done, milliseconds);
-		signal.addEventListener("abort", done);
-	});
 }

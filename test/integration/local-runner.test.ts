@@ -242,8 +242,10 @@ test("lines that are no events, or another attempt's, are skipped and keep their
 	assert.ok(observation.status === "finished", "the half line after the result does not count");
 });
 
-function environmentOf(handle: string): Record<string, string> {
-	const [line = ""] = readFileSync(join(folder, "runs", handle, "stderr.log"), "utf8").split("\n");
+/** `null`: the run has not printed it whole yet. */
+function environmentOf(handle: string): Record<string, string> | null {
+	const [line = "", ...rest] = readFileSync(join(folder, "runs", handle, "stderr.log"), "utf8").split("\n");
+	if (rest.length === 0) return null;
 	return JSON.parse(line.replace("environment: ", "")) as Record<string, string>;
 }
 

@@ -117,6 +117,49 @@ test("no folder or file is named for nothing in particular", () => {
 	assert.deepEqual(wrong, []);
 });
 
+type Measured = { readonly name: string; readonly lines: number; readonly comment: string };
+
+/**
+ * The functions of a file's top level, each with those inside it: their lines without blanks and comments, and the
+ * comment before them. Reads the indentation, which the formatter holds: only a function's first and last line, and
+ * those of its signature, begin without any.
+ */
+function functionsOf(text: string): readonly Measured[] {
+	const found: Measured[] = [];
+	let comment: string[] = [];
+	let open: { readonly name: string; hasBody: boolean; lines: number } | null = null;
+	for (const line of text.split("\n")) {
+		if (open?.hasBody === true && line.startsWith("}")) {
+			found.push({ name: open.name, lines: open.lines, comment: comment.join(" ") });
+			open = null;
+			comment = [];
+		} else if (open?.hasBody === true) {
+			if (!/^\s*(\/\/|\/\*|\*|$)/.test(line)) open.lines++;
+		} else if (/^(\/\*\*| \*)/.test(line)) {
+			if (line.startsWith("/**")) comment = [];
+			comment.push(line.replace(/^[/ *]+/, ""));
+		} else {
+			const [, name] = /^(?:export )?(?:(?:async )?function\*? |const (?=.* = (?:async )?\())(\w+)/.exec(line) ?? [];
+			if (name !== undefined) open = { name, hasBody: false, lines: 0 };
+			if (open !== null && /^\S.*\{$/.test(line)) open.hasBody = true;
+			else if (/^\S.*;$/.test(line)) open = null;
+			if (open === null && line !== "") comment = [];
+		}
+	}
+	return found;
+}
+
+test("a function of more than 80 lines says why it is long", () => {
+	const all = sources.flatMap((path) =>
+		functionsOf(readFileSync(join(root, path), "utf8")).map((one) => ({ ...one, path })),
+	);
+	assert.ok(all.length > 1000 && all.some(({ lines }) => lines > 80), `${all.length} functions found`);
+	const wrong = all
+		.filter(({ lines, comment }) => lines > 80 && !/\bLong(,| as )|hence the length/.test(comment))
+		.map(({ path, name, lines }) => `${path}: ${name}, ${lines} lines`);
+	assert.deepEqual(wrong, []);
+});
+
 test("nothing is exported by default", () => {
 	assert.deepEqual(
 		sources.filter((path) => /^\s*export default\b/m.test(codeOf(path))),
