@@ -14,7 +14,7 @@ function createTerminal(): Terminal {
 	};
 }
 
-/** What happened outside is told in a sentence; what nobody expected, with where it happened. */
+/** What happened outside is reported in a sentence; what nobody expected, with where it happened. */
 function failureText(error: unknown): { readonly message: string; readonly detail: string } {
 	if (error instanceof PermanentError) {
 		return { message: `${error.refusal.message} ${error.refusal.remedy}`, detail: "" };

@@ -1,4 +1,4 @@
-/** A comment that the webhook told of. The text is a hint; the handler reads the discussion again. */
+/** A comment that the webhook reported. The text is a hint; the handler reads the discussion again. */
 type CommentHint = {
 	readonly deliveryId: string;
 	/** Absent: the Hub, where `repo` is the model itself. */
@@ -6,7 +6,7 @@ type CommentHint = {
 	readonly repo: string;
 	readonly discussion: number;
 	readonly commentId: string | null;
-	/** The author's number as the delivery has it; `null`: not told. */
+	/** The author's number as the delivery has it; `null`: not stated. */
 	readonly authorId?: string | null;
 };
 

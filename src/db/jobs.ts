@@ -477,7 +477,7 @@ export async function requestStop(
 	return row !== undefined;
 }
 
-/** Takes the wish to end a job back: it came too late. */
+/** Takes the request to end a job back: it came too late. */
 export async function withdrawStop(handle: Handle, id: string, owner: string): Promise<void> {
 	await handle
 		.updateTable("jobs")

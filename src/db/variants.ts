@@ -140,7 +140,7 @@ export async function setVariantState(
 		.execute();
 }
 
-/** Its files were judged: the manifest now holds what the engine measured, as it is to be published. */
+/** Its files were checked: the manifest now holds what the engine measured, as it is to be published. */
 export async function verifyVariantRow(
 	handle: Handle,
 	request: { readonly id: string; readonly manifest: Manifest },

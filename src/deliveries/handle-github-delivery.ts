@@ -21,7 +21,7 @@ async function handleRunEvent(context: JobsContext, event: GitHubRunEvent): Prom
 	return { outcome: "accepted", detail: `Looked at the run of job ${job}.` };
 }
 
-/** GitHub told of a run or a comment. */
+/** GitHub reported a run or a comment. */
 export async function handleGitHubDelivery(context: DeliveriesContext, delivery: DeliveryRecord): Promise<Settlement> {
 	const event = readGitHubEvent(delivery.body);
 	switch (event.kind) {

@@ -1,13 +1,13 @@
 import { getStatusDiscussion } from "../db/status-discussions.ts";
 import { assertNever, RetryableError } from "../errors.ts";
 import { followVisibility } from "../jobs/follow-visibility.ts";
-import { judgeRepo } from "../jobs/watch-rules.ts";
+import { checkRepo } from "../jobs/watch-rules.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { DeliveriesContext, Settlement } from "./deliveries-context.ts";
 import { handlePush } from "./handle-push.ts";
 import { readHubEvent } from "./hub-event.ts";
 
-/** The Hub told of a push, a comment or a discussion. */
+/** The Hub reported a push, a comment or a discussion. */
 export async function handleHubDelivery(context: DeliveriesContext, delivery: DeliveryRecord): Promise<Settlement> {
 	const { configuration } = context;
 	const event = readHubEvent(delivery.body, configuration.watch.ref);
@@ -23,8 +23,8 @@ export async function handleHubDelivery(context: DeliveriesContext, delivery: De
 		}
 		case "comment": {
 			if (!configuration.requests.comments) return { outcome: "ignored", detail: "Comments are switched off." };
-			const verdict = judgeRepo(configuration.watch, event.repo);
-			if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
+			const check = checkRepo(configuration.watch, event.repo);
+			if (!check.watched) return { outcome: "ignored", detail: check.reason };
 			return await context.handleComment({
 				deliveryId: delivery.id,
 				repo: event.repo,

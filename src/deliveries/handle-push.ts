@@ -2,15 +2,15 @@ import { isTargetRepo } from "../db/variants.ts";
 import { assertNever } from "../errors.ts";
 import type { JobsContext } from "../jobs/context.ts";
 import { recordRequest } from "../jobs/record-request.ts";
-import { judgeHours, judgeRepo } from "../jobs/watch-rules.ts";
+import { checkHours, checkRepo } from "../jobs/watch-rules.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { Settlement } from "./deliveries-context.ts";
 
 /** A watched repo may have a new commit: what its rules ask for is requested. */
 export async function handlePush(context: JobsContext, delivery: DeliveryRecord, repo: string): Promise<Settlement> {
-	const verdict = judgeRepo(context.configuration.watch, repo);
-	if (!verdict.watched) return { outcome: "ignored", detail: verdict.reason };
-	const hours = judgeHours(context.configuration.watch, repo, context.clock.now());
+	const check = checkRepo(context.configuration.watch, repo);
+	if (!check.watched) return { outcome: "ignored", detail: check.reason };
+	const hours = checkHours(context.configuration.watch, repo, context.clock.now());
 	if (!hours.watched) return { outcome: "ignored", detail: hours.reason };
 	if (await isTargetRepo(context.database.handle, repo)) {
 		return { outcome: "ignored", detail: "It is one of our own quantized repos." };

@@ -19,7 +19,7 @@ function microUsd(dollars: number): number {
 	return Math.round(dollars * 1e6);
 }
 
-/** Judges a job by the ceilings and quotas; `null`: it may start. */
+/** Checks a job against the ceilings and quotas; `null`: it may start. */
 export function holdOf(id: string, state: Admission, budget: Configuration["budget"], now: Date): Hold | null {
 	const { estimateMicroUsd, spentMicroUsd } = state;
 	if (budget.approvalUsd !== null && estimateMicroUsd > microUsd(budget.approvalUsd) && !state.approved) {

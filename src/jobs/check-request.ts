@@ -10,10 +10,10 @@ import { type Estimator, refusalOfEstimate } from "./estimate/estimator.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import { checkOwnerSettings, type OwnerVerdict } from "./owner-settings.ts";
 import type { RequestInput } from "./ports.ts";
-import { carriable } from "./reusable-variants.ts";
+import { reusableVariants } from "./reusable-variants.ts";
 import { isStanding, targetOf } from "./target-of.ts";
 import { uniqueRecipes } from "./unique-recipes.ts";
-import { judgeTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
+import { checkTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
 
 export type CheckedRequest =
 	| {
@@ -59,7 +59,7 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 async function ownerSettingsFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<OwnerVerdict> {
 	const automatic = isAutomatic(input.kind);
 	if (!automatic && input.recipes.length > 0) return { ok: true, recipes: null };
-	const tags = judgeTags(context.configuration.watch, facts);
+	const tags = checkTags(context.configuration.watch, facts);
 	if (automatic && !tags.watched) {
 		return {
 			ok: false,
@@ -103,7 +103,7 @@ async function tooExpensive(
 			return variant === undefined || !isStanding(variant, facts, targetOf(context.ports, facts, recipe));
 		})
 		.map((recipe) => ({ recipe, earlier: null }));
-	const variants = missing.length - (await carriable(handle, input, facts, missing)).size;
+	const variants = missing.length - (await reusableVariants(handle, input, facts, missing)).size;
 	if (variants === 0) return null;
 	return refusalOfEstimate(
 		estimator({ facts, variants, sketchReused: await hasSketch(context, handle, facts) }),

@@ -1,8 +1,7 @@
 import { parseSourceSettings, SOURCE_SETTINGS_FILE } from "../config/source-settings.ts";
 import type { Refusal } from "../errors.ts";
-import type { Recipe } from "../protocol/recipe.ts";
+import { parsedRecipes, type Recipe } from "../protocol/recipe.ts";
 import type { OwnerSettings } from "../records/source.ts";
-import { parsedRecipes } from "./watch-rules.ts";
 
 export type OwnerVerdict =
 	/** `recipes`: what is made when nobody named any; `null`: the operator's rules say. */

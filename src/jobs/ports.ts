@@ -68,7 +68,7 @@ type Verification =
 	  }
 	| { readonly ok: false; readonly refusal: Refusal; readonly checks: readonly string[] };
 
-/** Judges one variant's files, as downloaded from staging, against its manifest. */
+/** Checks one variant's files, as downloaded from staging, against its manifest. */
 type Verifier = (request: {
 	readonly directory: string;
 	readonly manifest: Manifest;

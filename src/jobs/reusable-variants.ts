@@ -6,7 +6,7 @@ import type { VariantRecord } from "../records/variant.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput } from "./ports.ts";
 
-export type Carriable = Awaited<ReturnType<typeof listReusable>>[number];
+export type Reusable = Awaited<ReturnType<typeof listReusable>>[number];
 
 /**
  * Which of these recipes need no run, because the weights are those of another commit whose variants are published or
@@ -15,16 +15,16 @@ export type Carriable = Awaited<ReturnType<typeof listReusable>>[number];
  * Somebody who asks by name gets one job, so that theirs are taken over all or none, and never for a commit that they
  * named: it may be an old one.
  */
-export async function carriable(
+export async function reusableVariants(
 	tx: Handle,
 	input: Pick<RequestInput, "kind" | "revision">,
 	facts: SourceFacts,
 	missing: readonly { readonly recipe: Recipe; readonly earlier: VariantRecord | null }[],
-): Promise<ReadonlyMap<string, Carriable>> {
+): Promise<ReadonlyMap<string, Reusable>> {
 	const { content } = facts;
 	if (content === undefined || content === null || missing.length === 0) return new Map();
 	const candidates = await listReusable(tx, { repo: facts.repo, sha: facts.sha, content });
-	const found = new Map<string, Carriable>();
+	const found = new Map<string, Reusable>();
 	for (const { recipe, earlier } of missing) {
 		if (earlier !== null) continue;
 		const origin = candidates.find(

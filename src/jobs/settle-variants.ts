@@ -13,7 +13,7 @@ import type { JobsContext } from "./context.ts";
 import { hasSketch } from "./estimate/estimate-run.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput, RequestOutcome } from "./ports.ts";
-import { type Carriable, carriable } from "./reusable-variants.ts";
+import { type Reusable, reusableVariants } from "./reusable-variants.ts";
 import { isStanding, targetOf } from "./target-of.ts";
 import { stepOf } from "./transitions.ts";
 import { uniqueRecipes } from "./unique-recipes.ts";
@@ -76,7 +76,7 @@ async function insertReuse(
 	tx: Handle,
 	facts: SourceFacts,
 	missing: readonly Missing[],
-	reused: ReadonlyMap<string, Carriable>,
+	reused: ReadonlyMap<string, Reusable>,
 ): Promise<Made | null> {
 	if (reused.size === 0) return null;
 	const job = await insertJob(tx, {
@@ -178,7 +178,7 @@ export async function settleVariants(
 	const recipes = uniqueRecipes(input.recipes.length > 0 ? input.recipes : granted.usual);
 	const jobs = await listJobsOfCommit(tx, facts);
 	const { settled, missing } = await sortRecipes(context, tx, facts, recipes, jobs, automatic);
-	const reused = await carriable(tx, input, facts, missing);
+	const reused = await reusableVariants(tx, input, facts, missing);
 	const reuse = await insertReuse(context, tx, facts, missing, reused);
 	const toRun = missing.filter(({ recipe }) => !reused.has(recipeHash(recipe)));
 	const run = await insertRun(context, tx, granted, toRun, jobs, automatic);

@@ -11,7 +11,7 @@ import type { WatchedHead } from "../records/source.ts";
 import { type JobsContext, later } from "./context.ts";
 import { followVisibility } from "./follow-visibility.ts";
 import { recordRequest } from "./record-request.ts";
-import { judgeHours, judgeRepo } from "./watch-rules.ts";
+import { checkHours, checkRepo } from "./watch-rules.ts";
 
 const BASELINE = "baseline:";
 const KEEP_SLOTS_SECONDS = 7 * 86_400;
@@ -19,16 +19,16 @@ const KEEP_SLOTS_SECONDS = 7 * 86_400;
 export type SweepReport = {
 	/** Repos that were looked at. */
 	readonly seen: number;
-	/** Heads that no delivery had told of. */
+	/** Heads that no delivery had reported. */
 	readonly found: number;
 	readonly failed: number;
 };
 
 async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"known" | "found"> {
 	const { database, configuration } = context;
-	if (!judgeRepo(configuration.watch, head.repo).watched) return "known";
+	if (!checkRepo(configuration.watch, head.repo).watched) return "known";
 	// Outside its hours a head stays unknown, and is found when they begin.
-	if (!judgeHours(configuration.watch, head.repo, context.clock.now()).watched) return "known";
+	if (!checkHours(configuration.watch, head.repo, context.clock.now()).watched) return "known";
 	if ((await getKnownHead(database.handle, head.repo)) === head.sha) return "known";
 	if (await isTargetRepo(database.handle, head.repo)) return "known";
 	await recordRequest(context, {
@@ -45,7 +45,7 @@ async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"know
 }
 
 /**
- * Looks over everything watched for pushes that no delivery told of. What a namespace holds when it is first watched is
+ * Looks over everything watched for pushes that no delivery reported. What a namespace holds when it is first watched is
  * taken as known, unless `watch.existing` asks for it; repos listed by name are always wanted.
  */
 export async function sweep(context: JobsContext): Promise<SweepReport> {

@@ -1,5 +1,5 @@
 import type { Configuration } from "../config/schema.ts";
-import { parseRecipe, type Recipe } from "../protocol/recipe.ts";
+import { parsedRecipes, type Recipe } from "../protocol/recipe.ts";
 import type { SourceFacts } from "../records/source.ts";
 
 type Watch = Configuration["watch"];
@@ -19,10 +19,10 @@ export function matchesGlob(glob: string, repo: string): boolean {
 	return position === subject.length;
 }
 
-type WatchVerdict = { readonly watched: true } | { readonly watched: false; readonly reason: string };
+type WatchCheck = { readonly watched: true } | { readonly watched: false; readonly reason: string };
 
 /** Whether pushes to a repo are ours to act on, by its name alone. */
-export function judgeRepo(watch: Watch, repo: string): WatchVerdict {
+export function checkRepo(watch: Watch, repo: string): WatchCheck {
 	const excluded = watch.exclude.find((glob) => matchesGlob(glob, repo));
 	if (excluded !== undefined) return { watched: false, reason: `It is excluded by watch.exclude: ${excluded}.` };
 	const [namespace = ""] = repo.split("/");
@@ -32,13 +32,6 @@ export function judgeRepo(watch: Watch, repo: string): WatchVerdict {
 
 function ruleOf(watch: Watch, repo: string): Watch["rules"][number] | undefined {
 	return watch.rules.find((candidate) => matchesGlob(candidate.match, repo));
-}
-
-export function parsedRecipes(texts: readonly string[]): readonly Recipe[] {
-	return texts.flatMap((text) => {
-		const parsed = parseRecipe(text);
-		return parsed.ok ? [parsed.recipe] : [];
-	});
 }
 
 /** What is made of a push to a repo. The configuration was checked, so that every text parses. */
@@ -56,7 +49,7 @@ function minutesOf(time: string): number {
 }
 
 /** Whether pushes to a repo are taken up at this time of the day (UTC). */
-export function judgeHours(watch: Watch, repo: string, now: Date): WatchVerdict {
+export function checkHours(watch: Watch, repo: string, now: Date): WatchCheck {
 	const hours = ruleOf(watch, repo)?.hours;
 	if (hours === undefined) return { watched: true };
 	const [from = 0, to = 0] = hours.split("-").map(minutesOf);
@@ -66,7 +59,7 @@ export function judgeHours(watch: Watch, repo: string, now: Date): WatchVerdict 
 }
 
 /** Whether a rule's tags let pushes to the model be quantized. */
-export function judgeTags(watch: Watch, facts: Pick<SourceFacts, "repo" | "tags">): WatchVerdict {
+export function checkTags(watch: Watch, facts: Pick<SourceFacts, "repo" | "tags">): WatchCheck {
 	const tags = ruleOf(watch, facts.repo)?.tags;
 	if (tags === undefined) return { watched: true };
 	const unwanted = tags.none.find((tag) => facts.tags.includes(tag));

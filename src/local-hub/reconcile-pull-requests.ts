@@ -25,8 +25,8 @@ export async function reconcilePullRequests(
 			if (discussion.pull === null || head === null) continue;
 			const events: DiscussionEvent[] = [...discussion.events];
 			let { status, pull } = discussion;
-			const told = events.some((event) => event.type === "commit" && event.oid === head.oid);
-			if (!told && head.oid !== pull.startedFrom)
+			const reported = events.some((event) => event.type === "commit" && event.oid === head.oid);
+			if (!reported && head.oid !== pull.startedFrom)
 				events.push({
 					id: newId(),
 					type: "commit",

@@ -219,3 +219,11 @@ export function recipeHash(recipe: Recipe): string {
 export function recipeDirectory(canonical: string): string {
 	return canonical.replaceAll(/[^A-Za-z0-9.-]/g, "-");
 }
+
+/** The recipes of texts that were checked before; what does not parse is left out. */
+export function parsedRecipes(texts: readonly string[]): readonly Recipe[] {
+	return texts.flatMap((text) => {
+		const parsed = parseRecipe(text);
+		return parsed.ok ? [parsed.recipe] : [];
+	});
+}

@@ -3,11 +3,12 @@ import { MAXIMUM_COMMENT_CHARACTERS } from "../hub/discussion.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { isOfOneCommit } from "../protocol/one-commit.ts";
 import { isFinished, type JobState } from "../records/job.ts";
+import type { VariantState } from "../records/variant.ts";
 import { published } from "./card/published-measurement.ts";
-
 import { markdownCode, markdownText } from "./escape.ts";
 import { formatBytes, formatEstimate, QUANTIZER_NAMES } from "./figures.ts";
 import { newestCommitOf } from "./newest-commit.ts";
+import { VARIANT_STATE_WORDS } from "./variant-state-words.ts";
 
 export const STATUS_TITLE = "Quantization status";
 
@@ -26,20 +27,12 @@ export type SourceStatusView = {
 		readonly recipe: string;
 		readonly sourceSha: string;
 		readonly jobId: string;
-		readonly state: "wanted" | "staged" | "verified" | "published" | "failed";
+		readonly state: VariantState;
 		readonly targetRepo: string;
 		readonly manifest: Manifest | null;
 		readonly refusal: Refusal | null;
 	}[];
 	readonly refused: { readonly sha: string | null; readonly refusal: Refusal } | null;
-};
-
-const VARIANT_STATES: Readonly<Record<SourceStatusView["variants"][number]["state"], string>> = {
-	wanted: "in work",
-	staged: "being verified",
-	verified: "verified, being published",
-	published: "published",
-	failed: "failed",
 };
 
 const MAXIMUM_ROWS = 60;
@@ -126,7 +119,7 @@ function row(variant: SourceStatusView["variants"][number], hubUrl: string, newe
 	const size = shown === null ? "" : formatBytes(shown.bytes);
 	const kl = shown === null ? "" : `${formatEstimate(shown.report.klNats)}${rounding}`;
 	const repo = state === "published" ? `[${markdownText(targetRepo)}](${hubUrl}/${targetRepo})` : "";
-	return `| ${markdownCode(recipe)} | ${VARIANT_STATES[state]}${old} | \`${sourceSha.slice(0, 8)}\` | ${size} | ${kl} | ${repo} |`;
+	return `| ${markdownCode(recipe)} | ${VARIANT_STATE_WORDS[state].phrase}${old} | \`${sourceSha.slice(0, 8)}\` | ${size} | ${kl} | ${repo} |`;
 }
 
 function jobLink(id: string, publicUrl: string | null): string {

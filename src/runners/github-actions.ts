@@ -128,7 +128,7 @@ export function createGitHubActionsEngine(options: GitHubActionsOptions): Remote
 		}
 	}
 
-	async function told<T>(call: () => Promise<T>): Promise<T> {
+	async function explaining<T>(call: () => Promise<T>): Promise<T> {
 		try {
 			return await call();
 		} catch (error) {
@@ -144,20 +144,20 @@ export function createGitHubActionsEngine(options: GitHubActionsOptions): Remote
 		name: `github-actions-${identity}`,
 		title: "GitHub Actions",
 		list: (attempt) =>
-			told(async () => (await listWorkflowRuns({ github, workflow, name: runName(attempt) })).map(runOf)),
+			explaining(async () => (await listWorkflowRuns({ github, workflow, name: runName(attempt) })).map(runOf)),
 		get: (id) =>
-			told(async () => {
+			explaining(async () => {
 				const run = await getWorkflowRun({ github, id: Number(id) });
 				return run === null ? null : runOf(run);
 			}),
 		start: (spec) =>
-			told(async () => {
-				// The run derives the staging repo from these two; it is told nothing that it would have to trust.
+			explaining(async () => {
+				// The run derives the staging repo from these two; it is given nothing that it would have to trust.
 				const inputs = { job: spec.job, fence: String(spec.fence) };
 				const id = await dispatchWorkflow({ github, workflow, ref, inputs });
 				return id === null ? null : String(id);
 			}),
-		cancel: (id, force) => told(() => cancelWorkflowRun({ github, id: Number(id), force })),
+		cancel: (id, force) => explaining(() => cancelWorkflowRun({ github, id: Number(id), force })),
 		// The lines of a step that runs are not in GitHub's API: the run tells of itself instead.
 		readLog: null,
 		readEndedLog: (id, onLine, signal) => readRunLog({ github, id: Number(id), onLine, signal }),

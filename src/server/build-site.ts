@@ -48,8 +48,9 @@ export function buildSite(options: {
 	const { settings, database, storeDelivery, progress, metrics, log } = options;
 	const { configuration, secrets } = settings;
 	return createApp({
-		data: databaseData({ database, clock: systemClock, storeDelivery, audience: "everybody" }),
-		operatorData: databaseData({ database, clock: systemClock, storeDelivery, audience: "operator" }),
+		data: databaseData({ database, clock: systemClock, audience: "everybody" }),
+		operatorData: databaseData({ database, clock: systemClock, audience: "operator" }),
+		storeDelivery,
 		operatorToken: secrets.operatorToken,
 		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),
 		progress: progress.door,

@@ -7,7 +7,7 @@ import type { Secrets } from "../config/secrets.ts";
 import { createGitHubAccess, type GitHubAccess } from "../github/github-access.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { isPublicModel } from "../hub/is-public-model.ts";
-import { judgeRepo } from "../jobs/watch-rules.ts";
+import { checkRepo } from "../jobs/watch-rules.ts";
 
 type IssueRepos = {
 	readonly appId: string;
@@ -49,7 +49,7 @@ export function issueForum(
 		}),
 		subjectOf: gitHubSubject({
 			usualModel: (repository) => models.get(repository.toLowerCase()) ?? null,
-			isWatched: (model) => judgeRepo(watch, model).watched,
+			isWatched: (model) => checkRepo(watch, model).watched,
 			isPublic: (repo) => isPublicModel({ hubUrl: hub.hubUrl, ...(hub.fetch ? { fetch: hub.fetch } : {}), repo }),
 		}),
 		context: {

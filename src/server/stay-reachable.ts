@@ -59,7 +59,7 @@ export async function keepWebhook(situation: Situation & { readonly publicUrl: s
 const LOOK_BACK_SECONDS = 86_400;
 
 /**
- * Looks over the issues of the configured GitHub repos for commands that no webhook told of: GitHub does not deliver
+ * Looks over the issues of the configured GitHub repos for commands that no webhook reported: GitHub does not deliver
  * again by itself, and cannot deliver at all without a public address.
  */
 export async function keepLookingOverIssues(

@@ -86,9 +86,9 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 		const vocabulary = fields.get("tokenizer.ggml.tokens");
 		assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${path} holds no vocabulary`);
 	}
-	const told =
+	const checked =
 		wanted === null ? checkMix(first, quantized, manifest, recipe) : checkOneType(first, quantized, manifest, wanted);
-	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${told}`;
+	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${checked}`;
 }
 
 type GgufLinear = { readonly row: number; readonly elements: number; readonly type: GGMLQuantizationType };
@@ -155,8 +155,8 @@ function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manife
 		target === budgetBytes && (manifest.mixed?.targetBitsPerWeight ?? null) === bitsPerWeight,
 		"the manifest's mix was chosen under another budget than the recipe's",
 	);
-	const told = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
-	return `${linears.length} linears take ${average.toFixed(3)} bits a weight: ${told.join(", ")}`;
+	const byType = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
+	return `${linears.length} linears take ${average.toFixed(3)} bits a weight: ${byType.join(", ")}`;
 }
 
 async function checkFile(

@@ -30,13 +30,13 @@ export async function checkGptq(directory: string, manifest: Manifest, recipe: R
 	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
 	const { quantization_config: settings } = await readJson(directory, "config.json", Config);
 	const own = await readJson(directory, "quantize_config.json", QuantizationConfig);
-	for (const [file, told] of [
+	for (const [file, stated] of [
 		["config.json", settings],
 		["quantize_config.json", own],
 	] as const) {
 		assertCheck(
-			told.bits === bits && told.group_size === group,
-			`${file} says ${told.bits} bits and groups of ${told.group_size}, the recipe ${bits} and ${group}`,
+			stated.bits === bits && stated.group_size === group,
+			`${file} says ${stated.bits} bits and groups of ${stated.group_size}, the recipe ${bits} and ${group}`,
 		);
 	}
 	const packed = await checkPackedLinears({ directory, manifest, suffix: PACKED }, (file, tensor, layer) =>

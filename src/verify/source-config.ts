@@ -62,9 +62,9 @@ export type SourceConfig = z.infer<typeof SourceConfig>;
 /** What is wrong with the config's sizes, or `null`. Missing ones count where every supported model has them. */
 export function absurdSize(config: SourceConfig): string | null {
 	for (const field of BOUNDED_FIELDS) {
-		const told = namesOf(field).filter((name) => config[name] !== undefined && config[name] !== null);
-		if (told.length === 0 && REQUIRED_FIELDS.includes(field)) return `${field} is missing`;
-		for (const name of told) {
+		const given = namesOf(field).filter((name) => config[name] !== undefined && config[name] !== null);
+		if (given.length === 0 && REQUIRED_FIELDS.includes(field)) return `${field} is missing`;
+		for (const name of given) {
 			const value = config[name];
 			if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > BOUNDS[field]) {
 				return `${name} must be a whole number from 1 to ${BOUNDS[field]}`;

@@ -39,7 +39,7 @@ export type VerificationPolicy = {
 };
 
 /**
- * Judges one variant's files against its manifest and recipe: their structure, then in the engine that people run them
+ * Checks one variant's files against its manifest and recipe: their structure, then in the engine that people run them
  * with, as a child process.
  */
 export async function verifyVariant(request: {
@@ -67,7 +67,7 @@ export async function verifyVariant(request: {
 		checks.push("manifest: valid, and its figures agree with one another");
 		await checkManifestFiles(directory, manifest, recipe.name.container);
 		checks.push(`files: ${manifest.files.length} with the sizes and sha256 of the manifest, none besides`);
-		let judged = manifest;
+		let measured = manifest;
 		switch (recipe.name.container) {
 			case "gguf": {
 				checks.push(await checkGguf(directory, manifest, recipe));
@@ -80,9 +80,9 @@ export async function verifyVariant(request: {
 					...ending,
 				});
 				checks.push(outcome.check);
-				if (outcome.kind === "measured") judged = { ...withoutEngine(manifest), engine: outcome.engine };
+				if (outcome.kind === "measured") measured = { ...withoutEngine(manifest), engine: outcome.engine };
 				else if (outcome.kind === "unmeasured") {
-					judged = { ...withoutEngine(manifest), unmeasured: { reason: outcome.reason } };
+					measured = { ...withoutEngine(manifest), unmeasured: { reason: outcome.reason } };
 				}
 				break;
 			}
@@ -99,8 +99,8 @@ export async function verifyVariant(request: {
 				checks.push(await checkGptq(directory, manifest, recipe));
 				break;
 		}
-		checks.push(checkFidelityFloor(manifest, judged.engine ?? null, policy.floor, bitsPerWeightOf(manifest, recipe)));
-		return { ok: true, manifest: judged, checks };
+		checks.push(checkFidelityFloor(manifest, measured.engine ?? null, policy.floor, bitsPerWeightOf(manifest, recipe)));
+		return { ok: true, manifest: measured, checks };
 	} catch (error) {
 		if (!(error instanceof CheckFailure)) throw error;
 		checks.push(`failed: ${error.message}`);
@@ -117,7 +117,7 @@ export async function verifyVariant(request: {
 	}
 }
 
-/** What the runner wrote: the engine's figures are added where it is judged. */
+/** What the runner wrote: the engine's figures are added where it is measured. */
 function withoutEngine(manifest: Manifest): Manifest {
 	const { engine: _engine, unmeasured: _unmeasured, ...rest } = manifest;
 	return rest;

@@ -1,6 +1,7 @@
 import type { Express } from "express";
 import express from "express";
 import type { Clock } from "../clock.ts";
+import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { Log } from "../log.ts";
 import type { WebData } from "./data.ts";
 import { errorPage } from "./error-page.ts";
@@ -27,6 +28,8 @@ export type WebOptions = {
 	readonly operatorData?: WebData;
 	/** Who sends it sees all there is; `null` or absent: nobody does. */
 	readonly operatorToken?: string | null;
+	/** Durable when it returns. The same dedupe key twice is stored and worked on once. */
+	readonly storeDelivery: StoreDelivery;
 	readonly webhookSecrets: readonly string[];
 	/** What GitHub signs its deliveries with: current and previous. */
 	readonly gitHubWebhookSecrets: readonly string[];
@@ -101,7 +104,7 @@ export function createApp(options: WebOptions): WebApp {
 	const everybody = pagesOf(data);
 	const operator = pagesOf(options.operatorData ?? data);
 	const { site } = everybody;
-	const ingest = { maxBodyBytes, store: data.storeDelivery, clock, log, onOutcome: metrics.countIngest };
+	const ingest = { maxBodyBytes, store: options.storeDelivery, clock, log, onOutcome: metrics.countIngest };
 
 	const app = express();
 	app.disable("x-powered-by");

@@ -1,6 +1,5 @@
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
-import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobEventRecord, JobRecord } from "../records/job.ts";
@@ -30,7 +29,5 @@ export type WebData = {
 	getJob(id: string): Promise<JobRecord | null>;
 	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
 	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
-	/** Durable when it returns. The same dedupe key twice is stored and worked on once. */
-	readonly storeDelivery: StoreDelivery;
 	counts(): Promise<Counts>;
 };

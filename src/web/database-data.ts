@@ -11,7 +11,6 @@ import type { WebData } from "./data.ts";
 export function databaseData(options: {
 	readonly database: Database;
 	readonly clock: Clock;
-	readonly storeDelivery: WebData["storeDelivery"];
 	readonly audience: Audience;
 }): WebData {
 	const { audience } = options;
@@ -38,7 +37,6 @@ export function databaseData(options: {
 		},
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
 		listDeliveries: (query) => listDeliveries(handle, { ...query, audience }),
-		storeDelivery: options.storeDelivery,
 		counts: () => countEverything(handle, options.clock.now()),
 	};
 }

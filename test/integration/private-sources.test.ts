@@ -59,7 +59,6 @@ await onEveryDatabase((databases, name) => {
 					audience,
 					database,
 					clock: systemClock,
-					storeDelivery: (delivery) => bot.engine.storeDelivery(delivery),
 				});
 			site = await startSite(data("everybody"), { operatorData: data("operator"), operatorToken: OPERATOR });
 			world.setHead("acme/secret", shaOf("secret"));

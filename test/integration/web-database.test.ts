@@ -29,12 +29,13 @@ await onEveryDatabase((databases, name) => {
 				audience: "everybody",
 				database,
 				clock: { now: () => NOW },
+			});
+			site = await startSite(data, {
 				storeDelivery: async (delivery) => {
 					const { id, stored } = await insertDelivery(database.handle, { ...delivery, id: randomUUID() });
 					return { id, duplicate: !stored };
 				},
 			});
-			site = await startSite(data);
 			const jobId = randomUUID();
 			await insertJob(database.handle, {
 				id: jobId,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConfigurationFile } from "../../src/config/schema.ts";
 import { checkOwnerSettings } from "../../src/jobs/owner-settings.ts";
-import { judgeHours, judgeTags, maximumParameters, recipesOfRules } from "../../src/jobs/watch-rules.ts";
+import { checkHours, checkTags, maximumParameters, recipesOfRules } from "../../src/jobs/watch-rules.ts";
 
 const open = (settings: string | null) => ({ settings, closed: false });
 
@@ -56,7 +56,7 @@ test("rules limit by size, tags and hours", () => {
 		},
 	});
 	const at = (time: string) => new Date(`2026-01-01T${time}:00Z`);
-	const judged = (repo: string, time: string) => judgeHours(watch, repo, at(time)).watched;
+	const judged = (repo: string, time: string) => checkHours(watch, repo, at(time)).watched;
 	assert.equal(maximumParameters(watch, "acme/big-1"), 5);
 	assert.equal(maximumParameters(watch, "acme/other"), 8_000_000_000);
 	assert.deepEqual(
@@ -68,7 +68,7 @@ test("rules limit by size, tags and hours", () => {
 		[false, true, false],
 	);
 	assert.equal(judged("acme/other", "12:00"), true);
-	const tagged = (...tags: string[]) => judgeTags(watch, { repo: "acme/big-1", tags }).watched;
+	const tagged = (...tags: string[]) => checkTags(watch, { repo: "acme/big-1", tags }).watched;
 	assert.deepEqual([tagged("chat"), tagged("chat", "merge"), tagged("base")], [true, false, false]);
 	assert.deepEqual(
 		recipesOfRules(watch, "acme/big-1").map((recipe) => recipe.canonical),

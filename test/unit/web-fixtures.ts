@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { StoreDelivery } from "../../src/deliveries/store-delivery.ts";
 import { silentLog } from "../../src/log.ts";
 import type { Manifest, Metrics, Quantizer } from "../../src/protocol/manifest.ts";
 import { parseRecipe, recipeHash } from "../../src/protocol/recipe.ts";
@@ -181,7 +182,7 @@ export function memoryData(
 		events?: JobEventRecord[];
 		deliveries?: DeliveryRecord[];
 	} = {},
-): WebData & { stored: DeliveryRecord[] } {
+): WebData & { readonly storeDelivery: StoreDelivery; stored: DeliveryRecord[] } {
 	const { variants = [], jobs = [], events = [], deliveries = [] } = content;
 	const stored: DeliveryRecord[] = [...deliveries];
 	return {
@@ -219,9 +220,13 @@ export function memoryData(
 
 export type TestSite = { url: string; close: () => Promise<void> };
 
-export async function startSite(data: WebData, options: Partial<WebOptions> = {}): Promise<TestSite> {
+export async function startSite(
+	data: WebData & { readonly storeDelivery?: StoreDelivery },
+	options: Partial<WebOptions> = {},
+): Promise<TestSite> {
 	const site = createApp({
 		data,
+		storeDelivery: data.storeDelivery ?? (() => Promise.reject(new Error("This site takes no deliveries."))),
 		webhookSecrets: [SECRET, "the previous secret"],
 		progress: { isAllowed: () => false, store: async () => false },
 		gitHubWebhookSecrets: [GITHUB_SECRET, "the previous signing secret"],

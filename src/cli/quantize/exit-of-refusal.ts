@@ -1,7 +1,7 @@
 import { assertNever, type Refusal } from "../../errors.ts";
 import { EXIT_CODES, type ExitCode } from "../exit-codes.ts";
 
-/** How an end without a result is told to a script. */
+/** How an end without a result is reported to a script. */
 export function exitOf(refusal: Refusal): ExitCode {
 	switch (refusal.code) {
 		case "cancelled":

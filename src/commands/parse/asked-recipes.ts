@@ -1,5 +1,4 @@
-import { parsedRecipes } from "../../jobs/watch-rules.ts";
-import { parseRecipe, type Recipe } from "../../protocol/recipe.ts";
+import { parsedRecipes, parseRecipe, type Recipe } from "../../protocol/recipe.ts";
 import { type Container, RECIPE_NAMES, RECIPES } from "../../protocol/recipe-table.ts";
 import { shown } from "./parsed-command.ts";
 import type { LineWords } from "./token-rules.ts";

@@ -1,25 +1,12 @@
-import { assertNever } from "../../errors.ts";
 import { markdownCode } from "../../publish/escape.ts";
 import { formatBytes, formatChange, formatEstimate } from "../../publish/figures.ts";
+import { VARIANT_STATE_WORDS } from "../../publish/variant-state-words.ts";
 import { summarizeVariant } from "../../publish/variant-summary.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import type { ReplyContext } from "./reply-context.ts";
 
 export function stateOfVariant(variant: VariantRecord): string {
-	switch (variant.state) {
-		case "wanted":
-			return "being made";
-		case "staged":
-			return "staged, not verified yet";
-		case "verified":
-			return "verified, not published yet";
-		case "published":
-			return "published";
-		case "failed":
-			return "failed";
-		default:
-			return assertNever(variant.state);
-	}
+	return VARIANT_STATE_WORDS[variant.state].phrase;
 }
 
 /**

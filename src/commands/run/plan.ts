@@ -1,4 +1,4 @@
-import { parsedRecipes } from "../../jobs/watch-rules.ts";
+import { parsedRecipes } from "../../protocol/recipe.ts";
 import { renderPlan } from "../replies/render-plan.ts";
 import { renderRefusal } from "../replies/render-refusal.ts";
 import type { CommandRun } from "./effect.ts";

@@ -1,5 +1,5 @@
 import { assertNever } from "../../errors.ts";
-import { parsedRecipes } from "../../jobs/watch-rules.ts";
+import { parsedRecipes } from "../../protocol/recipe.ts";
 import { requesterName } from "../host.ts";
 import { renderNotPermitted, renderQuota, renderWaiting } from "../replies/render-permission.ts";
 import { renderRefusal } from "../replies/render-refusal.ts";

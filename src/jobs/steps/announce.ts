@@ -17,7 +17,7 @@ import { advance, type Step } from "./step-context.ts";
 /** Published variants are public whether or not the discussion says so: after this many failures the job goes on. */
 const MAXIMUM_FAILURES = 8;
 
-/** People are told of a published job as of a finished one. */
+/** A published job is reported as of a finished one. */
 function asShown(job: JobRecord): JobRecord {
 	return job.state === "announcing" ? { ...job, state: "done" } : job;
 }
@@ -78,16 +78,16 @@ export async function announceJob(context: JobsContext, jobId: string): Promise<
 /** announcing → done. */
 export const announceStep: Step = async (context, work) => {
 	const { job } = work;
-	let told = true;
+	let reported = true;
 	try {
 		await announceJob(context, job.id);
 	} catch (error) {
 		if (work.stepFailures < MAXIMUM_FAILURES) throw error;
-		told = false;
+		reported = false;
 		context.log.error("A finished job could not be announced", { job: job.id, error });
 	}
 	const moved = await advance(context, job, "announced", {
-		statusText: told ? "Done." : "Done; the discussion could not be updated.",
+		statusText: reported ? "Done." : "Done; the discussion could not be updated.",
 	});
 	return { kind: "moved", job: moved };
 };

@@ -60,7 +60,7 @@ async function takeSlot(context: StepContext, job: JobRecord, runAttempts: numbe
 	});
 }
 
-const CARRY_WAIT_SECONDS = 15;
+const REUSE_WAIT_SECONDS = 15;
 
 /**
  * planned, waiting → publishing, for a job all of whose variants take over the files of an earlier commit with the same
@@ -94,10 +94,10 @@ async function reuse(context: StepContext, job: JobRecord): Promise<StepResult |
 	const [first] = open;
 	if (first !== undefined) {
 		const statusText = `Waits for the run on commit ${first.sourceSha.slice(0, 8)}, whose weights are the same.`;
-		const nextStepAt = later(clock.now(), CARRY_WAIT_SECONDS);
+		const nextStepAt = later(clock.now(), REUSE_WAIT_SECONDS);
 		// Out of line: it takes no runner from anybody.
 		await holdJob(handle, job.id, nextStepAt);
-		if (job.state === "waiting") return { kind: "again", seconds: CARRY_WAIT_SECONDS, statusText };
+		if (job.state === "waiting") return { kind: "again", seconds: REUSE_WAIT_SECONDS, statusText };
 		return { kind: "moved", job: await advance(context, job, "wait", { statusText, nextStepAt }) };
 	}
 	const moved = await advance(context, job, "reuse", {

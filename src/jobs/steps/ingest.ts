@@ -81,7 +81,7 @@ async function takeSketch(
 	if (isStored) await context.wake({ kind: "sketch", ...identity }, now);
 }
 
-/** ingesting → verifying: the run's files are taken over, judged by their manifests and staged on the Hub. */
+/** ingesting → verifying: the run's files are taken over, checked by their manifests and staged on the Hub. */
 export const ingestStep: Step = async (context, work) => {
 	const { database, runner, ports, configuration, signal } = context;
 	const { job } = work;

@@ -54,7 +54,7 @@ function stopped(stopAs: StopAs): { readonly event: "cancel" | "supersede"; read
 	}
 }
 
-/** Ends a job on somebody's wish, its run first; `null` when it is too late for that. */
+/** Ends a job on request, its run first; `null` when it is too late for that. */
 async function stopJob(context: JobsContext, job: JobRecord, stopAs: StopAs): Promise<JobRecord | null> {
 	const { database, owner } = context;
 	const variants = await listVariantsOfJob(database.handle, job.id);
@@ -92,7 +92,7 @@ async function failJob(context: JobsContext, job: JobRecord, refusal: Refusal): 
 }
 
 /** What an exception of a step means for the job. */
-function judgeError(context: JobsContext, work: JobWork, error: unknown): StepResult {
+function resultOfError(context: JobsContext, work: JobWork, error: unknown): StepResult {
 	const failures = work.stepFailures + 1;
 	const delay = Math.min(MAXIMUM_DELAY_SECONDS, 2 ** failures);
 	if (error instanceof PermanentError) return { kind: "fail", refusal: error.refusal };
@@ -174,7 +174,7 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 		} else if (controller.signal.aborted && stopAs !== null) {
 			result = await endStopped(stepContext, jobId, stopAs);
 		} else {
-			result = judgeError(context, work, error);
+			result = resultOfError(context, work, error);
 		}
 	} finally {
 		await release();

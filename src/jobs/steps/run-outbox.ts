@@ -31,7 +31,7 @@ export async function runOutbox(context: JobsContext, jobId: string): Promise<vo
 		if (!(error instanceof RetryableError)) log.warn("The outbox of a job could not be emptied", { job: jobId, error });
 	};
 	try {
-		// Clean-up first: people are told that a job ended when nothing of it is left.
+		// Clean-up first: that a job ended is reported when nothing of it is left.
 		if (work.cleanupDue && isFinished(work.job.state)) {
 			await cleanUpJob(context, work.job);
 			cleaned = true;

@@ -22,7 +22,7 @@ export class StaleJobError extends Error {
 	override readonly name = "StaleJobError";
 }
 
-/** States that people outside are told of; the rest pass within seconds or minutes. */
+/** States that are reported to people outside; the rest pass within seconds or minutes. */
 const ANNOUNCED: readonly JobState[] = ["planned", "waiting", "running", "failed", "cancelled", "superseded"];
 
 type AdvanceOptions = Pick<JobMove, "set" | "nextStepAt" | "keepLease"> & { readonly statusText: string };

@@ -6,7 +6,7 @@ import { storedRecipe } from "../../protocol/recipe.ts";
 import { stagedFiles } from "./staged-files.ts";
 import { advance, StaleJobError, type Step } from "./step-context.ts";
 
-/** verifying → publishing: what the Hub gives back is judged, not what the runner wrote. */
+/** verifying → publishing: what the Hub gives back is checked, not what the runner wrote. */
 export const verifyStep: Step = async (context, work) => {
 	const { database, ports, clock, owner, signal } = context;
 	const { job } = work;

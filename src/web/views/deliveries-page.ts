@@ -17,7 +17,7 @@ export type DeliverySummary = {
 
 export function deliveriesPage(context: PageContext, page: Page<DeliverySummary>, cursor: string | null): string {
 	const main = html`<h1>Deliveries</h1>
-<p class="lead">What the Hub's webhook told this bot, and what became of it.</p>
+<p class="lead">What the Hub's webhook reported to this bot, and what became of it.</p>
 ${
 	page.items.length === 0
 		? html`<div class="panel empty"><h2>No webhook has arrived</h2><p class="quiet">Where none can reach this server, the periodic sweep still finds new pushes. <code>yaqa-bot doctor</code> says what is set up.</p></div>`

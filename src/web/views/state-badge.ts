@@ -1,4 +1,5 @@
 import { assertNever } from "../../errors.ts";
+import { VARIANT_STATE_WORDS } from "../../publish/variant-state-words.ts";
 import type { DeliveryOutcome } from "../../records/delivery.ts";
 import type { JobState } from "../../records/job.ts";
 import type { VariantState } from "../../records/variant.ts";
@@ -55,21 +56,16 @@ export function jobBadge(state: JobState): Html {
 	return badge(word.tone, word.text);
 }
 
+const VARIANT_TONES: Readonly<Record<VariantState, Tone>> = {
+	wanted: "wait",
+	staged: "busy",
+	verified: "busy",
+	published: "good",
+	failed: "bad",
+};
+
 export function variantBadge(state: VariantState): Html {
-	switch (state) {
-		case "wanted":
-			return badge("wait", "Being made");
-		case "staged":
-			return badge("busy", "Staged");
-		case "verified":
-			return badge("busy", "Verified");
-		case "published":
-			return badge("good", "Published");
-		case "failed":
-			return badge("bad", "Failed");
-		default:
-			return assertNever(state);
-	}
+	return badge(VARIANT_TONES[state], VARIANT_STATE_WORDS[state].label);
 }
 
 export function deliveryBadge(outcome: DeliveryOutcome): Html {
