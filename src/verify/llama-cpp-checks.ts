@@ -18,7 +18,7 @@ import { assertCheck, CheckFailure } from "./manifest-checks.ts";
 const KL_ALLOWANCE = { standardErrors: 3, relative: 0.25, absoluteNats: 0.004 } as const;
 
 /**
- * Texts whose other cut is told and not refused: GGUF cannot say Unicode's normal forms, nor that a token swallows
+ * Texts whose other cut is reported and not refused: GGUF cannot say Unicode's normal forms, nor that a token swallows
  * spaces, nor that the space that SentencePiece puts first is left out where the text has one.
  */
 export const HARMLESS_KINDS: ReadonlySet<string> = new Set(["decomposed", "leading-space", "spaced-special"]);
