@@ -65,7 +65,7 @@ def test_what_a_container_does_not_cover_is_refused_at_once_with_one_that_does(k
 
 def test_linears_narrower_than_a_group_stay_as_they_are_and_are_listed(tmp_path: Path) -> None:
     model = save_checkpoint(
-        tmp_path / "llama", "llama", hidden_size=128, intermediate_size=96, num_hidden_layers=1, head_dim=32
+        tmp_path / "llama", "llama", hidden_size=128, intermediate_size=80, num_hidden_layers=1, head_dim=32
     )
     recipes = [f"{recipe},refine=0,tune=off" for recipe in ("w4a16", "gptq:4", "onnx:q4,block=128")]
     outcome, _ = run(document(model, tmp_path / "out", *recipes), tmp_path / "out")
@@ -78,7 +78,9 @@ def test_linears_narrower_than_a_group_stay_as_they_are_and_are_listed(tmp_path:
             # A short last block is what MatMulNBits pads.
             assert narrow in names
             continue
-        assert narrow not in names and len(names) == 6
+        # No group divides 80. GPTQ's kernels want multiples of 32 of the outputs too: gate and up stay with it.
+        assert narrow not in names and len(names) == (4 if manifest.recipe.startswith("gptq") else 6)
+        assert manifest.fitted_group is None
         assert f"{narrow}.weight" in {weight.name for weight in manifest.unquantized}
 
 
