@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 
@@ -41,22 +42,7 @@ const NOBODY = 65_534;
 const PROBE_MILLISECONDS = 30_000;
 
 /** What must hold inside. It runs with the runner's own Python, so that one that cannot be reached there is noticed. */
-const PROBE = `
-import os, sys
-hidden, shown, written = sys.argv[1:]
-assert sorted(name for name in os.listdir("/proc") if name.isdigit()) == ["1", "2"], "other processes are visible"
-interfaces = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]
-assert interfaces == ["lo"], "there is a network"
-assert not os.path.exists(hidden), "hidden files are visible"
-assert os.path.exists(shown), "what is shown is not there"
-open(os.path.join(written, "probe"), "w").write("x")
-try:
-    open(os.path.join(os.path.dirname(shown), "probe"), "w")
-except OSError:
-    pass
-else:
-    raise AssertionError("everything can be written")
-`;
+const PROBE = readFileSync(new URL("isolation-probe.py", import.meta.url), "utf8");
 
 /** Every absolute path in a job's specification: what the run is to read. */
 export function pathsIn(value: unknown): readonly string[] {
