@@ -8,7 +8,7 @@ import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
-import { runBurst } from "./burst-run.ts";
+import { runBurst } from "../support/burst-run.ts";
 
 /**
  * `npm run bench:burst -- [--json] [--deliveries N] [--database PGlite|PostgreSQL]`: a burst of webhook deliveries with

@@ -19,7 +19,7 @@ import {
 	STRANGER,
 	testHub,
 	textAt,
-} from "../integration/local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
 
 /** Of the Hub's own description: the operations that this test calls, with the schemas that their answers refer to. */
 const description = join(root, "test/contract/hub.openapi.json");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { runBurst } from "../bench/burst-run.ts";
+import { runBurst } from "../support/burst-run.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 
 await onEveryDatabase((databases, name) => {

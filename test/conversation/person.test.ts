@@ -12,7 +12,7 @@ import { jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { cleanEnvironment, root, venvPython } from "../../demo/stack.ts";
 import { listRepoFiles } from "../../src/hub/list-repo-files.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
-import { startTinyStack, type TinyStack } from "../faults/tiny-stack.ts";
+import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 
 const run = promisify(execFile);
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";

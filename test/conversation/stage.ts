@@ -39,7 +39,7 @@ import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts"
 import { NO_SECRETS } from "../support/no-secrets.ts";
 import { scriptedConfiguration, scriptedRunner } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
-import { makeManifest } from "../unit/web-fixtures.ts";
+import { makeManifest } from "../support/web-fixtures.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 

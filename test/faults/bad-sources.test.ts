@@ -6,7 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { cleanEnvironment, root, venvPython } from "../../demo/stack.ts";
 import type { RefusalCode } from "../../src/errors.ts";
-import { startTinyStack, type TinyFile, type TinyStack } from "./tiny-stack.ts";
+import { startTinyStack, type TinyFile, type TinyStack } from "../support/tiny-stack.ts";
 
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
 

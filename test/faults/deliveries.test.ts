@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { followJob, jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { venvPython } from "../../demo/stack.ts";
 import { onEveryDatabase } from "../support/databases.ts";
-import { startTinyStack, type TinyStack } from "./tiny-stack.ts";
+import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
 

@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import { followJob, jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { venvPython } from "../../demo/stack.ts";
 import { createDiscussion } from "../../src/hub/create-discussion.ts";
-import { startTinyStack, type TinyStack } from "./tiny-stack.ts";
+import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 
 const run = promisify(execFile);
 

@@ -8,7 +8,7 @@ import { processesBelow } from "../../demo/end-runs.ts";
 import { followJob, getJobPage, type Job, jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { venvPython } from "../../demo/stack.ts";
 import { onEveryDatabase } from "../support/databases.ts";
-import { startTinyStack, type TinyStack } from "./tiny-stack.ts";
+import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
 const SEED = 20_260_822;

@@ -22,7 +22,7 @@ import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hu
 import { silentLog } from "../../src/log.ts";
 import type { JobRecord } from "../../src/records/job.ts";
 import type { RequestRecord } from "../../src/records/request.ts";
-import { makeJob, makeVariant, uuid } from "../unit/web-fixtures.ts";
+import { makeJob, makeVariant, uuid } from "../support/web-fixtures.ts";
 
 const OWNER = "hf_owner_of_the_test";
 const BOT = "hf_bot_of_the_test";

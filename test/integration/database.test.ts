@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { sql } from "kysely";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, listDeliveries, settleDelivery } from "../../src/db/deliveries.ts";
@@ -32,9 +32,14 @@ await onEveryDatabase((databases, name) => {
 		let database: Database;
 		const id = randomUUID();
 
+		before(async () => {
+			database = await (await databases()).open();
+		});
+		after(async () => {
+			await database.close();
+		});
+
 		test("migrations run once, however many start them, and a newer database is refused", async () => {
-			const own = await databases();
-			database = await own.open();
 			const again = await Promise.all([1, 2, 3].map(() => migrate(database.handle, NOW)));
 			assert.deepEqual(again, [[], [], []]);
 			await assert.rejects(migrate(database.handle, NOW, []), /Start the newer version/);
@@ -186,7 +191,6 @@ await onEveryDatabase((databases, name) => {
 				[1, 2, 3, 4],
 			);
 			assert.equal((await getJob(database.handle, id))?.state, "dispatching");
-			await database.close();
 		});
 	});
 });

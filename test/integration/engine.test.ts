@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { ConfigurationInput } from "../../src/config/schema.ts";
 import type { Database } from "../../src/db/database.ts";
 import { getDelivery, listDeliveries } from "../../src/db/deliveries.ts";
@@ -33,12 +33,19 @@ await onEveryDatabase((databases, name) => {
 		let world: ScriptedWorld;
 		let bot: ScriptedBot;
 
-		test("a push delivered five times at once becomes one job and one set of repos", async () => {
+		before(async () => {
 			own = await databases();
 			database = await own.open();
 			world = scriptedWorld(worldFolder(own.dataDirectory));
 			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
 			await bot.engine.start();
+		});
+		after(async () => {
+			await bot.engine.stop();
+			await database.close();
+		});
+
+		test("a push delivered five times at once becomes one job and one set of repos", async () => {
 			world.setHead("acme/one", shaOf("one"));
 			const stored = await Promise.all(
 				Array.from({ length: 5 }, () =>
@@ -568,8 +575,6 @@ await onEveryDatabase((databases, name) => {
 			assert.ok(!existsSync(runFile));
 			const job = await untilState(database, outcome.job.id, ["done"]);
 			assert.equal(job.fence, 1);
-			await bot.engine.stop();
-			await database.close();
 		});
 	});
 });

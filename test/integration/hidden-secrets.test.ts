@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { root } from "./local-hub-fixture.ts";
+import { root } from "../support/local-hub-fixture.ts";
 
 const skip = process.platform === "linux" ? false : "skipped: no /proc";
 

@@ -11,8 +11,8 @@ import { updateRepoSettings } from "../../src/hub/update-repo-settings.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { fetchSource } from "../../src/verify/fetch-source.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
-import { TINY_SOURCE } from "../unit/verify/tiny-variants.ts";
-import { commit, file, textAt } from "./local-hub-fixture.ts";
+import { commit, file, textAt } from "../support/local-hub-fixture.ts";
+import { TINY_SOURCE } from "../support/tiny-variants.ts";
 
 const OWNER = "hf_owner_token";
 const READER = "hf_reader_token";

@@ -12,9 +12,9 @@ import { silentLog } from "../../src/log.ts";
 import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { type Isolation, measureIsolation } from "../../src/runners/isolation.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
+import { python, root, withoutPython } from "../support/local-hub-fixture.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
-import { python, root, withoutPython } from "./local-hub-fixture.ts";
 
 const CANARY = `canary-${randomUUID()}`;
 const PROGRAM = fileURLToPath(new URL("../support/hostile-runner.mjs", import.meta.url));

@@ -18,7 +18,7 @@ import {
 	TINY_SOURCE,
 	type TinyRecipe,
 	tinyDirectory,
-} from "../unit/verify/tiny-variants.ts";
+} from "../support/tiny-variants.ts";
 
 /** The code on the cards is taken from the published README.md and run against the Hub that serves it. */
 

@@ -20,7 +20,7 @@ import {
 	testHub,
 	textAt,
 	users,
-} from "./local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
 
 const execute = promisify(execFile);
 

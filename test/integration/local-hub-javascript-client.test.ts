@@ -29,7 +29,7 @@ import {
 	uploadFiles,
 	whoAmI,
 } from "@huggingface/hub";
-import { BOT, OWNER, STRANGER, temporaryFolder, testHub } from "./local-hub-fixture.ts";
+import { BOT, OWNER, STRANGER, temporaryFolder, testHub } from "../support/local-hub-fixture.ts";
 
 async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 	const all: T[] = [];

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { getJob, listJobHardware, runJob, streamJobLogs } from "@huggingface/hub";
-import { until } from "../support/scripted-bot.ts";
 import {
 	BOT,
 	call,
@@ -12,7 +11,8 @@ import {
 	temporaryFolder,
 	testHub,
 	withoutPython,
-} from "./local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
+import { until } from "../support/scripted-bot.ts";
 
 const PYTHON = `
 import sys

@@ -2,7 +2,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { runLocalHub } from "../../src/local-hub/run-local-hub.ts";
 import { createLog, silentLog } from "../../src/log.ts";
-import { call, commit, createRepo, file, OWNER, STRANGER, temporaryFolder, testHub } from "./local-hub-fixture.ts";
+import {
+	call,
+	commit,
+	createRepo,
+	file,
+	OWNER,
+	STRANGER,
+	temporaryFolder,
+	testHub,
+} from "../support/local-hub-fixture.ts";
 
 const EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">[go](javascript:alert(3))';
 

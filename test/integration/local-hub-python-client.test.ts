@@ -16,7 +16,7 @@ import {
 	temporaryFolder,
 	testHub,
 	withoutPython,
-} from "./local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 

@@ -19,7 +19,7 @@ import {
 	STRANGER,
 	testHub,
 	textAt,
-} from "./local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 

@@ -16,7 +16,7 @@ import {
 	testHub,
 	textAt,
 	users,
-} from "./local-hub-fixture.ts";
+} from "../support/local-hub-fixture.ts";
 
 const SECRET = "only the receiver knows";
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { listDeliveries } from "../../src/db/deliveries.ts";
@@ -9,7 +9,7 @@ import { onEveryDatabase } from "../support/databases.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import { push, type ScriptedBot, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
-import { startSite, type TestSite } from "../unit/web-fixtures.ts";
+import { startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const OPERATOR = "the-operator-and-nobody-else";
 
@@ -48,7 +48,7 @@ await onEveryDatabase((databases, name) => {
 			return [...new Set(named)];
 		}
 
-		test("appear on no page, in no JSON twin and in no stream, but for the operator", async () => {
+		before(async () => {
 			const own = await databases();
 			database = await own.open();
 			world = scriptedWorld(worldFolder(own.dataDirectory));
@@ -73,6 +73,9 @@ await onEveryDatabase((databases, name) => {
 			});
 			for (const job of jobs) await untilState(database, job.id, ["done"]);
 			jobId = jobs.find((job) => job.sourceRepo === "acme/secret")?.id ?? "";
+		});
+
+		test("appear on no page, in no JSON twin and in no stream, but for the operator", async () => {
 			assert.deepEqual(await whereNamed(false), []);
 			assert.equal((await whereNamed(true)).filter((one) => one.endsWith("text/html")).length, PAGES().length);
 			const shown = await (await get("/", { accept: "application/json" })).text();

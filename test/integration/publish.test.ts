@@ -29,7 +29,7 @@ import {
 	TINY_VERIFICATION,
 	type TinyRecipe,
 	tinyDirectory,
-} from "../unit/verify/tiny-variants.ts";
+} from "../support/tiny-variants.ts";
 
 const OWNER = "hf_owner_token";
 const BOT = "hf_bot_token";

@@ -13,7 +13,7 @@ import { listWebhooks } from "../../src/hub/list-webhooks.ts";
 import { updateWebhook } from "../../src/hub/update-webhook.ts";
 import { pollMentions } from "../../src/server/poll-mentions.ts";
 import { registerWebhook } from "../../src/server/register-webhook.ts";
-import { BOT, call, commit, createRepo, file, OWNER, receiver, testHub } from "./local-hub-fixture.ts";
+import { BOT, call, commit, createRepo, file, OWNER, receiver, testHub } from "../support/local-hub-fixture.ts";
 
 test("the webhook is made once, left alone while it stands, and mended when it was changed or switched off", async (t: TestContext) => {
 	const hub = await testHub(t);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { listJobEvents, listJobs } from "../../src/db/jobs.ts";
 import { listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
@@ -51,12 +51,19 @@ await onEveryDatabase((databases, name) => {
 			});
 		const countOf = (call: string) => world.calls().filter((one) => one.call === call).length;
 
-		test("only the card changed: published anew without a run", async () => {
+		before(async () => {
 			own = await databases();
 			database = await own.open();
 			world = scriptedWorld(worldFolder(own.dataDirectory));
 			bot = scriptedBot({ database, world, dataDirectory: own.dataDirectory });
 			await bot.engine.start();
+		});
+		after(async () => {
+			await bot.engine.stop();
+			await database.close();
+		});
+
+		test("only the card changed: published anew without a run", async () => {
 			const [first] = await pushes("one", { weights: "w1", companions: "t1" }, 1);
 			await untilState(database, first?.id ?? "", ["done"]);
 			const stagings = countOf("stage");
@@ -216,8 +223,6 @@ await onEveryDatabase((databases, name) => {
 				marked.map((one) => one.detail),
 				[`quantized/model-YAQA-w8a16 ${shaOf("seven").slice(0, 8)}`],
 			);
-			await bot.engine.stop();
-			await database.close();
 		});
 	});
 });

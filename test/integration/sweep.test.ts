@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { listJobs } from "../../src/db/jobs.ts";
 import { listVariantsOfJob } from "../../src/db/variants.ts";
@@ -14,7 +14,7 @@ await onEveryDatabase((databases, name) => {
 		let world: ScriptedWorld;
 		let bots: readonly ScriptedBot[];
 
-		test("what a namespace holds at first is left alone; a push whose webhook was lost is found", async () => {
+		before(async () => {
 			own = await databases();
 			database = await own.open();
 			world = scriptedWorld(worldFolder(own.dataDirectory));
@@ -27,6 +27,13 @@ await onEveryDatabase((databases, name) => {
 				scriptedBot({ database, world, dataDirectory: own.dataDirectory, overrides }),
 			);
 			for (const bot of bots) await bot.engine.start();
+		});
+		after(async () => {
+			for (const one of bots) await one.engine.stop();
+			await database.close();
+		});
+
+		test("what a namespace holds at first is left alone; a push whose webhook was lost is found", async () => {
 			const [bot] = bots;
 			assert.ok(bot !== undefined);
 			await bot.engine.sweepNow();
@@ -113,8 +120,6 @@ await onEveryDatabase((databases, name) => {
 					: null,
 			);
 			assert.equal((await bot.engine.sweepNow()).found, 0);
-			for (const one of bots) await one.engine.stop();
-			await database.close();
 		});
 	});
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { validateYaml } from "../../src/hub/validate-yaml.ts";
-import { BOT, testHub } from "./local-hub-fixture.ts";
+import { BOT, testHub } from "../support/local-hub-fixture.ts";
 
 test("a card that the Hub refuses comes back with its errors", async (context) => {
 	const hub = await testHub(context);

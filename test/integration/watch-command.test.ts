@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { listWebhooks } from "../../src/hub/list-webhooks.ts";
-import { BOT, root, run, temporaryFolder, testHub } from "./local-hub-fixture.ts";
+import { BOT, root, run, temporaryFolder, testHub } from "../support/local-hub-fixture.ts";
 
 test("what is watched is added and taken out in the file, comments kept, and the webhook follows", async (t: TestContext) => {
 	const hub = await testHub(t);

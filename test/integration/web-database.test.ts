@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
-import { after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
 import { insertJob } from "../../src/db/jobs.ts";
@@ -9,7 +9,7 @@ import { insertVariant, publishVariantRow, stageVariant } from "../../src/db/var
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { onEveryDatabase } from "../support/databases.ts";
-import { makeManifest, NOW, SECRET, startSite, type TestSite } from "../unit/web-fixtures.ts";
+import { makeManifest, NOW, SECRET, startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const SHA = "a".repeat(40);
 const VARIANTS = 30;
@@ -23,7 +23,7 @@ await onEveryDatabase((databases, name) => {
 			await database.close();
 		});
 
-		test("published variants fill pages that lead to one another without a gap or a repeat", async () => {
+		before(async () => {
 			database = await (await databases()).open();
 			const data = databaseData({
 				audience: "everybody",
@@ -36,6 +36,9 @@ await onEveryDatabase((databases, name) => {
 					return { id, duplicate: !stored };
 				},
 			});
+		});
+
+		test("published variants fill pages that lead to one another without a gap or a repeat", async () => {
 			const jobId = randomUUID();
 			await insertJob(database.handle, {
 				id: jobId,

@@ -3,7 +3,7 @@ import { after, before, describe, test } from "node:test";
 import { silentLog } from "../../src/log.ts";
 import { createHfJobsEngine, createHfJobsRunner, type HfJobsOptions } from "../../src/runners/hf-jobs.ts";
 import type { Runner } from "../../src/runners/runner.ts";
-import { call } from "../integration/local-hub-fixture.ts";
+import { call } from "../support/local-hub-fixture.ts";
 import { describeRemoteFaults, type RemoteFault } from "./remote-faults.ts";
 import { BOT, COMPUTE, ended, JOBS, READER, type RemotePlace, STAGER, startRemotePlace } from "./remote-place.ts";
 

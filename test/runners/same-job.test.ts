@@ -17,7 +17,7 @@ import { createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
-import { withoutPython } from "../integration/local-hub-fixture.ts";
+import { withoutPython } from "../support/local-hub-fixture.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
 import {

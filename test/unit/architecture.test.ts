@@ -167,6 +167,19 @@ test("nothing is exported by default", () => {
 	);
 });
 
+test("no test imports another: what tests share lies in test/support, or beside the one kind that uses it", () => {
+	const shared = ["test/support", "test/fake-github", "test/fixtures"];
+	const wrong = filesUnder("test", [".ts"])
+		.flatMap(importsOf)
+		.filter(({ from, to }) => {
+			if (!to.startsWith("test/")) return !/^(src|scripts|demo|config)\//.test(to);
+			if (to.endsWith(".test.ts")) return true;
+			return !shared.includes(dirname(to)) && dirname(to) !== dirname(from);
+		})
+		.map(({ from, to }) => `${from} → ${to}`);
+	assert.deepEqual(wrong, []);
+});
+
 test("the environment is read in src/config only", () => {
 	assert.deepEqual(
 		sources.filter(

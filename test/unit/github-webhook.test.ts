@@ -3,7 +3,7 @@ import { createHmac } from "node:crypto";
 import { after, before, test } from "node:test";
 import { readGitHubEvent } from "../../src/deliveries/github-event.ts";
 import { runName } from "../../src/runners/run-name.ts";
-import { GITHUB_SECRET, memoryData, startSite, type TestSite } from "./web-fixtures.ts";
+import { GITHUB_SECRET, memoryData, startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const data = memoryData();
 let site: TestSite;

@@ -4,7 +4,7 @@ import { request } from "node:http";
 import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { constantTimeEqual } from "../../src/web/constant-time-equal.ts";
-import { memoryData, SECRET, startSite, type TestSite } from "./web-fixtures.ts";
+import { memoryData, SECRET, startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const data = memoryData();
 let site: TestSite;

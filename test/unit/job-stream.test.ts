@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { JobEventRecord, JobRecord } from "../../src/records/job.ts";
-import { makeEvents, makeJob, memoryData, startSite, type TestSite } from "./web-fixtures.ts";
+import { makeEvents, makeJob, memoryData, startSite, type TestSite } from "../support/web-fixtures.ts";
 
 type Message = { id: number | null; event: string; data: unknown };
 

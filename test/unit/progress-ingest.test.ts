@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { isProgressToken, progressToken } from "../../src/runners/progress-token.ts";
 import type { NumberedEvent } from "../../src/runners/run-events.ts";
-import { memoryData, NOW, startSite, type TestSite } from "./web-fixtures.ts";
+import { memoryData, NOW, startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const KEY = "a key that all replicas share";
 const ATTEMPT = { job: "0a1b2c3d-0000-4000-8000-00000000000a", fence: 2 };

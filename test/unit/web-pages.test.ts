@@ -2,7 +2,16 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { escapeHtml } from "../../src/publish/escape.ts";
 import { html } from "../../src/web/html.ts";
-import { makeEvents, makeJob, makeVariant, memoryData, NOW, startSite, type TestSite, uuid } from "./web-fixtures.ts";
+import {
+	makeEvents,
+	makeJob,
+	makeVariant,
+	memoryData,
+	NOW,
+	startSite,
+	type TestSite,
+	uuid,
+} from "../support/web-fixtures.ts";
 
 const HOSTILE = `<script>alert(1)</script>"'\`&\u202Egpj.exe`;
 

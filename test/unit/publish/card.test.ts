@@ -17,7 +17,7 @@ import { unquantizedSentence } from "../../../src/publish/card/unquantized.ts";
 import { markdownCode, markdownText } from "../../../src/publish/escape.ts";
 import { comparison, formatBytes, formatEstimate, formatNumber } from "../../../src/publish/figures.ts";
 import { renderStatus } from "../../../src/publish/status-text.ts";
-import { readTinyManifest, type TinyRecipe } from "../verify/tiny-variants.ts";
+import { readTinyManifest, type TinyRecipe } from "../../support/tiny-variants.ts";
 
 const SNAPSHOT = join(import.meta.dirname, "card-snapshot.txt");
 

@@ -8,7 +8,7 @@ import { folderSourceReader } from "../../../src/verify/folder-source-reader.ts"
 import { inspectFiles } from "../../../src/verify/inspect-files.ts";
 import { forbidsDerivatives } from "../../../src/verify/inspect-source.ts";
 import type { SourceReader } from "../../../src/verify/source-reader.ts";
-import { TINY_SOURCE } from "./tiny-variants.ts";
+import { TINY_SOURCE } from "../../support/tiny-variants.ts";
 
 const LIMITS = { maximumWeightBytes: 1e9 };
 

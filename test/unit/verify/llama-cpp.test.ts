@@ -13,7 +13,7 @@ import { CheckFailure } from "../../../src/verify/manifest-checks.ts";
 import { openSafetensors } from "../../../src/verify/read-safetensors.ts";
 import { verifyVariant } from "../../../src/verify/verify-variant.ts";
 import { recipeOf } from "../../support/recipe-of.ts";
-import { readTinyManifest, TINY_VERIFICATION, tinyDirectory } from "./tiny-variants.ts";
+import { readTinyManifest, TINY_VERIFICATION, tinyDirectory } from "../../support/tiny-variants.ts";
 
 const LIMITS: ChildLimits = { milliseconds: 120_000, memoryBytes: 4e9, threads: 1 };
 const POLICY = ConfigurationFile.parse({}).verification;

@@ -17,7 +17,7 @@ import {
 	type TinyRecipe,
 	tinyDirectory,
 	withCopy,
-} from "./tiny-variants.ts";
+} from "../../support/tiny-variants.ts";
 
 const POLICY = ConfigurationFile.parse({}).verification;
 const LIMITS: ChildLimits = { milliseconds: 60_000, memoryBytes: 4e9, threads: 1 };

@@ -14,9 +14,9 @@ import type { Runner } from "../../src/runners/runner.ts";
 import { createApp } from "../../src/web/create-app.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";
-import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
-import { push, scriptedConfiguration } from "../support/scripted-bot.ts";
-import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
+import { type EngineWithRequests, engineWithRequests } from "./engine-with-requests.ts";
+import { push, scriptedConfiguration } from "./scripted-bot.ts";
+import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "./scripted-ports.ts";
 
 type BurstReport = {
 	readonly deliveries: number;

@@ -1,11 +1,11 @@
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Manifest } from "../../../src/protocol/manifest.ts";
-import { recipeDirectory } from "../../../src/protocol/recipe.ts";
+import { Manifest } from "../../src/protocol/manifest.ts";
+import { recipeDirectory } from "../../src/protocol/recipe.ts";
 
 /** What `test/fixtures/tiny/make.py` made. */
-const TINY = join(import.meta.dirname, "../../fixtures/tiny");
+const TINY = join(import.meta.dirname, "../fixtures/tiny");
 export const TINY_SOURCE = join(TINY, "source");
 export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensors");
 export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
