@@ -1,10 +1,9 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
-import { assertCheck, CheckFailure } from "./manifest-checks.ts";
+import { assertCheck } from "./manifest-checks.ts";
 import { checkPackedLinears, storedGroup } from "./packed-linears.ts";
+import { readJsonFile } from "./read-json-file.ts";
 import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
@@ -34,7 +33,7 @@ const PACKED = ".weight_packed";
 
 /** `config.json` and the packed tensors against the recipe and against each other. */
 export async function checkCompressedTensors(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const config = await readConfig(directory);
+	const config = await readJsonFile(directory, "config.json", Config);
 	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
 	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
@@ -52,19 +51,6 @@ export async function checkCompressedTensors(directory: string, manifest: Manife
 		checkLinear(file, tensor, layer, { bits, group, zero: recipe.zero }),
 	);
 	return `compressed-tensors: ${packed} linears of ${bits} bits in groups of ${group}, scales finite, shapes agree`;
-}
-
-async function readConfig(directory: string): Promise<z.infer<typeof Config>> {
-	let json: unknown;
-	try {
-		json = JSON.parse(await readFile(join(directory, "config.json"), "utf8"));
-	} catch {
-		throw new CheckFailure("config.json is missing or is not JSON");
-	}
-	const parsed = Config.safeParse(json);
-	const issue = parsed.error?.issues[0];
-	assertCheck(parsed.success, `config.json is invalid at "${issue?.path.join(".") ?? ""}": ${issue?.message ?? ""}`);
-	return parsed.data;
 }
 
 async function checkLinear(

@@ -1,10 +1,9 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
-import { assertCheck, CheckFailure } from "./manifest-checks.ts";
+import { assertCheck } from "./manifest-checks.ts";
 import { checkPackedLinears, storedGroup } from "./packed-linears.ts";
+import { readJsonFile } from "./read-json-file.ts";
 import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
@@ -28,8 +27,8 @@ export async function checkGptq(directory: string, manifest: Manifest, recipe: R
 	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
 	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
-	const { quantization_config: settings } = await readJson(directory, "config.json", Config);
-	const own = await readJson(directory, "quantize_config.json", QuantizationConfig);
+	const { quantization_config: settings } = await readJsonFile(directory, "config.json", Config);
+	const own = await readJsonFile(directory, "quantize_config.json", QuantizationConfig);
 	for (const [file, stated] of [
 		["config.json", settings],
 		["quantize_config.json", own],
@@ -43,23 +42,6 @@ export async function checkGptq(directory: string, manifest: Manifest, recipe: R
 		checkLinear(file, tensor, layer, bits, group),
 	);
 	return `GPTQ v1: ${packed} linears of ${bits} bits in groups of ${group}, scales finite, zero points in the middle, shapes agree`;
-}
-
-async function readJson<Shape extends z.ZodType>(
-	directory: string,
-	name: string,
-	schema: Shape,
-): Promise<z.infer<Shape>> {
-	let json: unknown;
-	try {
-		json = JSON.parse(await readFile(join(directory, name), "utf8"));
-	} catch {
-		throw new CheckFailure(`${name} is missing or is not JSON`);
-	}
-	const parsed = schema.safeParse(json);
-	const issue = parsed.error?.issues[0];
-	assertCheck(parsed.success, `${name} is invalid at "${issue?.path.join(".") ?? ""}": ${issue?.message ?? ""}`);
-	return parsed.data;
 }
 
 async function checkLinear(

@@ -1,4 +1,5 @@
 import type { Refusal } from "../errors.ts";
+import { parseJson } from "../parse-json.ts";
 import { isOfKind, isPickle } from "../protocol/source-files.ts";
 import { quoted, refusal } from "./refusals.ts";
 import {
@@ -418,12 +419,8 @@ async function readWhole(reader: SourceReader, file: SourceFile): Promise<Uint8A
 }
 
 function parseObject(bytes: Uint8Array): Record<string, unknown> | null {
-	try {
-		const json: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-		return typeof json === "object" && json !== null && !Array.isArray(json) ? { ...json } : null;
-	} catch {
-		return null;
-	}
+	const json = parseJson(bytes);
+	return typeof json === "object" && json !== null && !Array.isArray(json) ? { ...json } : null;
 }
 
 function gigabytes(bytes: number): string {

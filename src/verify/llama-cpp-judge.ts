@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { parseJson } from "../parse-json.ts";
 import { type ChildLimits, runLimitedChild } from "./limited-child.ts";
 
 const Compared = z.object({ klNats: z.number(), agreeing: z.int(), positions: z.int().min(1) });
@@ -48,7 +49,7 @@ const CHILD = fileURLToPath(new URL("./llama-cpp-child.ts", import.meta.url));
 export function llamaCppPackageVersion(): string | null {
 	try {
 		const record = new URL("../package.json", import.meta.resolve("node-llama-cpp"));
-		return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(record, "utf8"))).version;
+		return z.object({ version: z.string() }).parse(parseJson(readFileSync(record))).version;
 	} catch {
 		return null;
 	}
@@ -76,13 +77,7 @@ export async function judgeWithLlamaCpp(request: {
 		...(signal === undefined ? {} : { signal }),
 	});
 	if (!answer.ok) return { kind: "refused", reason: answer.reason };
-	let json: unknown;
-	try {
-		json = JSON.parse(answer.line);
-	} catch {
-		json = null;
-	}
-	const parsed = LlamaCppAnswer.safeParse(json);
+	const parsed = LlamaCppAnswer.safeParse(parseJson(answer.line));
 	if (!parsed.success) return { kind: "refused", reason: "llama.cpp's answer cannot be read" };
 	const found = parsed.data;
 	if ("error" in found) return { kind: "refused", reason: found.error.slice(0, 1000) };

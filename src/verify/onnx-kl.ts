@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { parseJson } from "../parse-json.ts";
 import { type ChildLimits, runLimitedChild } from "./limited-child.ts";
 
 type OnnxKl = { readonly klNats: number; readonly sequences: number; readonly positions: number };
@@ -31,13 +32,7 @@ export async function onnxKl(request: {
 		...(signal === undefined ? {} : { signal }),
 	});
 	if (!answer.ok) return answer;
-	let json: unknown;
-	try {
-		json = JSON.parse(answer.line);
-	} catch {
-		json = null;
-	}
-	const parsed = Answer.safeParse(json);
+	const parsed = Answer.safeParse(parseJson(answer.line));
 	if (!parsed.success) return { ok: false, reason: "onnxruntime's answer cannot be read" };
 	if ("error" in parsed.data) return { ok: false, reason: parsed.data.error.slice(0, 1000) };
 	return { ok: true, kl: parsed.data };

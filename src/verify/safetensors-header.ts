@@ -1,3 +1,5 @@
+import { parseJson } from "../parse-json.ts";
+
 /** Why a safetensors header is refused. The message is for people. */
 export class SafetensorsHeaderError extends Error {
 	override readonly name = "SafetensorsHeaderError";
@@ -72,14 +74,9 @@ export function parseSafetensorsHeader(start: Uint8Array, fileSize: number): Saf
 	const length = safetensorsHeaderLength(start, fileSize);
 	const dataStart = LENGTH_BYTES + length;
 	if (start.byteLength < dataStart) throw new SafetensorsHeaderError("the header was not read whole");
-	let text: string;
-	let json: unknown;
-	try {
-		text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(start.subarray(LENGTH_BYTES, dataStart));
-		json = JSON.parse(text);
-	} catch {
-		throw new SafetensorsHeaderError("its header is not JSON");
-	}
+	const json = parseJson(start.subarray(LENGTH_BYTES, dataStart));
+	if (json === undefined) throw new SafetensorsHeaderError("its header is not JSON");
+	const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(start.subarray(LENGTH_BYTES, dataStart));
 	if (!text.startsWith("{") || !isRecord(json)) throw new SafetensorsHeaderError("its header is not a JSON object");
 	const repeated = findDuplicateKey(text);
 	if (repeated !== null) throw new SafetensorsHeaderError(`its header names ${quote(repeated)} twice`);

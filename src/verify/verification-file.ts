@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseJson } from "../parse-json.ts";
 import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
@@ -110,7 +111,7 @@ async function tokenizer(file: SafetensorsFile): Promise<TokenizerRecord | null>
 	if (found === undefined) return null;
 	const tensor = shaped(found, "tokenizer", "U8", 1);
 	if (tensor.end - tensor.start > MAXIMUM_TOKENIZER_BYTES) throw new Error("the record of the tokenizer is too large");
-	return TokenizerRecord.parse(JSON.parse(new TextDecoder().decode(await file.read(tensor))));
+	return TokenizerRecord.parse(parseJson(await file.read(tensor)));
 }
 
 function shaped(tensor: TensorInfo | undefined, name: string, dtype: string, dimensions: number): TensorInfo {
