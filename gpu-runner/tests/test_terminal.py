@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import save_checkpoint
 
+from yaqa_runner.cli.main import COMMANDS, main
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Where a line ends on a terminal: also where it is erased or the cursor leaves it.
 LINE_ENDS = re.compile(r"[\r\n]|\x1b\[[0-9;]*[AJK]")
@@ -49,6 +51,18 @@ def lines_of(shown: str) -> list[str]:
     return [ESCAPES.sub("", line) for line in LINE_ENDS.split(shown)]
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    described = shown[shown.index("options:") :]
+    for option in re.findall(r"^  (?:-h, )?(--[a-z-]+)", described, re.MULTILINE):
+        # Its explanation stands on the option's own line or, after a long one, on the next.
+        assert re.search(rf"^  (?:-h, )?{option}\b(?:.* {{2,}}\S|.*\n {{20,}}\S)", described, re.MULTILINE), option
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_quantize_shows_its_stages_and_a_summary(columns: int, tmp_path: Path) -> None:
     model = save_checkpoint(tmp_path / "llama", "llama")
@@ -60,6 +74,8 @@ def test_quantize_shows_its_stages_and_a_summary(columns: int, tmp_path: Path) -
     lines = lines_of(shown)
     assert any(line.startswith("round") for line in lines), shown
     assert any("KL(original" in line for line in lines), shown
+    assert not any(re.match(r"\S sketch \(", line) for line in lines), "the memory plan takes no room from the bar"
+    assert not any("…" in line for line in lines if line.startswith("gguf:")), "a cut word in the summary"
     assert "Finished folders are in" in " ".join(lines)
     path = str(tmp_path / "out")
     assert [line for line in lines if path not in line and len(line) > columns] == []

@@ -42,9 +42,10 @@ def quantize(
     """Quantize a causal language model: sketch its end-to-end KL, round by the sketch, write, measure.
 
     Every recipe becomes a folder below ``output`` that its loader opens as it stands (llama.cpp, onnxruntime, vLLM,
-    transformers). All recipes share one sketch. Round-to-nearest, GPTQ and two-sided rounding are each written, loaded
-    back and measured; the one with the least KL on the selection texts is kept, and the figures of all come from the
-    report texts. An interrupted call goes on where it was when it is made again.
+    transformers). All recipes share one sketch. Round-to-nearest (``rtn``), GPTQ (``one-sided``) and two-sided rounding
+    (plain, more cautious, and with tuned scales) are each written, loaded back and measured; the one with the least KL
+    on the selection texts is kept, and the figures of all come from the report texts. An interrupted call goes on where
+    it was when it is made again.
 
     Example::
 
@@ -59,8 +60,9 @@ def quantize(
         recipes: ``gguf:q4_0``, ``gguf,bpw=4.5``, ``onnx:q4``, ``w4a16,group=32``, ``gptq:4`` …; see docs/recipes.md.
         output: Where finished folders go, and the sketch.
         calibration: Text files that the sketch is taken on; sampled from the model itself without any.
-        selection: Texts that the quantizer is chosen on, as files or by domain; sampled from the model without any.
-        report: Texts that the figures come from; sampled from the model without any.
+        selection: Texts that the quantizer is chosen on: files, or a file by domain, ``{"news": "news.txt"}``; sampled
+            from the model without any.
+        report: Texts that the figures come from, likewise; sampled from the model without any.
         sequences: Calibration sequences.
         length: Tokens a sequence, at most what the model was made for.
         evaluation_sequences: Sequences of each selection and report text.

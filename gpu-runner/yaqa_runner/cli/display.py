@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -36,6 +37,7 @@ from yaqa_runner.protocol.events import (
 from yaqa_runner.protocol.manifest import Manifest
 
 PLAIN_INTERVAL_SECONDS = 10.0
+LABEL_CHARACTERS = 32
 
 
 class _CountColumn(ProgressColumn):
@@ -107,7 +109,9 @@ class Display:
         if event.status == "started" and self._progress is not None:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(escape(f"{event.stage}{detail}"[:80]), total=None, unit="")
+            # A long description leaves no room for the bar; the sketch's stands above as a line of its own.
+            label = event.stage if event.stage == "sketch" else f"{event.stage}{detail}"
+            self._task = self._progress.add_task(escape(label[:LABEL_CHARACTERS]), total=None, unit="")
         self._last_line = time.monotonic()
 
     def _show_progress(self, event: ProgressEvent) -> None:
@@ -146,9 +150,9 @@ def print_scores(console: Console, scores: dict[str, list[TaskScore]]) -> None:
 
 def print_summary(console: Console, manifests: list[Manifest]) -> None:
     """The table of what was made."""
-    table = Table(title="KL(original ‖ quantized), nats a token, report texts")
+    table = Table(title="KL(original ‖ quantized), nats a token, report texts", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("recipe", "published", "KL ± error", "one-sided", "round to nearest", "top-1", "perplexity", "MiB"):
-        table.add_column(heading, justify="left" if heading in ("recipe", "published") else "right")
+        table.add_column(heading, justify="left" if heading in ("recipe", "published") else "right", overflow="fold")
     for manifest in manifests:
         rows = {row.quantizer: row for row in manifest.evaluation.measured}
         own = rows[manifest.quantizer]

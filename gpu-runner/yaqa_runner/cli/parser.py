@@ -78,10 +78,18 @@ def _quantize(commands: Subparsers) -> argparse.ArgumentParser:
         "--recipe", action="append", required=True, metavar="NAME[,OPTION=VALUE…]", help="gguf:q4_0, w4a16,group=32, …"
     )
     quantize.add_argument(
-        "--selection", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the gate chooses on"
+        "--selection",
+        action="append",
+        default=[],
+        metavar="[DOMAIN=]FILE",
+        help="text the quantizer is chosen on; sampled from the model itself when left out",
     )
     quantize.add_argument(
-        "--report", action="append", default=[], metavar="[DOMAIN=]FILE", help="text the figures come from"
+        "--report",
+        action="append",
+        default=[],
+        metavar="[DOMAIN=]FILE",
+        help="text the figures come from; sampled from the model itself when left out",
     )
     quantize.add_argument("--evaluation-sequences", type=int, default=32, metavar="N", help="of each text (32)")
     quantize.add_argument("--reuse", type=Path, metavar="FOLDER", help="an earlier sketch")
@@ -126,8 +134,8 @@ def _measure(commands: Subparsers) -> argparse.ArgumentParser:
     )
     measure.add_argument("--sequences", type=int, default=32, metavar="N", help="of each text (32)")
     measure.add_argument("--length", type=int, default=2048, metavar="TOKENS", help="tokens a sequence (2048)")
-    measure.add_argument("--seed", type=int, default=0)
-    measure.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    measure.add_argument("--seed", type=int, default=0, help="of sampled sequences (0)")
+    _add_device(measure)
     measure.add_argument("--json", action="store_true", help="figures as one JSON document on stdout")
     measure.add_argument("--verbose", action="store_true", help="log on stderr")
     return measure
@@ -144,7 +152,7 @@ def _evaluate(commands: Subparsers) -> argparse.ArgumentParser:
     evaluate.add_argument("--task", action="append", required=True, metavar="NAME", help="arc_easy, hellaswag, …")
     evaluate.add_argument("--tasks-folder", type=Path, metavar="FOLDER", help="YAML files of further tasks")
     evaluate.add_argument("--limit", type=int, metavar="N", help="questions of each task")
-    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_device(evaluate)
     evaluate.add_argument("--json", action="store_true", help="scores as one JSON document on stdout")
     evaluate.add_argument("--verbose", action="store_true", help="log on stderr")
     return evaluate
@@ -182,17 +190,30 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sequences", type=int, default=512, metavar="N", help="calibration sequences (512)")
     parser.add_argument("--length", type=int, default=2048, metavar="TOKENS", help="tokens a sequence (2048)")
-    parser.add_argument("--sketch-kind", choices=("a", "b"), default="a")
-    parser.add_argument("--iterations", type=int, metavar="N", help="half steps for a (6), rounds for b (1)")
+    parser.add_argument(
+        "--sketch-kind", choices=("a", "b"), default="a", help="a takes tokens as independent, b whole sequences (a)"
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        metavar="N",
+        help="half steps of the power iteration for a (6), whole rounds for b (1)",
+    )
     parser.add_argument("--label-samples", type=int, default=1, metavar="N", help="label sets a forward pass (1)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, help="of sampled sequences and labels (0)")
+    _add_device(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use; all when left out")
     parser.add_argument(
         "--memory", type=int, metavar="BYTES", help="host memory to plan for; all of the machine's when left out"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where finished folders go")
     parser.add_argument("--verbose", action="store_true", help="log on stderr")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: CUDA where there is a GPU (auto)"
+    )
 
 
 def _processes(text: str) -> int | None:
