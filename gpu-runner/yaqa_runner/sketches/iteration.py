@@ -107,14 +107,14 @@ class IterationA:
     def finish(self, ranks: Ranks = ALONE) -> None:
         """End the half step: ``H_O ← E|g| E[g gᵀ |L_I⁻¹ x|² / |g|] / tr D_I``, or the mirror image.
 
-        Without tokens, or gradients, nothing changes.
+        Without tokens nothing changes; without gradients the factor is zero, which rounding tells of.
         """
         total, tokens = mirror(ranks.add_up(self._total)), ranks.add_up_number(self._tokens)
         length, pivots = ranks.add_up_number(self._length), self._kernel.pivots
         concentration = self._shares.finish(ranks)
         self._total = torch.zeros(0)
         del self._kernel, self._shares
-        if tokens == 0 or length == 0 or pivots == 0:
+        if tokens == 0 or pivots == 0:
             return
         mean = (total.double() * (length / tokens / tokens / pivots)).float()
         if self._output:
