@@ -96,6 +96,9 @@ def test_experts_that_no_token_reaches_are_rounded_without_their_sketch_and_that
     )
 
 
-def test_a_mixture_whose_experts_do_not_fit_the_groups_is_refused(mixture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_mixture_whose_experts_fit_no_group_is_refused(kind: str, tmp_path: Path) -> None:
+    shape = {name: 40 if name.startswith("moe") else value for name, value in KINDS[kind].items()}
+    mixture = save_checkpoint(tmp_path / kind, kind, num_hidden_layers=1, intermediate_size=40, **shape)
     with pytest.raises(UnsupportedModel, match="every expert"):
         run(document(mixture, tmp_path / "out", "w4a16,group=64"), tmp_path / "out")
