@@ -167,7 +167,10 @@ test("the bot's own account is enough: the same holds where nobody is root", {
 	writeFileSync(specPath, JSON.stringify(spec));
 	try {
 		const plan = {
-			...{ hidden: [...isolation().hidden, "/root"], shown: [PROGRAM, specPath, spec.source.path ?? ""] },
+			...{
+				hidden: [...isolation().hidden, "/root"],
+				shown: [process.execPath, PROGRAM, specPath, spec.source.path ?? ""],
+			},
 			...{ read: [], written: [written], user: null },
 		};
 		// As root the interpreter may lie where another account cannot go; the system's own is enough for this script.
