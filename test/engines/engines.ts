@@ -5,7 +5,7 @@ import type { Manifest } from "../../src/protocol/manifest.ts";
 import { HARMLESS_KINDS } from "../../src/verify/llama-cpp-checks.ts";
 import { judgeWithLlamaCpp } from "../../src/verify/llama-cpp-judge.ts";
 import { onnxKl } from "../../src/verify/onnx-kl.ts";
-import { PYTHON, ROOT, runProgram } from "./quantize-command.ts";
+import { PYTHON, ROOT, runProgram } from "../support/quantize-command.ts";
 
 /** What an engine made of a finished folder. */
 export type EngineWord = {

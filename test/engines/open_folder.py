@@ -1,4 +1,7 @@
-"""Opens a finished folder in an engine: ``python open_folder.py transformers|gptqmodel|vllm FOLDER VERIFICATION``.
+"""Opens a finished folder in an engine: ``python open_folder.py ENGINE FOLDER VERIFICATION``.
+
+``ENGINE``: ``transformers``, ``gptqmodel``, ``vllm``, or ``plain-gptq``, transformers on a GPTQ folder that was decoded
+by the format's definition: transformers itself opens such folders by gptqmodel alone.
 
 Needs nothing of the runner: ``VERIFICATION`` is its ``verification.safetensors``. The last line is JSON:
 ``{"version", "engineKl", "tokensEqual", "generated"}``.
@@ -37,6 +40,43 @@ def open_gptqmodel(folder: Path) -> Opened:
         str(folder), device="cpu", backend=gptqmodel.BACKEND.TORCH, dtype=torch.float16
     ).model
     return gptqmodel.__version__, *_of_torch(model.eval())
+
+
+def open_plain_gptq(folder: Path) -> Opened:
+    """transformers in float32 on the folder's weights, ``scales · (codes − zeros − 1)`` in groups of inputs."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    bits = config.quantization_config["bits"]
+    del config.quantization_config
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    modules = dict(model.named_modules())
+    weights = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
+        groups = tensors[f"{name}.g_idx"].long()
+        scales = weights.pop(f"{name}.scales")
+        codes = _unpacked(tensors[f"{name}.qweight"].T, bits)
+        zeros = _unpacked(tensors[f"{name}.qzeros"], bits) + 1
+        weight = scales[groups] * (codes.T - zeros[groups])
+        is_linear = not isinstance(modules.get(name), transformers.pytorch_utils.Conv1D)
+        weights[f"{name}.weight"] = (weight.T if is_linear else weight).contiguous()
+    loaded, report = type(model).from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+    )
+    wrong = {kind: sorted(map(str, report.get(kind, ()))) for kind in ("missing_keys", "unexpected_keys")}
+    if any(wrong.values()):
+        raise ValueError(f"the folder does not hold the model's weights: {wrong}")
+    return transformers.__version__, *_of_torch(loaded.eval())
+
+
+def _unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes of ``bits`` along the last axis of int32 ``words``, in a row of bits that begins with the lowest."""
+    stream = (words.long()[..., None] >> torch.arange(32)) & 1
+    stream = stream.flatten(-2).unflatten(-1, (-1, bits))
+    return (stream << torch.arange(bits)).sum(-1).float()
 
 
 def open_vllm(folder: Path) -> Opened:
@@ -92,6 +132,7 @@ def _of_torch(model: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], Calla
 
 ENGINES: dict[str, Callable[[Path], Opened]] = {
     "transformers": open_transformers,
+    "plain-gptq": open_plain_gptq,
     "gptqmodel": open_gptqmodel,
     "vllm": open_vllm,
 }
@@ -107,18 +148,23 @@ def tokens_equal(folder: Path, record: dict[str, Any]) -> bool:
     )
 
 
-def main() -> None:
-    engine, folder, verification = sys.argv[1], Path(sys.argv[2]), load_file(sys.argv[3])
-    version, log_probabilities, generate = ENGINES[engine](folder)
+def mean_kl(verification: dict[str, torch.Tensor], log_probabilities: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """KL(original ‖ opened) in nats a token over the positions of the verification tensors."""
     total = 0.0
     for row, ids in enumerate(verification["input_ids"]):
         reference = verification["log_probabilities"][row].double()
         values = log_probabilities(ids[None])[verification["positions"][row]].double()
         total += float((reference.exp() * (reference - values)).sum(-1).mean())
+    return total / len(verification["input_ids"])
+
+
+def main() -> None:
+    engine, folder, verification = sys.argv[1], Path(sys.argv[2]), load_file(sys.argv[3])
+    version, log_probabilities, generate = ENGINES[engine](folder)
     record = json.loads(bytes(verification["tokenizer"].tolist()).decode("utf-8"))
     answer = {
         "version": version,
-        "engineKl": total / len(verification["input_ids"]),
+        "engineKl": mean_kl(verification, log_probabilities),
         "tokensEqual": tokens_equal(folder, record),
         "generated": generate(verification["greedy_prompt"]) == NEW_TOKENS,
     }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { HARMLESS_KINDS } from "../../src/verify/llama-cpp-checks.ts";
 import { judgeWithLlamaCpp, type LlamaCppMeasurement } from "../../src/verify/llama-cpp-judge.ts";
-import { PYTHON, type QuantizeAnswer, quantize, ROOT, runProgram } from "./quantize-command.ts";
+import { PYTHON, type QuantizeAnswer, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
 
 /**
  * Models of kinds that public bug reports describe, through `yaqa-bot quantize`: each is refused by name, or llama.cpp

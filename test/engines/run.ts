@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
+import { PYTHON, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
 import { ENGINES } from "./engines.ts";
-import { PYTHON, quantize, ROOT, runProgram } from "./quantize-command.ts";
 
 /**
  * `npm run test:engines`: every container of the demo model and of tiny architectures, made by `yaqa-bot quantize` and

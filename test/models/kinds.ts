@@ -1,0 +1,12 @@
+import { PYTHON, ROOT, runProgram } from "../support/quantize-command.ts";
+
+/** The kinds of which `tiny_architectures.py` makes tiny checkpoints. */
+export async function kindsToTry(): Promise<readonly string[]> {
+	const script = "import sys; sys.path.insert(0, 'gpu-runner/tests'); import tiny_kinds; print(*tiny_kinds.KINDS)";
+	const { code, out, errors } = await runProgram(PYTHON, ["-c", script]);
+	if (code !== 0) throw new Error(`the list of kinds in ${ROOT} cannot be read: ${errors.slice(-1000)}`);
+	return out.trim().split(" ");
+}
+
+/** Unlike kinds for the short form: plain, fused, reordered, hybrid, with experts, without rotation. */
+export const SHORT_KINDS = ["llama", "gpt2", "phi3", "gemma3_text", "qwen3_5_text", "mixtral"] as const;

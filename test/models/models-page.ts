@@ -1,0 +1,57 @@
+import { CONTAINERS, type KindResult, type Row } from "./rows.ts";
+
+/** `docs/models.md`: what became of every architecture in every container. */
+export function modelsPage(results: ReadonlyMap<string, KindResult>): string {
+	const made = [...results].filter(([, { unmade }]) => unmade === null);
+	const lines = [
+		"# Models",
+		"",
+		"Written by `npm run test:models`: a tiny random checkpoint of every architecture, quantized to 8 bits in every",
+		"container and opened by the engine named below. A percentage is the share of the checkpoint's numbers that are",
+		"quantized (tiny models have large embeddings: the share of a real one is higher), and stands where the engine",
+		"computes what the manifest says. A number points to the reason below, told before anything is computed.",
+		"",
+		"| container | judged by |",
+		"|---|---|",
+		"| GGUF | llama.cpp: KL and tokens |",
+		"| ONNX | onnxruntime: KL |",
+		"| compressed-tensors | transformers, which loads the folder by the compressed-tensors library: KL |",
+		"| GPTQ | transformers, on weights decoded by the format's definition: KL |",
+		"",
+		`| architecture | ${CONTAINERS.map((name) => NAMES[name]).join(" | ")} | left in 16 bits, beside embeddings |`,
+		`|---|${CONTAINERS.map(() => "---").join("|")}|---|`,
+	];
+	const reasons = new Map<string, number>();
+	const cell = (row: Row | undefined): string => {
+		if (row === undefined) return "–";
+		if (row.outcome === "ok") return `${Math.round(100 * (row.share ?? 0))} %`;
+		const told = reasonOf(row);
+		const number = reasons.get(told) ?? reasons.size + 1;
+		reasons.set(told, number);
+		return `(${number})`;
+	};
+	for (const [kind, { rows }] of made.toSorted(([left], [right]) => left.localeCompare(right, "en"))) {
+		const cells = CONTAINERS.map((container) => cell(rows.find((row) => row.container === container)));
+		const kept = new Set(rows.flatMap((row) => row.kept).filter((reason) => !/embedding/.test(reason)));
+		lines.push(`| ${kind} | ${cells.join(" | ")} | ${[...kept].map(escaped).join("; ")} |`);
+	}
+	lines.push("", "## Reasons", "");
+	for (const [reason, number] of reasons) lines.push(`${number}. ${escaped(reason)}`);
+	return `${lines.join("\n")}\n`;
+}
+
+const NAMES: Readonly<Record<string, string>> = {
+	gguf: "GGUF",
+	onnx: "ONNX",
+	"compressed-tensors": "compressed-tensors",
+	gptq: "GPTQ",
+};
+
+function reasonOf(row: Row): string {
+	const told = row.note.replaceAll(/\s+/g, " ").replace(/^\S+ cannot be written: /, "");
+	return row.outcome === "refused" ? told : `Not right: ${told}`;
+}
+
+function escaped(text: string): string {
+	return text.replaceAll(/[|<>*_`]/g, (letter) => `\\${letter}`);
+}
