@@ -21,6 +21,7 @@ from yaqa_runner.sketches import compute as compute_module
 from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketches.compute import SketchInputs, compute_sketch, shared_input_representatives
 from yaqa_runner.sketches.contraction import (
+    Precision,
     add_sequence_moments,
     add_sequence_moments_through,
     add_weighted_moment,
@@ -61,10 +62,13 @@ def take(
     budget: int = PLENTY,
     check: Callable[[], None] = lambda: None,
     warn: Callable[[str, str], None] = lambda code, message: None,
+    precision: Precision | None = None,
 ) -> Sketch:
     plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, CPU)
     inputs = SketchInputs(source, "0" * 64, tokens, settings)
-    return compute_sketch(inputs, directory=directory, plan=plan, monitor=Monitor(check=check, warn=warn))
+    return compute_sketch(
+        inputs, directory=directory, plan=plan, monitor=Monitor(check=check, warn=warn), precision=precision
+    )
 
 
 @dataclass(frozen=True)
@@ -370,6 +374,16 @@ def test_rounded_operands_change_factors_by_no_more_than_their_rounding() -> Non
         for exact, rounded in zip(*factors, strict=True):
             difference = float((rounded - exact).norm() / exact.norm())
             assert 0 < difference < 5e-3
+
+
+def test_passes_in_bfloat16_change_factors_by_little(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
+    settings = SketchSettings("a", 3, 0)
+    exact = take(source, tokens, settings, tmp_path / "exact")
+    narrow = take(source, tokens, settings, tmp_path / "narrow", precision="bfloat16")
+    for layer in source.linears:
+        one, other = Whole.of(exact, layer.name), Whole.of(narrow, layer.name)
+        difference = (other.second_moment - one.second_moment).norm() / one.second_moment.norm()
+        assert 0 < float(difference) < 0.02
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="skipped: no CUDA")

@@ -185,3 +185,37 @@ def test_a_check_that_raises_stops_the_tuning() -> None:
             monitor=Monitor(check=check),
         )
     assert len(seen) == 3
+
+
+class HeadedModel(TinyModel):
+    """With its output embeddings as a module, like a causal LM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(256, VOCABULARY, bias=False).requires_grad_(False)
+        self.head.weight = self.embedding
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.head
+
+    def forward(self, input_ids: torch.Tensor) -> SimpleNamespace:
+        hidden = self.embedding[input_ids]
+        hidden = hidden + self.second(torch.tanh(self.first(hidden)))
+        return SimpleNamespace(logits=self.head(hidden))
+
+
+def test_tuning_in_bfloat16_keeps_the_head_exact_and_lowers_the_kl_as_well() -> None:
+    model = HeadedModel()
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, VOCABULARY, (32, 16), generator=generator)
+    unseen = torch.randint(0, VOCABULARY, (16, 16), generator=generator)
+    tasks = tasks_of(model, SymmetricGrid(2, 32))
+    types: set[torch.dtype] = set()
+    handle = model.head.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
+    tuned = tune_scales(model, tasks, tokens, steps=40, batch=8, precision="bfloat16")
+    handle.remove()
+    assert types == {torch.float32}
+    assert "forward" not in vars(model.head)
+    before = kl(model, unseen, {task.parameter: task.grid.decode(task.codes) for task in tasks})
+    after = kl(model, unseen, {task.parameter: tuned.grids[task.parameter].decode(task.codes) for task in tasks})
+    assert after < 0.97 * before

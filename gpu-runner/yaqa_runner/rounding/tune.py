@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.monitor import SILENT, Monitor
+from yaqa_runner.sketches.contraction import Precision
 
 LEARNING_RATE = 2e-3
 """Of the scales relative to their start, so that it means the same for every layer and model. On the demo model 4e-3
@@ -74,6 +76,7 @@ def tune_scales(
     batch: int = 4,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
+    precision: Precision = "float32",
     monitor: Monitor = SILENT,
 ) -> TunedScales:
     """Minimise the mean KL(original ‖ quantized) a token on ``tokens`` over the scales alone.
@@ -89,6 +92,7 @@ def tune_scales(
         batch: Sequences a step.
         learning_rate: Of the scales relative to their start.
         seed: Order of the sequences.
+        precision: What a model that is held in float32 on a CPU multiplies in, its head excepted.
         monitor: Progress in steps; a warning where memory runs out and the batch is halved (the steps stay as many).
 
     Raises:
@@ -114,7 +118,7 @@ def tune_scales(
                 chosen = order[:batch]
                 optimizer.zero_grad(set_to_none=True)
                 try:
-                    loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device))
+                    loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device), precision)
                     value = float(loss.detach())
                     if not math.isfinite(value):
                         raise FloatingPointError(f"the KL became {value} in step {step + 1} of the scale tuning")
@@ -142,9 +146,10 @@ def _kl(
     grids: Mapping[str, TunableGrid],
     codes: Mapping[str, torch.Tensor],
     tokens: torch.Tensor,
+    precision: Precision,
 ) -> torch.Tensor:
     """Mean KL(original ‖ quantized) in nats a token of ``tokens`` ``[b, T]``."""
-    with torch.no_grad():
+    with torch.no_grad(), _passes(model, precision):
         original = model(input_ids=tokens).logits.float().log_softmax(-1)
     weights = {}
     for task in tasks:
@@ -153,6 +158,33 @@ def _kl(
         if task.columns is not None:
             weight = weight[:, torch.argsort(task.columns).to(weight.device)]
         weights[task.parameter] = weight.T if task.transposed else weight
-    quantized = functional_call(model, weights, kwargs={"input_ids": tokens}).logits.float().log_softmax(-1)
+    with _passes(model, precision):
+        logits = functional_call(model, weights, kwargs={"input_ids": tokens}).logits
+    quantized = logits.float().log_softmax(-1)
     divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
     return divergence.mean()
+
+
+@contextmanager
+def _passes(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Around a pass of ``model``: products in ``precision`` on a CPU, but for the head.
+
+    Logits of some twenty, rounded to bfloat16, are off by as much as the differences between four bits and sixteen.
+    """
+    if precision == "float32" or next(model.parameters()).device.type != "cpu":
+        yield
+        return
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    forward = head.forward
+
+    def exact(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            logits: torch.Tensor = forward(hidden.float())
+            return logits
+
+    head.forward = exact
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+    finally:
+        del head.forward

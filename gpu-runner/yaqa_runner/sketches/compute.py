@@ -16,7 +16,7 @@ from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
-from yaqa_runner.sketches.contraction import mirror
+from yaqa_runner.sketches.contraction import Precision, mirror
 from yaqa_runner.sketches.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
 from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB, add_input_moment
 from yaqa_runner.sketches.memory import MemoryPlan
@@ -86,6 +86,11 @@ class SketchRun:
     kept_at: float = 0.0
     keeping_seconds: float = 0.0
 
+    def passes(self) -> torch.autocast:
+        """Around every pass of the model: on a CPU it is held in float32, whatever the precision of products."""
+        narrow = self.source.device.type == "cpu" and self.place.precision == "bfloat16"
+        return torch.autocast("cpu", torch.bfloat16, enabled=narrow)
+
     @property
     def share(self) -> tuple[int, int]:
         """First and last (exclusive) of the sequences whose sums this process takes."""
@@ -108,13 +113,21 @@ class SketchRun:
 
 
 def compute_sketch(
-    inputs: SketchInputs, *, directory: Path, plan: MemoryPlan, monitor: Monitor, ranks: Ranks = ALONE
+    inputs: SketchInputs,
+    *,
+    directory: Path,
+    plan: MemoryPlan,
+    monitor: Monitor,
+    ranks: Ranks = ALONE,
+    precision: Precision | None = None,
 ) -> Sketch:
     """Take the sketch of every linear of the source on the calibration tokens and store it at ``directory``.
 
     Finished blocks and, when streaming, half steps (and what of one was gathered in five minutes) are kept beside
     ``directory`` and taken up again by the next call with the same fingerprint. With ``ranks``, every process of them
     calls this with the same arguments; ``directory`` is one that all of them see, and the first of them writes there.
+    ``precision`` is that of large products and, on a CPU, of the model's own passes; without it bfloat16 on a GPU and
+    float32 elsewhere.
 
     Raises:
         Interrupted: ``monitor.check`` raised it; what is finished stays.
@@ -140,7 +153,7 @@ def compute_sketch(
         recompute=plan.recompute,
         place=FactorPlace(
             torch.device("cpu") if plan.place == "pinned" else source.device,
-            "bfloat16" if on_gpu else "float32",
+            precision or ("bfloat16" if on_gpu else "float32"),
             plan.place == "pinned",
         ),
         ranks=ranks,
@@ -206,16 +219,17 @@ def _capture(
         pairs[layer.name].append((_by_sequence(x, sequences), _by_sequence(g, sequences)))
 
     try:
-        visit_gradients(
-            run.source.model,
-            layers,
-            tokens,
-            run.settings.seed,
-            first,
-            run.settings.label_samples,
-            visit,
-            run.recompute,
-        )
+        with run.passes():
+            visit_gradients(
+                run.source.model,
+                layers,
+                tokens,
+                run.settings.seed,
+                first,
+                run.settings.label_samples,
+                visit,
+                run.recompute,
+            )
     except Exception as error:
         if not is_out_of_memory(error) or (len(tokens) == 1 and run.recompute):
             raise
@@ -413,7 +427,8 @@ def _input_pass(
     window: int,
 ) -> None:
     for _, tokens in _batches(run, gathered.sequences):
-        visit_inputs(run.source.model, layers, tokens, lambda layer, x: _gather(run, gathered, layer.name, x))
+        with run.passes():
+            visit_inputs(run.source.model, layers, tokens, lambda layer, x: _gather(run, gathered, layer.name, x))
         gathered.sequences += len(tokens)
         run.advance(len(tokens))
         if run.may_keep():
