@@ -1,5 +1,15 @@
 /** What the bot understands in comments. This table feeds the parser, the help reply, the help page and `docs/comments.md`. */
-export type CommandName = "quantize" | "plan" | "status" | "explain" | "cancel" | "retry" | "approve" | "help" | "ping";
+export type CommandName =
+	| "quantize"
+	| "plan"
+	| "which"
+	| "status"
+	| "explain"
+	| "cancel"
+	| "retry"
+	| "approve"
+	| "help"
+	| "ping";
 
 type CommandDescription = {
 	readonly name: CommandName;
@@ -44,6 +54,21 @@ export const COMMANDS: readonly CommandDescription[] = [
 			"Says what quantize would do: the commit, the variants, where they would go and their size. Nothing is made.",
 		whoCanUse: EVERYBODY,
 		examples: [{ text: "plan 8bit gguf", meaning: "What an 8-bit GGUF would be." }],
+	},
+	{
+		name: "which",
+		aliases: [],
+		usage: "which fits MEMORY or HARDWARE [at CONTEXT] [container]",
+		summary: "Says which published file of this model to take for that memory and context, and how to run it.",
+		whoCanUse: EVERYBODY,
+		examples: [
+			{
+				text: "which fits 8 GB at 8k",
+				meaning: "The file nearest to the original that runs in 8 GB with 8,192 tokens.",
+			},
+			{ text: "which fits RTX 4090 at 32k gguf", meaning: "The same by the card's name, of the files for llama.cpp." },
+			{ text: "which fits M3 Pro 36 GB", meaning: "On a Mac, in what macOS lets the graphics have." },
+		],
 	},
 	{
 		name: "status",

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { commitSha, repoName } from "./job-spec.ts";
+import { ModelShape } from "./model-shape.ts";
 
 const MANIFEST_VERSION = 1;
 
@@ -202,6 +203,8 @@ export const Manifest = z.object({
 		.object({ reason: z.string().min(1).max(400) })
 		.nullable()
 		.optional(),
+	/** What its memory is computed from, by the original's configuration; added by who verified the files. */
+	shape: ModelShape.nullable().optional(),
 	layers: z.array(LayerEvidence),
 	/** Weights of two dimensions that stay as they were, and why. */
 	unquantized: z.array(z.object({ name: z.string(), reason: z.string(), type: z.string() })),

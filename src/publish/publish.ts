@@ -85,9 +85,9 @@ export function sourceGone(sourceRepo: string): { readonly ok: false; readonly r
 	};
 }
 
-/** The runner's own text, or, where the engine's figures were added since, the manifest written anew. */
+/** The runner's own text, or, where figures were added since, the manifest written anew. */
 async function manifestText(manifest: Manifest, directory: string): Promise<string> {
-	if (manifest.engine == null && manifest.unmeasured == null) {
+	if (manifest.engine == null && manifest.unmeasured == null && manifest.shape == null) {
 		return await readFile(join(directory, "manifest.json"), "utf8");
 	}
 	return `${JSON.stringify(manifest, null, 2)}\n`;

@@ -1,4 +1,5 @@
 import type { Refusal } from "../errors.ts";
+import type { ModelShape } from "../protocol/model-shape.ts";
 
 /** What a commit's files say, in two parts: commits with equal keys have equal files of that kind. */
 export type SourceContent = {
@@ -20,6 +21,8 @@ export type SourceFacts = {
 	/** Linears of the blocks by shape, for planning. */
 	readonly linears?: readonly { readonly rows: number; readonly columns: number; readonly count: number }[];
 	readonly vocabulary?: number;
+	/** What its memory is computed from; `null`: its configuration says it in no way that is known. */
+	readonly shape?: ModelShape | null;
 	readonly license: string | null;
 	readonly gated: boolean;
 	readonly private: boolean;

@@ -1,5 +1,7 @@
 import type { Refusal } from "../errors.ts";
+import { shapeOfConfig } from "../fit/model-shape.ts";
 import { parseJson } from "../parse-json.ts";
+import type { ModelShape } from "../protocol/model-shape.ts";
 import { isOfKind, isPickle } from "../protocol/source-files.ts";
 import { quoted, refusal } from "./refusals.ts";
 import {
@@ -27,6 +29,7 @@ type InspectedFiles = {
 	readonly parameters: number;
 	readonly linears: readonly LinearShape[];
 	readonly vocabulary: number;
+	readonly shape: ModelShape | null;
 	readonly weightBytes: number;
 	/** The files a runner needs, and nothing else: weights, configs, tokenizer. No code. */
 	readonly files: readonly SourceFile[];
@@ -123,6 +126,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		parameters: [...tensors.values()].reduce((sum, tensor) => sum + elements(tensor), 0),
 		linears: linearShapes(tensors),
 		vocabulary: sizeOf(config, "vocab_size"),
+		shape: shapeOfConfig(config),
 		weightBytes,
 		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
 	};

@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
+import type { ModelShape } from "../protocol/model-shape.ts";
 import type { SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
@@ -22,6 +23,7 @@ type InspectedSource = {
 	readonly weightBytes: number;
 	readonly linears: readonly LinearShape[];
 	readonly vocabulary: number;
+	readonly shape: ModelShape | null;
 	readonly license: string | null;
 	readonly gated: boolean;
 	readonly private: boolean;
@@ -142,6 +144,7 @@ export async function inspectSource(
 				weightBytes: files.inspected.weightBytes,
 				linears: files.inspected.linears,
 				vocabulary: files.inspected.vocabulary,
+				shape: files.inspected.shape,
 				license: licenses[0] ?? null,
 				gated: info.gated !== false,
 				private: info.private,

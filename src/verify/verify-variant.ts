@@ -117,9 +117,9 @@ export async function verifyVariant(request: {
 	}
 }
 
-/** What the runner wrote: the engine's figures are added where it is measured. */
+/** What the runner wrote: the engine's figures and the model's shape are added where it is verified. */
 function withoutEngine(manifest: Manifest): Manifest {
-	const { engine: _engine, unmeasured: _unmeasured, ...rest } = manifest;
+	const { engine: _engine, unmeasured: _unmeasured, shape: _shape, ...rest } = manifest;
 	return rest;
 }
 

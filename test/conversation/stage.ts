@@ -30,6 +30,7 @@ import { runJobStep } from "../../src/jobs/steps/run-job-step.ts";
 import { stepOf } from "../../src/jobs/transitions.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
+import type { ModelShape } from "../../src/protocol/model-shape.ts";
 import type { JobState } from "../../src/records/job.ts";
 import { answerRecords, commentSettings } from "../../src/server/comment-records.ts";
 import { issueForum, issueRepos } from "../../src/server/issue-answers.ts";
@@ -104,6 +105,18 @@ export type Stage = {
 		};
 	}): Promise<Scene>;
 	close(): Promise<void>;
+};
+
+/** The demo's model. */
+const SMALL: ModelShape = {
+	architecture: "LlamaForCausalLM",
+	hidden: 256,
+	feedForward: 768,
+	vocabulary: 4_096,
+	layers: 6,
+	contextLength: 4_096,
+	attention: [{ layers: 6, keyWidth: 128, valueWidth: 128, window: null }],
+	stateWidth: 0,
 };
 
 const DAY_MS = 86_400_000;
@@ -420,6 +433,7 @@ export async function openStage(): Promise<Stage> {
 								sha: job.sourceSha,
 								kl: 0.021,
 								bytes: 6_100_000,
+								shape: SMALL,
 							});
 							await database.handle
 								.updateTable("variants")

@@ -306,6 +306,20 @@ const CASES: readonly Case[] = [
 		jobs: 2,
 	},
 	{
+		name: "Which file fits",
+		plays: async (scene) => {
+			await scene.says("visitor", "@yaqa-bot which fits 8 GB at 8k");
+			await scene.says("owner", "@yaqa-bot 8bit gguf onnx");
+			await scene.jobIs("done", "Done.");
+			await scene.says("visitor", "@yaqa-bot which fits 8 GB at 2k?");
+			await scene.says("visitor", "@yaqa-bot what fits on an RTX 4090 gguf");
+			await scene.says("visitor", "@yaqa-bot which fits 10 MB at 1k");
+			await scene.says("visitor", "@yaqa-bot which fits RTX 9999");
+		},
+		answers: 6,
+		jobs: 1,
+	},
+	{
 		name: "A job that is not there",
 		plays: (scene) => scene.says("owner", "@yaqa-bot cancel 12345678"),
 		answers: 1,

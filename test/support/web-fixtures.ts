@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import type { StoreDelivery } from "../../src/deliveries/store-delivery.ts";
 import { silentLog } from "../../src/log.ts";
 import type { Manifest, Metrics, Quantizer } from "../../src/protocol/manifest.ts";
+import type { ModelShape } from "../../src/protocol/model-shape.ts";
 import { parseRecipe, recipeHash } from "../../src/protocol/recipe.ts";
 import type { DeliveryRecord } from "../../src/records/delivery.ts";
 import type { JobEventRecord, JobRecord, JobState } from "../../src/records/job.ts";
@@ -16,6 +17,18 @@ export const NOW = new Date("2026-11-22T12:00:00.000Z");
 export const SECRET = "a long enough secret";
 export const GITHUB_SECRET = "a signing secret of GitHub";
 const SHA = "3f2c8b1d9e7a4c5b6d8f0e1a2b3c4d5e6f708192";
+
+/** Llama 3.1 8B. */
+export const EIGHT_BILLION: ModelShape = {
+	architecture: "LlamaForCausalLM",
+	hidden: 4_096,
+	feedForward: 14_336,
+	vocabulary: 128_256,
+	layers: 32,
+	contextLength: 131_072,
+	attention: [{ layers: 32, keyWidth: 1_024, valueWidth: 1_024, window: null }],
+	stateWidth: 0,
+};
 
 let counter = 0;
 export function uuid(): string {
@@ -38,6 +51,7 @@ export function makeManifest(options: {
 	sha: string;
 	kl: number;
 	bytes: number;
+	shape?: ModelShape;
 }): Manifest {
 	const measured = (["two-sided", "one-sided", "rtn"] as const).map((quantizer: Quantizer, index) => ({
 		quantizer,
@@ -69,12 +83,15 @@ export function makeManifest(options: {
 		},
 		evaluation: { convention: "next token", texts: [], measured },
 		verification: { klNats: options.kl, sequences: 4, positions: 1000 },
+		shape: options.shape ?? null,
 		layers: [],
 		unquantized: [],
 	};
 }
 
-export function makeVariant(options: Partial<VariantRecord> & { kl?: number; bytes?: number } = {}): VariantRecord {
+export function makeVariant(
+	options: Partial<VariantRecord> & { kl?: number; bytes?: number; shape?: ModelShape } = {},
+): VariantRecord {
 	const recipe = options.recipe ?? "gguf:q4_0";
 	const parsed = parseRecipe(recipe);
 	const sourceRepo = options.sourceRepo ?? "demo/small-llama";
@@ -97,12 +114,13 @@ export function makeVariant(options: Partial<VariantRecord> & { kl?: number; byt
 						sha: SHA,
 						kl: options.kl ?? 0.021,
 						bytes: options.bytes ?? 6_100_000,
+						...(options.shape === undefined ? {} : { shape: options.shape }),
 					}),
 		targetSha: state === "published" ? SHA : null,
 		refusal: null,
 		createdAt: NOW,
 		publishedAt: state === "published" ? new Date(NOW.getTime() - 3_600_000) : null,
-		...Object.fromEntries(Object.entries(options).filter(([key]) => key !== "kl" && key !== "bytes")),
+		...Object.fromEntries(Object.entries(options).filter(([key]) => !["kl", "bytes", "shape"].includes(key))),
 	};
 }
 

@@ -18,6 +18,7 @@ const ORDER: readonly (readonly string[])[] = [
 	["publish", "verify", "runners"],
 	["hub", "github", "db"],
 	["config"],
+	["fit"],
 	["records"],
 	["protocol"],
 	["disk-full"],
@@ -89,7 +90,7 @@ test("the layers of CONTRIBUTING.md are those that are held here", () => {
 	const [, line] = /```\n(.+ → .+)\n```/.exec(readFileSync(join(root, "CONTRIBUTING.md"), "utf8")) ?? [];
 	assert.equal(
 		line,
-		"server, cli → web, queue → deliveries → commands → jobs → publish, verify, runners → hub, github, db → config → records, protocol, errors, clock, log",
+		"server, cli → web, queue → deliveries → commands → jobs → publish, verify, runners → hub, github, db → config → fit → records, protocol, errors, clock, log",
 	);
 	const written = (line ?? "").split(" → ").map((folders) => folders.split(", "));
 	const wrong = written.flatMap((folders, place) =>

@@ -3,6 +3,7 @@ import { after, before, test } from "node:test";
 import { escapeHtml } from "../../src/publish/escape.ts";
 import { html } from "../../src/web/html.ts";
 import {
+	EIGHT_BILLION,
 	makeEvents,
 	makeJob,
 	makeVariant,
@@ -168,6 +169,50 @@ test("a model's page has a plot with the same figures as its table, and marks va
 	const { text } = await page("/m/demo/small-llama");
 	assert.match(text, /<svg class="plot"[^>]*role="img"/);
 	assert.match(text, /of an older commit/);
+});
+
+const eight = memoryData({
+	variants: (
+		[
+			["gguf:q4_0", 4.7e9, 0.034],
+			["gguf:q8_0", 8.5e9, 0.0004],
+			["w4a16", 5.7e9, 0.021],
+		] as const
+	).map(([recipe, bytes, kl]) => makeVariant({ recipe, bytes, kl, sourceRepo: "demo/eight", shape: EIGHT_BILLION })),
+});
+
+test("from a memory and a context a model's page gives one file, why, and the command that runs it", async () => {
+	const other = await startSite(eight);
+	try {
+		const { text } = await page("/m/demo/eight?fits=8+GB&context=8k&container=gguf", other.url);
+		assert.match(text, /For 8 GB, context 8k: <span class="tag">gguf:q4_0<\/span>/);
+		assert.match(text, /It is the only file that fits; there is room for a context of [\d.]+k? tokens/);
+		assert.match(
+			text,
+			/llama-cli -hf yaqa-bot\/small-llama-YAQA-GGUF:Q4_0|llama-cli -hf yaqa-bot\/eight-YAQA-GGUF:Q4_0/,
+		);
+		assert.match(text, /<input name="fits" value="8 GB"/);
+		const twin = await fetch(`${other.url}/m/demo/eight?fits=RTX+4090&context=8k`, {
+			headers: { Accept: "application/json" },
+		});
+		const { fit } = (await twin.json()) as { fit: { recommended: string; rows: { fits: boolean; memory: object }[] } };
+		assert.equal(fit.recommended, "gguf:q8_0");
+		assert.deepEqual(
+			fit.rows.map((row) => row.fits),
+			[true, true, true],
+		);
+		const none = await page("/m/demo/eight?fits=2+GB", other.url);
+		assert.match(none.text, /Nothing fits 2 GB, context 8k/);
+		const hostile = await page(
+			`/m/demo/eight?fits=${encodeURIComponent(HOSTILE)}&context=%00&cache=9&container=x`,
+			other.url,
+		);
+		assert.equal(hostile.response.status, 200);
+		assert.match(hostile.text, /I do not know/);
+		assert.doesNotMatch(hostile.text, /<script>alert/);
+	} finally {
+		await other.close();
+	}
 });
 
 test("a failed job says why and what to do", async () => {

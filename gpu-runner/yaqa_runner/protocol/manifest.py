@@ -258,6 +258,28 @@ class Unmeasured(WireModel):
     reason: Annotated[str, Field(min_length=1, max_length=400)]
 
 
+class AttentionShape(WireModel):
+    """Layers whose cache grows with the context: numbers that each keeps of one token as keys and as values."""
+
+    layers: Annotated[int, Field(ge=0)]
+    key_width: Annotated[int, Field(ge=0)]
+    value_width: Annotated[int, Field(ge=0)]
+    window: Annotated[int, Field(ge=0)] | None
+
+
+class ModelShape(WireModel):
+    """What of a model's configuration says how much memory a run of it takes, its weights aside."""
+
+    architecture: Annotated[str, Field(max_length=200)]
+    hidden: Annotated[int, Field(ge=0)]
+    feed_forward: Annotated[int, Field(ge=0)]
+    vocabulary: Annotated[int, Field(ge=0)]
+    layers: Annotated[int, Field(ge=0)]
+    context_length: Annotated[int, Field(ge=0)] | None
+    attention: Annotated[list[AttentionShape], Field(max_length=1000)]
+    state_width: Annotated[int, Field(ge=0)]
+
+
 class UnquantizedWeight(WireModel):
     """A weight of two or more dimensions that is not quantized, what it is kept as, and why."""
 
@@ -318,5 +340,6 @@ class Manifest(WireModel):
     verification: ManifestVerification
     engine: EngineFigures | None = None
     unmeasured: Unmeasured | None = None
+    shape: ModelShape | None = None
     layers: list[LayerEvidence]
     unquantized: list[UnquantizedWeight]

@@ -1,10 +1,13 @@
+import { readFitQuestion } from "../../fit/fit-question.ts";
 import { parseRecipe } from "../../protocol/recipe.ts";
+import type { Container } from "../../protocol/recipe-table.ts";
 import { REMOVED } from "../comment-lines.ts";
 import { askedRecipes } from "./asked-recipes.ts";
 import { describeProblems } from "./describe-problems.ts";
 import { type CommandGrammar, keyOf, type ParsedCommand, shown } from "./parsed-command.ts";
 import { takeModel, takeOptions, tokensOf } from "./split-line.ts";
 import { type LineWords, readTokens } from "./token-rules.ts";
+import { CONTAINER_WORDS } from "./vocabulary.ts";
 
 const MAXIMUM_RECIPES = 16;
 const MAXIMUM_LINE_TOKENS = 40;
@@ -74,12 +77,15 @@ export function parseLine(line: string, written: string, grammar: CommandGrammar
 	if (revision !== null && (!REVISION.test(revision) || revision.includes(".."))) {
 		return forms.invalid(`"${shown(revision)}" cannot be the name of a branch, a tag or a commit.`);
 	}
+	if (isFitQuestion(tokens)) return fitCommand(rest, forms);
 	const words = readTokens(tokens);
 	if (words.problems.length > 0) {
 		const { message, suggestion } = describeProblems(words.problems, written);
 		return forms.invalid(message, suggestion);
 	}
 	switch (words.command) {
+		case "which":
+			return fitCommand(rest, forms);
 		case "status":
 		case "help":
 		case "ping":
@@ -96,6 +102,30 @@ export function parseLine(line: string, written: string, grammar: CommandGrammar
 			return variantCommand(words.command, words, { model, revision, calibration }, grammar, forms);
 		}
 	}
+}
+
+/** "which fits 8 GB", "what runs on an RTX 4090": a question, whatever else its words mean in other lines. */
+function isFitQuestion(tokens: readonly string[]): boolean {
+	const [first = ""] = tokens;
+	return first === "which" || (first === "what" && tokens.some((token) => /^(?:fits?|runs?)$/.test(token)));
+}
+
+function fitCommand(rest: string, forms: LineForms): ParsedCommand {
+	let container: Container | null = null;
+	const words = rest.split(/\s+/).filter((word) => {
+		const found = CONTAINER_WORDS.get(
+			word
+				.toLowerCase()
+				.replace(/^(?:format|container)=/, "")
+				.replace(/[?!.,]+$/, ""),
+		);
+		container = found ?? container;
+		return found === undefined;
+	});
+	const reading = readFitQuestion(words.join(" "));
+	if (!reading.ok) return forms.invalid(reading.message, "which fits 8 GB at 8k");
+	const { question } = reading;
+	return { kind: "which", question, container, ...forms.common(keyOf("which", question, container)) };
 }
 
 function jobCommand(command: "cancel" | "retry" | "explain", words: LineWords, forms: LineForms): ParsedCommand {

@@ -1,4 +1,6 @@
 import { createHash } from "node:crypto";
+import type { FitQuestion } from "../../fit/fit-question.ts";
+import type { Container } from "../../protocol/recipe-table.ts";
 
 /** What `quantize` and `plan` are about. */
 type Wanted = {
@@ -21,6 +23,7 @@ type Common = {
 export type ParsedCommand =
 	| (Common & Wanted & { readonly kind: "quantize" })
 	| (Common & Wanted & { readonly kind: "plan" })
+	| (Common & { readonly kind: "which"; readonly question: FitQuestion; readonly container: Container | null })
 	| (Common & { readonly kind: "status" })
 	| (Common & { readonly kind: "approve" })
 	| (Common & { readonly kind: "help" })

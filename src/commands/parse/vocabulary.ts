@@ -21,7 +21,7 @@ export const POLITE_WORDS: ReadonlySet<string> = new Set(
 		"a an the this that it in into to of for from as at on and also with me us i we you my our your model repo please pls " +
 		"thanks thank hi hello hey dear want need like would could can give have get a variant variants version versions file " +
 		"files format quantized quantised quantization weights bit bits did do does is was it's fail failed happen happened job jobs " +
-		"how what when will be so far now there everything last newest latest commit fit fits within under most"
+		"how what which when will be so far now there everything last newest latest commit fit fits within under most"
 	).split(" "),
 );
 
@@ -53,7 +53,10 @@ export const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonl
 export const OPTION_KEYS: ReadonlySet<string> = new Set(RECIPES.options);
 export const SETTING_KEYS: readonly string[] = [...QUANTIZE_OPTIONS.map((option) => option.key), ...OPTION_KEYS];
 export const COMMAND_WORDS: ReadonlyMap<string, CommandName> = new Map(
-	COMMANDS.flatMap((command) => [command.name, ...command.aliases].map((word) => [word, command.name] as const)),
+	// A question begins with its word; further on in a line, "which" is a relative pronoun.
+	COMMANDS.filter((command) => command.name !== "which").flatMap((command) =>
+		[command.name, ...command.aliases].map((word) => [word, command.name] as const),
+	),
 );
 export const KNOWN_WORDS: readonly string[] = [
 	...COMMAND_WORDS.keys(),
@@ -61,6 +64,7 @@ export const KNOWN_WORDS: readonly string[] = [
 	...RECIPE_NAMES.map((recipe) => recipe.name),
 	...QUANTIZE_OPTIONS.map((option) => option.key),
 	"all",
+	"which",
 	"4bit",
 	"8bit",
 ];

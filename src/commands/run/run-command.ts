@@ -13,6 +13,7 @@ import { plan } from "./plan.ts";
 import { quantize } from "./quantize.ts";
 import { retry } from "./retry.ts";
 import { status } from "./status.ts";
+import { which } from "./which.ts";
 
 export const NOT_UNDERSTOOD = "not understood";
 
@@ -43,6 +44,8 @@ export async function runCommand(
 			return await quantize({ ...run, command });
 		case "plan":
 			return passing(command, await plan({ ...run, command }), "plan");
+		case "which":
+			return passing(command, await which({ ...run, command }), "which");
 		case "status":
 			return passing(command, await status({ ...run, command }), "status");
 		case "explain":

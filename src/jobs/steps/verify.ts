@@ -36,8 +36,11 @@ export const verifyStep: Step = async (context, work) => {
 		await database.transaction(async (tx) => {
 			const held = await appendNotes(tx, { job, owner, notes, now: clock.now() });
 			if (!held) throw new StaleJobError(`Job ${job.id} moved on while it was verified.`);
-			if (verdict.ok) await verifyVariantRow(tx, { id: variant.id, manifest: verdict.manifest });
-			else await setVariantState(tx, { id: variant.id, state: "failed", refusal });
+			if (verdict.ok) {
+				// An engine's configuration is not always in the container: what memory it takes is said with the files.
+				const manifest = { ...verdict.manifest, shape: work.facts?.shape ?? null };
+				await verifyVariantRow(tx, { id: variant.id, manifest });
+			} else await setVariantState(tx, { id: variant.id, state: "failed", refusal });
 		});
 		if (refusal === null) passed.push(variant.id);
 		else firstRefusal ??= refusal;

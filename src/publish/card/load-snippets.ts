@@ -2,7 +2,7 @@ import type { Manifest } from "../../protocol/manifest.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
 
 /** How a runtime opens a variant. The tests take these strings as they are and run those that can run there. */
-type LoadSnippet = {
+export type LoadSnippet = {
 	readonly runtime:
 		| "llama.cpp"
 		| "Ollama"

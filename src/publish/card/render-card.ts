@@ -6,6 +6,7 @@ import type { SourceCard } from "../source-card.ts";
 import type { CardRequest } from "./card-request.ts";
 import { engineNote } from "./engine-note.ts";
 import { fidelity } from "./fidelity.ts";
+import { fitTable } from "./fit-table.ts";
 import { frontMatter } from "./front-matter.ts";
 import { loadSnippets } from "./load-snippets.ts";
 import { provenance } from "./provenance.ts";
@@ -38,6 +39,7 @@ function body(request: CardRequest): string {
 		...engineNote(manifests),
 		`![File size against KL to the original, for each quantizer](${plotPath})`,
 		...manifests.map((manifest) => fidelity(manifest)),
+		...fitTable(manifests, CHOOSE),
 		"## How to load it",
 		...howToLoad(repo, container, manifests),
 		...(elsewhere.length === 0 ? [] : ["## Other formats of the same model", elsewhereTable(hubUrl, elsewhere)]),
@@ -48,6 +50,9 @@ function body(request: CardRequest): string {
 	];
 	return sections.join("\n\n");
 }
+
+const CHOOSE =
+	"Of the files that fit, take the one with the lowest KL: it predicts most like the original. Asked in a discussion of the original, `which fits 8 GB at 8k` is answered with that file.";
 
 const METHOD =
 	"YAQA (arXiv 2505.22988) rounds every linear layer under a Kronecker-factored sketch of the curvature of the end-to-end KL divergence, instead of under that layer's own output error as GPTQ does. Beside it, plain rounding and one-sided GPTQ are computed for the *same container and the same bytes*; all are measured on a held-out selection split, and the best is published, whichever it is. The figures above come from a second, separate report split.";

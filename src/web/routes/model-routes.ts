@@ -1,9 +1,71 @@
 import type { Router } from "express";
 import express from "express";
+import { z } from "zod";
+import { parseContext, readFitQuestion } from "../../fit/fit-question.ts";
+import { CACHE_TYPES } from "../../fit/memory.ts";
 import { repoName } from "../../protocol/job-spec.ts";
+import { Container } from "../../protocol/recipe-table.ts";
+import { type Fit, fitReason, fitVariants, mainFile } from "../../publish/fitting.ts";
 import { newestCommitOf } from "../../publish/newest-commit.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { jobJson, type Site } from "../site.ts";
+import type { FitForm } from "../views/fit-section.ts";
 import { sourcePage } from "../views/source-page.ts";
+
+const text = (most: number) => z.string().trim().max(most).catch("").default("");
+/** Addresses are written and shared by people: what does not parse counts as not given. */
+const FitParameters = z.object({
+	fits: text(100),
+	context: text(20),
+	container: Container.nullable().catch(null),
+	cache: z.enum(CACHE_TYPES).catch("f16"),
+});
+
+function fitOf(
+	asked: z.infer<typeof FitParameters>,
+	variants: readonly VariantRecord[],
+	newestSha: string | null,
+	hubUrl: string,
+): { readonly fit: Fit; readonly typed: FitForm } {
+	const context = asked.context === "" ? null : parseContext(asked.context);
+	const reading = asked.fits === "" ? null : readFitQuestion(asked.fits);
+	const question = reading?.ok === true ? reading.question : null;
+	const fit = fitVariants(variants, {
+		hubUrl,
+		newestSha,
+		question: question === null ? null : { ...question, context: context ?? question.context, cache: asked.cache },
+		context,
+		cache: asked.cache,
+		container: asked.container,
+	});
+	const misread =
+		asked.context !== "" && context === null ? "The context is a number of tokens, as in 8k or 4096." : null;
+	const message = reading?.ok === false ? reading.message : misread;
+	return { fit, typed: { machine: asked.fits, context: asked.context, message } };
+}
+
+function fitJson(fit: Fit, typed: FitForm): unknown {
+	return {
+		memory: fit.question?.memory ?? null,
+		machine: fit.question?.machine ?? null,
+		context: fit.context,
+		cache: fit.cache,
+		recommended: fit.choice.recommended?.candidate.recipe ?? null,
+		reason: fit.question === null ? null : fitReason(fit),
+		message: typed.message,
+		rows: fit.choice.rows.map(({ candidate, memory, fits, longestContext }) => ({
+			recipe: candidate.recipe,
+			repo: candidate.summary.repo,
+			file: mainFile(candidate.manifest),
+			memory,
+			cacheIsKnown: candidate.shape !== null,
+			measured: candidate.container === "gguf",
+			fits,
+			longestContext,
+			klNats: candidate.klNats,
+		})),
+	};
+}
 
 /** `GET /m/OWNER/NAME`: one model with everything made of it. */
 export function modelRoutes(site: Site): Router {
@@ -24,8 +86,10 @@ export function modelRoutes(site: Site): Router {
 		}
 		const summaries = site.summarize(variants);
 		const newestSha = newestCommitOf(jobs, variants);
-		site.reply(request, response, { repo: repo.data, newestSha, variants: summaries, jobs: jobs.map(jobJson) }, () =>
-			sourcePage(site.context(), { repo: repo.data, newestSha, variants: summaries, jobs }),
+		const { fit, typed } = fitOf(FitParameters.parse(request.query), variants, newestSha, site.context().hubUrl);
+		const twin = { repo: repo.data, newestSha, fit: fitJson(fit, typed), variants: summaries, jobs: jobs.map(jobJson) };
+		site.reply(request, response, twin, () =>
+			sourcePage(site.context(), { repo: repo.data, newestSha, variants: summaries, jobs, fit, typed }),
 		);
 	});
 	return router;

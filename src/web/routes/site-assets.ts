@@ -10,12 +10,21 @@ const FILES = [
 	{ name: "icon.svg", type: "image/svg+xml" },
 ] as const;
 
+function withoutIndentation(stored: Buffer): Buffer {
+	const text = stored
+		.toString("utf8")
+		.replaceAll(/\s+/g, " ")
+		.replaceAll(/ ?([{};,]) ?/g, "$1");
+	return Buffer.from(text);
+}
+
 /** The site's own files, under names that carry their hash and may be cached for ever. */
 export function siteAssets(): { readonly router: Router; readonly assets: Assets } {
 	const router = express.Router();
 	const addresses = new Map<string, string>();
 	for (const file of FILES) {
-		const bytes = readFileSync(new URL(`../assets/${file.name}`, import.meta.url));
+		const stored = readFileSync(new URL(`../assets/${file.name}`, import.meta.url));
+		const bytes = file.name.endsWith(".css") ? withoutIndentation(stored) : stored;
 		const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 12);
 		const dot = file.name.lastIndexOf(".");
 		const hashed = `/assets/${file.name.slice(0, dot)}.${hash}${file.name.slice(dot)}`;

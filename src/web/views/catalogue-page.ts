@@ -2,15 +2,10 @@ import type { Page } from "../../db/cursor.ts";
 import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { VariantQuery } from "../data.ts";
 import { type Html, html } from "../html.ts";
+import { CONTAINER_LABELS } from "./container-labels.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { variantTable } from "./variant-table.ts";
 
-const CONTAINER_LABELS = [
-	["gguf", "GGUF: llama.cpp, Ollama"],
-	["onnx", "ONNX: onnxruntime, browsers"],
-	["compressed-tensors", "compressed-tensors: vLLM"],
-	["gptq", "GPTQ"],
-] as const;
 const SORT_LABELS = [
 	["newest", "Newest first"],
 	["kl", "Nearest to the original"],

@@ -1,6 +1,8 @@
+import type { Fit } from "../../publish/fitting.ts";
 import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { html } from "../html.ts";
+import { type FitForm, fitSection } from "./fit-section.ts";
 import { jobTable } from "./job-table.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { sizeKlPlot } from "./size-kl-plot.ts";
@@ -14,12 +16,15 @@ export function sourcePage(
 		readonly newestSha: string | null;
 		readonly variants: readonly VariantSummary[];
 		readonly jobs: readonly JobRecord[];
+		readonly fit: Fit;
+		readonly typed: FitForm;
 	},
 ): string {
 	const published = source.variants.filter((variant) => variant.state === "published");
 	const plot = sizeKlPlot(published);
 	const main = html`<h1>${source.repo}</h1>
 <p class="lead"><a href="${context.hubUrl}/${source.repo}">The original on the Hub</a>${source.newestSha !== null && html`, last seen at commit <code>${source.newestSha.slice(0, 8)}</code>`}.</p>
+${published.length > 0 && fitSection(source.fit, source.typed)}
 ${
 	plot !== null &&
 	html`<h2>Size and nearness</h2><figure>${plot}<figcaption>The dotted line joins the published variants that no other one beats in both. Down and to the left is better.</figcaption></figure>`
