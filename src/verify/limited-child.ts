@@ -48,7 +48,8 @@ export function runLimitedChild(request: {
 				script,
 				...request.arguments,
 			],
-			{ env: {}, stdio: ["ignore", "pipe", "pipe"] },
+			// A ggml that aborts starts a debugger on itself where one is installed, outside the child's limits.
+			{ env: { GGML_NO_BACKTRACE: "1" }, stdio: ["ignore", "pipe", "pipe"] },
 		);
 		let output = "";
 		let complaints = "";
