@@ -51,7 +51,7 @@ def assert_close(one: Sketch, other: Sketch) -> None:
 def test_two_processes_give_the_sketch_of_one(model: Path, tmp_path: Path) -> None:
     alone = start([], model, tmp_path / "alone")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    # Little memory makes windows, each with half steps that are reduced on their own.
+    # Little memory makes windows within blocks, each with half steps that are reduced on their own.
     pair = start(launcher, model, tmp_path / "pair", "--memory", "1", "--json")
     refused = subprocess.run(
         [sys.executable, "-m", "yaqa_runner", "quantize", str(model), "--recipe", "w4a16", "--output", "nowhere"],
@@ -63,12 +63,12 @@ def test_two_processes_give_the_sketch_of_one(model: Path, tmp_path: Path) -> No
     )
     _, errors = alone.communicate(timeout=240)
     assert alone.returncode == 0, errors
-    assert "memory plan: activations and gradients kept" in errors
+    assert "memory plan: one sweep over 2 blocks" in errors and "between blocks in memory" in errors
     stdout, errors = pair.communicate(timeout=240)
     assert pair.returncode == 0, errors
     assert len([line for line in stdout.splitlines() if line.startswith("{")]) == 1
     assert json.loads(stdout)["ok"]
-    assert errors.count("memory plan: one pass a half step, 2 windows") == 1
+    assert errors.count("memory plan: one sweep over 2 blocks") == 1 and "between blocks on disk" in errors
     assert refused.returncode == 2 and "--reuse" in refused.stderr
     assert_close(open_sketch(tmp_path / "pair"), open_sketch(tmp_path / "alone"))
 
@@ -76,7 +76,7 @@ def test_two_processes_give_the_sketch_of_one(model: Path, tmp_path: Path) -> No
 def test_a_killed_sketch_goes_on_and_ends_as_if_it_had_not_been(model: Path, tmp_path: Path) -> None:
     whole = start([], model, tmp_path / "whole", "--memory", "1", sequences=60)
     killed = start([], model, tmp_path / "sketch", "--memory", "1", sequences=60)
-    state = tmp_path / "sketch.partial" / "state.safetensors"
+    state = tmp_path / "sketch.partial" / "block-0001.json"
     deadline = time.monotonic() + 240
     while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -87,6 +87,6 @@ def test_a_killed_sketch_goes_on_and_ends_as_if_it_had_not_been(model: Path, tmp
     again = start([], model, tmp_path / "sketch", "--memory", "1", "--verbose", sequences=60)
     _, errors = again.communicate(timeout=240)
     assert again.returncode == 0, errors
-    assert "resuming the sketch of window 0" in errors
+    assert "resuming the sketch with" in errors
     assert whole.communicate(timeout=240) and whole.returncode == 0
     assert open_sketch(tmp_path / "sketch").record.files == open_sketch(tmp_path / "whole").record.files

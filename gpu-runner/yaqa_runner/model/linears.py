@@ -110,10 +110,11 @@ def discover_linears(
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     """The members of the outermost ModuleLists, in order."""
-    return [block for _, block in _named_blocks(model)]
+    return [block for _, block in named_blocks(model)]
 
 
-def _named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The members of the outermost ModuleLists, in order, with their names."""
     outer: list[str] = []
     blocks: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
@@ -128,7 +129,7 @@ def _blocks(model: nn.Module) -> dict[str, int]:
     """Block index of every module inside the outermost ModuleLists, numbered through the model."""
     return {
         inner: number
-        for number, (name, block) in enumerate(_named_blocks(model))
+        for number, (name, block) in enumerate(named_blocks(model))
         for inner, _ in block.named_modules(prefix=name)
     }
 

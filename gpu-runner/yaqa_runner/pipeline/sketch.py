@@ -9,10 +9,10 @@ from pathlib import Path
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.pipeline.earlier_sketch import sketch_folder
 from yaqa_runner.pipeline.run_context import RunContext
-from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
-from yaqa_runner.sketches.memory import memory_budget, pinned_budget, plan_memory
+from yaqa_runner.sketches.compute import SketchInputs
 from yaqa_runner.sketches.parallel import ALONE, Ranks
 from yaqa_runner.sketches.store import SKETCH_DIRECTORY, SKETCH_FILE, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketches.take import plan_sketch
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +66,8 @@ def _earlier(context: RunContext, target: Path, key: str) -> ObtainedSketch | No
 
 
 def _taken(context: RunContext, inputs: SketchInputs, target: Path, ranks: Ranks) -> Sketch:
-    source, settings = inputs.source, inputs.settings
-    plan = plan_memory(
-        source.linears,
-        inputs.tokens.sequences,
-        inputs.tokens.length,
-        settings,
-        memory_budget(source.device, context.spec.limits.memory_bytes, source.parameter_bytes),
-        source.device,
-        pinned_budget(source.device),
-    )
-    detail = f"{settings.kind}, {settings.iterations} iterations; {plan.describe()}"
+    settings = inputs.settings
+    planned = plan_sketch(inputs, directory=target, memory_bytes=context.spec.limits.memory_bytes)
+    detail = f"{settings.kind}, {settings.iterations} iterations; {planned.describe()}"
     with context.monitor.stage("sketch", "sequences", detail) as monitor:
-        return compute_sketch(inputs, directory=target, plan=plan, monitor=monitor, ranks=ranks)
+        return planned.take(directory=target, monitor=monitor, ranks=ranks)

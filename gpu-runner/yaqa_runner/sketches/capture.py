@@ -22,6 +22,13 @@ VisitInput = Callable[[LinearLayer, torch.Tensor], None]
 
 def visit_inputs(model: nn.Module, layers: list[LinearLayer], tokens: torch.Tensor, visit: VisitInput) -> None:
     """One forward pass over ``tokens`` ``[b, T]``; ``visit`` sees every linear's inputs."""
+    with visiting_inputs(layers, visit), torch.no_grad():
+        model(input_ids=tokens.to(_device(model)), use_cache=False)
+
+
+@contextmanager
+def visiting_inputs(layers: list[LinearLayer], visit: VisitInput) -> Iterator[None]:
+    """``visit`` sees the inputs of ``layers`` whenever they are called."""
 
     def hook_for(layer: LinearLayer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -31,8 +38,7 @@ def visit_inputs(model: nn.Module, layers: list[LinearLayer], tokens: torch.Tens
 
     handles = [layer.module.register_forward_pre_hook(hook_for(layer)) for layer in layers]
     try:
-        with torch.no_grad():
-            model(input_ids=tokens.to(_device(model)), use_cache=False)
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -54,21 +60,24 @@ def visit_gradients(
     ``first_sequence`` is the number of the batch's first sequence within the calibration set. With ``recompute`` no
     activations are kept but those between the model's blocks; each backward pass computes the others anew.
     """
-    hooks = _recomputing_hooks if recompute else _keeping_hooks
     with ExitStack() as stack:
         stack.enter_context(_gradients_through(model, layers))
-        start_backward = stack.enter_context(hooks(model, layers, visit))
+        if recompute:
+            start_backward = stack.enter_context(_recomputing_hooks(model, layers, visit))
+        else:
+            stack.enter_context(visiting_gradients(layers, visit))
         with torch.enable_grad():
             logits = model(input_ids=tokens.to(_device(model)), use_cache=False).logits
             for sample in range(label_samples):
                 gradient = sampled_label_gradient(logits.detach(), seed, first_sequence, sample)
-                start_backward()
+                if recompute:
+                    start_backward()
                 logits.backward(gradient, retain_graph=sample + 1 < label_samples)
 
 
 @contextmanager
-def _keeping_hooks(model: nn.Module, layers: list[LinearLayer], visit: Visit) -> Iterator[Callable[[], None]]:
-    """Every linear's inputs are kept from the forward pass until its gradient comes."""
+def visiting_gradients(layers: list[LinearLayer], visit: Visit) -> Iterator[None]:
+    """Every linear's inputs are kept from a forward pass until its gradient comes; then ``visit`` gets both."""
 
     def hook_for(layer: LinearLayer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -79,7 +88,7 @@ def _keeping_hooks(model: nn.Module, layers: list[LinearLayer], visit: Visit) ->
 
     handles = [layer.module.register_forward_hook(hook_for(layer)) for layer in layers]
     try:
-        yield lambda: None
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -15,7 +17,7 @@ from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import Monitor
-from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
+from yaqa_runner.sketches.capture import Visit, VisitInput, visit_gradients, visit_inputs
 from yaqa_runner.sketches.contraction import Precision, mirror
 from yaqa_runner.sketches.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
 from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB, add_input_moment
@@ -67,11 +69,50 @@ class SketchInputs:
         return sketch_key(self.source_sha256, self.tokens.sha256, self.settings)
 
 
-@dataclass
-class SketchRun:
-    """What every part of taking a sketch needs."""
+class Passes(Protocol):
+    """Where the inputs and gradients of linears come from."""
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether less memory is held with ``recompute``."""
+
+    def inputs(self, layers: list[LinearLayer], tokens: torch.Tensor, first: int, visit: VisitInput) -> None:
+        """``visit`` sees the inputs of ``layers`` on ``tokens`` ``[b, T]``, the sequences from ``first`` on."""
+
+    def gradients(
+        self, layers: list[LinearLayer], tokens: torch.Tensor, first: int, recompute: bool, visit: Visit
+    ) -> None:
+        """``visit`` sees inputs and gradients of ``layers``, once a label sample."""
+
+
+@dataclass(frozen=True)
+class WholePasses:
+    """Forward and backward passes of the whole model."""
 
     source: SourceModel
+    settings: SketchSettings
+    recomputes = True
+
+    def inputs(self, layers: list[LinearLayer], tokens: torch.Tensor, first: int, visit: VisitInput) -> None:
+        """One forward pass."""
+        visit_inputs(self.source.model, layers, tokens, visit)
+
+    def gradients(
+        self, layers: list[LinearLayer], tokens: torch.Tensor, first: int, recompute: bool, visit: Visit
+    ) -> None:
+        """One forward pass, and a backward pass a label sample."""
+        settings = self.settings
+        visit_gradients(
+            self.source.model, layers, tokens, settings.seed, first, settings.label_samples, visit, recompute
+        )
+
+
+@dataclass
+class SketchRun:
+    """What every part of taking a sketch needs. ``share_of_work`` is what a pass over a window's linears counts."""
+
+    source: SourceModel
+    passes: Passes
     tokens: TokenSet
     settings: SketchSettings
     writer: SketchWriter
@@ -82,11 +123,12 @@ class SketchRun:
     ranks: Ranks
     monitor: Monitor
     total: float
+    share_of_work: float = 1.0
     done: float = 0.0
     kept_at: float = 0.0
     keeping_seconds: float = 0.0
 
-    def passes(self) -> torch.autocast:
+    def multiplying(self) -> torch.autocast:
         """Around every pass of the model: on a CPU it is held in float32, whatever the precision of products."""
         narrow = self.source.device.type == "cpu" and self.place.precision == "bfloat16"
         return torch.autocast("cpu", torch.bfloat16, enabled=narrow)
@@ -98,7 +140,7 @@ class SketchRun:
 
     def advance(self, amount: float) -> None:
         """Report ``amount`` more sequences' worth of work."""
-        self.done = min(self.total, self.done + amount)
+        self.done = min(self.total, self.done + amount * self.share_of_work)
         self.monitor.progress(self.done * self.ranks.count, self.total * self.ranks.count)
 
     def may_keep(self) -> bool:
@@ -121,13 +163,13 @@ def compute_sketch(
     ranks: Ranks = ALONE,
     precision: Precision | None = None,
 ) -> Sketch:
-    """Take the sketch of every linear of the source on the calibration tokens and store it at ``directory``.
+    """Take the sketch of every linear of the source by passes of the whole model, and store it at ``directory``.
 
-    Finished blocks and, when streaming, half steps (and what of one was gathered in five minutes) are kept beside
-    ``directory`` and taken up again by the next call with the same fingerprint. With ``ranks``, every process of them
-    calls this with the same arguments; ``directory`` is one that all of them see, and the first of them writes there.
-    ``precision`` is that of large products and, on a CPU, of the model's own passes; without it bfloat16 on a GPU and
-    float32 elsewhere.
+    What models need whose blocks cannot be run one at a time, and what the sweep over blocks is held against. Finished
+    blocks and, when streaming, half steps (and what of one was gathered in five minutes) are kept beside ``directory``
+    and taken up again by the next call with the same fingerprint. With ``ranks``, every process of them calls this with
+    the same arguments; ``directory`` is one that all of them see, and the first of them writes there. ``precision`` is
+    that of large products and, on a CPU, of the model's own passes; without it bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
         Interrupted: ``monitor.check`` raised it; what is finished stays.
@@ -136,26 +178,18 @@ def compute_sketch(
     source, tokens, key = inputs.source, inputs.tokens, inputs.key
     logger.info("%s", plan.describe())
     factor = 2 if plan.mode == "cached" else 1
-    if not ranks.leads:
-        ranks.wait()
-    writer = SketchWriter(directory, key)
-    if ranks.leads:
-        ranks.wait()
-    on_gpu = source.device.type == "cuda"
+    writer = joint_writer(directory, key, ranks)
     start, stop = ranks.share(tokens.sequences - held_out_sequences(tokens.sequences))
     run = SketchRun(
         source=source,
+        passes=WholePasses(source, inputs.settings),
         tokens=tokens,
         settings=inputs.settings,
         writer=writer,
         representatives=shared_input_representatives(source, tokens.tokens[:1]),
         batch=plan.batch,
         recompute=plan.recompute,
-        place=FactorPlace(
-            torch.device("cpu") if plan.place == "pinned" else source.device,
-            precision or ("bfloat16" if on_gpu else "float32"),
-            plan.place == "pinned",
-        ),
+        place=factor_place(source.device, plan.place == "pinned", precision),
         ranks=ranks,
         monitor=monitor,
         total=float(plan.passes * (stop - start) * factor),
@@ -165,18 +199,48 @@ def compute_sketch(
         blocks = sorted({layer.block for layer in window})
         if ranks.agree(all(writer.has_block(block) for block in blocks)):
             run.advance(run.total / len(plan.windows))
-        elif plan.mode == "cached":
-            _cached_window(run, list(window))
-        else:
-            _streaming_window(run, list(window), number)
+            continue
+        fresh = (
+            cached_window(run, list(window)) if plan.mode == "cached" else streaming_window(run, list(window), number)
+        )
+        for block, layers in groupby(fresh, lambda layer: layer.entry.block):
+            writer.write_block(block, list(layers))
+    return finished_sketch(inputs, directory, writer, ranks)
+
+
+def joint_writer(directory: Path, key: str, ranks: Ranks) -> SketchWriter:
+    """The writer of a sketch at ``directory``; the leader of ``ranks`` makes its folder before the others look."""
+    if not ranks.leads:
+        ranks.wait()
+    writer = SketchWriter(directory, key)
     if ranks.leads:
-        writer.finish(inputs.settings, inputs.source_sha256, tokens, sorted({layer.block for layer in source.linears}))
+        ranks.wait()
+    return writer
+
+
+def factor_place(device: torch.device, pinned: bool = False, precision: Precision | None = None) -> FactorPlace:
+    """Where factors of a model on ``device`` are kept, and how their products are made."""
+    chosen = precision or ("bfloat16" if device.type == "cuda" else "float32")
+    return FactorPlace(torch.device("cpu") if pinned else device, chosen, pinned)
+
+
+def finished_sketch(inputs: SketchInputs, directory: Path, writer: SketchWriter, ranks: Ranks) -> Sketch:
+    """The sketch at ``directory``, all of whose blocks are written."""
+    if ranks.leads:
+        blocks = sorted({layer.block for layer in inputs.source.linears})
+        writer.finish(inputs.settings, inputs.source_sha256, inputs.tokens, blocks)
     ranks.wait()
-    return open_sketch(directory, key, verify=False)
+    return open_sketch(directory, inputs.key, verify=False)
 
 
 def shared_input_representatives(source: SourceModel, tokens: torch.Tensor) -> dict[str, str]:
     """For every linear the first one in its block that has the very same input (q/k/v; gate/up), itself included."""
+    layers = source.linears
+    return representatives_of(layers, lambda visit: visit_inputs(source.model, layers, tokens, visit))
+
+
+def representatives_of(layers: list[LinearLayer], visit_all: Callable[[VisitInput], None]) -> dict[str, str]:
+    """For each of ``layers`` the first one in its block that has the very same input, as ``visit_all`` shows them."""
     first: dict[tuple[int, int, tuple[int, ...]], str] = {}
     representatives: dict[str, str] = {}
     # Holding the inputs keeps their addresses from being used twice.
@@ -187,8 +251,8 @@ def shared_input_representatives(source: SourceModel, tokens: torch.Tensor) -> d
         place = (layer.block, values.data_ptr(), tuple(values.shape))
         representatives.setdefault(layer.name, first.setdefault(place, layer.name))
 
-    visit_inputs(source.model, source.linears, tokens, visit)
-    for layer in source.linears:
+    visit_all(visit)
+    for layer in layers:
         representatives.setdefault(layer.name, layer.name)
     return representatives
 
@@ -219,19 +283,10 @@ def _capture(
         pairs[layer.name].append((_by_sequence(x, sequences), _by_sequence(g, sequences)))
 
     try:
-        with run.passes():
-            visit_gradients(
-                run.source.model,
-                layers,
-                tokens,
-                run.settings.seed,
-                first,
-                run.settings.label_samples,
-                visit,
-                run.recompute,
-            )
+        with run.multiplying():
+            run.passes.gradients(layers, tokens, first, run.recompute, visit)
     except Exception as error:
-        if not is_out_of_memory(error) or (len(tokens) == 1 and run.recompute):
+        if not is_out_of_memory(error) or (len(tokens) == 1 and (run.recompute or not run.passes.recomputes)):
             raise
         failed = True
     else:
@@ -249,13 +304,14 @@ def _capture(
         )
         yield from _capture(run, layers, tokens, first)
         return
-    _halve(run, len(tokens))
+    halve_batch(run, len(tokens))
     middle = len(tokens) // 2
     yield from _capture(run, layers, tokens[:middle], first)
     yield from _capture(run, layers, tokens[middle:], first + middle)
 
 
-def _halve(run: SketchRun, size: int) -> None:
+def halve_batch(run: SketchRun, size: int) -> None:
+    """Go on with half of a batch of ``size`` sequences, for which memory ran out."""
     run.batch = max(1, min(run.batch, size // 2))
     run.monitor.warn("batch-halved", f"Memory ran out in a batch of {size} sequences; going on with {run.batch}.")
     if run.source.device.type == "cuda":
@@ -274,8 +330,8 @@ def _by_sequence(values: torch.Tensor, sequences: int) -> torch.Tensor:
     return flat[:, None, :]
 
 
-def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
-    """One pass over the calibration set; then every linear iterates on what was kept of it."""
+def cached_window(run: SketchRun, layers: list[LinearLayer]) -> Iterator[FreshLayer]:
+    """One pass over the calibration set; then every linear iterates on what was kept of it. The leader gets them."""
     cache: dict[str, list[Pair]] = {layer.name: [] for layer in layers}
     for first, tokens in _batches(run):
         for pairs in _capture(run, layers, tokens, first):
@@ -284,33 +340,28 @@ def _cached_window(run: SketchRun, layers: list[LinearLayer]) -> None:
         run.advance(len(tokens))
     held_out = _held_out_pairs(run, layers) if run.ranks.leads else {}
     moments: dict[str, Moment] = {}
-    for block in sorted({layer.block for layer in layers}):
-        members = [layer for layer in layers if layer.block == block]
-        fresh: list[FreshLayer] = []
-        for layer in members:
+    for layer in layers:
+        run.monitor.check()
+        pairs_of_layer = cache.pop(layer.name)
+        representative = run.representatives[layer.name]
+        if representative not in moments:
+            moments[representative] = _mean_moment(run, layer, pairs_of_layer)
+        iteration = _new_iteration(run, layer)
+        if isinstance(iteration, IterationA):
+            iteration.start(moments[representative].mean)
+            steps = range(1, run.settings.iterations)
+        else:
+            steps = range(run.settings.iterations)
+        for step in steps:
             run.monitor.check()
-            pairs_of_layer = cache.pop(layer.name)
-            representative = run.representatives[layer.name]
-            if representative not in moments:
-                moments[representative] = _mean_moment(run, layer, pairs_of_layer)
-            iteration = _new_iteration(run, layer)
-            if isinstance(iteration, IterationA):
-                iteration.start(moments[representative].mean)
-                steps = range(1, run.settings.iterations)
-            else:
-                steps = range(run.settings.iterations)
-            for step in steps:
-                run.monitor.check()
-                iteration.begin(step)
-                for x, g in pairs_of_layer:
-                    iteration.add(x, g)
-                iteration.finish(run.ranks)
-            if run.ranks.leads:
-                seen = held_out.pop(layer.name, None)
-                fresh.append(_evidence(run, layer, iteration, moments[representative], seen, pairs_of_layer))
-            run.advance((run.share[1] - run.share[0]) / len(layers))
+            iteration.begin(step)
+            for x, g in pairs_of_layer:
+                iteration.add(x, g)
+            iteration.finish(run.ranks)
+        run.advance((run.share[1] - run.share[0]) / len(layers))
         if run.ranks.leads:
-            run.writer.write_block(block, fresh)
+            seen = held_out.pop(layer.name, None)
+            yield _evidence(run, layer, iteration, moments[representative], seen, pairs_of_layer)
 
 
 @dataclass(frozen=True)
@@ -352,7 +403,7 @@ class _Gathered:
     counts: dict[str, int]
 
 
-def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) -> None:
+def streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) -> Iterator[FreshLayer]:
     """One pass over the calibration set for every half step; only factors are held, and kept after each step."""
     iterations = {layer.name: _new_iteration(run, layer) for layer in layers}
     own_representatives = {run.representatives[layer.name] for layer in layers}
@@ -397,20 +448,9 @@ def _streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) ->
         return
     held_out = _held_out_pairs(run, layers)
     sampled = {} if held_out else _sampled_pairs(run, layers)
-    for block in sorted({layer.block for layer in layers}):
-        fresh = [
-            _evidence(
-                run,
-                layer,
-                iterations[layer.name],
-                moments[run.representatives[layer.name]],
-                held_out.pop(layer.name, None),
-                sampled.pop(layer.name, []),
-            )
-            for layer in layers
-            if layer.block == block
-        ]
-        run.writer.write_block(block, fresh)
+    for layer in layers:
+        iteration, moment = iterations.pop(layer.name), moments[run.representatives[layer.name]]
+        yield _evidence(run, layer, iteration, moment, held_out.pop(layer.name, None), sampled.pop(layer.name, []))
 
 
 def _gather(run: SketchRun, gathered: _Gathered, name: str, x: torch.Tensor) -> None:
@@ -426,9 +466,9 @@ def _input_pass(
     gathered: _Gathered,
     window: int,
 ) -> None:
-    for _, tokens in _batches(run, gathered.sequences):
-        with run.passes():
-            visit_inputs(run.source.model, layers, tokens, lambda layer, x: _gather(run, gathered, layer.name, x))
+    for first, tokens in _batches(run, gathered.sequences):
+        with run.multiplying():
+            run.passes.inputs(layers, tokens, first, lambda layer, x: _gather(run, gathered, layer.name, x))
         gathered.sequences += len(tokens)
         run.advance(len(tokens))
         if run.may_keep():

@@ -288,7 +288,9 @@ class SketchWriter:
         )
         _write_atomically(self.partial / SKETCH_FILE, json.dumps(record.to_wire(), indent="\t") + "\n")
         for path in self.partial.iterdir():
-            if path.name != SKETCH_FILE and path.name not in files:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != SKETCH_FILE and path.name not in files:
                 path.unlink()
         if self._target.exists():
             shutil.rmtree(self._target)
