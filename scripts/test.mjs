@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // `npm test`: sets up what is missing, then every check and every suite. The last line sums all of them up.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -22,6 +22,11 @@ const TRITON = "triton==3.9.0";
 const ALONE = ["runners", "e2e", "faults"];
 /** A leg that takes longer hangs: the whole suite stays under 35 minutes on two cores. */
 const LEG_LIMIT_MS = 30 * 60 * 1000;
+/** A test file that takes longer hangs, perhaps on what a failed test left open; it ends with its name, and the leg goes on. */
+const FILE_LIMIT_MS = 10 * 60 * 1000;
+/** A test that takes longer fails while its file still has the time to clean up. */
+const TEST_LIMIT_MS = FILE_LIMIT_MS - 30_000;
+const SLOWEST_SHOWN = 5;
 
 function testFilesUnder(folder) {
 	if (!existsSync(join(root, folder))) return [];
@@ -31,8 +36,26 @@ function testFilesUnder(folder) {
 		.sort();
 }
 
+/** Ends a process and all that it started: bots and servers of a test do not outlive it. */
+function endTree(pid) {
+	const children = new Map();
+	for (const line of execFileSync("ps", ["-axo", "pid=,ppid="], { encoding: "utf8" }).split("\n")) {
+		const [child, parent] = line.trim().split(/\s+/).map(Number);
+		children.set(parent, [...(children.get(parent) ?? []), child]);
+	}
+	const doomed = [pid];
+	for (const one of doomed) doomed.push(...(children.get(one) ?? []));
+	for (const one of doomed) {
+		try {
+			process.kill(one, "SIGKILL");
+		} catch {
+			// It ended by itself meanwhile.
+		}
+	}
+}
+
 /** Runs a program and keeps its output; `onOutput` sees it as it comes. */
-function execute(program, args, { env = {}, onOutput }) {
+function execute(program, args, { env = {}, onOutput, limitMs = LEG_LIMIT_MS, what = "It" }) {
 	return new Promise((resolve) => {
 		let output = "";
 		const child = spawn(program, args, {
@@ -45,9 +68,11 @@ function execute(program, args, { env = {}, onOutput }) {
 			},
 		});
 		const timer = setTimeout(() => {
-			output += `\nStopped after ${LEG_LIMIT_MS / 60_000} minutes.\n`;
-			child.kill("SIGKILL");
-		}, LEG_LIMIT_MS);
+			const said = `\n${what} was stopped after ${limitMs / 60_000} minutes.\n`;
+			output += said;
+			onOutput(said);
+			endTree(child.pid);
+		}, limitMs);
 		for (const stream of [child.stdout, child.stderr]) {
 			stream.setEncoding("utf8");
 			stream.on("data", (text) => {
@@ -79,32 +104,71 @@ function check(name, program, ...commandLines) {
 	};
 }
 
+/** What one file's reporter says of the whole run is said once, for all of them. */
+const SUMMARY_LINES = /^(\x1b\[\d+m)?ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) .*\n/gmu;
+
+async function testFile(file, { pattern, countsFile, onOutput }) {
+	const started = performance.now();
+	const { code } = await execute(
+		nodeBinary(),
+		[
+			"--test",
+			`--test-timeout=${TEST_LIMIT_MS}`,
+			"--test-reporter=spec",
+			"--test-reporter-destination=stdout",
+			`--test-reporter=${new URL("test-counts.mjs", import.meta.url)}`,
+			`--test-reporter-destination=${countsFile}`,
+			...(pattern === null ? [] : [`--test-name-pattern=${pattern}`]),
+			file,
+		],
+		{ onOutput, env: process.stdout.isTTY ? { FORCE_COLOR: "1" } : {}, limitMs: FILE_LIMIT_MS, what: file },
+	);
+	const counts = existsSync(countsFile) ? readFileSync(countsFile, "utf8") : "";
+	const { passed = 0, failed = 0, cancelled = 0, skipped = 0, todo = 0 } = counts === "" ? {} : JSON.parse(counts);
+	const broken = failed + cancelled;
+	return {
+		file,
+		seconds: (performance.now() - started) / 1000,
+		passed,
+		// A file that ends badly without one failed test of its own still failed.
+		failed: code === 0 ? broken : Math.max(1, broken),
+		skipped: skipped + todo,
+	};
+}
+
 function nodeSuite(name, files, pattern, scratch) {
 	const concurrency = name === "e2e" ? 1 : 2;
 	return {
 		name,
 		async run(onOutput) {
-			const countsFile = join(scratch, `${name}.json`);
-			const { code } = await execute(
-				nodeBinary(),
-				[
-					"--test",
-					`--test-concurrency=${concurrency}`,
-					"--test-timeout=900000",
-					"--test-reporter=spec",
-					"--test-reporter-destination=stdout",
-					`--test-reporter=${new URL("test-counts.mjs", import.meta.url)}`,
-					`--test-reporter-destination=${countsFile}`,
-					...(pattern === null ? [] : [`--test-name-pattern=${pattern}`]),
-					...files,
-				],
-				{ onOutput, env: process.stdout.isTTY ? { FORCE_COLOR: "1" } : {} },
-			);
-			const counts = existsSync(countsFile) ? readFileSync(countsFile, "utf8") : "";
-			const { passed = 0, failed = 0, cancelled = 0, skipped = 0, todo = 0 } = counts === "" ? {} : JSON.parse(counts);
-			const broken = failed + cancelled;
-			// A suite that ends badly without one failed test of its own still failed.
-			return { passed, failed: code === 0 ? broken : Math.max(1, broken), skipped: skipped + todo };
+			const waiting = [...files.entries()];
+			const results = [];
+			const isLive = concurrency === 1 || files.length === 1;
+			const lane = async () => {
+				for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+					const [index, file] = next;
+					let output = "";
+					const keep = (text) => {
+						output += text;
+					};
+					results.push(
+						await testFile(file, {
+							pattern,
+							countsFile: join(scratch, `${name}-${index}.json`),
+							onOutput: isLive ? onOutput : keep,
+						}),
+					);
+					if (!isLive) onOutput(output.replaceAll(SUMMARY_LINES, ""));
+				}
+			};
+			await Promise.all(Array.from({ length: concurrency }, lane));
+			const slowest = results.toSorted((one, other) => other.seconds - one.seconds).slice(0, SLOWEST_SHOWN);
+			const shown = slowest.map(({ file, seconds }) => `${file} ${seconds.toFixed(0)} s`);
+			if (files.length > 1) onOutput(`Slowest: ${shown.join(", ")}\n`);
+			const broken = results.filter((result) => result.failed > 0).map((result) => result.file);
+			if (broken.length > 0) onOutput(`Failed: ${broken.join(", ")}\n`);
+			const total = (key) => results.reduce((sum, result) => sum + result[key], 0);
+			return { passed: total("passed"), failed: total("failed"), skipped: total("skipped") };
 		},
 	};
 }

@@ -72,6 +72,18 @@ export async function leaseDelivery(
 	return row === undefined ? null : { delivery: deliveryOfRow(row), attempts: row.attempts };
 }
 
+export async function renewDeliveryLease(
+	handle: Handle,
+	request: { readonly id: string; readonly owner: string; readonly until: Date },
+): Promise<void> {
+	await handle
+		.updateTable("deliveries")
+		.set({ lease_until: request.until })
+		.where("id", "=", request.id)
+		.where("lease_owner", "=", request.owner)
+		.execute();
+}
+
 export async function settleDelivery(
 	handle: Handle,
 	request: {

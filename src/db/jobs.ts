@@ -609,4 +609,5 @@ export async function clearLeases(handle: Handle): Promise<void> {
 		.execute();
 	await handle.updateTable("deliveries").set({ lease_owner: null, lease_until: null }).execute();
 	await handle.updateTable("status_discussions").set({ lease_owner: null, lease_until: null }).execute();
+	await handle.deleteFrom("leases").execute();
 }

@@ -1,11 +1,12 @@
-import { leaseDelivery, settleDelivery } from "../db/deliveries.ts";
+import { isBrokenConnection } from "../db/broken-connection.ts";
+import { leaseDelivery, renewDeliveryLease, settleDelivery } from "../db/deliveries.ts";
 import { PermanentError, RetryableError } from "../errors.ts";
 import { later } from "../jobs/context.ts";
+import { keepLease, LEASE_SECONDS } from "../jobs/keep-lease.ts";
 import type { DeliveriesContext } from "./deliveries-context.ts";
 import { handleGitHubDelivery } from "./handle-github-delivery.ts";
 import { handleHubDelivery } from "./handle-hub-delivery.ts";
 
-const LEASE_SECONDS = 300;
 const MAXIMUM_ATTEMPTS = 12;
 const MAXIMUM_BUG_ATTEMPTS = 4;
 const MAXIMUM_DELAY_SECONDS = 600;
@@ -25,20 +26,27 @@ export async function processDelivery(context: DeliveriesContext, id: string): P
 		log.error("A delivery was given up", { delivery: id, attempts: leased.attempts });
 		return;
 	}
+	const release = keepLease(
+		() => renewDeliveryLease(database.handle, { id, owner, until: later(clock.now(), LEASE_SECONDS) }),
+		log,
+	);
 	try {
 		const { delivery } = leased;
 		const settlement =
 			delivery.source === "hub"
 				? await handleHubDelivery(context, delivery)
 				: await handleGitHubDelivery(context, delivery);
+		await release();
 		await settleDelivery(database.handle, { id, owner, ...settlement, nextAttemptAt: clock.now() });
 	} catch (error) {
-		const isKnown = error instanceof RetryableError;
+		// Before the last word: should that fail too, the lease runs out and somebody takes the delivery up again.
+		await release();
+		const isKnown = error instanceof RetryableError || isBrokenConnection(error);
 		const limit = isKnown ? MAXIMUM_ATTEMPTS : MAXIMUM_BUG_ATTEMPTS;
 		const reason = error instanceof Error ? error.message : String(error);
 		if (!isKnown) log.error("A delivery could not be worked on", { delivery: id, error });
 		const isOver = error instanceof PermanentError || leased.attempts >= limit;
-		const asked = isKnown ? error.retryAfterSeconds : null;
+		const asked = error instanceof RetryableError ? error.retryAfterSeconds : null;
 		const seconds = asked ?? Math.min(MAXIMUM_DELAY_SECONDS, 2 ** leased.attempts);
 		const nextAttemptAt = later(clock.now(), seconds);
 		await settleDelivery(database.handle, {

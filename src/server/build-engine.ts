@@ -36,7 +36,7 @@ function estimatorOf({ configuration, secrets }: Settings, database: Database): 
 
 /** Where comments are read and answered: the Hub, and GitHub if repos of it are configured. */
 function forumsOf({ configuration, secrets, publisherToken }: Settings, database: Database, clock: Clock, log: Log) {
-	const shared = { alone: leasedLock({ database, clock }), log };
+	const shared = { alone: leasedLock({ database, clock, log }), log };
 	const publisher = { ...publisherAccess(configuration, secrets), accessToken: publisherToken };
 	const issues = issueRepos(configuration, secrets);
 	return {

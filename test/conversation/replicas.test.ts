@@ -3,13 +3,15 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "../../src/clock.ts";
 import { acquireLease } from "../../src/db/leases.ts";
+import { silentLog } from "../../src/log.ts";
 import { leasedLock } from "../../src/server/leased-lock.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 
 await onEveryDatabase((databases, name) => {
-	test(`two replicas work on one thread one after the other, and a dead one's lease runs out, on ${name}`, async () => {
+	test(`two replicas work on one thread one after the other, and a dead one's lease runs out, on ${name}`, async (t) => {
 		const database = await (await databases()).open();
-		const replicas = [leasedLock({ database, clock: systemClock }), leasedLock({ database, clock: systemClock })];
+		t.after(() => database.close());
+		const replicas = [1, 2].map(() => leasedLock({ database, clock: systemClock, log: silentLog }));
 		let inside = 0;
 		let most = 0;
 		let done = 0;
@@ -32,6 +34,5 @@ await onEveryDatabase((databases, name) => {
 		assert.equal(await lease("killed", now), true);
 		assert.equal(await lease("other", now), false);
 		assert.equal(await lease("other", new Date(now.getTime() + 2000)), true);
-		await database.close();
 	});
 });

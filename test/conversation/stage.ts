@@ -206,7 +206,7 @@ export async function openStage(): Promise<Stage> {
 			const siteUrl = "https://bot.example";
 			const issues = issueRepos(configuration, { ...NO_SECRETS, gitHubAppKey: github.privateKey });
 			const onGitHub = issues === null ? null : issueForum(configuration, issues, { hubUrl: hub.url });
-			const shared = { alone: leasedLock({ database, clock }), log: silentLog };
+			const shared = { alone: leasedLock({ database, clock, log: silentLog }), log: silentLog };
 			const hubOptions = {
 				forum: hubForum({ hub: { ...bot, fetch: lockable }, botUserId: async () => botId }),
 				subjectOf: hubSubject,

@@ -16,6 +16,7 @@ import { createDiscussion } from "../../src/hub/create-discussion.ts";
 import { commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import { listDiscussions } from "../../src/hub/list-discussions.ts";
+import { shareKernels } from "../support/shared-kernels.ts";
 
 const Estimate = z.strictObject({ mean: z.number().positive(), standardError: z.number().positive() });
 const Result = z.strictObject({
@@ -64,6 +65,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 
 	before(
 		async () => {
+			shareKernels(join(dataDirectory, "bot"));
 			demo = spawn(
 				process.execPath,
 				[join(root, "scripts", "run.mjs"), "demo", "--json", "--data-dir", dataDirectory],

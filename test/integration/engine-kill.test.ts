@@ -41,7 +41,7 @@ function startBot(own: TestDatabases, repos: readonly string[]): Bot {
 
 await onEveryDatabase((databases, name) => {
 	describe(`a bot that is killed, on ${name}`, () => {
-		test(`goes on after ${KILLS} SIGKILLs: one job, one run, every repo once`, async () => {
+		test(`goes on after ${KILLS} SIGKILLs: one job, one run, every repo once`, async (t) => {
 			const own = await databases();
 			const world = scriptedWorld(worldFolder(own.dataDirectory));
 			world.setHead("acme/victim", shaOf("victim"));
@@ -52,12 +52,14 @@ await onEveryDatabase((databases, name) => {
 			const random = randomNumbers(SEED);
 			for (let kill = 0; kill < KILLS; kill++) {
 				const bot = startBot(own, ["acme/victim"]);
+				t.after(() => bot.process.kill("SIGKILL"));
 				await bot.started;
 				await new Promise((resolve) => setTimeout(resolve, 100 + random.next().value * 900));
 				bot.process.kill("SIGKILL");
 				await bot.exit;
 			}
 			const last = startBot(own, ["acme/victim"]);
+			t.after(() => last.process.kill("SIGKILL"));
 			await last.started;
 			await until(
 				"the job to be announced and cleaned up",

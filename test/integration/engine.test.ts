@@ -461,7 +461,7 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(found.items.length, 0);
 		});
 
-		test("a job that costs too much waits for money or approval, says who gives it, and goes on then", async () => {
+		test("a job that costs too much waits for money or approval, says who gives it, and goes on then", async (t) => {
 			const machine: Hardware = {
 				runner: "hf-jobs",
 				flavor: "l4x1",
@@ -474,7 +474,7 @@ await onEveryDatabase((databases, name) => {
 			await bot.engine.stop();
 			const withBudget = (budget: ConfigurationInput["budget"]) => {
 				const configuration = scriptedConfiguration(own.dataDirectory, { budget });
-				return engineWithRequests({
+				const engine = engineWithRequests({
 					database,
 					configuration,
 					ports: scriptedPorts(world),
@@ -482,6 +482,8 @@ await onEveryDatabase((databases, name) => {
 					estimator: async () => createEstimator(configuration, [machine], []),
 					superviseIntervalMs: 200,
 				});
+				t.after(() => engine.stop());
+				return engine;
 			};
 			world.setHead("acme/dear", shaOf("dear"));
 			const ask = async (engine: EngineWithRequests) => {

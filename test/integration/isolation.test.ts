@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+	chmodSync,
+	existsSync,
+	mkdirSync,
+	mkdtempSync,
+	readFileSync,
+	rmSync,
+	symlinkSync,
+	writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -218,6 +227,22 @@ test("without isolation the same model finds the canary: the test would notice",
 	assert.ok(found.some((line) => line.startsWith("a connection")));
 	assert.ok(existsSync(join(checkout, "planted")));
 	rmSync(join(checkout, "planted"));
+});
+
+test("a folder that the data directory links to can be written to: kernels kept elsewhere are kept", {
+	skip: withoutPython,
+}, async (context) => {
+	if (measured.level === "none") return context.skip(`skipped: no namespaces (${measured.reason})`);
+	const kept = mkdtempSync(join(folder, "kept-"));
+	const linked = join(mkdtempSync(join(folder, "data-")), "cache");
+	symlinkSync(kept, linked);
+	const written = join(linked, "numba");
+	mkdirSync(written);
+	const script = "import pathlib, sys; pathlib.Path(sys.argv[1], 'kernel').write_text('compiled')";
+	const [program = "", ...args] = measured.wrap([python, "-c", script, written], { shown: [], written: [written] });
+	const child = spawn(program, args, { env: environment(), stdio: ["ignore", "ignore", "inherit"] });
+	assert.equal(await new Promise((resolve) => child.on("close", resolve)), 0);
+	assert.equal(readFileSync(join(kept, "numba", "kernel"), "utf8"), "compiled");
 });
 
 test("a run that ends badly inside ends the same way outside, and cancelling leaves nothing of it", {

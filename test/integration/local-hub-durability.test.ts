@@ -26,7 +26,7 @@ const execute = promisify(execFile);
 
 test("everything is as it was after a restart", async (context) => {
 	const dataDirectory = await temporaryFolder(context);
-	const before = await startLocalHub({ dataDirectory, users });
+	const before = await testHub(context, { dataDirectory });
 	await createRepo(before, "lab/model");
 	const pushed = await commit(before, "lab/model", [file("config.json", "{}"), file("deep/a.txt", "a")]);
 	await commit(before, "lab/model", [file("b", "b")], { token: BOT, query: "?create_pr=1", summary: "Propose b" });
@@ -153,7 +153,7 @@ test("SIGKILL in the middle of commits leaves whole commits only, and all that w
 
 test("a pull request whose ref and discussion a kill has parted is put right", async (context) => {
 	const dataDirectory = await temporaryFolder(context);
-	const first = await startLocalHub({ dataDirectory, users });
+	const first = await testHub(context, { dataDirectory });
 	await createRepo(first, "lab/model");
 	for (const name of ["a", "b", "c"])
 		await commit(first, "lab/model", [file(name, name)], { token: BOT, query: "?create_pr=1", summary: name });
@@ -181,7 +181,7 @@ test("a pull request whose ref and discussion a kill has parted is put right", a
 
 test("the number of a deleted discussion is not given out again", async (context) => {
 	const dataDirectory = await temporaryFolder(context);
-	const first = await startLocalHub({ dataDirectory, users });
+	const first = await testHub(context, { dataDirectory });
 	await createRepo(first, "lab/model");
 	const open = (url: string): ReturnType<typeof call> =>
 		call(`${url}/api/models/lab/model/discussions`, {
@@ -201,7 +201,7 @@ test("the number of a deleted discussion is not given out again", async (context
 
 test("a torn record of an upload does not stop the start", async (context) => {
 	const dataDirectory = await temporaryFolder(context);
-	const first = await startLocalHub({ dataDirectory, users });
+	const first = await testHub(context, { dataDirectory });
 	await createRepo(first, "lab/model");
 	await first.close();
 	const [id] = await readdir(join(dataDirectory, "repos"));

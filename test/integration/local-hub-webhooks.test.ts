@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LocalHub } from "../../src/local-hub/start-local-hub.ts";
-import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import {
 	at,
 	BOT,
@@ -15,7 +14,6 @@ import {
 	temporaryFolder,
 	testHub,
 	textAt,
-	users,
 } from "../support/local-hub-fixture.ts";
 
 const SECRET = "only the receiver knows";
@@ -227,7 +225,7 @@ test("deliveries can be dropped and doubled by fault switches", async (context) 
 
 test("what was not yet delivered when the Hub stopped is delivered when it runs again", async (context) => {
 	const dataDirectory = await temporaryFolder(context);
-	const first = await startLocalHub({ dataDirectory, users, webhookRetryMilliseconds: [3_600_000] });
+	const first = await testHub(context, { dataDirectory, webhookRetryMilliseconds: [3_600_000] });
 	let status = 503;
 	const hook = await receiver(context, () => status);
 	await createRepo(first, "lab/model");

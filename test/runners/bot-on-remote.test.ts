@@ -118,9 +118,9 @@ describe("a bot whose runs are elsewhere", () => {
 		world = scriptedWorld(worldFolder(folder));
 	});
 	after(async () => {
-		await gitHub.close();
-		await database.close();
-		await place.close();
+		await gitHub?.close();
+		await database?.close();
+		await place?.close();
 	});
 
 	async function withBot(bench: Bench, work: (engine: EngineWithRequests) => Promise<void>): Promise<void> {

@@ -22,8 +22,8 @@ describe("yaqa-bot doctor, of the runner", () => {
 		});
 	});
 	after(async () => {
-		await gitHub.close();
-		await place.close();
+		await gitHub?.close();
+		await place?.close();
 	});
 
 	async function brokenOnes(

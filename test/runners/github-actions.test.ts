@@ -79,8 +79,8 @@ describe("GitHub Actions alone", () => {
 		opened.push(gitHub);
 	});
 	after(async () => {
-		await gitHub.close();
-		await place.close();
+		await gitHub?.close();
+		await place?.close();
 	});
 
 	test("a server that does not name the run it started still gives one run", async () => {

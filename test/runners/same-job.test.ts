@@ -20,6 +20,7 @@ import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts"
 import { withoutPython } from "../support/local-hub-fixture.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import { until } from "../support/scripted-bot.ts";
+import { SHARED_KERNELS } from "../support/shared-kernels.ts";
 import {
 	BOT,
 	COMPUTE,
@@ -60,12 +61,10 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 	const outcomes = new Map<string, Outcome>();
 
 	before(async () => {
-		// Compiling the kernels takes longer than this job: they are kept beside those of the other suites.
-		const kernels = join(root, ".cache", "test-kernels");
-		await mkdir(join(kernels, "numba"), { recursive: true });
+		await mkdir(join(SHARED_KERNELS, "numba"), { recursive: true });
 		place = await startRemotePlace({
 			programs: "real",
-			environment: [`NUMBA_CACHE_DIR=${join(kernels, "numba")}`, "OMP_NUM_THREADS=2"],
+			environment: [`NUMBA_CACHE_DIR=${join(SHARED_KERNELS, "numba")}`, "OMP_NUM_THREADS=2"],
 		});
 		model = join(place.folder, "tiny");
 		execFileSync(join(venv, "python"), [join(root, "test/faults/make_tiny_model.py"), join(root, "demo/model"), model]);
@@ -88,7 +87,7 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 			createLocalRunner({
 				runsDirectory: join(place.folder, "runs"),
 				logsDirectory: join(place.folder, "logs"),
-				cacheDirectory: kernels,
+				cacheDirectory: SHARED_KERNELS,
 				python: join(venv, "python"),
 				runnerDirectory: join(root, "gpu-runner"),
 				environment: { PATH: process.env["PATH"] ?? "" },
@@ -124,8 +123,8 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 		);
 	});
 	after(async () => {
-		await gitHub.close();
-		await place.close();
+		await gitHub?.close();
+		await place?.close();
 	});
 
 	async function carryOut(

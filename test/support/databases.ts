@@ -113,7 +113,18 @@ export async function onEveryDatabase(define: (databases: () => Promise<TestData
 		return path;
 	}
 	function opener(dataDirectory: string, databaseUrl: string | null): () => Promise<Database> {
-		return () => openDatabase({ dataDirectory, databaseUrl, poolSize: 6, clock: systemClock, log: silentLog });
+		return async () => {
+			const database = await openDatabase({
+				dataDirectory,
+				databaseUrl,
+				poolSize: 6,
+				clock: systemClock,
+				log: silentLog,
+			});
+			// A test that fails before its end would else leave connections, and with them its whole file, waiting for ever.
+			leftovers.push(() => database.close());
+			return database;
+		};
 	}
 
 	define(async () => {

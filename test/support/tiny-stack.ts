@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, openAsBlob, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, openAsBlob, rmSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,6 +12,7 @@ import type { ConfigurationInput } from "../../src/config/schema.ts";
 import { type CommentEvent, commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import { listDiscussions } from "../../src/hub/list-discussions.ts";
+import { shareKernels } from "./shared-kernels.ts";
 
 const run = promisify(execFile);
 
@@ -50,11 +51,7 @@ export async function startTinyStack(options: Partial<StackOptions> = {}): Promi
 	const dataDirectory = options.dataDirectory ?? mkdtempSync(join(tmpdir(), "yaqa-faults-"));
 	const model = join(dataDirectory, "tiny-model");
 	await run(venvPython, [join(root, "test", "faults", "make_tiny_model.py"), join(root, "demo", "model"), model]);
-	// Compiling the kernels takes longer than a tiny job: every test's runner shares them.
-	const kernels = join(root, ".cache", "test-kernels");
-	mkdirSync(kernels, { recursive: true });
-	mkdirSync(join(dataDirectory, "bot"), { recursive: true });
-	symlinkSync(kernels, join(dataDirectory, "bot", "cache"));
+	shareKernels(join(dataDirectory, "bot"));
 	const stack = await startStack({
 		...options,
 		dataDirectory,

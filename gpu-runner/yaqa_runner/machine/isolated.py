@@ -146,7 +146,8 @@ def arrange_files(plan: IsolationPlan) -> None:
         os.close(handle)
     mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     set_read_only("/", read_only=True, recursive=True)
-    for path in [*written, Path("/dev/shm")]:
+    # Where a link on the way to it was covered, a folder has a mount at the path by which it is named as well.
+    for path in {*written, *map(Path, plan["written"]), Path("/dev/shm")}:
         set_read_only(str(path), read_only=False, recursive=False)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV)
 

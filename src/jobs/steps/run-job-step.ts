@@ -1,4 +1,5 @@
 import { countRuns, wakeNextInLine } from "../../db/admission.ts";
+import { isBrokenConnection } from "../../db/broken-connection.ts";
 import { appendNotes, cleanUpAgain, getJob, leaseJob, releaseLease, renewLease, withdrawStop } from "../../db/jobs.ts";
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
 import { diskFull, isDiskFull } from "../../disk-full.ts";
@@ -98,15 +99,16 @@ function resultOfError(context: JobsContext, work: JobWork, error: unknown): Ste
 	if (error instanceof PermanentError) return { kind: "fail", refusal: error.refusal };
 	if (isDiskFull(error)) return { kind: "fail", refusal: diskFull("the job's files") };
 	const reason = error instanceof Error ? error.message : String(error);
-	if (error instanceof RetryableError && failures <= MAXIMUM_RETRIES) {
+	const isPassing = error instanceof RetryableError || isBrokenConnection(error);
+	if (isPassing && failures <= MAXIMUM_RETRIES) {
 		return {
 			kind: "again",
-			seconds: error.retryAfterSeconds ?? delay,
+			seconds: (error instanceof RetryableError ? error.retryAfterSeconds : null) ?? delay,
 			statusText: `${reason} Trying again (${failures}).`,
 		};
 	}
 	context.log.error("A step failed", { job: work.job.id, state: work.job.state, fence: work.job.fence, error });
-	if (!(error instanceof RetryableError) && failures <= MAXIMUM_BUG_RETRIES) {
+	if (!isPassing && failures <= MAXIMUM_BUG_RETRIES) {
 		return { kind: "again", seconds: delay, statusText: `Something went wrong; trying again (${failures}).` };
 	}
 	return {
