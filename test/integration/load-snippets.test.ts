@@ -135,6 +135,24 @@ test("transformers.js loads ONNX repos as the cards say", async () => {
 	}
 });
 
+test("llama.cpp in Node loads a GGUF file as the card says", async () => {
+	assert.match(await runNode("node-llama-cpp", await snippet("gguf:q4_0", "node-llama-cpp")), /The sea was/);
+});
+
+test("every engine that a card does not mark is one whose code is run here", async () => {
+	const run = new Set(["transformers", "transformers.js", "onnxruntime-node", "node-llama-cpp"]);
+	const notRun = new Set(["gptq:3 transformers"]);
+	for (const recipe of [...TINY_RECIPES, ...MORE_TINY_RECIPES]) {
+		const card = await (await fetch(`${hub.url}/${repoOf(recipe)}/resolve/main/README.md`)).text();
+		const blocks = [...card.matchAll(/^\*\*([\w. -]+)\*\*( \(not run by the bot's tests\))?\n\n```/gm)];
+		assert.ok(blocks.length > 0, recipe);
+		for (const [, runtime = "", mark] of blocks) {
+			const isRun = run.has(runtime) && !notRun.has(`${recipe} ${runtime}`);
+			assert.equal(mark === undefined, isRun, `${recipe} in ${runtime}`);
+		}
+	}
+});
+
 test("onnxruntime-node loads the ONNX file as the card says", async () => {
 	assert.match(await runNode("onnxruntime", await snippet("onnx:q4", "onnxruntime-node")), /\[ 1, 3, \d+ \]/);
 	const saved = await readFile(join(work, "onnxruntime", "model_q4.onnx"));

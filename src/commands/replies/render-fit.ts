@@ -18,7 +18,7 @@ export function renderFit(context: ReplyContext, repo: string, fit: Fit): string
 	const parts = [
 		recommended === null
 			? `**Nothing fits ${asked}.** ${fitReason(fit)}`
-			: recommendation(recommended.candidate, fit, asked),
+			: recommendation(recommended.candidate, fit, asked, context.hubUrl),
 		fitRows(fit),
 	];
 	if (rows.length > MAXIMUM_ROWS) parts.push(`And ${rows.length - MAXIMUM_ROWS} more.`);
@@ -29,10 +29,10 @@ export function renderFit(context: ReplyContext, repo: string, fit: Fit): string
 	return parts.join("\n\n");
 }
 
-function recommendation(candidate: Choosable, fit: Fit, asked: string): string {
+function recommendation(candidate: Choosable, fit: Fit, asked: string, hubUrl: string): string {
 	const { summary, manifest, container } = candidate;
 	const file = mainFile(manifest);
-	const [snippet] = loadSnippets({ repo: summary.repo, container, manifest });
+	const [snippet] = loadSnippets({ repo: summary.repo, container, manifest, hubUrl });
 	const where = `[${summary.repo}](${summary.url})`;
 	return [
 		`**For ${asked}: ${markdownCode(candidate.recipe)}**, ${file === null ? where : `${markdownCode(file)} in ${where}`}. ${fitReason(fit)}`,

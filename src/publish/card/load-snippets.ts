@@ -5,7 +5,9 @@ import type { Container } from "../../protocol/recipe-table.ts";
 export type LoadSnippet = {
 	readonly runtime:
 		| "llama.cpp"
+		| "node-llama-cpp"
 		| "Ollama"
+		| "LM Studio"
 		| "transformers"
 		| "onnxruntime-node"
 		| "transformers.js"
@@ -13,6 +15,8 @@ export type LoadSnippet = {
 		| "SGLang";
 	readonly language: "sh" | "python" | "js";
 	readonly code: string;
+	/** Whether a test runs this code against a Hub, as it is pasted. */
+	readonly ran: boolean;
 };
 
 const PROMPT = "The sea was";
@@ -22,23 +26,25 @@ export function loadSnippets(request: {
 	readonly repo: string;
 	readonly container: Container;
 	readonly manifest: Manifest;
+	readonly hubUrl: string;
 }): LoadSnippet[] {
-	const { repo, container, manifest } = request;
+	const { repo, container, manifest, hubUrl } = request;
 	switch (container) {
 		case "gguf":
-			return ggufSnippets(repo, manifest);
+			return ggufSnippets(repo, manifest, hubUrl);
 		case "onnx":
 			return onnxSnippets(repo, manifest);
 		case "compressed-tensors":
 			return compressedTensorsSnippets(repo, manifest);
 		case "gptq":
 			return [
-				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` },
-				{ runtime: "SGLang", language: "sh", code: sglangCode(repo) },
+				{ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}`, ran: false },
+				{ runtime: "SGLang", language: "sh", code: sglangCode(repo), ran: false },
 				{
 					runtime: "transformers",
 					language: "python",
 					code: `# needs: pip install gptqmodel optimum\n${transformersCode(`"${repo}"`)}`,
+					ran: false,
 				},
 			];
 	}
@@ -50,11 +56,16 @@ function compressedTensorsSnippets(repo: string, manifest: Manifest): LoadSnippe
 	const zero = /,zero=on\b/.test(manifest.recipe);
 	const usual = bits === 4 || bits === 8;
 	const snippets: LoadSnippet[] = [];
-	if (usual) snippets.push({ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}` });
+	if (usual) snippets.push({ runtime: "vLLM", language: "sh", code: `vllm serve ${repo}`, ran: false });
 	else if (!zero)
-		snippets.push({ runtime: "vLLM", language: "sh", code: `# needs: pip install humming\nvllm serve ${repo}` });
-	if (usual && !zero) snippets.push({ runtime: "SGLang", language: "sh", code: sglangCode(repo) });
-	snippets.push({ runtime: "transformers", language: "python", code: transformersCode(`"${repo}"`) });
+		snippets.push({
+			runtime: "vLLM",
+			language: "sh",
+			code: `# needs: pip install humming\nvllm serve ${repo}`,
+			ran: false,
+		});
+	if (usual && !zero) snippets.push({ runtime: "SGLang", language: "sh", code: sglangCode(repo), ran: false });
+	snippets.push({ runtime: "transformers", language: "python", code: transformersCode(`"${repo}"`), ran: true });
 	return snippets;
 }
 
@@ -62,7 +73,7 @@ function sglangCode(repo: string): string {
 	return `python -m sglang.launch_server --model-path ${repo}`;
 }
 
-function ggufSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
+function ggufSnippets(repo: string, manifest: Manifest, hubUrl: string): LoadSnippet[] {
 	const file =
 		manifest.files
 			.map((entry) => entry.path)
@@ -72,10 +83,38 @@ function ggufSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
 	const type = /^gguf:([a-z0-9_]+)/.exec(manifest.recipe)?.[1]?.toUpperCase();
 	const wanted = type === undefined ? `${repo} --hf-file ${file}` : `${repo}:${type}`;
 	return [
-		{ runtime: "llama.cpp", language: "sh", code: `llama-cli -hf ${wanted} -p "${PROMPT}"` },
-		{ runtime: "Ollama", language: "sh", code: `ollama run hf.co/${repo}:${type ?? file}` },
-		{ runtime: "transformers", language: "python", code: transformersCode(`"${repo}", gguf_file="${file}"`) },
+		{ runtime: "llama.cpp", language: "sh", code: `llama-cli -hf ${wanted} -p "${PROMPT}"`, ran: false },
+		{ runtime: "Ollama", language: "sh", code: `ollama run hf.co/${repo}:${type ?? file}`, ran: false },
+		{
+			runtime: "LM Studio",
+			language: "sh",
+			code: `lms get ${hubUrl}/${repo}${type === undefined ? "" : `@${type.toLowerCase()}`}\nlms load`,
+			ran: false,
+		},
+		{ runtime: "node-llama-cpp", language: "js", code: nodeLlamaCode(repo, file), ran: true },
+		{
+			runtime: "transformers",
+			language: "python",
+			code: transformersCode(`"${repo}", gguf_file="${file}"`),
+			ran: true,
+		},
 	];
+}
+
+/** llama.cpp in Node. */
+function nodeLlamaCode(repo: string, file: string): string {
+	return `import { writeFile } from "node:fs/promises";
+import { downloadFile } from "@huggingface/hub";
+import { getLlama, LlamaCompletion } from "node-llama-cpp";
+
+const blob = await downloadFile({ repo: "${repo}", path: "${file}" });
+await writeFile("${file}", blob.stream());
+const llama = await getLlama();
+const model = await llama.loadModel({ modelPath: "${file}" });
+const context = await model.createContext();
+const completion = new LlamaCompletion({ contextSequence: context.getSequence() });
+console.log("${PROMPT}" + (await completion.generateCompletion("${PROMPT}", { maxTokens: 20 })));
+await llama.dispose();`;
 }
 
 function transformersCode(source: string): string {
@@ -113,6 +152,7 @@ function onnxSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
 const generate = await pipeline("text-generation", "${repo}", { dtype: "${dtype}" });
 const [answer] = await generate("${PROMPT}", { max_new_tokens: 20 });
 console.log(answer.generated_text);`,
+			ran: true,
 		},
 		{
 			runtime: "onnxruntime-node",
@@ -136,6 +176,7 @@ for (const { name, type, shape } of session.inputMetadata) {
 }
 const { logits } = await session.run(feeds);
 console.log(logits.dims);`,
+			ran: true,
 		},
 	];
 }

@@ -41,7 +41,7 @@ function body(request: CardRequest): string {
 		...manifests.map((manifest) => fidelity(manifest)),
 		...fitTable(manifests, CHOOSE),
 		"## How to load it",
-		...howToLoad(repo, container, manifests),
+		...howToLoad({ repo, container, manifests, hubUrl }),
 		...(elsewhere.length === 0 ? [] : ["## Other formats of the same model", elsewhereTable(hubUrl, elsewhere)]),
 		"## How it was made",
 		manifests.some(isTuned) ? `${METHOD} ${TUNING}` : METHOD,
@@ -72,15 +72,22 @@ function commitNote({ source, hubUrl, manifests }: CardRequest): string {
 	return `> These files are **of the commit ${link(manifests[0]?.source.revision ?? "")} only**, which was asked for by its name or overtaken by a newer one. The model's main branch stood at ${head} when they were published.`;
 }
 
-function howToLoad(repo: string, container: Container, manifests: readonly Manifest[]): string[] {
+function howToLoad(of: {
+	readonly repo: string;
+	readonly container: Container;
+	readonly manifests: readonly Manifest[];
+	readonly hubUrl: string;
+}): string[] {
+	const { repo, container, manifests, hubUrl } = of;
 	const manifest = manifests[0];
 	if (manifest === undefined) return [];
 	const note =
 		manifests.length > 1 ? [`With ${markdownCode(manifest.recipe)}; the other variants load the same way.`] : [];
 	return [
 		...note,
-		...loadSnippets({ repo, container, manifest }).map(
-			(snippet) => `**${snippet.runtime}**\n\n\`\`\`${snippet.language}\n${snippet.code}\n\`\`\``,
+		...loadSnippets({ repo, container, manifest, hubUrl }).map(
+			(snippet) =>
+				`**${snippet.runtime}**${snippet.ran ? "" : " (not run by the bot's tests)"}\n\n\`\`\`${snippet.language}\n${snippet.code}\n\`\`\``,
 		),
 	];
 }

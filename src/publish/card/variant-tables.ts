@@ -1,6 +1,8 @@
 import type { Manifest } from "../../protocol/manifest.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import { formatBytes, formatEstimate, formatNumber, formatPercent, QUANTIZER_NAMES } from "../figures.ts";
+import { mainFile } from "../fitting.ts";
+import { nearnessWords } from "../nearness.ts";
 import { published } from "./published-measurement.ts";
 
 function isOlder(manifest: Manifest, newestSha: string | null): boolean {
@@ -29,11 +31,13 @@ export function summaryTable(manifests: readonly Manifest[], newestSha: string |
 		const best = published(manifest);
 		const older = isOlder(manifest, newestSha) ? ", of an older commit" : "";
 		const { klNats, topOneAgreement } = manifest.engine ?? best.report;
-		return `| ${markdownCode(manifest.recipe)}${older} | ${formatBytes(best.bytes)} | ${formatEstimate(klNats)} | ${formatPercent(topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} |`;
+		const file = mainFile(manifest);
+		const link = file === null ? "the folder" : `[${markdownText(file, 200)}](${encodeURI(file)})`;
+		return `| ${markdownCode(manifest.recipe)}${older} | ${link} | ${formatBytes(best.bytes)} | ${formatEstimate(klNats)} | ${formatPercent(topOneAgreement)} | ${formatNumber(best.report.perplexity.ratio)} | ${QUANTIZER_NAMES[manifest.quantizer]} | ${nearnessWords(klNats)} |`;
 	});
 	return [
-		"| variant | size | KL to the original, nats a token | same top token | perplexity ratio | rounding |",
-		"|---|---:|---:|---:|---:|---|",
+		"| variant | file | size | KL to the original, nats a token | same top token | perplexity ratio | rounding | in words |",
+		"|---|---|---:|---:|---:|---:|---|---|",
 		...rows,
 	].join("\n");
 }

@@ -3,6 +3,7 @@ import { CACHE_TYPES } from "../../fit/memory.ts";
 import { loadSnippets } from "../../publish/card/load-snippets.ts";
 import { formatBytes, formatEstimate } from "../../publish/figures.ts";
 import { type Fit, fitReason, formatContext, mainFile } from "../../publish/fitting.ts";
+import { nearnessWords } from "../../publish/nearness.ts";
 import { type Html, html } from "../html.ts";
 import { CONTAINER_LABELS } from "./container-labels.ts";
 import { snippetBlock } from "./snippet-block.ts";
@@ -31,7 +32,7 @@ function form(fit: Fit, typed: FitForm): Html {
 </form>`;
 }
 
-function recommendation(fit: Fit): Html | null {
+function recommendation(fit: Fit, hubUrl: string): Html | null {
 	if (fit.question === null) return null;
 	const { recommended } = fit.choice;
 	const asked = `${fit.question.machine}, context ${formatContext(fit.context)}`;
@@ -44,6 +45,7 @@ function recommendation(fit: Fit): Html | null {
 		repo: candidate.summary.repo,
 		container: candidate.container,
 		manifest: candidate.manifest,
+		hubUrl,
 	});
 	return html`<div class="panel answer"><h3>For ${asked}: <span class="tag">${candidate.recipe}</span></h3>
 <p>${fitReason(fit)} It takes ${formatBytes(memory.total)}: weights ${formatBytes(memory.weights)}, cache ${formatBytes(memory.cache + memory.states)}, computing ${formatBytes(memory.compute)}.${
@@ -56,7 +58,7 @@ ${snippet !== undefined && snippetBlock(snippet)}</div>`;
 function table(fit: Fit): Html {
 	const asked = fit.question !== null;
 	return html`<div class="scroll"><table class="cards"><caption>Memory with a context of ${formatContext(fit.context)} tokens${asked && html`, what fits first and the nearest to the original before the others`}</caption>
-<thead><tr><th scope="col">Variant</th><th scope="col" class="number">Memory</th><th scope="col" class="number">Weights</th><th scope="col" class="number">Cache</th><th scope="col">KL, nats a token</th>${asked && html`<th scope="col">Fits</th><th scope="col" class="number">Longest context</th>`}</tr></thead>
+<thead><tr><th scope="col">Variant</th><th scope="col" class="number">Memory</th><th scope="col" class="number">Weights</th><th scope="col" class="number">Cache</th><th scope="col">KL, nats a token</th><th scope="col">In words</th>${asked && html`<th scope="col">Fits</th><th scope="col" class="number">Longest context</th>`}</tr></thead>
 <tbody>
 ${fit.choice.rows.map(
 	({
@@ -69,18 +71,19 @@ ${fit.choice.rows.map(
 <td data-label="Weights" class="number">${formatBytes(memory.weights)}</td>
 <td data-label="Cache" class="number">${candidate.shape === null ? "not known" : formatBytes(memory.cache + memory.states)}</td>
 <td data-label="KL, nats a token"><span class="estimate">${candidate.klNats === null ? "not measured" : formatEstimate(candidate.klNats)}</span></td>
+<td data-label="In words">${nearnessWords(candidate.klNats)}</td>
 ${asked && html`<td data-label="Fits">${fits === true ? "yes" : "no"}</td><td data-label="Longest context" class="number">${longestContext === null ? "–" : formatContext(longestContext)}</td>`}</tr>
 `,
 )}</tbody></table></div>`;
 }
 
 /** "What fits": a memory and a context in, one file out, the others below it. */
-export function fitSection(fit: Fit, typed: FitForm): Html {
+export function fitSection(fit: Fit, typed: FitForm, hubUrl: string): Html {
 	const estimated = fit.choice.rows.some((row) => row.candidate.container !== "gguf");
 	return html`<section id="fits"><h2>What fits</h2>
 ${form(fit, typed)}
 ${typed.message !== null && html`<p class="panel" role="status">${typed.message}</p>`}
-${recommendation(fit)}
+${recommendation(fit, hubUrl)}
 ${
 	fit.choice.rows.length === 0
 		? html`<p class="quiet">No published file ${fit.container === null ? "yet" : "for this engine"}.</p>`

@@ -3,6 +3,6 @@ import { type Html, html } from "../html.ts";
 
 /** Code to paste, under its engine's name. */
 export function snippetBlock(snippet: LoadSnippet): Html {
-	return html`<figure class="snippet"><figcaption>${snippet.runtime}</figcaption><pre tabindex="0" aria-label="${`Code for ${snippet.runtime}`}"><code>${snippet.code}</code></pre></figure>
+	return html`<figure class="snippet"><figcaption>${snippet.runtime}, ${snippet.ran ? "run by the bot's tests as it stands" : "not run by the bot's tests"}</figcaption><pre tabindex="0" aria-label="${`Code for ${snippet.runtime}`}"><code>${snippet.code}</code></pre></figure>
 `;
 }

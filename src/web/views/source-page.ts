@@ -5,6 +5,7 @@ import { html } from "../html.ts";
 import { type FitForm, fitSection } from "./fit-section.ts";
 import { jobTable } from "./job-table.ts";
 import { type PageContext, renderPage } from "./layout.ts";
+import { runSection } from "./run-section.ts";
 import { sizeKlPlot } from "./size-kl-plot.ts";
 import { variantTable } from "./variant-table.ts";
 
@@ -24,7 +25,8 @@ export function sourcePage(
 	const plot = sizeKlPlot(published);
 	const main = html`<h1>${source.repo}</h1>
 <p class="lead"><a href="${context.hubUrl}/${source.repo}">The original on the Hub</a>${source.newestSha !== null && html`, last seen at commit <code>${source.newestSha.slice(0, 8)}</code>`}.</p>
-${published.length > 0 && fitSection(source.fit, source.typed)}
+${published.length > 0 && fitSection(source.fit, source.typed, context.hubUrl)}
+${published.length > 0 && runSection(source.fit, context.hubUrl)}
 ${
 	plot !== null &&
 	html`<h2>Size and nearness</h2><figure>${plot}<figcaption>The dotted line joins the published variants that no other one beats in both. Down and to the left is better.</figcaption></figure>`
