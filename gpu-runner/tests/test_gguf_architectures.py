@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[bool, str | None]] = {
     "bloom": (False, None),
     "deepseek_v2": (False, "kv_b_proj"),
     "granitemoehybrid": (False, None),
-    "jamba": (False, "router"),
+    "jamba": (False, None),
     "mixtral": (False, None),
     "phi3": (False, None),
     "qwen3_5_text": (True, None),

@@ -21,6 +21,12 @@ MINICPM3 = {
     "qk_rope_head_dim": 16,
     "v_head_dim": 16,
 }
+MELLUM = {
+    "num_experts": 4,
+    "moe_intermediate_size": 32,
+    "head_dim": 16,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 LIMITS: dict[str, tuple[str, dict[str, Any], str]] = {
     "activation": ("llama", {"hidden_act": "relu"}, r"activation is 'relu', and llama\.cpp's is 'silu'"),
     "biases of qwen3": ("qwen3", {"attention_bias": True}, r"attention has biases \(blk\.0\.attn_k\.bias\)"),
@@ -49,6 +55,18 @@ LIMITS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "width of another model": ("minicpm3", MINICPM3, "dim_model_base is 64"),
     "wide heads": ("cohere2", {"head_dim": 32}, "4 heads of 32 are not its width of 64"),
+    "two rotary bases": (
+        "mellum",
+        {
+            **MELLUM,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 500000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            },
+        },
+        r"unlike bases \(10000 and 500000\)",
+    ),
+    "weights of experts of mellum": ("mellum", {**MELLUM, "norm_topk_prob": False}, "norm_topk_prob is False"),
     "weights of experts": (
         "qwen3_moe",
         {"num_experts": 4, "moe_intermediate_size": 32, "head_dim": 16, "norm_topk_prob": False},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,19 @@ SIZES: dict[str, Any] = {
 # What a kind needs beyond that.
 OWN: dict[str, dict[str, Any]] = {
     "afmoe": {"mup_enabled": True},
+    "axk1": {"qk_head_dim": 48, "head_dim": 16},
+    "axk2": {"qk_head_dim": 48, "head_dim": 16, "gated_norm_rank": 16},
     "bamba": {"attn_layer_indices": [1, 3]},
-    "cohere2": {"head_dim": 16},
+    "codegen": {"rotary_dim": 16},
+    "cohere": {"logit_scale": 1.0},
+    "cohere2": {"head_dim": 16, "logit_scale": 1.0},
+    "cohere2_moe": {"logit_scale": 1.0},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
+    },
     "dots1": {"num_key_value_heads": 4},
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * BLOCKS},
     "falcon": {
@@ -120,7 +132,9 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma2": {"query_pre_attn_scalar": 32},
     "gemma3_text": {"query_pre_attn_scalar": 32},
     "glm": {"head_dim": 16},
+    "gptj": {"rotary_dim": 16},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
+    "helium": {"head_dim": 16, "num_key_value_heads": 4},
     "jamba": {
         "attn_layer_offset": 1,
         "attn_layer_period": 2,
@@ -128,10 +142,24 @@ OWN: dict[str, dict[str, Any]] = {
         "expert_layer_period": 2,
         "use_mamba_kernels": False,
     },
+    "kimi_linear": {"linear_head_dim": 32, "linear_num_heads": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {
+        "head_dim": 16,
+        "num_layers": 2,
+        "moe_topk": 2,
+        "zero_expert_num": 2,
+        "expert_ffn_hidden_size": 64,
+    },
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 32},
-    "mellum": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "mellum": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
     "minicpm3": {"v_head_dim": 16},
     "ministral3": {"sliding_window": None},
     "mistral": {"sliding_window": None},
@@ -148,18 +176,38 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"norm_topk_prob": True},
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "starcoder2": {"sliding_window": None},
+    "xglm": {"attention_heads": 4, "num_layers": BLOCKS, "ffn_dim": 96},
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid"] * 2,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 16,
+        "attention_head_dim": 32,
+        "attention_hidden_size": 128,
+        "num_query_groups": 4,
+        "kv_channels": 16,
+        "hybrid_layer_ids": [1, 3],
+        "num_key_value_heads": 4,
+        "adapter_rank": 16,
+        "intermediate_size": 96,
+    },
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 32},
 }
 # Multi-head latent attention has as many key-value heads as heads.
 LATENT = (
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
+    "axk1",
+    "axk2",
     "glm4_moe_lite",
     "glm_moe_dsa",
     "kimi_linear",
     "minicpm3",
     "youtu",
 )
+
+
+_ROUTER = re.compile(r"\.(gate|router|router\.(gate|layer|classifier|proj)|gate\.wg)\.weight$")
 
 
 def shrunk(settings: dict[str, Any]) -> dict[str, Any]:
@@ -189,6 +237,12 @@ def tiny_model(kind: str, **settings: Any) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(kind, **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and not parameter.any():
+                # Routers of nothing but zeros choose at random.
+                parameter.normal_(std=0.02)
+            if _ROUTER.search(name) and parameter.ndim == 2:
+                # Where two experts are as good, the least rounding changes the choice; trained ones decide.
+                parameter.mul_(4.0)
             # Norms and biases start as ones and zeros, which would hide a mix-up.
             if parameter.ndim == 1 and "A_log" not in name and not name.endswith((".D", "dt_bias")):
                 parameter.add_(torch.randn_like(parameter) * 0.1)

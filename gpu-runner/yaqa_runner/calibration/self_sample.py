@@ -37,6 +37,7 @@ def sample_sequences(
     """
     device = next(model.parameters()).device
     rows: list[torch.Tensor] = []
+    cached = keeps_cache(model)
     for start in range(0, sequences, batch):
         stop = min(sequences, start + batch)
         uniform = torch.stack(
@@ -50,13 +51,28 @@ def sample_sequences(
         cache = None
         for position in range(1, length):
             monitor.check()
-            token = output[:, position - 1 : position].to(device)
-            step = model(input_ids=token, past_key_values=cache, use_cache=True)
-            cache = step.past_key_values
+            if cached:
+                token = output[:, position - 1 : position].to(device)
+                step = model(input_ids=token, past_key_values=cache, use_cache=True)
+                cache = step.past_key_values
+            else:
+                step = model(input_ids=output[:, :position].to(device), use_cache=False)
             output[:, position] = pick(step.logits[:, -1].float(), uniform[:, position].to(device)).cpu()
         rows.append(output)
         monitor.progress(stop, sequences)
     return TokenSet(torch.cat(rows))
+
+
+@torch.no_grad()
+def keeps_cache(model: nn.Module) -> bool:
+    """Whether two steps of one token go by ``past_key_values``; models that keep a state have it under other names."""
+    token = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
+    try:
+        first = model(input_ids=token, use_cache=True)
+        model(input_ids=token, past_key_values=first.past_key_values, use_cache=True)
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError):
+        return False
+    return first.past_key_values is not None
 
 
 def _first(model: nn.Module, uniform: torch.Tensor, first_token: int | None) -> torch.Tensor:

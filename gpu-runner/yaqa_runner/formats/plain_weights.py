@@ -13,20 +13,16 @@ from transformers import PreTrainedModel
 
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
+from yaqa_runner.model.stored_names import Renaming, stored_names
 from yaqa_runner.model.weight_files import SHARD_NAME
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 _VOCABULARY = re.compile(r"(embed|wte|wpe|lm_head)")
 
 
-def require_all(snapshot: SourceSnapshot, linears: Collection[str]) -> None:
-    """Raise :class:`ExportError` for a linear the checkpoint has no weight of."""
-    for name in sorted(linears):
-        if f"{name}.weight" not in snapshot:
-            raise ExportError(f"The checkpoint has no weight for {name[:200]!r}.")
-
-
-_EXPERT = re.compile(r"(.+\.experts)\.\d+\.(?:gate_proj|up_proj|down_proj|w1|w2|w3)$")
+_EXPERT = re.compile(r"(.+\.experts)\.\d+\.(\w+)$")
+# What one of an expert's matrices is a part of, where the checkpoint keeps experts fused.
+_FUSED = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
 
 
 def is_expert(name: str) -> bool:
@@ -41,25 +37,85 @@ def routers(snapshot: SourceSnapshot) -> set[str]:
     return {name for name in candidates if f"{name}.weight" in snapshot}
 
 
-def refuse_unpacked_experts(model: PreTrainedModel, snapshot: SourceSnapshot, linears: Collection[str]) -> None:
-    """Raise :class:`ExportError` for a mixture whose experts are not quantized, every one of them.
+def replaced_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> dict[str, set[str]]:
+    """The checkpoint's tensors that ``linears`` take the place of, each with its linears.
 
-    transformers reads the experts of a packed folder from packed tensors only and makes up what it does not find, so
-    a folder with experts in 16 bits would load and answer nonsense.
+    Raises:
+        ExportError: The checkpoint has no weight of a linear.
     """
-    if not any(parameter.ndim == 3 and "expert" in name for name, parameter in model.named_parameters()):
-        return
-    stored = {name.removesuffix(".weight") for name in snapshot.names() if is_expert(name.removesuffix(".weight"))}
-    if not stored or stored - set(linears):
-        raise ExportError(
-            "A mixture of experts is written in this format only when every expert is quantized: its 16-bit experts "
-            "would not load. Choose a group that divides the experts' widths."
-        )
+    replaced: dict[str, set[str]] = {}
+    for name in sorted(linears):
+        tensor = _tensor_of(snapshot, name)
+        if tensor is None:
+            raise ExportError(f"The checkpoint has no weight for {name[:200]!r}.")
+        replaced.setdefault(tensor, set()).add(name)
+    return replaced
+
+
+def _tensor_of(snapshot: SourceSnapshot, name: str) -> str | None:
+    if f"{name}.weight" in snapshot:
+        return f"{name}.weight"
+    found = _EXPERT.match(name)
+    fused = None if found is None else _FUSED.get(found.group(2))
+    tensor = None if found is None or fused is None else f"{found.group(1)}.{fused}"
+    return tensor if tensor is not None and tensor in snapshot else None
+
+
+def storable_linears(snapshot: SourceSnapshot, model: PreTrainedModel, linears: Collection[str]) -> set[str]:
+    """Those of ``linears`` that a folder can hold and transformers loads from it.
+
+    An expert's matrix that the checkpoint keeps fused with others is one where transformers takes experts one by one as
+    well, and where all that it is fused with is quantized too.
+    """
+    known = {name for name in linears if _tensor_of(snapshot, name) is not None}
+    renaming = Renaming(model)
+    storable = set()
+    for tensor, names in replaced_tensors(snapshot, known).items():
+        if tensor.endswith(".weight") or (
+            all(renaming.target(f"{name}.weight")[1] is not None for name in names)
+            and len(names) == snapshot.shape(tensor)[0] * (2 if tensor.endswith(".gate_up_proj") else 1)
+        ):
+            storable |= names
+    return storable
+
+
+def loaded_paths(snapshot: SourceSnapshot, model: PreTrainedModel, linears: Collection[str]) -> dict[str, str]:
+    """The module that transformers loads each of ``linears`` into; experts, which have none, go by their own name."""
+    renaming = Renaming(model)
+    return {
+        name: name if is_expert(name) else renaming.target(f"{name}.weight")[0].removesuffix(".weight")
+        for name in linears
+    }
+
+
+def stored_modules(snapshot: SourceSnapshot, model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """What the checkpoint calls the modules ``paths``: servers read names there."""
+    return {
+        stored.removesuffix(".weight")
+        for loaded, stored in stored_names(model, snapshot.names()).items()
+        if loaded.removesuffix(".weight") in paths
+    }
+
+
+def refuse_unpacked_experts(model: PreTrainedModel, snapshot: SourceSnapshot, linears: Collection[str]) -> None:
+    """Raise :class:`ExportError` for a mixture with experts that would not load.
+
+    Where transformers puts fused experts together from an expert's matrices, it looks for packed ones alone in a packed
+    folder and makes up what it does not find: one in 16 bits would load and answer nonsense.
+    """
+    sources = Renaming(model).sources(snapshot.names())
+    for parts in sources.values():
+        names = {name.removesuffix(".weight") for group in parts.values() for name in group}
+        if all("experts" in pattern for pattern in parts) and names - set(linears):
+            raise ExportError(
+                "A mixture of experts is written in this format only when every expert is quantized: those in 16 bits "
+                "would not load. Choose a group that divides the experts' widths."
+            )
 
 
 def plain_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> list[PlannedTensor]:
     """Every tensor that is no quantized weight, byte for byte; the output layer is left out where it is tied."""
-    replaced = {f"{name}.weight" for name in linears}
+    replaced = replaced_tensors(snapshot, linears)
     planned = []
     for name in snapshot.names():
         if name in replaced or snapshot.is_tied_copy(name):
@@ -74,7 +130,7 @@ def _reader(snapshot: SourceSnapshot, name: str) -> Callable[[], torch.Tensor]:
 
 def unquantized_weights(snapshot: SourceSnapshot, linears: Collection[str]) -> list[UnquantizedWeight]:
     """Matrices outside ``linears`` with the checkpoint's own type."""
-    replaced = {f"{name}.weight" for name in linears}
+    replaced = replaced_tensors(snapshot, linears)
     result = []
     for name in snapshot.names():
         if name in replaced or snapshot.is_tied_copy(name) or len(snapshot.shape(name)) < 2:

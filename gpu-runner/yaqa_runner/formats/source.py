@@ -69,6 +69,11 @@ class SourceSnapshot:
         self._class = _model_class(self.config)
         prefix = getattr(self._class, "base_model_prefix", None)
         self._prefix = prefix if isinstance(prefix, str) else "model"
+        if not any(name.startswith(f"{self._prefix}.") for name in self._files) and any(
+            name.startswith("model.") for name in self._files
+        ):
+            # Llama 4's classes tell a prefix that their own tensors do not have.
+            self._prefix = ""
         self._tied_copies: frozenset[str] | None = None
 
     def _handle(self, path: Path) -> Any:

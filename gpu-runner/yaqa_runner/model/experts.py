@@ -7,15 +7,19 @@ share memory with the fused tensors and bear the checkpoint's names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
-PROJECTIONS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
-"""Names of an expert's gate, up and down matrices in checkpoints."""
+from yaqa_runner.model.stored_names import Renaming
+
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+"""What an expert's matrices are called where the checkpoint keeps them fused."""
+_EXPERT = re.compile(r"(.+)\.0\.(\w+)\.weight$")
 _PROBE_TOKENS = 16
 
 
@@ -76,8 +80,9 @@ def separate_experts(model: nn.Module, weight_files: tuple[Path, ...], stored: s
     """
     names: dict[str, str] = {}
     fused = [(name, module) for name, module in model.named_modules() if _is_fused(module)]
+    sources = Renaming(model).sources(stored) if fused else {}
     for path, module in fused:
-        found = _stored_form(path, module, weight_files, stored)
+        found = _stored_form(path, module, weight_files, stored, sources)
         if found is None:
             continue
         prefix, projections = found
@@ -106,25 +111,33 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 def _stored_form(
-    path: str, module: nn.Module, weight_files: tuple[Path, ...], stored: set[str]
+    path: str,
+    module: nn.Module,
+    weight_files: tuple[Path, ...],
+    stored: set[str],
+    sources: Mapping[str, Mapping[str, list[str]]],
 ) -> tuple[str, tuple[str, str, str]] | None:
-    """Prefix and projection names in the checkpoint, held to the values of the first expert."""
-    block, _, own = path.rpartition(".mlp.")
-    for prefix in (path, f"{block}.block_sparse_moe.{own}"):
-        for projections in PROJECTIONS:
-            if not all(f"{prefix}.0.{name}.weight" in stored for name in projections):
-                continue
-            gate_up, down = module.gate_up_proj, module.down_proj
-            assert isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor)
-            inner = down.shape[2]
-            wanted = (gate_up[0, :inner], gate_up[0, inner:], down[0])
-            if all(
-                _equal(_read(weight_files, f"{prefix}.0.{name}.weight"), value)
-                for name, value in zip(projections, wanted, strict=True)
-            ):
-                return prefix, projections
+    """Prefix and projection names in the checkpoint, held to the values of the first expert.
+
+    ``sources``: which tensors of the checkpoint transformers puts the module's parameters together from.
+    """
+    parts = [
+        found
+        for parameter in ("gate_up_proj", "down_proj")
+        for names in sources.get(f"{path}.{parameter}", {}).values()
+        if (found := next(filter(None, map(_EXPERT.match, names)), None)) is not None
+    ]
+    prefixes = {found.group(1) for found in parts}
+    if len(parts) == 3 and len(prefixes) == 1:
+        gate_up, down = module.gate_up_proj, module.down_proj
+        assert isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor)
+        inner = down.shape[2]
+        wanted = (gate_up[0, :inner], gate_up[0, inner:], down[0])
+        if all(_equal(_read(weight_files, found.group(0)), value) for found, value in zip(parts, wanted, strict=True)):
+            gate, up, last = (found.group(2) for found in parts)
+            return prefixes.pop(), (gate, up, last)
     if _keeps_fused(path, module, weight_files, stored):
-        return path, PROJECTIONS[0]
+        return path, PROJECTIONS
     return None
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from yaqa_runner.model.left_linears import left_by_role
 from yaqa_runner.protocol.failures import UnsupportedModel
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
@@ -68,6 +69,7 @@ def discover_linears(
         shared[id(parameter)] = shared.get(id(parameter), 0) + 1
     block_of = _blocks(model)
     routed = experts or {}
+    config = getattr(model, "config", None)
     linears: list[LinearLayer] = []
     reasons: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -77,10 +79,13 @@ def discover_linears(
         if stored is not None and not _is_stored(parameter_name, prefix, stored):
             parameter_name = (renamed or {}).get(parameter_name, parameter_name)
         weight = module.weight
+        role = left_by_role(name, int(weight.shape[1 if isinstance(module, Conv1D) else 0]), config)
         if name not in block_of:
             reasons[parameter_name] = "outside the transformer blocks"
         elif shared.get(id(weight), 0) > 1:
             reasons[parameter_name] = "shared with another weight"
+        elif role is not None:
+            reasons[parameter_name] = role
         elif stored is not None and name not in routed and not _is_stored(parameter_name, prefix, stored):
             reasons[parameter_name] = "stored in another layout than the model computes with"
         else:

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.model.experts import separate_experts
+from yaqa_runner.model.left_linears import unreached_linears
 from yaqa_runner.model.left_out import reason_left_out
 from yaqa_runner.model.linears import LinearLayer, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
@@ -129,7 +131,8 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
     stored = set(snapshot.shapes)
     renamed = stored_names(model, stored)
     experts = separate_experts(model, snapshot.weight_files, stored)
-    linears, unquantized = discover_linears(model, stored, experts, renamed)
+    found, unquantized = discover_linears(model, stored, experts, renamed)
+    linears, unreached = _without_unreached(model, found)
     embedding = model.get_input_embeddings()
     output = model.get_output_embeddings()
     vocabulary = int((output if output is not None else embedding).weight.shape[0])
@@ -137,11 +140,39 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         model=model,
         tokenizer=load_tokenizer(snapshot),
         linears=linears,
-        unquantized=unquantized,
+        unquantized=unquantized + unreached,
         device=device,
         vocabulary=vocabulary,
         maximum_length=maximum_length(config),
     )
+
+
+def _without_unreached(
+    model: nn.Module, linears: list[LinearLayer]
+) -> tuple[list[LinearLayer], list[UnquantizedWeight]]:
+    """``linears`` that the answer to a text comes from, and the others with the reason.
+
+    Raises:
+        SourceRefused: transformers cannot run the model.
+        UnsupportedModel: none is left.
+    """
+    routed = {linear.path for linear in linears if linear.routed}
+    reasons = unreached_linears(model, {linear.path: linear.module for linear in linears}, routed)
+    left = [
+        UnquantizedWeight(
+            name=f"{linear.name}.weight",
+            reason=reasons[linear.path],
+            type=str(linear.stored_weight().dtype).removeprefix("torch."),
+        )
+        for linear in linears
+        if linear.path in reasons
+    ]
+    if len(left) == len(linears):
+        raise UnsupportedModel(
+            f"None of the model's linears can be rounded: {left[0].name} is {left[0].reason}.",
+            "Use a causal language model that computes its answer by linears.",
+        )
+    return [linear for linear in linears if linear.path not in reasons], left
 
 
 def _refuse_leftovers(names: list[str], tied: bool) -> None:
@@ -172,12 +203,17 @@ def load_config(snapshot: Snapshot) -> Any:
     """The model's configuration.
 
     Raises:
+        SourceRefused: the configuration does not fit its architecture.
         UnsupportedModel: transformers does not know the architecture.
     """
     try:
         config = AutoConfig.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         model_type = snapshot.config.get("model_type")
+        if model_type in CONFIG_MAPPING_NAMES:
+            raise SourceRefused(
+                f"transformers does not take config.json: {error}", "Push the configuration of these weights."
+            ) from error
         raise UnsupportedModel(
             f"transformers does not know this architecture (model_type {str(model_type)[:80]!r}).",
             "Use a causal language model that transformers has built in.",

@@ -9,7 +9,7 @@ from yaqa_runner.evaluate.measure import CONVENTION
 from yaqa_runner.evaluate.statistics import Comparison, summarize
 from yaqa_runner.evaluate.verification import Verification, VerificationKl
 from yaqa_runner.pipeline.measure import MeasuredVariant, MeasuringReference
-from yaqa_runner.pipeline.planned_recipe import PlannedVariant
+from yaqa_runner.pipeline.planned_recipe import PlannedRecipe, PlannedVariant
 from yaqa_runner.pipeline.provenance import describe_device, library_versions
 from yaqa_runner.pipeline.publish_folder import hash_files
 from yaqa_runner.pipeline.run_context import RunContext
@@ -30,6 +30,7 @@ from yaqa_runner.protocol.manifest import (
     MixedTypes,
     QuantizerName,
     TextRecord,
+    UnquantizedWeight,
 )
 from yaqa_runner.sketches.evidence import few_tokens_warning, median_effective_tokens
 from yaqa_runner.version import __version__
@@ -96,8 +97,19 @@ def describe_variant(
         ),
         verification=_verification_record(reference.verification, measured.quantizers[winner].verification),
         layers=written.rounded.evidence,
-        unquantized=plan.container.unquantized(context.linked, set(plan.linears)),
+        unquantized=_unquantized(context, plan),
     )
+
+
+def _unquantized(context: RunContext, plan: PlannedRecipe) -> list[UnquantizedWeight]:
+    """What the container keeps, with the model's reason where the container has none of its own."""
+    reasons = {weight.name: weight.reason for weight in context.source.unquantized}
+    return [
+        weight.model_copy(update={"reason": f"not quantized: {reasons[weight.name]}"})
+        if weight.reason == "not quantized" and weight.name in reasons
+        else weight
+        for weight in plan.container.unquantized(context.linked, set(plan.linears))
+    ]
 
 
 def _seconds(

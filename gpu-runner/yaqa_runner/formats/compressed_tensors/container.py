@@ -14,7 +14,7 @@ import torch
 from compressed_tensors.compressors import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
@@ -23,10 +23,13 @@ from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
 from yaqa_runner.formats.plain_weights import (
     is_expert,
+    loaded_paths,
     plain_tensors,
     refuse_unpacked_experts,
-    require_all,
+    replaced_tensors,
     routers,
+    storable_linears,
+    stored_modules,
     unquantized_weights,
     weight_file_of,
 )
@@ -57,9 +60,17 @@ class CompressedTensorsContainer:
         return ContainerGrid(grid, lambda rows, columns: rows > 0 and columns % self.group == 0)
 
     def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
-        """Those of ``linears`` that the checkpoint has tensors of their own for; inputs in the model's order."""
+        """Those of ``linears`` that transformers loads from a folder; inputs in the model's order."""
         snapshot = SourceSnapshot(source)
-        return dict.fromkeys(name for name in linears if f"{name}.weight" in snapshot)
+        model = empty_model(snapshot.config)
+        storable = storable_linears(snapshot, model, linears)
+        touched = _touched_when_loaded(model, loaded_paths(snapshot, model, storable))
+        if touched and touched == storable:
+            raise ExportError(
+                f"transformers sets up weights of {snapshot.config.model_type} by name while it loads, and packed ones "
+                "have none: a folder would not open. Choose GGUF or GPTQ."
+            )
+        return dict.fromkeys(storable - touched)
 
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
@@ -74,7 +85,7 @@ class CompressedTensorsContainer:
             ExportError: Groups that do not divide a row, scales that the model's type does not hold.
         """
         snapshot = SourceSnapshot(source)
-        require_all(snapshot, linears)
+        replaced_tensors(snapshot, linears)
         # A grid with zero points keeps them even where all of them are the middle: sizes and settings are the recipe's.
         symmetric = not self.zero and all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
         tensors = []
@@ -191,9 +202,34 @@ def _ignored_modules(snapshot: SourceSnapshot, linears: set[str]) -> list[str]:
     """
     model = empty_model(snapshot.config)
     modules = dict(model.named_modules())
-    for name in sorted(linears):
-        if not isinstance(modules.get(name), torch.nn.Linear) and not is_expert(name):
+    paths = loaded_paths(snapshot, model, linears)
+    for name, path in sorted(paths.items()):
+        if not isinstance(modules.get(path), torch.nn.Linear) and not is_expert(name):
             raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
     refuse_unpacked_experts(model, snapshot, linears)
-    kept = {name for name, module in modules.items() if isinstance(module, torch.nn.Linear) and name not in linears}
-    return sorted(kept | routers(snapshot))
+    quantized = set(paths.values())
+    kept = {path for path, module in modules.items() if isinstance(module, torch.nn.Linear) and path not in quantized}
+    return sorted(kept | stored_modules(snapshot, model, kept) | routers(snapshot))
+
+
+def _touched_when_loaded(model: PreTrainedModel, paths: dict[str, str]) -> set[str]:
+    """Those of the linears ``paths`` (name to module) whose weight transformers asks for while it loads.
+
+    A packed linear has no ``weight`` until the model runs, and some architectures set up weights of their parts by name
+    while they are loaded: a folder in which those are packed does not open. ``model`` is spent.
+    """
+    modules = dict(model.named_modules())
+    for path in paths.values():
+        modules[path]._parameters.pop("weight", None) if path in modules else None
+    packed = {path: name for name, path in paths.items()}
+    touched = set()
+    for path, module in modules.items():
+        try:
+            with torch.no_grad(), torch.device("meta"):
+                model._init_weights(module)
+        except AttributeError:
+            near = {path, *(f"{path}.{child}" if path else child for child, _ in module.named_modules())}
+            own = {packed[name] for name in near if name in packed}
+            direct = {packed[name] for name in near if name in packed and name.count(".") <= path.count(".") + 1}
+            touched |= direct or own
+    return touched

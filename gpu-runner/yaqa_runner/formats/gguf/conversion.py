@@ -109,6 +109,8 @@ def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
         shapes = {name: snapshot.stored_shape(name) for name in names}
         traces = runner.traces(names, shapes, real)
         entries, values = _settle(real, names, shapes, traces, snapshot)
+    # Some classes hand everything over to another, which writes the header.
+    model = getattr(model, "impl", model)
     dropped = _dropped(snapshot, names, real)
     _refuse(refusals_of_tensors(architecture, language, {entry.name for entry in entries}))
     vocabulary.write_files(view)

@@ -35,6 +35,9 @@ _NO_WINDOW = (
 # Every so-manieth layer sees the whole context; the others a window.
 _WINDOW_PERIOD = {"gemma2": 2, "gemma3": 6, "cohere2": 4}
 _LINEAR_HYBRIDS = ("qwen3next", "qwen35", "qwen35moe")
+# It aborts on files of these.
+_NOT_RUN = {"deepseek32": "it chooses keys by an indexer, whose matrices do not fit there"}
+_ONE_ROTARY_BASE = ("mellum",)
 _ROTARY_PERIOD = {"smollm3": 4, "llama4": 4}
 _HEADS_SHARE_WIDTH = ("chatglm", "cohere2", "nemotron")
 _TURNS_WHOLE_HEADS = ("llama", "deci", "falcon")
@@ -47,6 +50,7 @@ _BUILT_IN: dict[str, dict[str, Any]] = {
     "qwen2moe": {"norm_topk_prob": False, "decoder_sparse_step": 1, "mlp_only_layers": []},
     "qwen3next": {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
     "olmoe": {"norm_topk_prob": False},
+    "mellum": {"norm_topk_prob": True},
     "afmoe": {"mup_enabled": True},
     "minicpm3": {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256},
 }
@@ -54,6 +58,8 @@ _BUILT_IN: dict[str, dict[str, Any]] = {
 
 def refusals_of_settings(architecture: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Why llama.cpp's ``architecture`` cannot compute what ``settings`` (of the language model) ask."""
+    if architecture in _NOT_RUN:
+        yield f"{_NOT_RUN[architecture]}, and llama.cpp's {architecture} ends"
     yield from _activation(settings)
     for name, value in _BUILT_IN.get(architecture, {}).items():
         asked = settings.get(name)
@@ -66,6 +72,7 @@ def refusals_of_settings(architecture: str, settings: Mapping[str, Any]) -> Iter
     if architecture in _HEADS_SHARE_WIDTH and head and hidden and heads and head * heads != hidden:
         yield f"{heads} heads of {head} are not its width of {hidden}, as llama.cpp's {architecture} has it"
     yield from _layer_pattern(architecture, settings)
+    yield from _rotary_bases(architecture, settings)
     yield from _attention_scale(architecture, settings)
 
 
@@ -137,6 +144,8 @@ def corrected_header(
     if rope.get("rope_type") == "yarn" and attention is not None and factor is not None and factor > 1:
         # llama.cpp multiplies by what it derives from the factor; transformers takes one in place of the other.
         corrected[f"{architecture}.rope.scaling.attn_factor"] = attention / (1 + 0.1 * math.log(factor))
+        # The converter writes it under this key as well, and llama.cpp multiplies by both.
+        corrected[f"{architecture}.rope.scaling.yarn_attn_factor"] = 1.0
     turned, key = _turned_dimensions(settings), f"{architecture}.rope.dimension_count"
     if turned is not None and header.get(key, _head_dimension(settings)) != turned:
         corrected[key] = turned
@@ -193,6 +202,18 @@ def _layer_pattern(architecture: str, settings: Mapping[str, Any]) -> Iterator[s
         return
     if turned != [int((number + 1) % period != 0) for number in range(len(turned))]:
         yield f"its no_rope_layers are not every {period}th, as llama.cpp's {architecture} has it"
+
+
+def _rotary_bases(architecture: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Layers with a window can turn by angles of their own."""
+    parts = settings.get("rope_parameters")
+    bases: set[float] = set()
+    for part in parts.values() if isinstance(parts, dict) else ():
+        if isinstance(part, dict) and isinstance(part.get("rope_theta"), (int, float)):
+            bases.add(float(part["rope_theta"]))
+    if architecture in _ONE_ROTARY_BASE and len(bases) > 1:
+        told = " and ".join(f"{base:g}" for base in sorted(bases))
+        yield f"its layers turn by angles of unlike bases ({told}), and llama.cpp's {architecture} has one for all"
 
 
 def _attention_scale(architecture: str, settings: Mapping[str, Any]) -> Iterator[str]:

@@ -120,6 +120,10 @@ def bridge_settings(settings: dict[str, Any], raw: dict[str, Any]) -> dict[str, 
             "partial_rotary_factor": bridged.get("partial_rotary_factor"),
             **bridged["rope_parameters"],
         }
+    if bridged.get("model_type") == "nemotron_h" and "E" not in str(bridged.get("hybrid_override_pattern")):
+        # Defaults of the configuration class, by which the converter would take it for a mixture.
+        for name in _MIXTURE_KEYS:
+            bridged.pop(name, None)
     for name in ("layer_types", "layers_block_type"):
         if isinstance(bridged.get(name), list) and bridged.get("model_type") in _MIXED_KINDS:
             bridged[name] = [_BLOCK_KINDS.get(kind, kind) for kind in bridged[name]]
@@ -129,6 +133,33 @@ def bridge_settings(settings: dict[str, Any], raw: dict[str, Any]) -> dict[str, 
 # Hybrids whose kinds of blocks the converter reads by the names that they had before transformers 5.
 _MIXED_KINDS = ("granitemoehybrid", "nemotron_h")
 _BLOCK_KINDS = {"linear_attention": "mamba", "full_attention": "attention"}
+
+
+# Routers that transformers gives a sigmoid, whatever the configuration says.
+_SIGMOID_ROUTERS = (
+    "deepseek_v3",
+    "deepseek_v32",
+    "dots1",
+    "exaone_moe",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "glm_moe_dsa",
+    "kimi_linear",
+    "minimax_m2",
+    "nemotron_h",
+    "solar_open",
+)
+# Kinds of blocks, as one letter each.
+_PATTERN = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+_MIXTURE_KEYS = (
+    "num_experts_per_tok",
+    "n_routed_experts",
+    "n_shared_experts",
+    "moe_intermediate_size",
+    "n_group",
+    "topk_group",
+    "scoring_func",
+)
 
 
 def _derived(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -156,15 +187,19 @@ def _derived(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "rotary_dim", int(head * fraction) if isinstance(head, int) and fraction is not None else head
     if kind in ("gemma4_text", "gemma4"):
         yield "global_head_dim", head
-    if kind in ("dots1", "exaone_moe", "minimax_m2"):
+    if kind in _SIGMOID_ROUTERS:
         yield "scoring_func", "sigmoid"
+    if kind == "bamba" and isinstance(head, int) and fraction is not None:
+        yield "attn_rotary_emb", int(head * fraction)
     kinds = settings.get("layer_types")
     if isinstance(kinds, list) and "linear_attention" in kinds and "full_attention" in kinds:
         yield "full_attention_interval", kinds.index("full_attention") + 1
     if kind == "mimo_v2_flash":
         yield from (("swa_head_dim", head), ("swa_num_attention_heads", heads), ("topk_method", "noaux_tc"))
         yield "swa_v_head_dim", settings.get("v_head_dim")
-        yield "swa_num_key_value_heads", settings.get("num_key_value_heads")
+        # transformers gives layers with a window twice as many.
+        key_value_heads = settings.get("num_key_value_heads")
+        yield "swa_num_key_value_heads", 2 * key_value_heads if isinstance(key_value_heads, int) else None
         yield "hybrid_layer_pattern", [int(kind == "sliding_attention") for kind in settings.get("layer_types") or []]
     if kind == "hunyuan_v1_moe":
         count = int(settings.get("num_hidden_layers") or 0)
@@ -179,3 +214,8 @@ def _derived(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     blocks = settings.get("layers_block_type")
     if isinstance(blocks, list):
         yield "num_hidden_layers", len(blocks)
+        if kind == "nemotron_h":
+            yield (
+                "hybrid_override_pattern",
+                "".join(_PATTERN.get(_BLOCK_KINDS.get(str(part), str(part)), "?") for part in blocks),
+            )

@@ -27,10 +27,13 @@ from yaqa_runner.formats.packing import (
     unpack_int32_rows,
 )
 from yaqa_runner.formats.plain_weights import (
+    loaded_paths,
     plain_tensors,
     refuse_unpacked_experts,
-    require_all,
+    replaced_tensors,
     routers,
+    storable_linears,
+    stored_modules,
     unquantized_weights,
     weight_file_of,
 )
@@ -62,9 +65,9 @@ class GptqContainer:
         )
 
     def storable(self, source: Path, linears: set[str]) -> dict[str, torch.Tensor | None]:
-        """Those of ``linears`` that the checkpoint has tensors of their own for; inputs in the model's order."""
+        """Those of ``linears`` that transformers loads from a folder; inputs in the model's order."""
         snapshot = SourceSnapshot(source)
-        return dict.fromkeys(name for name in linears if f"{name}.weight" in snapshot)
+        return dict.fromkeys(storable_linears(snapshot, empty_model(snapshot.config), linears))
 
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
         """Matrices kept in the checkpoint's own type."""
@@ -79,7 +82,7 @@ class GptqContainer:
             ExportError: Shapes that are no multiples of 32, scales that float16 does not hold, a zero point of 0.
         """
         snapshot = SourceSnapshot(source)
-        require_all(snapshot, linears)
+        replaced_tensors(snapshot, linears)
         tensors = []
         for linear in linears.values():
             tensors.extend(self._tensors(linear))
@@ -133,11 +136,13 @@ class GptqContainer:
     def _quantization_config(self, snapshot: SourceSnapshot, linears: dict[str, QuantizedLinear]) -> dict[str, Any]:
         model = empty_model(snapshot.config)
         refuse_unpacked_experts(model, snapshot, linears)
-        kept = routers(snapshot) | {
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, (torch.nn.Linear, Conv1D)) and name not in linears and name != "lm_head"
+        quantized = set(loaded_paths(snapshot, model, linears).values())
+        paths = {
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and path not in quantized and path != "lm_head"
         }
+        kept = routers(snapshot) | paths | stored_modules(snapshot, model, paths)
         symmetric = all(not bool((linear.grid.offset != 0).any()) for linear in linears.values())
         # A "-:" key tells loaders to leave the module alone.
         dynamic: dict[str, dict[str, Any]] = {f"-:^{name.replace('.', chr(92) + '.')}$": {} for name in sorted(kept)}

@@ -26,7 +26,7 @@ from yaqa_runner.formats.onnx.decoder_architecture import decoder_architecture
 from yaqa_runner.formats.onnx.decoder_graph import EMBEDDING, VOCABULARY_WEIGHTS, MatMulSettings, decoder_graph
 from yaqa_runner.formats.onnx.model import EXTERNAL_BYTES, IR_VERSION, OPSET
 from yaqa_runner.formats.output_folder import files_of, output_folder
-from yaqa_runner.formats.plain_weights import require_all, unquantized_weights
+from yaqa_runner.formats.plain_weights import replaced_tensors, unquantized_weights
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -111,7 +111,7 @@ class OnnxContainer:
                 an embedding that is to be rounded and holds values that are not finite.
         """
         snapshot = SourceSnapshot(source)
-        require_all(snapshot, linears)
+        replaced_tensors(snapshot, linears)
         graph = decoder_graph(snapshot, decoder_architecture(snapshot), linears, self.settings)
         with output_folder(output) as scratch:
             (scratch / "onnx").mkdir()
