@@ -441,6 +441,46 @@ const Budget = z.strictObject({
 		.describe("Runs of one namespace's models in 24 hours; further ones wait. Absent: no limit."),
 });
 
+const keptFolder = (days: number, gigabytes: number, what: string) =>
+	z
+		.strictObject({
+			days: z.number().min(0).max(36_500).default(days).describe("Days after their last use."),
+			gigabytes: z.number().min(0).default(gigabytes).describe("All together; the least recently used go first."),
+		})
+		.prefault({})
+		.describe(what);
+
+const Retention = z.strictObject({
+	everyMinutes: z
+		.number()
+		.min(0.01)
+		.max(1440)
+		.default(30)
+		.describe("How often it is looked over what is kept. What a job under way needs never goes."),
+	freeGigabytes: z
+		.number()
+		.min(0)
+		.default(5)
+		.describe("With less free space, sources and then sketches go, the least recently used first, however new."),
+	sources: keptFolder(14, 100, "Snapshots of models. Those of private ones go with the last job on them."),
+	sketches: keptFolder(90, 50, "Sketches on this machine."),
+	logs: keptFolder(30, 1, "What runs wrote to stderr."),
+	deliveries: z
+		.strictObject({
+			days: z.number().min(2).max(36_500).default(30).describe("Days after they came."),
+			rows: z.int().min(0).default(100_000).describe("How many; none that is newer than two days goes."),
+		})
+		.prefault({})
+		.describe("Webhook deliveries that were worked on."),
+	events: z
+		.strictObject({
+			days: z.number().min(0).max(36_500).default(90).describe("Days after the job's end."),
+			rows: z.int().min(0).default(1_000_000).describe("How many; those of the jobs that ended first go first."),
+		})
+		.prefault({})
+		.describe("What runs told of themselves. A job's changes of state stay."),
+});
+
 const Sweep = z.strictObject({
 	enabled: z.boolean().default(true).describe("Whether pushes are looked for whose webhook was lost."),
 	cron: z
@@ -466,6 +506,7 @@ export const ConfigurationFile = z.strictObject({
 	runner: Runner.prefault({}),
 	sketches: Sketches.prefault({}),
 	budget: Budget.prefault({}),
+	retention: Retention.prefault({}),
 	sweep: Sweep.prefault({}),
 	log: LogSection.prefault({}),
 });

@@ -10,7 +10,8 @@ export function jobSpecOf(request: {
 	readonly job: Pick<JobRecord, "id" | "fence" | "sourceRepo" | "sourceSha">;
 	readonly variants: readonly Pick<VariantRecord, "id" | "recipe">[];
 	readonly configuration: Configuration;
-	readonly sourceDirectory: string;
+	/** `null`: the run fetches the source itself. */
+	readonly sourceDirectory: string | null;
 	readonly earlierSketch: EarlierSketch;
 	/** Where the run leaves its output; a runner that keeps its runs elsewhere puts its own folder there. */
 	readonly stagingDirectory: string;
@@ -23,7 +24,11 @@ export function jobSpecOf(request: {
 		protocol: PROTOCOL_VERSION,
 		job: job.id,
 		fence: job.fence,
-		source: { repo: job.sourceRepo, revision: job.sourceSha, path: request.sourceDirectory },
+		source: {
+			repo: job.sourceRepo,
+			revision: job.sourceSha,
+			...(request.sourceDirectory === null ? {} : { path: request.sourceDirectory }),
+		},
 		calibration:
 			calibration.kind === "text"
 				? {

@@ -7,6 +7,7 @@ import type { JobWork } from "../records/job.ts";
 import type { SketchIdentity } from "../records/sketch.ts";
 import { type JobsContext, later } from "./context.ts";
 import { keepLease, LEASE_SECONDS } from "./keep-lease.ts";
+import { useFolder } from "./retention/kept-folder.ts";
 import { sketchFingerprint } from "./sketch-fingerprint.ts";
 import { workFolders } from "./work-folders.ts";
 
@@ -24,7 +25,10 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 async function folderOnThisMachine(sketches: readonly SketchRow[]): Promise<string | null> {
-	for (const { directory } of sketches) if (await isFolder(directory)) return directory;
+	for (const { directory } of sketches) {
+		// The job is unfinished by now: what is found under the lock stays for its run.
+		if (await useFolder(directory, () => isFolder(directory))) return directory;
+	}
 	return null;
 }
 

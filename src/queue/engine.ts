@@ -1,5 +1,7 @@
 import type { DeliveriesContext } from "../deliveries/deliveries-context.ts";
 import { endOrphans } from "../jobs/end-orphans.ts";
+import type { TidyReport } from "../jobs/retention/tidy-up.ts";
+import { keepTidying } from "./keep-tidying.ts";
 import type { MessageQueue } from "./message-queue.ts";
 import { forgetOldLeases, keepSupervising } from "./supervise.ts";
 import { scheduleSweeps } from "./sweep-schedule.ts";
@@ -25,10 +27,13 @@ export function createEngine(options: {
 	readonly context: DeliveriesContext;
 	readonly queue: MessageQueue;
 	readonly superviseIntervalMs?: number;
+	/** Told after every look over what is kept. */
+	readonly onTidied?: (report: TidyReport) => void;
 }): Engine {
 	const { context, queue } = options;
 	const { configuration, log } = context;
 	let supervisor: { stop(): Promise<void> } | null = null;
+	let tidying: { stop(): Promise<void> } | null = null;
 	let sweeps: { stop(): Promise<void> } | null = null;
 	let isRunning = false;
 	return {
@@ -44,11 +49,13 @@ export function createEngine(options: {
 			for (const worker of workers) await queue.work(worker);
 			supervisor = await keepSupervising(context, options.superviseIntervalMs ?? SUPERVISE_INTERVAL_MS);
 			sweeps = await scheduleSweeps(context, queue);
+			tidying = keepTidying(context, options.onTidied ?? (() => undefined));
 		},
 		async stop(deadlineMs = configuration.server.shutdownSeconds * 1000) {
 			if (!isRunning) return;
 			isRunning = false;
 			await sweeps?.stop();
+			await tidying?.stop();
 			await supervisor?.stop();
 			await queue.stop(deadlineMs);
 		},

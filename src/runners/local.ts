@@ -1,10 +1,9 @@
 import { createHash } from "node:crypto";
-import { statfsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { diskFull, isDiskFull } from "../disk-full.ts";
+import { diskFull, freeBytes, isDiskFull } from "../disk-full.ts";
 import { PermanentError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
@@ -30,11 +29,6 @@ export type LocalRunnerOptions = StartOptions & {
 
 /** Below this much free space a run that vanished without a word is taken to have died of the full disk. */
 const FULL_DISK_BYTES = 1024 * 1024;
-
-function freeBytes(folder: string): number {
-	const { bavail, bsize } = statfsSync(folder);
-	return bavail * bsize;
-}
 
 function isAlive(files: RunFiles): boolean {
 	const started = readRunProcess(files);

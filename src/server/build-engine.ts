@@ -84,5 +84,5 @@ export function buildEngine(options: {
 		forums.github === null ? null : createCommentHandler({ ...forums.github, ...records }),
 	);
 	const context = { ...jobs, handleComment: timed({ metrics, clock }, "comment", handleComment) };
-	return { engine: createEngine({ context, queue }), context };
+	return { engine: createEngine({ context, queue, onTidied: metrics.setKept }), context };
 }

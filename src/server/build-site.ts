@@ -1,7 +1,9 @@
 import { systemClock } from "../clock.ts";
 import { programVersion } from "../config/project-paths.ts";
 import type { Database } from "../db/database.ts";
+import { probeWrite } from "../db/retention.ts";
 import type { StoreDelivery } from "../deliveries/store-delivery.ts";
+import { freeBytes } from "../disk-full.ts";
 import type { Log } from "../log.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
@@ -11,10 +13,25 @@ import type { Progress } from "./progress-channel.ts";
 import type { Settings } from "./settings.ts";
 
 const HUB_CHECK_SECONDS = 30;
+const STORAGE_CHECK_SECONDS = 5;
+/** Below this a delivery, or the files that the database needs for it, may find no room. */
+const LEAST_FREE_BYTES = 64 * 1024 * 1024;
+
+/** Throws where a delivery that came now could not be stored. */
+export async function checkStorage(database: Database, dataDirectory: string, leastFreeBytes: number): Promise<void> {
+	const free = freeBytes(dataDirectory);
+	if (free < leastFreeBytes) throw new Error(`Only ${free} bytes are free where the data directory lies.`);
+	await probeWrite(database.handle, systemClock.now());
+}
 
 /** What `/readyz` looks at. */
-function healthChecks(database: Database, isRunning: () => boolean, hubUrl: string) {
+function healthChecks(database: Database, isRunning: () => boolean, hubUrl: string, dataDirectory: string) {
 	return [
+		{
+			name: "storage",
+			cacheSeconds: STORAGE_CHECK_SECONDS,
+			check: () => checkStorage(database, dataDirectory, LEAST_FREE_BYTES),
+		},
 		{ name: "database", cacheSeconds: 1, check: () => database.check() },
 		{
 			name: "queue",
@@ -61,7 +78,12 @@ export function buildSite(options: {
 		hubUrl: configuration.hub.url,
 		botName: configuration.hub.mention,
 		version: programVersion(),
-		checks: healthChecks(database, options.isRunning, readAccess(configuration, secrets).hubUrl),
+		checks: healthChecks(
+			database,
+			options.isRunning,
+			readAccess(configuration, secrets).hubUrl,
+			configuration.database.dataDirectory,
+		),
 		metrics,
 		clock: systemClock,
 		log,

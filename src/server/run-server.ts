@@ -4,6 +4,7 @@ import { systemClock } from "../clock.ts";
 import { programVersion } from "../config/project-paths.ts";
 import type { Database } from "../db/database.ts";
 import { type StoreDelivery, storeDelivery } from "../deliveries/store-delivery.ts";
+import { freeBytes } from "../disk-full.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../web/metrics.ts";
 import { buildEngine } from "./build-engine.ts";
@@ -57,7 +58,7 @@ export async function runServer(options: {
 }): Promise<void> {
 	const { settings, database, log, signal } = options;
 	const { configuration } = settings;
-	const metrics = createMetrics();
+	const metrics = createMetrics(() => freeBytes(configuration.database.dataDirectory));
 	const progress = await openProgress(configuration, database);
 	const { engine, context } = buildEngine({ settings, database, progress, metrics, log });
 	const store: StoreDelivery = (delivery) => storeDelivery(context, delivery);

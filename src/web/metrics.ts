@@ -1,6 +1,11 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Counts } from "../db/metrics.ts";
 
+/** What lies about, by kind: files, or rows of the database, which have no size of their own. */
+type KeptThings = Readonly<
+	Record<string, { readonly entries: number; readonly bytes?: number; readonly removed: number }>
+>;
+
 export type Metrics = {
 	readonly registry: Registry;
 	/** The text of one scrape; what is counted in the database is read for it. */
@@ -10,11 +15,47 @@ export type Metrics = {
 	readonly observeStep: (step: string, seconds: number) => void;
 	/** Seconds from the request to the published repo. */
 	readonly observePublication: (seconds: number) => void;
+	/** What a look over what is kept found, and what it deleted. */
+	readonly setKept: (kept: KeptThings) => void;
 };
 
-/** A registry of its own for each server, so that two in one process do not mix. */
-export function createMetrics(): Metrics {
+/** Gauges of what is kept, set by every look over it. */
+function keptGauges(registry: Registry): Metrics["setKept"] {
+	const labelNames = ["what"];
+	const registers = [registry];
+	const entries = new Gauge({ name: "yaqa_bot_kept_entries", help: "What is kept, by kind.", labelNames, registers });
+	const bytes = new Gauge({ name: "yaqa_bot_kept_bytes", help: "Bytes that it takes.", labelNames, registers });
+	const pruned = new Counter({
+		name: "yaqa_bot_pruned_total",
+		help: "What was deleted since it was kept no longer.",
+		labelNames,
+		registers,
+	});
+	return (kept) => {
+		for (const [what, one] of Object.entries(kept)) {
+			entries.set({ what }, one.entries);
+			if (one.bytes !== undefined) bytes.set({ what }, one.bytes);
+			pruned.inc({ what }, one.removed);
+		}
+	};
+}
+
+/**
+ * A registry of its own for each server, so that two in one process do not mix. `freeBytes`: of the data directory's
+ * disk.
+ */
+export function createMetrics(freeBytes: (() => number) | null = null): Metrics {
 	const registry = new Registry();
+	if (freeBytes !== null) {
+		new Gauge({
+			name: "yaqa_bot_disk_free_bytes",
+			help: "Free space where the data directory lies.",
+			registers: [registry],
+			collect() {
+				this.set(freeBytes());
+			},
+		});
+	}
 	collectDefaultMetrics({ register: registry, prefix: "yaqa_bot_" });
 	const ingest = new Counter({
 		name: "yaqa_bot_webhook_requests_total",
@@ -77,5 +118,6 @@ export function createMetrics(): Metrics {
 		countIngest: (outcome) => ingest.inc({ outcome }),
 		observeStep: (step, seconds) => steps.observe({ step }, seconds),
 		observePublication: (seconds) => publication.observe(seconds),
+		setKept: keptGauges(registry),
 	};
 }

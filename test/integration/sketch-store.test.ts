@@ -192,7 +192,9 @@ describe("the sketch store", () => {
 			},
 			dispatch: (spec) => {
 				specs.push(spec);
-				return local.dispatch(spec);
+				// A run elsewhere has fetched its source by itself.
+				assert.equal(spec.source.path === undefined, isRemote);
+				return local.dispatch({ ...spec, source: { ...spec.source, path: spec.source.path ?? dataDirectory } });
 			},
 		};
 		const engine = engineWithRequests({

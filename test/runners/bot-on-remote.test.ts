@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -437,4 +438,9 @@ describe("a bot whose runs are elsewhere", () => {
 			}
 		});
 	}
+
+	test("no source comes to the bot's own disk", () => {
+		assert.ok(world.calls().some(({ call }) => call === "publish"));
+		assert.equal(existsSync(join(folder, "sources")), false);
+	});
 });

@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises";
 import type { JobRecord } from "../../records/job.ts";
 import type { JobsContext } from "../context.ts";
+import { removePrivateSource } from "../retention/tidy-up.ts";
 import { workFolders } from "../work-folders.ts";
 
 /** Ends the run of a job's present attempt, if this process's runner has it. */
@@ -26,5 +27,6 @@ export async function cleanUpJob(context: JobsContext, job: JobRecord): Promise<
 		recursive: true,
 		force: true,
 	});
+	await removePrivateSource(context, job);
 	await ports.removeStaging({ job });
 }

@@ -2,6 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { getJob, setRemark } from "../../db/jobs.ts";
 import { dropReuse, getVariant, listVariantsOfJob } from "../../db/variants.ts";
+import type { Refusal } from "../../errors.ts";
 import { isFinished, type JobRecord } from "../../records/job.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
@@ -9,6 +10,7 @@ import { later } from "../context.ts";
 import { placementOf } from "../estimate/choose-machine.ts";
 import { estimateRun } from "../estimate/estimate-run.ts";
 import { jobSpecOf } from "../job-spec-of.ts";
+import { useFolder } from "../retention/kept-folder.ts";
 import { findEarlierSketch } from "../stored-sketches.ts";
 import { workFolders } from "../work-folders.ts";
 import { advance, advanceIn, type Step, type StepContext, type StepResult } from "./step-context.ts";
@@ -107,9 +109,31 @@ async function reuse(context: StepContext, job: JobRecord): Promise<StepResult |
 	return { kind: "moved", job: moved };
 }
 
+/**
+ * Has the source where the run looks for it: in a folder of this machine, or on the Hub, from where a run elsewhere
+ * fetches it by itself. In both cases it is looked at once more, as it is now.
+ */
+async function sourceForRun(
+	{ configuration, ports, runner, signal }: StepContext,
+	{ sourceRepo: repo, sourceSha: sha }: JobRecord,
+): Promise<
+	{ readonly ok: true; readonly directory: string | null } | { readonly ok: false; readonly refusal: Refusal }
+> {
+	if (runner.isRemote) {
+		const inspection = await ports.inspectSource({ repo, revision: sha });
+		return inspection.ok ? { ok: true, directory: null } : { ok: false, refusal: inspection.refusal };
+	}
+	const directory = workFolders(configuration.database.dataDirectory).source(repo, sha);
+	return await useFolder(directory, async () => {
+		await mkdir(directory, { recursive: true });
+		const fetched = await ports.fetchSource({ repo, sha, directory, signal });
+		return fetched.ok ? { ok: true, directory } : { ok: false, refusal: fetched.refusal };
+	});
+}
+
 /** planned, waiting → dispatching → running. */
 export const dispatchStep: Step = async (context, work) => {
-	const { database, ports, runner, configuration, clock, signal } = context;
+	const { database, runner, configuration, clock, signal } = context;
 	let { job } = work;
 	let { flavor } = work;
 	if (job.state !== "dispatching") {
@@ -127,16 +151,8 @@ export const dispatchStep: Step = async (context, work) => {
 		}
 		job = taken.job;
 	}
-	const folders = workFolders(configuration.database.dataDirectory);
-	const sourceDirectory = folders.source(job.sourceRepo, job.sourceSha);
-	await mkdir(sourceDirectory, { recursive: true });
-	const fetched = await ports.fetchSource({
-		repo: job.sourceRepo,
-		sha: job.sourceSha,
-		directory: sourceDirectory,
-		signal,
-	});
-	if (!fetched.ok) return { kind: "fail", refusal: fetched.refusal };
+	const source = await sourceForRun(context, job);
+	if (!source.ok) return { kind: "fail", refusal: source.refusal };
 	signal.throwIfAborted();
 
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
@@ -145,7 +161,7 @@ export const dispatchStep: Step = async (context, work) => {
 		job,
 		variants,
 		configuration,
-		sourceDirectory,
+		sourceDirectory: source.directory,
 		earlierSketch,
 		stagingDirectory: workFolders(configuration.database.dataDirectory).output(job.id, job.fence),
 	});
