@@ -23,6 +23,9 @@ export type CliCommandName =
 	| "verify"
 	| "watch"
 	| "config"
+	| "backup"
+	| "restore"
+	| "to-postgres"
 	| "doctor"
 	| "help";
 
@@ -200,6 +203,38 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 		summary: "Change or show what is watched: users, organisations, models; and the Hub's webhook with it.",
 		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
 		examples: ["yaqa-bot watch add my-org someone/their-model", "yaqa-bot watch list --json"],
+	},
+	{
+		name: "backup",
+		operands: "FILE",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Write the whole database to a compressed file, as of one moment.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot backup yaqa-bot.backup.gz"],
+		notes: [
+			"With PostgreSQL the bot may go on meanwhile; the embedded database lets one program in, so that the bot is stopped",
+			"first. The file holds the key that progress is signed with: keep it as you keep the database.",
+		],
+	},
+	{
+		name: "restore",
+		operands: "FILE",
+		minimumOperands: 1,
+		maximumOperands: 1,
+		summary: "Put a backup into an empty database of either kind, all or nothing.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot restore yaqa-bot.backup.gz"],
+	},
+	{
+		name: "to-postgres",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Move what the embedded database holds to the PostgreSQL that DATABASE_URL names.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot to-postgres", "yaqa-bot to-postgres --json"],
+		notes: ["Stop the bot first. The embedded database stays as it was, marked so that no bot works on it by mistake."],
 	},
 	{
 		name: "config",

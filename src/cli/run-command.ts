@@ -157,6 +157,20 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 			{ terminal, signal: signalOfTheProcess(terminal) },
 		);
 	},
+	backup: async ({ line, terminal }) => {
+		const { backup } = await import("./database-commands.ts");
+		const file = line.operands[0] ?? "";
+		return await backup({ file, configurationPath: line.text("config"), json: line.flag("json") }, terminal);
+	},
+	restore: async ({ line, terminal }) => {
+		const { restoreBackup } = await import("./database-commands.ts");
+		const file = line.operands[0] ?? "";
+		return await restoreBackup({ file, configurationPath: line.text("config"), json: line.flag("json") }, terminal);
+	},
+	"to-postgres": async ({ line, terminal }) => {
+		const { toPostgres } = await import("./database-commands.ts");
+		return await toPostgres({ configurationPath: line.text("config"), json: line.flag("json") }, terminal);
+	},
 	config: async ({ line, terminal }) => {
 		if (line.operands[0] !== "check") {
 			return wrongUsage('"yaqa-bot config" knows "check".', terminal, { suggestion: "config check" });

@@ -55,6 +55,8 @@ export type AnswerOptions = ReplyOptions &
 		readonly quota: { readonly perPersonPerDay: number; readonly perDay: number };
 		/** Requests by comment in the last 24 hours; `requester`: of one person, `null`: of all. */
 		readonly countRequests: (requester: string | null) => Promise<number>;
+		/** Counts an answer to somebody without rights; `false`: they have had enough in 24 hours, over all threads. */
+		readonly claimStrangerAnswer: (comment: string, person: string) => Promise<boolean>;
 		/** Who asked for a job: `null` for pushes and sweeps. */
 		readonly requestersOf: (jobId: string) => Promise<readonly (string | null)[]>;
 		readonly rememberReply: (request: RequestRecord, replyCommentId: string) => Promise<void>;

@@ -3,6 +3,7 @@ import { type Answer, answersOf } from "./answers-of.ts";
 import { commandsOf } from "./commands-of.ts";
 import type { CommentHandler } from "./comment-handler.ts";
 import type { Author, Comment, Place, Thread } from "./forum.ts";
+import { requesterName } from "./host.ts";
 import { readTrailer } from "./reply-trailer.ts";
 import { runCommands } from "./run/run-commands.ts";
 import { sameName } from "./same-name.ts";
@@ -86,6 +87,10 @@ export async function handleComment(
 	const trusted = await isTrusted(place, author, options);
 	if (!trusted && before === null && hasEnoughAnswers(thread, answers, author)) {
 		return ignored("enough answers to one person here");
+	}
+	const mark = `${options.host}:${place.repo}:${place.thread}:${comment.id}`;
+	if (!trusted && !(await options.claimStrangerAnswer(mark, requesterName(options.host, author.name)))) {
+		return ignored("enough answers to people without rights in 24 hours");
 	}
 	await forum.acknowledge(place, comment.id, "seen");
 	const { report, written, sign } = await runCommands(options, fresh, before, {

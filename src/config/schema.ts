@@ -46,6 +46,11 @@ const Server = z.strictObject({
 
 const Hub = z.strictObject({
 	url: httpUrl.default("https://huggingface.co").describe("The Hub's address, or a local Hub's."),
+	transferHosts: z
+		.array(z.string().regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, "a host's full name, in small letters"))
+		.max(100)
+		.default([])
+		.describe("Hosts besides the Hub's own that it may send transfers of files to, by full name."),
 	namespace: namespaceName
 		.default("yaqa-bot")
 		.describe("The user or organisation that quantized repos are published to."),
@@ -184,6 +189,13 @@ const Requests = z.strictObject({
 		})
 		.prefault({})
 		.describe("Limits of the public queue; those with rights are not counted out."),
+	strangerAnswers: z
+		.strictObject({
+			perPersonPerDay: z.int().min(0).max(10_000).default(30).describe("Answers to one person in any 24 hours."),
+			perDay: z.int().min(0).max(100_000).default(1000).describe("Answers to all of them together in any 24 hours."),
+		})
+		.prefault({})
+		.describe("How often people without rights are answered at all, over all threads; ten times in one thread."),
 	pollSeconds: z
 		.int()
 		.min(0)

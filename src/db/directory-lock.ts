@@ -1,12 +1,14 @@
-import { linkSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { DatabaseSync } from "node:sqlite";
 import { z } from "zod";
 import { processStartTicks } from "./process-start.ts";
 
 /**
  * One process a data directory. PGlite takes no lock of its own: two processes on one directory both report success
- * and one of them loses its rows. The lock file stands beside the directory and names its holder by pid and start time,
- * so that a file left by SIGKILL is recognised even when the pid was given to another process since.
+ * and one of them loses its rows. The lock is the kernel's, on a file beside the directory, taken through SQLite, since
+ * Node has no call for it: it ends with its holder, however that ended and whatever container it was in. A second file
+ * names the holder, for people.
  */
 export type DirectoryLock = { release(): void };
 
@@ -24,6 +26,8 @@ const Holder = z.object({
 	startTicks: z.string().nullable(),
 	host: z.string(),
 	boot: z.string().nullable(),
+	/** Absent: written by a version that took no lock of the kernel's. */
+	kernel: z.literal(true).optional(),
 });
 type Holder = z.infer<typeof Holder>;
 
@@ -45,8 +49,9 @@ function isAlive(pid: number): boolean {
 	}
 }
 
-/** Whether the holder certainly no longer runs. What cannot be told counts as running. */
+/** Whether a holder that took no lock of the kernel's certainly no longer runs. What cannot be told counts as running. */
 function isGone(holder: Holder): boolean {
+	if (holder.kernel === true) return true;
 	if (holder.host !== hostname()) return false;
 	const boot = bootId();
 	if (holder.boot !== null && boot !== null && holder.boot !== boot) return true;
@@ -65,6 +70,12 @@ function readHolder(text: string): Holder | null {
 }
 
 function refuse(path: string, holder: Holder | null): DirectoryLockedError {
+	if (holder === null && !existsSync(path)) {
+		return new DirectoryLockedError(
+			`The data directory is in use by another process, which is just starting (${path}).`,
+			null,
+		);
+	}
 	if (holder === null) {
 		return new DirectoryLockedError(
 			`The lock file ${path} is not one of ours. Make sure that no other yaqa-bot uses this data directory, delete the file and start again.`,
@@ -73,7 +84,7 @@ function refuse(path: string, holder: Holder | null): DirectoryLockedError {
 	}
 	if (holder.host !== hostname()) {
 		return new DirectoryLockedError(
-			`The data directory is in use by process ${holder.pid} on ${holder.host} (${path}). Stop it; if that machine is gone for good, delete the file and start again.`,
+			`The data directory is in use by process ${holder.pid} on ${holder.host} (${path}). Stop it${holder.kernel === true ? "" : "; if that machine is gone for good, delete the file and start again"}.`,
 			holder.pid,
 		);
 	}
@@ -83,61 +94,58 @@ function refuse(path: string, holder: Holder | null): DirectoryLockedError {
 	);
 }
 
-function errorCode(error: unknown): string | null {
-	return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : null;
+/** The kernel's lock on the file, until it is closed or the process ends; `null` while somebody else has it. */
+function lockFile(path: string): DatabaseSync | null {
+	const file = new DatabaseSync(path, { timeout: 0 });
+	try {
+		file.exec("pragma locking_mode = exclusive; begin exclusive");
+		return file;
+	} catch (error) {
+		file.close();
+		if (error instanceof Error && /locked|busy/i.test(error.message)) return null;
+		throw new Error(`The file ${path} cannot be locked, which the embedded database needs of its file system.`, {
+			cause: error,
+		});
+	}
+}
+
+function readIfThere(path: string): string | null {
+	return existsSync(path) ? readFileSync(path, "utf8") : null;
 }
 
 /** Takes the lock at `path`, or throws `DirectoryLockedError`. */
 export function takeDirectoryLock(path: string): DirectoryLock {
-	const mine: Holder = {
-		pid: process.pid,
-		startTicks: processStartTicks(process.pid),
-		host: hostname(),
-		boot: bootId(),
-	};
-	const content = JSON.stringify(mine);
-	const draft = `${path}.${process.pid}.${Math.random().toString(36).slice(2)}`;
-	writeFileSync(draft, content, { flag: "wx" });
+	const held = lockFile(`${path}.held`);
+	if (held === null) throw refuse(path, readHolder(readIfThere(path) ?? ""));
 	try {
-		for (let attempt = 0; attempt < 5; attempt++) {
-			try {
-				// A hard link appears whole or not at all, and fails when the name is taken.
-				linkSync(draft, path);
-				return {
-					release() {
-						try {
-							if (readFileSync(path, "utf8") === content) unlinkSync(path);
-						} catch (error) {
-							if (errorCode(error) !== "ENOENT") throw error;
-						}
-					},
-				};
-			} catch (error) {
-				if (errorCode(error) !== "EEXIST") throw error;
-			}
-			let found: string;
-			try {
-				found = readFileSync(path, "utf8");
-			} catch (error) {
-				if (errorCode(error) === "ENOENT") continue;
-				throw error;
-			}
+		// Only whoever has the kernel's lock touches the other file.
+		const found = readIfThere(path);
+		if (found !== null) {
 			const holder = readHolder(found);
 			if (holder === null || !isGone(holder)) throw refuse(path, holder);
-			const stale = `${draft}.stale`;
-			try {
-				renameSync(path, stale);
-			} catch (error) {
-				if (errorCode(error) === "ENOENT") continue;
-				throw error;
-			}
-			// Another process may have replaced the stale file between the read and the rename: give that one back.
-			const moved = readFileSync(stale, "utf8");
-			if (moved !== found) linkSync(stale, path);
-			rmSync(stale, { force: true });
 		}
-		throw refuse(path, readHolder(readFileSync(path, "utf8")));
-	} finally {
-		rmSync(draft, { force: true });
+		const mine: Holder = {
+			pid: process.pid,
+			startTicks: processStartTicks(process.pid),
+			host: hostname(),
+			boot: bootId(),
+			kernel: true,
+		};
+		const draft = `${path}.draft`;
+		writeFileSync(draft, JSON.stringify(mine));
+		renameSync(draft, path);
+	} catch (error) {
+		held.close();
+		throw error;
 	}
+	let isReleased = false;
+	return {
+		release() {
+			if (isReleased) return;
+			isReleased = true;
+			rmSync(path, { force: true });
+			// The locked file stays: another process may wait for this very one.
+			held.close();
+		},
+	};
 }

@@ -10,6 +10,7 @@ import { pushedEvents } from "./migrations/0008-pushed-events.ts";
 import { jobRemarks } from "./migrations/0009-job-remarks.ts";
 import { wordsOfTheField } from "./migrations/0010-words-of-the-field.ts";
 import { sourceVisibility } from "./migrations/0011-source-visibility.ts";
+import { strangerAnswers } from "./migrations/0012-stranger-answers.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -25,6 +26,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	jobRemarks,
 	wordsOfTheField,
 	sourceVisibility,
+	strangerAnswers,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
@@ -40,28 +42,35 @@ export async function migrate(
 	now: Date,
 	migrations: readonly Migration[] = MIGRATIONS,
 ): Promise<readonly number[]> {
-	return await handle.transaction().execute(async (tx) => {
-		await sql`select pg_advisory_xact_lock(${sql.lit(MIGRATION_LOCK)})`.execute(tx);
-		await sql`create table if not exists schema_migrations (
-			version integer primary key, name text not null, applied_at timestamptz not null
-		)`.execute(tx);
-		const { rows } = await sql<{ version: number }>`select version from schema_migrations`.execute(tx);
-		const applied = new Set(rows.map((row) => row.version));
-		const newest = Math.max(0, ...migrations.map((migration) => migration.version));
-		const unknown = [...applied].filter((version) => version > newest);
-		if (unknown.length > 0) {
-			throw new Error(
-				`The database has migration ${Math.max(...unknown)}, this yaqa-bot knows up to ${newest}. Start the newer version.`,
-			);
-		}
-		const fresh: number[] = [];
-		for (const migration of migrations.toSorted((one, other) => one.version - other.version)) {
-			if (applied.has(migration.version)) continue;
-			for (const statement of migration.statements) await sql.raw(statement).execute(tx);
-			await sql`insert into schema_migrations (version, name, applied_at)
-				values (${migration.version}, ${migration.name}, ${now})`.execute(tx);
-			fresh.push(migration.version);
-		}
-		return fresh;
-	});
+	return await handle.transaction().execute((tx) => migrateIn(tx, now, migrations));
+}
+
+/** As `migrate`, within a transaction that the caller has begun. */
+export async function migrateIn(
+	tx: Kysely<Schema>,
+	now: Date,
+	migrations: readonly Migration[] = MIGRATIONS,
+): Promise<readonly number[]> {
+	await sql`select pg_advisory_xact_lock(${sql.lit(MIGRATION_LOCK)})`.execute(tx);
+	await sql`create table if not exists schema_migrations (
+		version integer primary key, name text not null, applied_at timestamptz not null
+	)`.execute(tx);
+	const { rows } = await sql<{ version: number }>`select version from schema_migrations`.execute(tx);
+	const applied = new Set(rows.map((row) => row.version));
+	const newest = Math.max(0, ...migrations.map((migration) => migration.version));
+	const unknown = [...applied].filter((version) => version > newest);
+	if (unknown.length > 0) {
+		throw new Error(
+			`The database has migration ${Math.max(...unknown)}, this yaqa-bot knows up to ${newest}. Start the newer version.`,
+		);
+	}
+	const fresh: number[] = [];
+	for (const migration of migrations.toSorted((one, other) => one.version - other.version)) {
+		if (applied.has(migration.version)) continue;
+		for (const statement of migration.statements) await sql.raw(statement).execute(tx);
+		await sql`insert into schema_migrations (version, name, applied_at)
+			values (${migration.version}, ${migration.name}, ${now})`.execute(tx);
+		fresh.push(migration.version);
+	}
+	return fresh;
 }

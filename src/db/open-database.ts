@@ -2,6 +2,7 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Database } from "./database.ts";
 import { migrate } from "./migrate.ts";
+import { assertNotMoved } from "./move-to-postgres.ts";
 import { openPostgres } from "./pg.ts";
 import { openPglite } from "./pglite.ts";
 
@@ -15,6 +16,7 @@ export async function openDatabase(options: {
 	readonly log: Log;
 }): Promise<Database> {
 	const { databaseUrl, dataDirectory, poolSize, log } = options;
+	if (databaseUrl === null) assertNotMoved(dataDirectory);
 	const database =
 		databaseUrl === null
 			? await openPglite({ dataDirectory })

@@ -155,13 +155,14 @@ export async function pruneRunnerEvents(
 	});
 }
 
-/** Events that runs elsewhere sent, of jobs that have ended, and leases that ended: nobody reads them any more. */
+/** Events that runs elsewhere sent, of jobs that have ended, leases that ended and old counts: nobody reads them any more. */
 export async function pruneLeftovers(handle: Handle, before: Date): Promise<void> {
 	await handle
 		.deleteFrom("pushed_events")
 		.where("job_id", "in", (eb) => eb.selectFrom("jobs").select("id").where("finished_at", "<", before))
 		.execute();
 	await handle.deleteFrom("leases").where("held_until", "<", before).execute();
+	await handle.deleteFrom("stranger_answers").where("at", "<", before).execute();
 }
 
 export async function countKeptRows(handle: Handle): Promise<{ readonly deliveries: number; readonly events: number }> {

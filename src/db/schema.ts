@@ -160,6 +160,8 @@ type PublishedReposTable = { repo: string; source_repo: string; tightened: Gener
 type SweepSlotsTable = { slot: string; claimed_at: Time };
 type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
+type StrangerAnswersTable = { comment: string; person: string; at: Time };
+
 export type Schema = {
 	deliveries: DeliveriesTable;
 	requests: RequestsTable;
@@ -175,4 +177,5 @@ export type Schema = {
 	signing_keys: SigningKeysTable;
 	source_visibility: SourceVisibilityTable;
 	published_repos: PublishedReposTable;
+	stranger_answers: StrangerAnswersTable;
 };

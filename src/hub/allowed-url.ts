@@ -1,23 +1,36 @@
 import { isIP } from "node:net";
 
-/** Hosts the public Hub sends file transfers to: its own domains and its object stores. */
-const PUBLIC_TRANSFER_DOMAINS = ["huggingface.co", "hf.co", "amazonaws.com", "cloudfront.net"] as const;
+/** The public Hub's own domains, its CDN's and Xet's among them. */
+const PUBLIC_DOMAINS = ["huggingface.co", "hf.co"] as const;
+/**
+ * Where the public Hub keeps large files, by the full name of each bucket: the cloud's domain is everybody's, and
+ * whoever rents a bucket beside these could be sent what is meant for the Hub.
+ */
+const PUBLIC_BUCKETS: readonly string[] = [
+	"hf-hub-lfs-us-east-1.s3-accelerate.amazonaws.com",
+	"hf-hub-lfs-us-east-1.s3.us-east-1.amazonaws.com",
+	"hf-hub-lfs-us-east-1.s3.amazonaws.com",
+	"hf-hub-lfs-prod.s3.us-east-1.amazonaws.com",
+];
 
 /**
  * Whether the bot may send a request to `url`. The Hub's own origin always; when that is the public Hub, also https to
- * the domains that serve its files. Everything else is refused: addresses in payloads, cards and redirects come from
- * strangers, and a request to them from inside an operator's network is theirs to aim.
+ * the domains and buckets that serve its files; and https to the hosts that the operator named. Everything else is
+ * refused: addresses in payloads, cards and redirects come from strangers, and a request to them from inside an
+ * operator's network is theirs to aim.
  */
-export function isAllowedUrl(url: URL, hubUrl: string): boolean {
+export function isAllowedUrl(url: URL, hubUrl: string, transferHosts: readonly string[] = []): boolean {
 	const hub = new URL(hubUrl);
 	if (url.username !== "" || url.password !== "") return false;
 	if (url.origin === hub.origin) return true;
 	// A self-hosted Hub serves its files itself; a local one may name itself by another loopback name or port.
 	if (isLoopback(hub.hostname)) return isLoopback(url.hostname) && url.port === hub.port;
 	if (url.protocol !== "https:" || isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0) return false;
-	const hubIsPublic = PUBLIC_TRANSFER_DOMAINS.some((domain) => isUnder(hub.hostname, domain));
-	if (hubIsPublic) return PUBLIC_TRANSFER_DOMAINS.some((domain) => isUnder(url.hostname, domain));
-	return isUnder(url.hostname, hub.hostname);
+	if (transferHosts.includes(url.hostname) && url.port === "") return true;
+	const hubIsPublic = PUBLIC_DOMAINS.some((domain) => isUnder(hub.hostname, domain));
+	if (!hubIsPublic) return isUnder(url.hostname, hub.hostname);
+	if (PUBLIC_BUCKETS.includes(url.hostname)) return true;
+	return PUBLIC_DOMAINS.some((domain) => isUnder(url.hostname, domain));
 }
 
 function isUnder(host: string, domain: string): boolean {

@@ -5,6 +5,8 @@ import { isAllowedUrl } from "./allowed-url.ts";
 
 export type HubFetchOptions = {
 	readonly hubUrl: string;
+	/** Hosts that files may be sent to and fetched from besides. */
+	readonly transferHosts?: readonly string[];
 	/** Tries of a call that may be repeated. */
 	readonly attempts?: number;
 	/** From the last byte sent until the headers are there. */
@@ -57,6 +59,7 @@ export function retryAfterSeconds(headers: Headers, now: Date): number | null {
 export function createHubFetch(options: HubFetchOptions): typeof fetch {
 	const {
 		hubUrl,
+		transferHosts = [],
 		attempts = 5,
 		timeoutMilliseconds = 30_000,
 		slowestUploadBytesPerSecond = 100_000,
@@ -85,7 +88,7 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 			let { url, method, body } = request;
 			const headers = new Headers(request.headers);
 			for (let redirects = 0; ; redirects++) {
-				assertAllowed(url, hubUrl);
+				assertAllowed(url, hubUrl, transferHosts);
 				const response = await fetchOnce(url, {
 					method,
 					headers,
@@ -210,15 +213,17 @@ function pauseMilliseconds(attempt: number, wantedSeconds: number | null, random
 	return ceiling / 2 + (random() * ceiling) / 2;
 }
 
-function assertAllowed(url: URL, hubUrl: string): void {
-	if (!isAllowedUrl(url, hubUrl)) throw refusedAddress(`The bot does not send requests to ${url.origin}.`);
+function assertAllowed(url: URL, hubUrl: string, transferHosts: readonly string[]): void {
+	if (!isAllowedUrl(url, hubUrl, transferHosts))
+		throw refusedAddress(`The bot does not send requests to ${url.origin}.`);
 }
 
 function refusedAddress(message: string): PermanentError {
 	return new PermanentError({
 		code: "internal",
 		message,
-		remedy: "The operator checks hub.url in the configuration; a Hub must serve its files from its own domain.",
+		remedy:
+			"The operator checks hub.url in the configuration, and adds the host to hub.transferHosts if that Hub keeps its files there.",
 	});
 }
 

@@ -78,7 +78,10 @@ export function buildEngine(options: {
 		owner: `${hostname()}:${process.pid}:${randomUUID()}`,
 		wake: createWake({ queue, clock, log }),
 	};
-	const records = { ...answerRecords({ database, clock }), ...jobRequests(jobs) };
+	const records = {
+		...answerRecords({ database, clock, limits: configuration.requests.strangerAnswers }),
+		...jobRequests(jobs),
+	};
 	const handleComment = joinCommentHandlers(
 		createCommentHandler({ ...forums.hub, ...records }),
 		forums.github === null ? null : createCommentHandler({ ...forums.github, ...records }),

@@ -5,6 +5,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
 import { listJobs } from "../db/jobs.ts";
 import { countCommentRequests, listRequestsOfJob, setReplyComment } from "../db/requests.ts";
+import { claimStrangerAnswer } from "../db/stranger-answers.ts";
 import { listVariantsOfSource } from "../db/variants.ts";
 import { recipesOfRules } from "../jobs/watch-rules.ts";
 
@@ -32,10 +33,22 @@ export function commentSettings(
 export function answerRecords(options: {
 	readonly database: Database;
 	readonly clock: Clock;
-}): Pick<AnswerOptions, "countRequests" | "requestersOf" | "rememberReply" | "statusOf"> {
-	const { database, clock } = options;
+	readonly limits: Configuration["requests"]["strangerAnswers"];
+}): Pick<AnswerOptions, "claimStrangerAnswer" | "countRequests" | "requestersOf" | "rememberReply" | "statusOf"> {
+	const { database, clock, limits } = options;
 	const { handle } = database;
 	return {
+		claimStrangerAnswer: (comment, person) => {
+			const now = clock.now();
+			return claimStrangerAnswer(database, {
+				comment,
+				person,
+				now,
+				since: new Date(now.getTime() - DAY_SECONDS * 1000),
+				perPerson: limits.perPersonPerDay,
+				all: limits.perDay,
+			});
+		},
 		countRequests: (requester) =>
 			countCommentRequests(handle, { requester, since: new Date(clock.now().getTime() - DAY_SECONDS * 1000) }),
 		requestersOf: async (jobId) =>

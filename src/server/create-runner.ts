@@ -23,12 +23,12 @@ function present<T>(value: T | null, what: string): T {
 }
 
 function stagingOf(configuration: Configuration, secrets: Secrets): HubStaging {
-	const hubUrl = configuration.hub.url;
+	const { url: hubUrl, transferHosts } = configuration.hub;
 	return createHubStaging({
 		hub: {
 			hubUrl,
 			accessToken: present(secrets.stagingToken, "YAQA_BOT_STAGING_TOKEN"),
-			fetch: createHubFetch({ hubUrl }),
+			fetch: createHubFetch({ hubUrl, transferHosts }),
 		},
 		namespace: present(configuration.runner.stagingNamespace, "runner.stagingNamespace"),
 	});
@@ -36,12 +36,12 @@ function stagingOf(configuration: Configuration, secrets: Secrets): HubStaging {
 
 export function hfJobsOptions(configuration: Configuration, secrets: Secrets, log: Log): HfJobsOptions {
 	const { runner } = configuration;
-	const hubUrl = configuration.hub.url;
+	const { url: hubUrl, transferHosts } = configuration.hub;
 	return {
 		hub: {
 			hubUrl,
 			accessToken: present(secrets.jobsToken, "YAQA_BOT_JOBS_TOKEN"),
-			fetch: createHubFetch({ hubUrl }),
+			fetch: createHubFetch({ hubUrl, transferHosts }),
 		},
 		namespace: present(runner.hfJobs.namespace, "runner.hfJobs.namespace"),
 		image: present(runner.hfJobs.image, "runner.hfJobs.image"),

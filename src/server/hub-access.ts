@@ -4,8 +4,12 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { createHubFetch } from "../hub/hub-fetch.ts";
 
 function access(configuration: Configuration, token: string | null): HubAccess {
-	const hubUrl = configuration.hub.url;
-	return { hubUrl, fetch: createHubFetch({ hubUrl }), ...(token === null ? {} : { accessToken: token }) };
+	const { url: hubUrl, transferHosts } = configuration.hub;
+	return {
+		hubUrl,
+		fetch: createHubFetch({ hubUrl, transferHosts }),
+		...(token === null ? {} : { accessToken: token }),
+	};
 }
 
 /** Reads sources; never the publisher's token, unless it is the only one. */

@@ -35,7 +35,7 @@ type InspectedFiles = {
 	readonly files: readonly SourceFile[];
 };
 
-type FilesInspection =
+export type FilesInspection =
 	| { readonly ok: true; readonly inspected: InspectedFiles }
 	| { readonly ok: false; readonly refusal: Refusal };
 

@@ -7,7 +7,8 @@ import type { ModelShape } from "../protocol/model-shape.ts";
 import type { SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
-import { inspectFiles, type LinearShape, type SourceLimits } from "./inspect-files.ts";
+import { inspectApart } from "./inspect-apart.ts";
+import type { LinearShape, SourceLimits } from "./inspect-files.ts";
 import { quoted, refusal } from "./refusals.ts";
 import { sourceContent } from "./source-content.ts";
 import { SourceAccessError, type SourceFile } from "./source-reader.ts";
@@ -131,7 +132,7 @@ export async function inspectSource(
 	}
 	try {
 		const reader = await hubSourceReader({ ...access, repo, sha });
-		const files = await inspectFiles(reader, limits);
+		const files = await inspectApart(reader, limits);
 		if (!files.ok) return no(files.refusal);
 		return {
 			ok: true,

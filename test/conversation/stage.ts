@@ -237,7 +237,10 @@ export async function openStage(): Promise<Stage> {
 				owner: "transcripts",
 				wake: async () => {},
 			};
-			const records = { ...answerRecords({ database, clock }), ...jobRequests(jobsContext) };
+			const records = {
+				...answerRecords({ database, clock, limits: configuration.requests.strangerAnswers }),
+				...jobRequests(jobsContext),
+			};
 			const context: DeliveriesContext = {
 				...jobsContext,
 				handleComment: joinCommentHandlers(

@@ -11,6 +11,7 @@ import { hubForum } from "../../src/commands/hub-forum.ts";
 import { hubSubject } from "../../src/commands/hub-subject.ts";
 import { HUB_WORDS } from "../../src/commands/replies/reply-context.ts";
 import { readTrailer } from "../../src/commands/reply-trailer.ts";
+import { openDatabase } from "../../src/db/open-database.ts";
 import { commentOnDiscussion } from "../../src/hub/comment-on-discussion.ts";
 import { createDiscussion } from "../../src/hub/create-discussion.ts";
 import { commentsOf } from "../../src/hub/discussion.ts";
@@ -22,6 +23,7 @@ import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hu
 import { silentLog } from "../../src/log.ts";
 import type { JobRecord } from "../../src/records/job.ts";
 import type { RequestRecord } from "../../src/records/request.ts";
+import { answerRecords } from "../../src/server/comment-records.ts";
 import { makeJob, makeVariant, uuid } from "../support/web-fixtures.ts";
 
 const OWNER = "hf_owner_of_the_test";
@@ -91,7 +93,7 @@ const recordRequest: RecordRequest = async (input) => {
 	return { kind: "planned", request, job, variants, created: known === undefined };
 };
 
-function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = {}) {
+function answers(options: Partial<AnswerOptions> = {}) {
 	const all: AnswerOptions = {
 		forum: hubForum({ hub: access(BOT), botUserId: async () => (await whoAmI(access(BOT))).id }),
 		host: "hub",
@@ -99,12 +101,13 @@ function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = 
 		context: { ...HUB_WORDS, hubUrl: hub.url, siteUrl: "http://bot.example", botName: "yaqa-bot" },
 		defaultRecipes: () => ["gguf:q4_0", "onnx:q4"],
 		calibration: "self",
-		allow: options.allow ?? [],
+		allow: [],
 		ignore: [],
 		strangers: "refuse",
 		quota: { perPersonPerDay: 3, perDay: 50 },
 		countRequests: async () => 0,
-		recordRequest: options.recordRequest ?? recordRequest,
+		recordRequest,
+		claimStrangerAnswer: async () => true,
 		previewRequest: () => Promise.reject(new Error("not asked for here")),
 		cancelJob: () => Promise.reject(new Error("not asked for here")),
 		retryJob: () => Promise.reject(new Error("not asked for here")),
@@ -113,6 +116,7 @@ function answers(options: { allow?: string[]; recordRequest?: RecordRequest } = 
 		statusOf: async () => ({ jobs: [job], variants: [makeVariant({ sourceRepo: REPO })] }),
 		alone: createKeyedLock(),
 		log: silentLog,
+		...options,
 	};
 	return { handleComment: createCommentHandler(all), reply: createReplier(all) };
 }
@@ -162,6 +166,76 @@ test("handled twice, at once or after a crash, it is answered once", async () =>
 
 	assert.equal((await botComments()).length, 1);
 	assert.equal(new Set(asked.map((input) => input.dedupeKey)).size, 1);
+});
+
+test("requests of one stranger at the same moment in several threads do not pass the quota", async () => {
+	const recorded: string[] = [];
+	const one = answers({
+		strangers: "public",
+		quota: { perPersonPerDay: 3, perDay: 50 },
+		countRequests: async () => recorded.length,
+		recordRequest: async (input) => {
+			// A source takes a while to be looked at.
+			await new Promise((resolve) => setTimeout(resolve, 20));
+			recorded.push(input.dedupeKey);
+			return await recordRequest(input);
+		},
+	});
+	const places = await Promise.all(
+		Array.from({ length: 8 }, async (_, index) => {
+			const opened = await createDiscussion({
+				...access(VISITOR),
+				repo: REPO,
+				title: `Thread ${index}`,
+				description: "@yaqa-bot quantize 8bit gguf",
+			});
+			return { deliveryId: uuid(), repo: REPO, discussion: opened.num, commentId: null };
+		}),
+	);
+	const outcomes = await Promise.all(places.map((place) => one.handleComment(place)));
+	assert.equal(recorded.length, 3);
+	assert.equal(outcomes.filter(({ detail }) => detail.includes("refused: quota")).length, 5);
+});
+
+test("a stranger is answered so often in a day and no more, in however many threads; the owner always", async () => {
+	const own = await mkdtemp(join(tmpdir(), "yaqa-answers-"));
+	const database = await openDatabase({
+		dataDirectory: own,
+		databaseUrl: null,
+		poolSize: 2,
+		clock: systemClock,
+		log: silentLog,
+	});
+	try {
+		const { claimStrangerAnswer } = answerRecords({
+			database,
+			clock: systemClock,
+			limits: { perPersonPerDay: 3, perDay: 4 },
+		});
+		const one = answers({ claimStrangerAnswer });
+		const openedBy = async (token: string) => {
+			const opened = await createDiscussion({
+				...access(token),
+				repo: REPO,
+				title: "Hello",
+				description: "@yaqa-bot ping",
+			});
+			return { deliveryId: uuid(), repo: REPO, discussion: opened.num, commentId: null };
+		};
+		const places = await Promise.all(Array.from({ length: 6 }, () => openedBy(VISITOR)));
+		const outcomes = await Promise.all(places.map((place) => one.handleComment(place)));
+		assert.equal(outcomes.filter(({ outcome }) => outcome === "accepted").length, 3);
+		assert.match(outcomes.find(({ outcome }) => outcome === "ignored")?.detail ?? "", /without rights in 24 hours/);
+		// The same comment, heard of again, is no further answer, and all strangers together have a limit too.
+		assert.equal(await claimStrangerAnswer("another comment", "Visitor"), false);
+		assert.equal(await claimStrangerAnswer("somebody else's", "other"), true);
+		assert.equal(await claimStrangerAnswer("somebody else's", "other"), true);
+		assert.equal(await claimStrangerAnswer("a third person's", "third"), false);
+		assert.equal((await one.handleComment(await openedBy(OWNER))).outcome, "accepted");
+	} finally {
+		await database.close();
+		await rm(own, { recursive: true, force: true });
+	}
 });
 
 test("the opening message counts as a comment", async () => {

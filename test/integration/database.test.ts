@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { sql } from "kysely";
 import type { Database } from "../../src/db/database.ts";
@@ -213,7 +214,7 @@ test("a live holder keeps the lock; the refusal names its pid and the remedy", (
 	takeDirectoryLock(path).release();
 	assert.deepEqual(
 		readdirSync(folder).filter((name) => name.startsWith("live.lock")),
-		[],
+		["live.lock.held"],
 	);
 });
 
@@ -233,6 +234,58 @@ test("a lock left by SIGKILL is taken over, also when its pid lives again as som
 	takeDirectoryLock(path).release();
 	writeFileSync(path, JSON.stringify({ ...left, pid: process.pid, startTicks: "1" }));
 	takeDirectoryLock(path).release();
+});
+
+test("a container made anew goes on where one that was killed was, whatever it was called", () => {
+	const path = join(folder, "container.lock");
+	writeFileSync(path, JSON.stringify({ pid: 1, startTicks: "1", host: "3f2a9c", boot: null, kernel: true }));
+	const lock = takeDirectoryLock(path);
+	assert.throws(() => takeDirectoryLock(path), new RegExp(`process ${process.pid}`));
+	lock.release();
+});
+
+const STARTER = `
+import { createInterface } from "node:readline";
+import { takeDirectoryLock } from "MODULE";
+let lock = null;
+for await (const line of createInterface({ input: process.stdin })) {
+	if (line === "release") {
+		lock?.release();
+		lock = null;
+		console.log("free");
+		continue;
+	}
+	try {
+		lock = takeDirectoryLock(line);
+		console.log("won");
+	} catch {
+		console.log("lost");
+	}
+}`;
+
+test("of eight that start over a stale lock one wins, in every one of thirty rounds", async () => {
+	const path = join(folder, "contended.lock");
+	const module = new URL("../../src/db/directory-lock.ts", import.meta.url).href;
+	const starters = Array.from({ length: 8 }, () => {
+		const child = spawn(process.execPath, ["--input-type=module", "-e", STARTER.replace("MODULE", module)]);
+		const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+		const ask = async (line: string): Promise<unknown> => {
+			child.stdin.write(`${line}\n`);
+			return (await answers.next()).value;
+		};
+		return { child, ask };
+	});
+	const left = JSON.stringify({ pid: 999_999_999, startTicks: "1", host: hostname(), boot: null });
+	try {
+		for (let round = 0; round < 30; round++) {
+			writeFileSync(path, left);
+			const answers = await Promise.all(starters.map(({ ask }) => ask(path)));
+			assert.equal(answers.filter((answer) => answer === "won").length, 1, `round ${round}: ${answers}`);
+			await Promise.all(starters.map(({ ask }) => ask("release")));
+		}
+	} finally {
+		for (const { child } of starters) child.kill("SIGKILL");
+	}
 });
 
 test("a lock of another machine, or of nobody known, is never taken", () => {

@@ -20,7 +20,7 @@ from yaqa_runner.model.linears import LinearLayer, discover_linears
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.model.source_files import VOCABULARY_FILES
 from yaqa_runner.model.stored_names import stored_names
-from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
+from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_native_panic
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,9 @@ def load_tokenizer(snapshot: Snapshot) -> Any | None:
         return None
     try:
         return AutoTokenizer.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_native_panic(error):
+            raise
         raise SourceRefused(
             f"The tokenizer cannot be loaded: {type(error).__name__}: {error}", "Push a tokenizer.json that loads."
         ) from error

@@ -17,6 +17,8 @@ from yaqa_runner.model.weight_files import UnreadableSource, read_json_object, w
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
 
 MAXIMUM_README_BYTES = 1024 * 1024
+# Real front matter has a few kilobytes; a parser's time and stack grow with it.
+MAXIMUM_FRONT_MATTER_CHARACTERS = 64 * 1024
 # No published transformer is deeper; a config that says so is broken or hostile.
 MAXIMUM_BLOCKS = 2048
 LICENSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -77,6 +79,7 @@ def inspect_snapshot(directory: Path) -> Snapshot:
         raise SourceRefused("The source folder does not exist.", "Give a folder that holds a model snapshot.")
     if not any(directory.iterdir()):
         raise SourceRefused("The repo is empty.", "Push a model: config.json, safetensors weights and a tokenizer.")
+    _refuse_links_elsewhere(directory)
     if not (directory / "config.json").is_file():
         raise SourceRefused("The repo has no config.json.", "Push a model in the layout that save_pretrained writes.")
     config = read_json(directory / "config.json")
@@ -130,6 +133,21 @@ def link_snapshot(snapshot: Snapshot, target: Path) -> Path:
             link.unlink()
         link.symlink_to((snapshot.directory / path).resolve())
     return target
+
+
+def _refuse_links_elsewhere(directory: Path) -> None:
+    """Refuse a file that is really another one of this machine: what it holds would be published as the model's."""
+    within = [directory.resolve()]
+    if directory.parent.name == "snapshots":
+        # The layout of huggingface_hub's cache: each file is a link to its content beside the snapshots.
+        within.append((directory.parent.parent / "blobs").resolve())
+    for path in listed_files(directory, SOURCE_PATTERNS):
+        target = (directory / path).resolve()
+        if not any(target.is_relative_to(folder) for folder in within):
+            raise SourceRefused(
+                f"{path} is a link that leads out of the model's folder.",
+                "Put the file itself there, if it belongs to the model.",
+            )
 
 
 def _refuse_remote_code(config: dict[str, Any], name: str) -> None:
@@ -191,11 +209,11 @@ def _read_license(directory: Path) -> str | None:
     except OSError:
         return None
     match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", text, re.DOTALL)
-    if match is None:
+    if match is None or len(match.group(1)) > MAXIMUM_FRONT_MATTER_CHARACTERS:
         return None
     try:
         front = yaml.safe_load(match.group(1))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         return None
     value = front.get("license") if isinstance(front, dict) else None
     return value if isinstance(value, str) and LICENSE_ID.fullmatch(value) else None

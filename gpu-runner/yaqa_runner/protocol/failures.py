@@ -73,6 +73,11 @@ class Interrupted(RunnerFailure):
         super().__init__("interrupted", message, "Run the same command again: it resumes from the checkpoint.")
 
 
+def is_native_panic(error: BaseException) -> bool:
+    """Whether Rust code gave up: no ``Exception``, so that ``except Exception`` lets it pass."""
+    return type(error).__module__ == "pyo3_runtime" and type(error).__name__ == "PanicException"
+
+
 def as_failure(error: BaseException) -> RunnerFailure:
     """The failure that a run reports for ``error``, following its causes for memory and disk."""
     if isinstance(error, RunnerFailure):
@@ -83,6 +88,11 @@ def as_failure(error: BaseException) -> RunnerFailure:
             break
         if isinstance(cause, RunnerFailure):
             return cause
+        if is_native_panic(cause) and "Regex" in str(cause):
+            return SourceRefused(
+                f"The tokenizer's patterns cannot be carried out: {cause}",
+                "Push a tokenizer.json whose patterns come to an end on every text.",
+            )
         if is_out_of_memory(cause):
             return RunnerFailure(
                 "out-of-memory",

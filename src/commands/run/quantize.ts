@@ -37,17 +37,21 @@ async function holdStranger(run: CommandRun<"quantize">): Promise<Effect | null>
 
 /** Records a request, if the author may make it. */
 export async function quantize(run: CommandRun<"quantize">): Promise<Effect> {
-	const { command, options, at, context } = run;
-	const { host } = options;
+	const { command, options, at } = run;
 	const refused = optionRefusal(command, options.calibration);
 	if (refused !== null) {
 		return { ...passing(command, renderRefusal(refused), "quantize: refused: an option"), state: "refused" };
 	}
-	const held = at.trusted || at.approved ? null : await holdStranger(run);
-	if (held !== null) return held;
+	if (at.trusted || at.approved) return await record(run);
+	// Others may ask at the same moment in other threads: nobody counts between another's count and request.
+	return await options.alone("the public queue", async () => (await holdStranger(run)) ?? (await record(run)));
+}
+
+async function record({ command, options, at, context, source }: CommandRun<"quantize">): Promise<Effect> {
+	const { host } = options;
 	const outcome = await options.recordRequest({
 		kind: "comment",
-		sourceRepo: run.source,
+		sourceRepo: source,
 		...(command.revision === null ? {} : { revision: command.revision }),
 		recipes: parsedRecipes(command.recipes),
 		requester: requesterName(host, at.author.name),

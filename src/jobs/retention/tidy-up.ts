@@ -156,7 +156,8 @@ async function tidyRows(
 		before: later(now, -events.days * DAY_SECONDS),
 		rows: events.rows,
 	});
-	await pruneLeftovers(handle, later(now, -DAY_SECONDS));
+	// Answers are counted over a day.
+	await pruneLeftovers(handle, later(now, -2 * DAY_SECONDS));
 	const kept = await countKeptRows(handle);
 	return {
 		deliveries: { entries: kept.deliveries, removed: removedDeliveries },

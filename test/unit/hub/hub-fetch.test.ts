@@ -196,7 +196,11 @@ describe("addresses", () => {
 	const allowed: readonly [hub: string, url: string, allowed: boolean][] = [
 		["https://huggingface.co", "https://huggingface.co/api/x", true],
 		["https://huggingface.co", "https://cas-bridge.xethub.hf.co/x", true],
-		["https://huggingface.co", "https://hub-ci.s3-accelerate.amazonaws.com/x", true],
+		["https://huggingface.co", "https://hf-hub-lfs-us-east-1.s3-accelerate.amazonaws.com/x", true],
+		["https://huggingface.co", "https://somebodys-bucket.s3-accelerate.amazonaws.com/x", false],
+		["https://huggingface.co", "https://hf-hub-lfs-us-east-1-not.s3-accelerate.amazonaws.com/x", false],
+		["https://huggingface.co", "https://s3.amazonaws.com/hf-hub-lfs-us-east-1/x", false],
+		["https://huggingface.co", "https://d111111abcdef8.cloudfront.net/x", false],
 		["https://huggingface.co", "http://huggingface.co/api/x", false],
 		["https://huggingface.co", "https://huggingface.co.evil.example/", false],
 		["https://huggingface.co", "https://evilhf.co/", false],
@@ -214,6 +218,20 @@ describe("addresses", () => {
 		test(`${wanted ? "allows" : "refuses"} ${url} for ${hubUrl}`, () =>
 			assert.equal(isAllowedUrl(new URL(url), hubUrl), wanted));
 	}
+});
+
+test("a host that the operator named is allowed, by https, its port and full name alone", () => {
+	const hosts = ["lfs.corp.example"];
+	const isAllowed = (url: string) => isAllowedUrl(new URL(url), "https://hub.other.example", hosts);
+	assert.deepEqual(
+		[
+			"https://lfs.corp.example/x",
+			"http://lfs.corp.example/x",
+			"https://lfs.corp.example:8443/x",
+			"https://a.lfs.corp.example/x",
+		].map(isAllowed),
+		[true, false, false, false],
+	);
 });
 
 test("the wanted pause is read from either header", () => {
