@@ -5,10 +5,12 @@ a model, at equal grids and calibration. Published figures come from finished fi
 the demo model on its prose texts, 4 and 3 bits symmetric and 2 bits asymmetric, in groups of 32; a folder with
 ``calibration.txt`` and ``report.txt`` beside the model needs no texts either. 4 bits in groups of 32 are compared with
 the gguf package's and onnxruntime's own quantizers too. ``--peers`` adds calibrated ones on the same tokens, each in
-an environment that is made for it. ``bytes`` counts the quantized linears, scales included.
+an environment that is made for it. A GGUF type is held against llama.cpp's own quantizer of that type with an
+importance matrix of the same tokens. ``bytes`` counts the quantized linears, scales included.
 
     npm run bench:kl -- --json
     npm run bench:kl -- --model smollm2 --grids s4g64 s3g64 a2g32 --sequences 256 --report-sequences 16 --json
+    npm run bench:kl -- --grids iq4_xs q4_k q3_k q2_k --quantizers two-sided+refine+rescale --json
     python benchmarks/kl_table.py --model MODEL --calibration TEXT --report TEXT --grids q4_k s4g128
 
 The name of a model of ``real_models.py`` makes that one, with texts of four kinds to calibrate on and two to report on.
@@ -33,6 +35,7 @@ from pathlib import Path
 
 import torch
 from kl_stages import KeptRows, Rounded, Row, kept_rounding, mapped
+from llama_cpp_quantizer import LlamaCppMissing, imatrix_quantized
 from peers import CALIBRATED_PEERS, PEERS, calibrated_peer
 from real_models import REAL_MODELS, real_model
 from transformers.pytorch_utils import Conv1D
@@ -425,6 +428,21 @@ def fill(table: Table, grid_name: str, steps: int, batch: int) -> None:
         table.add(
             grid_name, quantizer, f"{grid_name} {quantizer} {settings}{tuned}", decode, bits, grid.bits_per_weight
         )
+    if grid_name in GGUF_GRID_NAMES:
+
+        def with_imatrix() -> dict[str, torch.Tensor]:
+            return {
+                linear.name: imatrix_quantized(
+                    linear.weight(), bench.sketch.factors(linear.name).second_moment.diagonal(), grid_name
+                )
+                for linear in bench.source.linears
+            }
+
+        try:
+            table.add(grid_name, "imatrix", f"{grid_name} imatrix", with_imatrix, bits, grid.bits_per_weight)
+        except LlamaCppMissing as error:
+            table.rows.append(missing_row(table.model_name, "imatrix", str(error)) | {"bits": bits, "grid": grid_name})
+            print(f"{grid_name:>8} {error}", flush=True)
     if grid_name in ("s4g32", "q4_0"):
         for peer, (quantize, stored) in PEERS.items():
 

@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy(model: Path, tmp_path: Path)
         with pytest.raises(kind) as caught:
             yaqa_runner.quantize(**{**SMALL, **arguments}, output=tmp_path / "out")
         assert caught.value.remedy
-    with pytest.raises(InvalidSpec, match="holds no finished variant"):
+    with pytest.raises(InvalidSpec, match="no readable config"):
         yaqa_runner.measure(model, tmp_path, device="cpu")
     assert not (tmp_path / "out").exists()
 

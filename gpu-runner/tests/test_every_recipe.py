@@ -83,20 +83,22 @@ def test_a_recipe_generates_in_its_own_ecosystem(made: tuple[Path, JobOutcome], 
 
 
 @pytest.mark.parametrize(
-    ("recipe", "own", "fallback"),
+    ("recipe", "own", "value", "down"),
     [
-        ("gguf:q2_k", "q2_k", "q4_0"),
-        ("gguf:q3_k", "q3_k", "q4_0"),
-        ("gguf:q4_k", "q4_k", "q5_0"),
-        ("gguf:q5_k", "q5_k", "q5_0"),
-        ("gguf:q6_k", "q6_k", "q8_0"),
+        ("gguf:q3_k_s", "q3_k", "q3_k", "q4_0"),
+        ("gguf:iq4_xs", "iq4_xs", "iq4_xs", "iq4_nl"),
+        ("gguf:q4_k_m", "q4_k", "q6_k", "q8_0"),
+        ("gguf:q4_k_s", "q4_k", "q5_k", "q5_0"),
+        ("gguf:q5_k_s", "q5_k", "q5_k", "q5_1"),
+        ("gguf:q6_k", "q6_k", "q6_k", "q8_0"),
     ],
 )
-def test_widths_that_are_no_256s_take_the_type_that_llama_cpp_would_step_up_to(
-    made: tuple[Path, JobOutcome], recipe: str, own: str, fallback: str
+def test_a_mix_names_every_layers_type_and_what_stands_in_where_no_256_divides(
+    made: tuple[Path, JobOutcome], recipe: str, own: str, value: str, down: str
 ) -> None:
     manifest = next(manifest for manifest in made[1].manifests if manifest.recipe == f"{recipe},{OPTIONS}")
     assert {layer.name.rsplit(".", 1)[1]: layer.type for layer in manifest.layers} == {
-        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), own),
-        "down_proj": fallback,
+        **dict.fromkeys(("q_proj", "k_proj", "o_proj", "gate_proj", "up_proj"), own),
+        "v_proj": value,
+        "down_proj": down,
     }

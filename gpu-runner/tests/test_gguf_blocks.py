@@ -4,11 +4,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from llama_cpp_library import ggml_dequantize
 
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
 from yaqa_runner.formats.source import ExportError
-from yaqa_runner.grids.gguf import gguf_grid
+from yaqa_runner.grids.gguf import IQ4_LEVELS, gguf_grid
 from yaqa_runner.grids.grid import FixedGrid
 
 ROWS = 3
@@ -19,8 +20,16 @@ SUPER_TYPES = {
     "q4_k": (0, 15, 32, (0, 63), 63),
     "q5_k": (0, 31, 32, (0, 63), 63),
     "q6_k": (-32, 31, 16, (-128, 127), None),
+    "iq4_xs": (0, 15, 32, (-32, 31), None),
 }
-BLOCK_TYPES = {"q4_0": (-8, 7), "q4_1": (0, 15), "q5_0": (-16, 15), "q8_0": (-128, 127)}
+BLOCK_TYPES = {
+    "q4_0": (-8, 7),
+    "q4_1": (0, 15),
+    "q5_0": (-16, 15),
+    "q5_1": (0, 31),
+    "q8_0": (-128, 127),
+    "iq4_nl": (0, 15),
+}
 
 
 def half(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -30,11 +39,12 @@ def half(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
 def arbitrary(type_name: str, columns: int) -> QuantizedLinear:
     """Random codes and random stored scales over the type's whole range."""
     generator = torch.Generator().manual_seed(3)
+    table = torch.tensor(IQ4_LEVELS, dtype=torch.float32) if type_name.startswith("iq4") else None
     if type_name in BLOCK_TYPES:
         low, high = BLOCK_TYPES[type_name]
         scale = half((ROWS, columns // 32), generator)
-        offset = -half((ROWS, columns // 32), generator) if type_name == "q4_1" else torch.zeros_like(scale)
-        grid = FixedGrid(scale, offset, 32, low, high)
+        offset = -half((ROWS, columns // 32), generator) if type_name in ("q4_1", "q5_1") else torch.zeros_like(scale)
+        grid = FixedGrid(scale, offset, 32, low, high, table=table)
     else:
         low, high, width, (sub_low, sub_high), minimum = SUPER_TYPES[type_name]
         subs = columns // width
@@ -49,7 +59,7 @@ def arbitrary(type_name: str, columns: int) -> QuantizedLinear:
             mn = torch.randint(0, minimum + 1, (ROWS, subs), generator=generator)
             offset = -(dmin.repeat_interleave(spread, 1) * mn)
             stored |= {"dmin": dmin, "mn": mn}
-        grid = FixedGrid(scale, offset, width, low, high, stored)
+        grid = FixedGrid(scale, offset, width, low, high, stored, table)
     codes = torch.randint(low, high + 1, (ROWS, columns), generator=generator).to(torch.int16)
     return QuantizedLinear("layer", codes, grid, type_name)
 
@@ -62,6 +72,13 @@ def dequantized(linear: QuantizedLinear, type_name: str) -> torch.Tensor:
 def test_every_type_is_read_back_exactly_by_the_gguf_library(type_name: str) -> None:
     linear = arbitrary(type_name, 512)
     assert torch.equal(dequantized(linear, type_name), linear.grid.decode(linear.codes))
+
+
+@pytest.mark.parametrize("type_name", GGUF_TYPES)
+def test_every_type_is_read_back_exactly_by_llama_cpp(type_name: str) -> None:
+    linear = arbitrary(type_name, 512)
+    decoded = ggml_dequantize(pack_rows(linear, type_name), ggml_type(type_name), 512)
+    assert torch.equal(decoded, linear.grid.decode(linear.codes))
 
 
 @pytest.mark.parametrize("type_name", GGUF_TYPES)
@@ -110,5 +127,7 @@ def test_what_a_type_cannot_store_is_refused() -> None:
         pack_rows(QuantizedLinear("layer", linear.codes + 8, linear.grid, "q4_0"), "q4_0")
     with pytest.raises(ExportError, match="does not tell 'd'"):
         pack_rows(QuantizedLinear("layer", torch.zeros(1, 256, dtype=torch.int16), linear.grid, "q4_k"), "q4_k")
+    with pytest.raises(ExportError, match="not those of IQ4"):
+        pack_rows(QuantizedLinear("layer", linear.codes.abs(), linear.grid, "iq4_nl"), "iq4_nl")
     with pytest.raises(ExportError, match="is not written"):
         pack_rows(linear, "iq2_xxs")

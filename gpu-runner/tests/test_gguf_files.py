@@ -95,7 +95,9 @@ def test_a_file_decodes_to_the_chosen_weights_and_runs(label: str, tmp_path: Pat
         assert (log_probabilities(theirs, ids) - wanted).abs().max() < 2e-4
 
 
-@pytest.mark.parametrize("type_name", ["q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"])
+@pytest.mark.parametrize(
+    "type_name", ["q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"]
+)
 def test_every_type_is_written_with_fallbacks_for_narrow_rows(type_name: str, tmp_path: Path) -> None:
     # 256-wide inputs fit a super-block, the 96 inputs of down_proj do not.
     source = save_checkpoint(tmp_path / "tiny", "llama", hidden_size=256, num_hidden_layers=1)

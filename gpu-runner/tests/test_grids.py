@@ -17,7 +17,7 @@ from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.super_block_kernel import _half
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
-SUPER_BLOCK_NAMES = tuple(name for name in GGUF_GRID_NAMES if name.endswith("_k"))
+SUPER_BLOCK_NAMES = tuple(name for name in GGUF_GRID_NAMES if name.endswith(("_k", "_xs")))
 ALL_GRIDS: list[Grid] = [
     *(SymmetricGrid(bits, 32) for bits in range(2, 9)),
     *(AsymmetricGrid(bits, 32) for bits in range(2, 9)),
@@ -228,7 +228,7 @@ def test_super_blocks_decode_from_what_is_stored(name: str) -> None:
 
 
 # Relative squared error that the search reached when this was written, and five percent.
-GAUSSIAN_LIMITS = {"q2_k": 0.0724, "q3_k": 0.0216, "q4_k": 0.00525, "q5_k": 0.00127, "q6_k": 0.000312}
+GAUSSIAN_LIMITS = {"q2_k": 0.0724, "q3_k": 0.0216, "q4_k": 0.00525, "q5_k": 0.00127, "q6_k": 0.000312, "iq4_xs": 0.0058}
 
 
 @pytest.mark.parametrize("name", SUPER_BLOCK_NAMES)
@@ -247,7 +247,9 @@ def test_rows_that_do_not_fill_blocks_are_refused_or_given_another_type() -> Non
     assert gguf_type_for("q4_k", 4, 512) == "q4_k"
     assert gguf_type_for("q4_k", 4, 320) == "q5_0"
     assert gguf_type_for("q6_k", 4, 320) == "q8_0"
-    assert gguf_type_for("q2_k", 4, 320) == "q4_0"
+    assert gguf_type_for("q5_k", 4, 320) == "q5_1"
+    assert gguf_type_for("q2_k", 4, 320) == gguf_type_for("q3_k", 4, 320) == "q4_0"
+    assert gguf_type_for("iq4_xs", 4, 320) == "iq4_nl"
     assert gguf_type_for("q4_k", 4, 40) is None
     with pytest.raises(ValueError, match="q9_z"):
         gguf_grid("q9_z")

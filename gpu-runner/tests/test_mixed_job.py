@@ -46,8 +46,9 @@ def test_a_mix_fits_its_budget_and_the_file_holds_the_types_that_the_manifest_te
 ) -> None:
     (manifest,), events = make(model, tmp_path / "out", "gguf,bpw=5,refine=0")
     folder = tmp_path / "out" / "gguf-bpw-5-refine-0"
-    assert [file.path for file in manifest.files if file.path.endswith(".gguf")] == ["tiny-5bpw.gguf"]
-    reader = gguf.GGUFReader(folder / "tiny-5bpw.gguf")
+    (name,) = [file.path for file in manifest.files if file.path.endswith(".gguf")]
+    assert re.fullmatch(r"tiny-5bpw-Q[456]_K_XL\.gguf", name)
+    reader = gguf.GGUFReader(folder / name)
     stored = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
     told = {layer.name: layer.type for layer in manifest.layers}
     assert stored["blk.0.ffn_down.weight"] == told["model.layers.0.mlp.down_proj"]
@@ -76,17 +77,19 @@ def test_a_mix_that_measures_worse_gives_way_to_the_single_type(
         return found.model_copy(update={"mean": found.mean + 10}) if folder.name == "mixed" else found
 
     monkeypatch.setattr(settle_mix, "_selection_kl", worse)
-    manifests, events = make(model, tmp_path / "out", "gguf,bpw=5,refine=0", "gguf:q4_k,refine=0")
-    refused, uniform = manifests
+    manifests, events = make(model, tmp_path / "out", "gguf,bpw=5,refine=0,tune=off", "gguf:q4_k_s,refine=0,tune=off")
+    refused, _ = manifests
     assert refused.mixed is not None and refused.mixed.published == "uniform"
     assert refused.mixed.uniform.type == "q4_k"
     assert [event["code"] for event in events if event["event"] == "warning"].count("mix-refused") == 1
-    assert [layer.type for layer in refused.layers] == [layer.type for layer in uniform.layers]
-    assert refused.evaluation.measured == uniform.evaluation.measured
+    assert {layer.name.rsplit(".", 1)[1]: layer.type for layer in refused.layers} == {
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), "q4_k"),
+        "down_proj": "q5_0",
+    }
     container = container_for(parse_recipe(refused.recipe))
-    name = "model.layers.0.mlp.down_proj"
-    one = container.decode(tmp_path / "out" / "gguf-bpw-5-refine-0", name, model)
-    assert one.equal(container.decode(tmp_path / "out" / "gguf-q4-k-refine-0", name, model))
+    for name in ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"):
+        one = container.decode(tmp_path / "out" / "gguf-bpw-5-refine-0-tune-off", name, model)
+        assert one.equal(container.decode(tmp_path / "out" / "gguf-q4-k-s-refine-0-tune-off", name, model)), name
 
 
 def test_a_budget_below_the_smallest_types_is_refused_with_what_is_needed(model: Path, tmp_path: Path) -> None:
@@ -111,7 +114,8 @@ def test_the_files_on_disk_fit_a_budget_of_bytes_and_use_it(
     folder = tmp_path / "out" / f"gguf-bytes-{label.lower()}-refine-0-tune-off"
     limit = parse_byte_size(budget)
     assert limit is not None
-    assert [file.path for file in manifest.files if file.path.endswith(".gguf")] == [f"tiny-{label}.gguf"]
+    (name,) = [file.path for file in manifest.files if file.path.endswith(".gguf")]
+    assert re.fullmatch(rf"tiny-{re.escape(label)}-Q\d_K_XL\.gguf", name)
     taken = published(manifest, folder)
     assert taken == sum(file.size for file in manifest.files) == manifest.evaluation.measured[0].bytes
     # What is left is less than the largest step from one type to the next (Q5_0 to Q8_0 in down_proj).
@@ -157,12 +161,12 @@ def test_a_budget_of_bytes_is_refused_before_the_sketch_and_the_remedy_suffices(
         ("gguf,bytes=1e9", "powers of 1000"),
         ("gguf,bytes=101TB", "up to 100 TB"),
         ("gguf,bytes=4.5GB,bpw=4", "exclude each other"),
-        ("gguf:q4_0,bytes=4GB", "has one type"),
+        ("gguf:q4_0,bytes=4GB", "takes no budget"),
         ("gguf", "names no type"),
         ("gguf,bpw=1.9", "bits a weight from 2"),
         ("gguf,bpw=nan", "bits a weight from 2"),
         ("gguf,bpw=1e1", "bits a weight from 2"),
-        ("gguf:q4_0,bpw=4", "has one type"),
+        ("gguf:q4_0,bpw=4", "takes no budget"),
         ("gguf,bpw=4,group=32", "fixed by its container"),
     ],
 )

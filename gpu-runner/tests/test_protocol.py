@@ -38,6 +38,7 @@ def test_the_recipe_table_is_the_control_planes() -> None:
             "bitsPerWeight": name.bits_per_weight,
             "zeroPoints": name.zero_points,
             "embeddingBits": list(name.embedding_bits),
+            "types": list(name.types),
         }
         for name in RECIPE_NAMES
     }
@@ -92,7 +93,7 @@ def test_recipes_have_one_canonical_form(written: str, canonical: str, directory
         ("onnx:q4,embedding=q2", "Known recipes"),
         ("onnx:q4,embeding=q8", "embedding"),
         ("gguf:q4_0,embedding=q8", "Known recipes"),
-        ("gguf:q5_k_m", "gguf:q5_k"),
+        ("gguf:q5_k_n", "gguf:q5_k_"),
         ("x" * 201, "Known recipes"),
     ],
 )

@@ -19,7 +19,7 @@ GRIDS: list[Grid] = [
     SymmetricGrid(4, 32),
     SymmetricGrid(2, 96),
     AsymmetricGrid(2, 32),
-    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k")),
+    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_nl", "iq4_xs")),
 ]
 
 

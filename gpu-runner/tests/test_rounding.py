@@ -37,6 +37,18 @@ def weight_of(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
+class TableGrid:
+    """Eight levels at unlike distances, under scales of both signs."""
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        rows, columns = weight.shape
+        groups = -(-columns // 16)
+        scale = torch.linspace(0.2, 0.4, rows * groups).view(rows, groups)
+        scale[::2] *= -1
+        table = torch.tensor([-9.0, -5.0, -3.0, -1.0, 0.5, 2.0, 4.0, 8.0])
+        return FixedGrid(scale, torch.zeros_like(scale), 16, 0, 7, table=table)
+
+
 def assert_codes_follow_the_rule(
     weight: torch.Tensor,
     grid: FixedGrid,
@@ -48,20 +60,26 @@ def assert_codes_follow_the_rule(
     targets = rounding_targets(weight, grid.decode(codes), lower_input, lower_output)
     scale, offset = (part.to(torch.float64) for part in grid.expand(weight.shape[1]))
     positions = (targets - offset) / scale
-    nearest = positions.round().clamp(grid.minimum, grid.maximum).to(torch.int16)
+    if grid.table is None:
+        nearest = positions.round().clamp(grid.minimum, grid.maximum).to(torch.int16)
+        distance = (positions - positions.floor() - 0.5).abs()
+    else:
+        levels = grid.table.to(torch.float64)
+        nearest = (positions[..., None] - levels).abs().argmin(-1).to(torch.int16)
+        distance = (positions[..., None] - (levels[1:] + levels[:-1]) / 2).abs().amin(-1)
     wrong = nearest != codes
-    distance = (positions - positions.floor() - 0.5).abs()
     assert bool((distance[wrong] < TIE).all())
     assert int(wrong.sum()) <= 1 + weight.numel() // 10_000
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 @pytest.mark.parametrize("sided", ["two", "one"])
-def test_codes_equal_the_reference(rows: int, columns: int, sided: str) -> None:
+@pytest.mark.parametrize("family", [SymmetricGrid(3, 16), TableGrid()], ids=["uniform", "table"])
+def test_codes_equal_the_reference(rows: int, columns: int, sided: str, family: SymmetricGrid | TableGrid) -> None:
     weight = weight_of(rows, columns)
     factor_input, factor_output = correlated(columns, 1), correlated(rows, 2)
     lower_output = factor_output.lower if sided == "two" else None
-    grid = SymmetricGrid(3, 16).fit(weight, factor_input.diagonal)
+    grid = family.fit(weight, factor_input.diagonal)
     expected = reference_round_adaptive(weight, grid, factor_input.lower, lower_output)
     for tile, threads in itertools.product((8, 16, 64), (1, 2)):
         codes = round_adaptive(weight, grid, factor_input.lower, lower_output, tile=tile, threads=threads)
@@ -72,11 +90,14 @@ def test_codes_equal_the_reference(rows: int, columns: int, sided: str) -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(130, 300), (300, 130), (256, 768)])
 @pytest.mark.parametrize("sided", ["two", "one"])
-def test_large_layers_follow_the_rule_at_every_element(rows: int, columns: int, sided: str) -> None:
+@pytest.mark.parametrize("family", [AsymmetricGrid(4, 32), TableGrid()], ids=["uniform", "table"])
+def test_large_layers_follow_the_rule_at_every_element(
+    rows: int, columns: int, sided: str, family: AsymmetricGrid | TableGrid
+) -> None:
     weight = weight_of(rows, columns)
     factor_input, factor_output = correlated(columns, 1), correlated(rows, 2)
     lower_output = factor_output.lower if sided == "two" else None
-    grid = AsymmetricGrid(4, 32).fit(weight, factor_input.diagonal)
+    grid = family.fit(weight, factor_input.diagonal)
     codes = round_adaptive(weight, grid, factor_input.lower, lower_output, threads=2)
     assert_codes_follow_the_rule(weight, grid, codes, factor_input.lower, lower_output)
 
@@ -190,11 +211,14 @@ def test_each_step_lowers_the_proxy() -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 9), (9, 1), (20, 45), (64, 40)])
 @pytest.mark.parametrize("sided", ["two", "one"])
-def test_refinement_equals_its_reference(rows: int, columns: int, sided: str) -> None:
+@pytest.mark.parametrize("family", [SymmetricGrid(3, 16), TableGrid()], ids=["uniform", "table"])
+def test_refinement_equals_its_reference(
+    rows: int, columns: int, sided: str, family: SymmetricGrid | TableGrid
+) -> None:
     weight = weight_of(rows, columns)
     factor_input, factor_output = correlated(columns, 1), correlated(rows, 2)
     metric_output = factor_output.hessian if sided == "two" else None
-    grid = SymmetricGrid(3, 16).fit(weight)
+    grid = family.fit(weight)
     start = round_nearest(weight, grid)
     kept = start.clone()
     expected = reference_refine(weight, grid, start, factor_input.hessian, metric_output, 2)

@@ -17,7 +17,11 @@ from yaqa_runner.monitor import Monitor
 from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
 
 VOCABULARY = 40
-GRIDS: list[Grid] = [SymmetricGrid(2, 32), AsymmetricGrid(2, 32), *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k"))]
+GRIDS: list[Grid] = [
+    SymmetricGrid(2, 32),
+    AsymmetricGrid(2, 32),
+    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_xs")),
+]
 
 
 class TinyModel(nn.Module):

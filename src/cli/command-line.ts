@@ -21,6 +21,7 @@ export type CliCommandName =
 	| "plan"
 	| "approve"
 	| "verify"
+	| "measure"
 	| "watch"
 	| "config"
 	| "backup"
@@ -194,6 +195,36 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			help: HELP,
 		},
 		examples: ["yaqa-bot verify yaqa-bot/model-YAQA-GGUF", "yaqa-bot verify quantized/model/gguf-q4_0"],
+	},
+	{
+		name: "measure",
+		operands: "MODEL FILE …",
+		minimumOperands: 2,
+		maximumOperands: 100,
+		summary: "Measure anybody's quantized files of a model: KL, top-1, size, bits a weight.",
+		options: {
+			revision: { type: "string", value: "REVISION", summary: "branch or commit of the model's repo (main)" },
+			text: {
+				type: "string",
+				multiple: true,
+				value: "[DOMAIN=]FILE",
+				summary: "a text to measure on; may be repeated (the model's own samples)",
+			},
+			sequences: { type: "string", value: "N", summary: "sequences of each text (32)" },
+			length: { type: "string", value: "TOKENS", summary: "tokens of a sequence (2048)" },
+			device: { type: "string", value: "DEVICE", summary: "auto, cpu or cuda" },
+			config: CONFIG,
+			json: JSON_OUTPUT,
+			help: HELP,
+		},
+		examples: [
+			"yaqa-bot measure owner/model model-Q4_K_M.gguf theirs-Q4_K_M.gguf --text news.txt",
+			"yaqa-bot measure demo/model quantized/model/gguf-q4_0 --json",
+		],
+		notes: [
+			"MODEL is the original: a Hub repo or a folder. A FILE is a GGUF file of any type, an ONNX graph, or a folder:",
+			"what quantize left, GPTQ or compressed-tensors weights, or what else transformers opens.",
+		],
 	},
 	{
 		name: "watch",

@@ -171,6 +171,24 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 		const { toPostgres } = await import("./database-commands.ts");
 		return await toPostgres({ configurationPath: line.text("config"), json: line.flag("json") }, terminal);
 	},
+	measure: async ({ line, terminal }) => {
+		const { measure } = await import("./measure.ts");
+		const [model = "", ...files] = line.operands;
+		return await measure(
+			{
+				model,
+				files,
+				revision: line.text("revision"),
+				texts: line.texts("text"),
+				sequences: line.text("sequences"),
+				length: line.text("length"),
+				device: line.text("device"),
+				configurationPath: line.text("config"),
+				json: line.flag("json"),
+			},
+			{ terminal, signal: signalOfTheProcess(terminal) },
+		);
+	},
 	config: async ({ line, terminal }) => {
 		if (line.operands[0] !== "check") {
 			return wrongUsage('"yaqa-bot config" knows "check".', terminal, { suggestion: "config check" });

@@ -21,6 +21,11 @@ const RecipeName = z
 		zeroPoints: z.boolean(),
 		/** Bits that `embedding=q4` and the like can give embedding and output layer. Empty: the container decides. */
 		embeddingBits: z.array(z.int()).readonly(),
+		/**
+		 * Types that the linears of a GGUF recipe can have, the one of most of them first; those that stand in where rows
+		 * do not fit aside. Empty elsewhere.
+		 */
+		types: z.array(z.string()).readonly(),
 	})
 	.readonly();
 export type RecipeName = z.infer<typeof RecipeName>;
@@ -41,6 +46,8 @@ const RecipeTable = z
 				examples: z.array(z.string()).readonly(),
 			})
 			.readonly(),
+		/** Names of earlier versions, each with what llama-quantize makes of it. */
+		olderNames: z.record(z.string(), z.string()).readonly(),
 		names: z.array(RecipeName).min(1).readonly(),
 	})
 	.readonly();

@@ -16,6 +16,7 @@ function mixedName(bitsPerWeight: number): RecipeName {
 		bitsPerWeight,
 		zeroPoints: false,
 		embeddingBits: [],
+		types: [],
 	};
 }
 
@@ -110,7 +111,7 @@ const OPTIONS: Readonly<Record<Exclude<(typeof RECIPES.options)[number], "block"
 		return { ...draft, embeddingBits: value === "float" ? null : Number(value.slice(1)) };
 	},
 	bpw(draft, value) {
-		if (draft.name.name !== MIXED.name) return oneType(draft);
+		if (draft.name.name !== MIXED.name) return noBudget(draft);
 		const bitsPerWeight = Number(value);
 		const fits = bitsPerWeight >= MIXED.leastBitsPerWeight && bitsPerWeight <= MIXED.mostBitsPerWeight;
 		return fits && /^\d{1,2}(\.\d{1,3})?$/.test(value)
@@ -118,7 +119,7 @@ const OPTIONS: Readonly<Record<Exclude<(typeof RECIPES.options)[number], "block"
 			: `bpw takes bits a weight from ${MIXED.leastBitsPerWeight} to ${MIXED.mostBitsPerWeight}, for example bpw=3.5; not "${value}".`;
 	},
 	bytes(draft, value) {
-		if (draft.name.name !== MIXED.name) return oneType(draft);
+		if (draft.name.name !== MIXED.name) return noBudget(draft);
 		const budgetBytes = parseByteSize(value);
 		return budgetBytes !== null
 			? { ...draft, budgetBytes }
@@ -126,8 +127,8 @@ const OPTIONS: Readonly<Record<Exclude<(typeof RECIPES.options)[number], "block"
 	},
 };
 
-function oneType(draft: Draft): string {
-	return `"${draft.name.name}" has one type; mixed types are ${MIXED_EXAMPLES_TEXT}.`;
+function noBudget(draft: Draft): string {
+	return `"${draft.name.name}" takes no budget; budgets are ${MIXED_EXAMPLES_TEXT}.`;
 }
 
 function isOption(key: string): key is keyof typeof OPTIONS {
@@ -149,7 +150,8 @@ export function parseRecipe(text: string): RecipeResult {
 			`A recipe has 1 to ${RECIPES.maximumCharacters} characters, for example "gguf:q4_0" or "w4a16,group=32".`,
 		);
 	}
-	const [head = "", ...options] = trimmed.split(",").map((part) => part.trim());
+	const [written = "", ...options] = trimmed.split(",").map((part) => part.trim());
+	const head = RECIPES.olderNames[written] ?? written;
 	const name = head === MIXED.name ? mixedName(0) : RECIPE_NAMES.find((candidate) => candidate.name === head);
 	if (name === undefined) {
 		const known = RECIPE_NAMES.map((candidate) => candidate.name);
@@ -183,7 +185,7 @@ export function parseRecipe(text: string): RecipeResult {
 	}
 	if (draft.name.name === MIXED.name && draft.bitsPerWeight === null && draft.budgetBytes === null) {
 		return refuse(
-			`"${MIXED.name}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in ${MIXED_EXAMPLES_TEXT}.`,
+			`"${MIXED.name}" alone names no type: write one, as in "gguf:q4_k_m", or a budget, as in ${MIXED_EXAMPLES_TEXT}.`,
 		);
 	}
 	return { ok: true, recipe: { canonical: canonicalText(draft), ...draft } };

@@ -22,36 +22,45 @@ const BLOCKS: ReadonlyMap<number, readonly [weights: number, bytes: number]> = n
 	[GGMLQuantizationType.Q4_K, [256, 144]],
 	[GGMLQuantizationType.Q5_K, [256, 176]],
 	[GGMLQuantizationType.Q6_K, [256, 210]],
+	[GGMLQuantizationType.IQ4_NL, [32, 18]],
+	[GGMLQuantizationType.IQ4_XS, [256, 136]],
 ]);
 
-const RECIPE_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map([
-	["gguf:q4_0", GGMLQuantizationType.Q4_0],
-	["gguf:q8_0", GGMLQuantizationType.Q8_0],
-	["gguf:q4_1", GGMLQuantizationType.Q4_1],
-	["gguf:q5_0", GGMLQuantizationType.Q5_0],
-	["gguf:q2_k", GGMLQuantizationType.Q2_K],
-	["gguf:q3_k", GGMLQuantizationType.Q3_K],
-	["gguf:q4_k", GGMLQuantizationType.Q4_K],
-	["gguf:q5_k", GGMLQuantizationType.Q5_K],
-	["gguf:q6_k", GGMLQuantizationType.Q6_K],
+/** The types of linears, by the names that manifests give them. */
+const TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map([
+	["q4_0", GGMLQuantizationType.Q4_0],
+	["q8_0", GGMLQuantizationType.Q8_0],
+	["q4_1", GGMLQuantizationType.Q4_1],
+	["q5_0", GGMLQuantizationType.Q5_0],
+	["q5_1", GGMLQuantizationType.Q5_1],
+	["iq4_nl", GGMLQuantizationType.IQ4_NL],
+	["iq4_xs", GGMLQuantizationType.IQ4_XS],
+	["q2_k", GGMLQuantizationType.Q2_K],
+	["q3_k", GGMLQuantizationType.Q3_K],
+	["q4_k", GGMLQuantizationType.Q4_K],
+	["q5_k", GGMLQuantizationType.Q5_K],
+	["q6_k", GGMLQuantizationType.Q6_K],
+	// As earlier versions called them.
+	["symmetric-4-g32", GGMLQuantizationType.Q4_0],
+	["symmetric-5-g32", GGMLQuantizationType.Q5_0],
+	["symmetric-8-g32", GGMLQuantizationType.Q8_0],
 ]);
 
-/** Types of a mix, by the names that manifests give them. */
-const MIXED_TYPES: ReadonlyMap<string, GGMLQuantizationType> = new Map(
-	[...RECIPE_TYPES].map(([name, type]) => [name.replace("gguf:", ""), type]),
-);
+/** What llama-quantize gives the attention of models with eight experts, and the values of those with 80 blocks. */
+const TYPES_OF_LARGE_MODELS = ["q5_k", "q8_0"] as const;
 
-/** What stands in for a type where a row is no whole number of its blocks. */
-const FALLBACKS: ReadonlyMap<GGMLQuantizationType, GGMLQuantizationType> = new Map([
-	[GGMLQuantizationType.Q2_K, GGMLQuantizationType.Q4_0],
-	[GGMLQuantizationType.Q3_K, GGMLQuantizationType.Q4_0],
-	[GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_0],
-	[GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q5_0],
-	[GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q8_0],
+/** What stands in for a type where a row is no whole number of its blocks; an earlier version's choice comes last. */
+const FALLBACKS: ReadonlyMap<GGMLQuantizationType, readonly GGMLQuantizationType[]> = new Map([
+	[GGMLQuantizationType.Q2_K, [GGMLQuantizationType.Q4_0]],
+	[GGMLQuantizationType.Q3_K, [GGMLQuantizationType.Q4_0]],
+	[GGMLQuantizationType.IQ4_XS, [GGMLQuantizationType.IQ4_NL]],
+	[GGMLQuantizationType.Q4_K, [GGMLQuantizationType.Q5_0]],
+	[GGMLQuantizationType.Q5_K, [GGMLQuantizationType.Q5_1, GGMLQuantizationType.Q5_0]],
+	[GGMLQuantizationType.Q6_K, [GGMLQuantizationType.Q8_0]],
 ]);
 
 const DEFAULT_ALIGNMENT = 32;
-/** Kept at 8 bits whatever the recipe says. */
+/** No linears that a manifest describes; they have types of their own. */
 const VOCABULARY = new Set(["token_embd.weight", "per_layer_token_embd.weight", "output.weight"]);
 const PLAIN: ReadonlySet<GGMLQuantizationType> = new Set([
 	GGMLQuantizationType.F32,
@@ -61,9 +70,6 @@ const PLAIN: ReadonlySet<GGMLQuantizationType> = new Set([
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const mixed = recipe.name.name === RECIPES.mixed.name;
-	const wanted = mixed ? null : (RECIPE_TYPES.get(recipe.name.name) ?? null);
-	assertCheck(mixed || wanted !== null, `there is no GGUF type for the recipe ${recipe.canonical}`);
 	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));
 	const [first] = paths.toSorted();
 	assertCheck(first !== undefined, "there is no .gguf file");
@@ -88,70 +94,86 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 		const vocabulary = fields.get("tokenizer.ggml.tokens");
 		assertCheck(Array.isArray(vocabulary) && vocabulary.length > 0, `${path} holds no vocabulary`);
 	}
-	const checked =
-		wanted === null ? checkMix(first, quantized, manifest, recipe) : checkOneType(first, quantized, manifest, wanted);
-	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${checked}`;
+	const described = describedTypes(manifest);
+	const counted = checkTypes(first, quantized, described);
+	if (recipe.name.name === RECIPES.mixed.name) checkBudget(first, counted.average, manifest, recipe);
+	else checkNamedTypes(manifest, described, recipe);
+	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${counted.text}`;
 }
 
 type GgufLinear = { readonly row: number; readonly elements: number; readonly type: GGMLQuantizationType };
 
-function checkOneType(
+function describedTypes(manifest: Manifest): readonly GgufLinear[] {
+	return manifest.layers.map((layer) => {
+		const type = TYPES.get(layer.type);
+		assertCheck(type !== undefined, `the manifest describes a linear of the type ${JSON.stringify(layer.type)}`);
+		return { row: layer.shape[1], elements: layer.shape[0] * layer.shape[1], type };
+	});
+}
+
+/** No type that the recipe's name does not stand for, but for those that stand in where rows do not fit. */
+function checkNamedTypes(manifest: Manifest, described: readonly GgufLinear[], recipe: Recipe): void {
+	const { types } = recipe.name;
+	assertCheck(types.length > 0, `there is no GGUF type for the recipe ${recipe.canonical}`);
+	for (const [index, { row, type }] of described.entries()) {
+		const feedForward = /(mlp|ffn|feed_forward|experts)\b/.test(manifest.layers[index]?.name ?? "");
+		const wanted = feedForward ? types : [...types, ...TYPES_OF_LARGE_MODELS];
+		const held = wanted
+			.flatMap((name) => TYPES.get(name) ?? [])
+			.some((one) => {
+				const block = BLOCKS.get(one);
+				return block !== undefined && row % block[0] !== 0
+					? (FALLBACKS.get(one)?.includes(type) ?? false)
+					: type === one;
+			});
+		assertCheck(
+			held,
+			`the manifest describes a linear of ${GGMLQuantizationType[type]}, which ${recipe.name.name} has none of`,
+		);
+	}
+}
+
+/** As many weights of every type as the manifest says. */
+function checkTypes(
 	path: string,
 	linears: readonly GgufLinear[],
-	manifest: Manifest,
-	wanted: GGMLQuantizationType,
-): string {
-	const block = BLOCKS.get(wanted);
-	const expectedOf = (row: number): GGMLQuantizationType =>
-		block !== undefined && row % block[0] !== 0 ? (FALLBACKS.get(wanted) ?? wanted) : wanted;
+	layers: readonly GgufLinear[],
+): { readonly average: number; readonly text: string } {
 	// Experts lie on top of each other in one tensor, and some parts of attention beside each other: their rows tell.
-	const described = new Map<string, number>();
-	for (const { shape } of manifest.layers) count(described, expectedOf(shape[1]), shape[1], shape[0] * shape[1]);
-	const found = new Map<string, number>();
-	for (const { row, elements, type } of linears) count(found, type, row, elements);
+	const described = weightsByPlace(layers);
+	const found = weightsByPlace(linears);
 	for (const place of new Set([...described.keys(), ...found.keys()])) {
 		assertCheck(
 			described.get(place) === found.get(place),
-			`${path} holds ${found.get(place) ?? 0} weights of linears as ${place}, the manifest describes ${described.get(place) ?? 0} by the recipe's type or its fallback`,
+			`${path} holds ${found.get(place) ?? 0} weights of linears as ${place}, the manifest describes ${described.get(place) ?? 0}`,
 		);
-	}
-	return `${manifest.layers.length} linears are ${GGMLQuantizationType[wanted]}`;
-}
-
-function count(places: Map<string, number>, type: GGMLQuantizationType, row: number, weights: number): void {
-	const place = `${GGMLQuantizationType[type]} of ${row} inputs`;
-	places.set(place, (places.get(place) ?? 0) + weights);
-}
-
-/** Every type as often as the manifest says, and no more bits a weight, or bytes of files, than the recipe allows. */
-function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manifest, recipe: Recipe): string {
-	const described = new Map<string, number>();
-	for (const layer of manifest.layers) {
-		const type = MIXED_TYPES.get(layer.type);
-		assertCheck(type !== undefined, `the manifest describes a linear of the type ${JSON.stringify(layer.type)}`);
-		const place = `${GGMLQuantizationType[type]} ${layer.shape[0] * layer.shape[1]}`;
-		described.set(place, (described.get(place) ?? 0) + 1);
 	}
 	let bits = 0;
 	let weights = 0;
 	const counts = new Map<string, number>();
-	for (const { elements, type } of linears) {
-		const place = `${GGMLQuantizationType[type]} ${elements}`;
-		const left = described.get(place) ?? 0;
-		if (left === 0) continue;
-		described.set(place, left - 1);
+	for (const { elements, type } of layers) {
 		const [blockWeights, blockBytes] = BLOCKS.get(type) ?? [1, 4];
 		bits += (elements / blockWeights) * blockBytes * 8;
 		weights += elements;
 		const name = GGMLQuantizationType[type];
 		counts.set(name, (counts.get(name) ?? 0) + 1);
 	}
-	const missing = [...described].find(([, left]) => left > 0);
-	assertCheck(
-		missing === undefined,
-		`${path} lacks ${missing?.[1]} linear(s) of ${missing?.[0]} weights that the manifest describes`,
-	);
 	const average = bits / Math.max(1, weights);
+	const byType = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
+	return { average, text: `${layers.length} linears take ${average.toFixed(3)} bits a weight: ${byType.join(", ")}` };
+}
+
+function weightsByPlace(linears: readonly GgufLinear[]): ReadonlyMap<string, number> {
+	const places = new Map<string, number>();
+	for (const { row, elements, type } of linears) {
+		const place = `${GGMLQuantizationType[type]} of ${row} inputs`;
+		places.set(place, (places.get(place) ?? 0) + elements);
+	}
+	return places;
+}
+
+/** No more bits a weight, or bytes of files, than the recipe allows. */
+function checkBudget(path: string, average: number, manifest: Manifest, recipe: Recipe): void {
 	const { bitsPerWeight, budgetBytes } = recipe;
 	assertCheck(
 		bitsPerWeight === null || average <= bitsPerWeight + 1e-6,
@@ -167,8 +189,6 @@ function checkMix(path: string, linears: readonly GgufLinear[], manifest: Manife
 		target === budgetBytes && (manifest.mixed?.targetBitsPerWeight ?? null) === bitsPerWeight,
 		"the manifest's mix was chosen under another budget than the recipe's",
 	);
-	const byType = [...counts].toSorted().map(([name, count]) => `${count} ${name}`);
-	return `${linears.length} linears take ${average.toFixed(3)} bits a weight: ${byType.join(", ")}`;
 }
 
 async function checkFile(

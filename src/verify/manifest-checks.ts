@@ -3,7 +3,7 @@ import { join, relative, sep } from "node:path";
 import { fileSha256 } from "../hub/file-hash.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { MANIFEST_NAME, readManifest } from "../protocol/read-manifest.ts";
-import type { Recipe } from "../protocol/recipe.ts";
+import { parsedRecipes, type Recipe } from "../protocol/recipe.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import { isPublishable } from "../protocol/source-files.ts";
 
@@ -32,7 +32,8 @@ export async function manifestOf(directory: string): Promise<Manifest> {
 /** What the manifest says of itself: figures that cannot all be true are refused before they stand on a card. */
 export function checkManifestConsistency(manifest: Manifest, recipe: Recipe): void {
 	assertCheck(
-		manifest.recipe === recipe.canonical,
+		// The name may be an earlier version's.
+		parsedRecipes([manifest.recipe])[0]?.canonical === recipe.canonical,
 		`the manifest is of the recipe ${manifest.recipe}, not ${recipe.canonical}`,
 	);
 	assertCheck(manifest.gate.winner === manifest.quantizer, "the published quantizer is not the one that won the gate");

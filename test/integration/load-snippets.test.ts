@@ -117,7 +117,7 @@ test("transformers loads GGUF files and compressed-tensors repos as the cards sa
 	skip: withoutPython,
 }, async () => {
 	// One process for all: importing torch takes longer than the rest.
-	const recipes = ["gguf:q4_0", "gguf:q4_k", "w4a16", "w3a16,zero=on"] as const;
+	const recipes = ["gguf:q4_0", "gguf:q4_k_m", "w4a16", "w3a16,zero=on"] as const;
 	const code = await Promise.all(recipes.map((recipe) => snippet(recipe, "transformers")));
 	assert.equal((await runPython(code.join("\n"))).split("The sea was").length, 5);
 });

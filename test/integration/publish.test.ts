@@ -721,7 +721,7 @@ describe("a newer commit with the same weights", () => {
 		const jobs = { sourceRepo: "owner/carried", sourceSha: first };
 		const files = await variantOf("w4a16", "owner/carried", first);
 		const inside = await variantOf("gguf:q4_0", "owner/carried", first);
-		const other = await variantOf("gguf:q4_k", "owner/carried", first);
+		const other = await variantOf("gguf:q4_k_m", "owner/carried", first);
 		const publishing = (targetRepo: string, variants: { manifest: Manifest; directory: string }[]) =>
 			assertOk(publish({ hub: access(BOT), reader: access(BOT), targetRepo, job: jobs, variants, siblings: [] }));
 		await publishing("bot/carried-YAQA-W4A16", [files]);
@@ -771,7 +771,7 @@ describe("a newer commit with the same weights", () => {
 		const variants = [{ variant: { id: JOB, recipe: "gguf:q4_0" }, origin: { sourceSha: first } }];
 		assert.equal((await ports().republish({ ...gguf, variants })).kind, "published");
 		const mixed = await textOf("bot/carried-YAQA-GGUF", "README.md");
-		assert.match(mixed, /`gguf:q4_k` is \*\*of an older commit\*\*/);
+		assert.match(mixed, /`gguf:q4_k_m` is \*\*of an older commit\*\*/);
 		assert.doesNotMatch(mixed, /`gguf:q4_0`, of an older commit/);
 		await assert.rejects(textOf("bot/carried-YAQA-GGUF", "chat_template.jinja"), "a GGUF file has its own inside");
 	});

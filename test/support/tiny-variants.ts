@@ -11,7 +11,7 @@ export const TINY_VERIFICATION = join(TINY, "variants", "verification.safetensor
 export const TINY_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
 /** Containers and widths besides, for the checks of their structure. */
 export const MORE_TINY_RECIPES = [
-	"gguf:q4_k",
+	"gguf:q4_k_m",
 	"gguf,bpw=5",
 	"onnx:q4f16",
 	"onnx:q2",

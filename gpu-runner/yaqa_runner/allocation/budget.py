@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.model.linears import LinearLayer
 
-CANDIDATES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
+CANDIDATES = ("q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0")
 """Types that are tried; rows that a K-type does not fit try what stands in for it."""
 
 

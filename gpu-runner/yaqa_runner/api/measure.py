@@ -27,9 +27,9 @@ def measure(
     on_event: Callable[[RunnerEvent], None] | None = None,
     interrupt: InterruptFlag | None = None,
 ) -> list[MeasuredFolder]:
-    """Measure finished folders against the original: KL(original ‖ quantized), top-1 agreement, perplexity.
+    """Measure quantized models, whoever made them, against the original: KL(original ‖ quantized), top-1, perplexity.
 
-    Every folder is loaded by its format's own library (gguf, onnxruntime, compressed-tensors, …), as it stands.
+    Each is loaded by its format's own library (gguf, onnxruntime, compressed-tensors, …), as it stands.
 
     Example::
 
@@ -38,7 +38,8 @@ def measure(
 
     Args:
         model: The original: a folder with its snapshot, or a Hub repo, ``namespace/name``.
-        folders: What :func:`yaqa_runner.quantize` wrote, one folder or several, each with its ``manifest.json``.
+        folders: One or several: folders that :func:`yaqa_runner.quantize` wrote, GGUF files of any type, ONNX graphs,
+            folders with GPTQ or compressed-tensors weights or what else transformers opens.
         texts: Text files, or files by domain; sequences are sampled from the original without any.
         sequences: Sequences of each text.
         length: Tokens a sequence, at most what the model was made for.
@@ -49,12 +50,12 @@ def measure(
         interrupt: Set it from elsewhere (a signal handler) to end the run at its next safe point.
 
     Returns:
-        One measurement a folder, in their order.
+        One measurement each, in their order, with the bytes of the weights and the bits a weight that they make.
 
     Raises:
-        RunnerFailure: with ``code``, ``message`` and ``remedy``: a folder holds no variant or a text cannot be read
-            (``invalid-spec``), the original is unsafe or broken (``source-refused``), or the run was ended
-            (``interrupted``).
+        RunnerFailure: with ``code``, ``message`` and ``remedy``: a file cannot be opened, is of another model, or a
+            text cannot be read (``invalid-spec``), the original is unsafe or broken (``source-refused``), or the run
+            was ended (``interrupted``).
     """
     # Imported late: torch and transformers take seconds, and help() should not.
     from yaqa_runner.api.local_job import find_source, text_list
@@ -69,7 +70,7 @@ def measure(
     wanted = [folders] if isinstance(folders, (str, Path)) else list(folders)
     job = MeasuringJob(
         source=find_source(model, revision).path,
-        folders=[Path(folder) for folder in wanted],
+        files=[Path(folder) for folder in wanted],
         texts=[EvaluationText.model_validate(text) for text in text_list(texts)],
         size=EvaluationSize(sequences, length, seed),
         device=device,

@@ -171,15 +171,17 @@ def print_summary(console: Console, manifests: list[Manifest]) -> None:
 
 
 def print_measured(console: Console, rows: list[MeasuredFolder]) -> None:
-    """The table of folders that were measured."""
-    table = Table(title="KL(original ‖ quantized), nats a token")
-    for heading in ("folder", "recipe", "KL ± error", "p99", "top-1", "perplexity"):
-        table.add_column(heading, justify="left" if heading in ("folder", "recipe") else "right")
+    """The table of what was measured."""
+    table = Table(title="KL(original ‖ quantized), nats a token", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("file", "type", "MiB", "bits", "KL ± error", "p99", "top-1", "perplexity"):
+        table.add_column(heading, justify="left" if heading in ("file", "type") else "right", overflow="fold")
     for row in rows:
         kl, perplexity = row.metrics.kl_nats, row.metrics.perplexity
         table.add_row(
-            escape(str(row.folder)),
-            row.recipe,
+            escape(row.folder.name),
+            escape(row.recipe),
+            f"{row.size / 2**20:.1f}",
+            f"{row.bits_per_weight:.2f}",
             f"{kl.mean:.5f} ± {kl.standard_error:.5f}",
             f"{kl.p99:.5f}",
             f"{100 * row.metrics.top_one_agreement:.1f} %",

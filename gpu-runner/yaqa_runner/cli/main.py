@@ -181,6 +181,13 @@ def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
     return exit_code_of(run, person.fail)
 
 
+def _measured_files(options: argparse.Namespace) -> list[Path]:
+    files = [*options.files, *options.variant]
+    if not files:
+        raise InvalidSpec("There is nothing to measure.", "Name the files after the original.")
+    return files
+
+
 def _measure(options: argparse.Namespace, flag: InterruptFlag) -> int:
     from yaqa_runner.cli.person import Person
 
@@ -189,7 +196,7 @@ def _measure(options: argparse.Namespace, flag: InterruptFlag) -> int:
     def run() -> int:
         found = yaqa_runner.measure(
             options.model,
-            options.variant,
+            _measured_files(options),
             texts=_texts(options.text),
             sequences=options.sequences,
             length=options.length,

@@ -119,11 +119,18 @@ def _sketch(commands: Subparsers) -> argparse.ArgumentParser:
 
 
 def _measure(commands: Subparsers) -> argparse.ArgumentParser:
-    measure = commands.add_parser("measure", help="KL of finished folders against their original")
+    measure = commands.add_parser("measure", help="KL of anybody's quantized files against their original")
     measure.add_argument("model", help="the original: a folder with a model snapshot, or a Hub repo (namespace/name)")
     measure.add_argument("--revision", help="commit, branch or tag of a Hub repo")
     measure.add_argument(
-        "--variant", action="append", required=True, type=Path, metavar="FOLDER", help="what quantize wrote"
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="a GGUF file, an ONNX graph, or a folder: what quantize wrote, GPTQ, compressed-tensors",
+    )
+    measure.add_argument(
+        "--variant", action="append", default=[], type=Path, metavar="FOLDER", help="likewise (an earlier spelling)"
     )
     measure.add_argument(
         "--text",

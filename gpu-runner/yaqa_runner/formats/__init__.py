@@ -52,10 +52,10 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
         from yaqa_runner.formats.gguf.container import SMALLEST_TYPE, GgufContainer
 
         if recipe.bits_per_weight is not None:
-            return GgufContainer(SMALLEST_TYPE, model_name, label=f"{recipe.bits_per_weight:g}bpw")
+            return GgufContainer(SMALLEST_TYPE, model_name, budget=f"{recipe.bits_per_weight:g}bpw")
         if recipe.budget_bytes is not None:
-            return GgufContainer(SMALLEST_TYPE, model_name, label=byte_size_text(recipe.budget_bytes))
-        return GgufContainer(short, model_name)
+            return GgufContainer(SMALLEST_TYPE, model_name, budget=byte_size_text(recipe.budget_bytes))
+        return GgufContainer.of_mix(short, model_name)
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")
     if recipe.container == "onnx":

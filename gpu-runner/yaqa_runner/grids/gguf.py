@@ -42,10 +42,12 @@ class BlockGrid:
 
 
 class OffsetBlockGrid:
-    """Q4_1: ``value = d * code + m`` in blocks of 32, ``d`` and ``m`` in float16, codes 0 to 15."""
+    """Q4_1 and Q5_1: ``value = d * code + m`` in blocks of 32, ``d`` and ``m`` in float16, codes from 0."""
 
-    name = "q4_1"
-    bits_per_weight = 5.0
+    def __init__(self, name: str, bits: int) -> None:
+        self.name = name
+        self.bits_per_weight = bits + 1.0
+        self._bits = bits
 
     def supports(self, rows: int, columns: int) -> bool:
         """Rows of whole blocks of 32."""
@@ -62,9 +64,10 @@ class OffsetBlockGrid:
         _check_columns(self.name, weight, BLOCK)
         weight, importance = validated(weight, input_importance)
         lowest, highest = group_extremes(weight, BLOCK)
-        ratios = clip_ratios(4).to(weight.device)
+        top = (1 << self._bits) - 1
+        ratios = clip_ratios(self._bits).to(weight.device)
         spread = (highest - lowest)[..., None] * ratios
-        scales = round_scale(spread / 15, "float16")
+        scales = round_scale(spread / top, "float16")
         # A shrunk range is tried at the bottom, in the middle and at the top of the full one.
         slack = (highest - lowest)[..., None] - spread
         offsets = torch.cat([lowest[..., None] + slack * share for share in (0.5, 0.25, 0.75)], dim=2)
@@ -73,14 +76,17 @@ class OffsetBlockGrid:
         constant = scales == 0
         safe = torch.where(constant, torch.ones_like(scales), scales)
         zeros = torch.where(constant, torch.zeros_like(scales), -offsets / safe)
-        scale, zero = best_scales(weight, importance, BLOCK, scales, zeros, 0, 15, "float16")
+        scale, zero = best_scales(weight, importance, BLOCK, scales, zeros, 0, top, "float16")
         # Least squares may have moved the scale, and a block of equal values has none: m is settled last.
         offset = round_scale(torch.where(scale == 0, lowest, -scale * zero), "float16")
-        return FixedGrid(scale, offset, BLOCK, 0, 15, {"d": scale, "m": offset})
+        return FixedGrid(scale, offset, BLOCK, 0, top, {"d": scale, "m": offset})
 
 
 @dataclass(frozen=True)
 class _SuperBlockLayout:
+    """Ranges are those of levels: of codes, or of what ``table`` has at them."""
+
+    columns: int
     width: int
     low: int
     high: int
@@ -89,19 +95,27 @@ class _SuperBlockLayout:
     minimum_high: int
     bits: int
     bits_per_weight: float
+    table: tuple[int, ...] | None = None
 
 
+IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What the 16 codes of IQ4_NL and IQ4_XS stand for (``kvalues_iq4nl`` of ggml)."""
 _LAYOUTS = {
-    "q2_k": _SuperBlockLayout(16, 0, 3, 0, 15, 15, 2, 2.625),
-    "q3_k": _SuperBlockLayout(16, -4, 3, -32, 31, 0, 3, 3.4375),
-    "q4_k": _SuperBlockLayout(32, 0, 15, 0, 63, 63, 4, 4.5),
-    "q5_k": _SuperBlockLayout(32, 0, 31, 0, 63, 63, 5, 5.5),
-    "q6_k": _SuperBlockLayout(16, -32, 31, -128, 127, 0, 6, 6.5625),
+    "iq4_nl": _SuperBlockLayout(BLOCK, 32, -127, 113, 1, 1, 0, 4, 4.5, IQ4_LEVELS),
+    "iq4_xs": _SuperBlockLayout(SUPER_BLOCK, 32, -127, 113, -32, 31, 0, 4, 4.25, IQ4_LEVELS),
+    "q2_k": _SuperBlockLayout(SUPER_BLOCK, 16, 0, 3, 0, 15, 15, 2, 2.625),
+    "q3_k": _SuperBlockLayout(SUPER_BLOCK, 16, -4, 3, -32, 31, 0, 3, 3.4375),
+    "q4_k": _SuperBlockLayout(SUPER_BLOCK, 32, 0, 15, 0, 63, 63, 4, 4.5),
+    "q5_k": _SuperBlockLayout(SUPER_BLOCK, 32, 0, 31, 0, 63, 63, 5, 5.5),
+    "q6_k": _SuperBlockLayout(SUPER_BLOCK, 16, -32, 31, -128, 127, 0, 6, 6.5625),
 }
 
 
 class SuperBlockGrid:
-    """Q2_K to Q6_K: ``value = d sc code − dmin mn`` in super-blocks of 256 columns."""
+    """Q2_K to Q6_K, IQ4_XS: ``value = d sc level − dmin mn`` in super-blocks of 256 columns.
+
+    IQ4_NL is the like with blocks of 32 and every ``sc`` 1, which the file does not store.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -109,30 +123,33 @@ class SuperBlockGrid:
         self.bits_per_weight = self._layout.bits_per_weight
 
     def supports(self, rows: int, columns: int) -> bool:
-        """Rows of whole super-blocks of 256."""
-        return rows > 0 and columns > 0 and columns % SUPER_BLOCK == 0
+        """Rows of whole blocks."""
+        return rows > 0 and columns > 0 and columns % self._layout.columns == 0
 
     def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
-        """Choose the scales of every super-block of ``weight`` ``[out, in]``.
+        """Choose the scales of every block of ``weight`` ``[out, in]``.
 
-        ``stored``: ``d`` and (with minima) ``dmin`` ``[out, in / 256]`` float32 exact in float16, ``sc`` and ``mn``
+        ``stored``: ``d`` and (with minima) ``dmin`` ``[out, blocks]`` float32 exact in float16, ``sc`` and ``mn``
         ``[out, in / width]`` int16. ``scale`` and ``offset`` are their products, exact in float32.
 
         Raises:
-            ValueError: ``weight`` is not finite, or its rows are no multiple of 256.
+            ValueError: ``weight`` is not finite, or its rows are no multiple of the block.
         """
-        _check_columns(self.name, weight, SUPER_BLOCK)
+        _check_columns(self.name, weight, self._layout.columns)
         weight, importance = validated(weight, input_importance)
         layout = self._layout
+        table = None if layout.table is None else torch.tensor(layout.table, dtype=torch.float32)
         # On the CPU whatever the device: the search goes from sub-block to sub-block.
         d, dmin, sc, mn = (
             torch.from_numpy(part).to(weight.device)
             for part in search_super_blocks(
                 weight.cpu().numpy(),
                 importance.cpu().numpy(),
+                layout.columns,
                 layout.width,
                 layout.low,
                 layout.high,
+                None if table is None else table.numpy(),
                 layout.sub_low,
                 layout.sub_high,
                 layout.minimum_high,
@@ -140,29 +157,32 @@ class SuperBlockGrid:
                 _ROUNDS,
             )
         )
-        subs = SUPER_BLOCK // layout.width
+        subs = layout.columns // layout.width
         scale = d.repeat_interleave(subs, dim=1) * sc.to(torch.float32)
         stored = {"d": d, "sc": sc}
         offset = torch.zeros_like(scale)
         if layout.minimum_high > 0:
             offset = -(dmin.repeat_interleave(subs, dim=1) * mn.to(torch.float32))
             stored |= {"dmin": dmin, "mn": mn}
+        if table is not None:
+            return FixedGrid(scale, offset, layout.width, 0, len(table) - 1, stored, table.to(weight.device))
         return FixedGrid(scale, offset, layout.width, layout.low, layout.high, stored)
 
 
 _GRIDS: dict[str, Grid] = {
     "q4_0": BlockGrid("q4_0", 4),
-    "q4_1": OffsetBlockGrid(),
+    "q4_1": OffsetBlockGrid("q4_1", 4),
     "q5_0": BlockGrid("q5_0", 5),
+    "q5_1": OffsetBlockGrid("q5_1", 5),
     "q8_0": BlockGrid("q8_0", 8),
     **{name: SuperBlockGrid(name) for name in _LAYOUTS},
 }
 GGUF_GRID_NAMES = tuple(_GRIDS)
-_FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_0", "q6_k": "q8_0"}
+_FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "iq4_xs": "iq4_nl", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 
 
 def gguf_grid(name: str) -> Grid:
-    """The grid of GGUF type ``name``, ``q4_0`` to ``q6_k``.
+    """The grid of GGUF type ``name``, for example ``q4_k``.
 
     Raises:
         ValueError: there is no such type here.

@@ -1,7 +1,8 @@
 """Grids: which values a quantized weight may take.
 
 A grid is chosen first, exactly as its container stores it, and then frozen while the
-codes are rounded on it. Every scalar container decodes ``value = scale * code + offset``.
+codes are rounded on it. Every scalar container decodes ``value = scale * level + offset``;
+the level is the code itself, or what a table has at it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ class FixedGrid:
     """A grid with its scales frozen.
 
     Attributes:
-        scale: Step between neighbouring codes, float32 ``[out, groups]``, as the container decodes it.
-        offset: Value of code 0, float32 ``[out, groups]``.
+        scale: Step between neighbouring levels, float32 ``[out, groups]``, as the container decodes it.
+        offset: Value of level 0, float32 ``[out, groups]``.
         group: Input columns that share one entry of ``scale``; the last group may be shorter.
         minimum: Smallest code.
         maximum: Largest code.
         stored: What the container keeps (half-precision scales, super-scales, sub-scales, zero points),
             keyed by the container's own names.
+        table: Levels of the codes from 0 on, rising, float32 ``[codes]``, where they are not the codes themselves.
     """
 
     scale: torch.Tensor
@@ -33,13 +35,26 @@ class FixedGrid:
     minimum: int
     maximum: int
     stored: dict[str, torch.Tensor] = field(default_factory=dict)
+    table: torch.Tensor | None = None
+
+    @property
+    def least_gap(self) -> float:
+        """The distance of the two levels that are nearest to each other."""
+        return 1.0 if self.table is None else float(self.table.diff().min())
+
+    def levels(self, codes: torch.Tensor) -> torch.Tensor:
+        """Float32 levels of ``codes``, of any shape, on their device; a new tensor."""
+        if self.table is None:
+            return codes.to(torch.float32, copy=True)
+        return self.table.to(codes.device)[codes.to(torch.int64)]
 
     def to(self, device: torch.device | str) -> FixedGrid:
         """The same grid with its tensors on ``device``; itself where they are there."""
         if self.scale.device == torch.device(device):
             return self
         moved = {key: value.to(device) for key, value in self.stored.items()}
-        return replace(self, scale=self.scale.to(device), offset=self.offset.to(device), stored=moved)
+        table = None if self.table is None else self.table.to(device)
+        return replace(self, scale=self.scale.to(device), offset=self.offset.to(device), stored=moved, table=table)
 
     def rows(self, start: int, stop: int) -> FixedGrid:
         """The grid of rows ``start`` to ``stop`` alone, on views of the same values."""
@@ -54,7 +69,7 @@ class FixedGrid:
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Values ``[out, in]`` of ``codes`` ``[out, in]``, float32."""
-        values = codes.to(torch.float32, copy=True)
+        values = self.levels(codes)
         for part, scale, offset in self._by_group(values):
             part.mul_(scale).add_(offset)
         return values
@@ -64,6 +79,9 @@ class FixedGrid:
         positions = values.to(torch.float32, copy=True)
         for part, scale, offset in self._by_group(positions):
             part.sub_(offset).div_(scale).masked_fill_(scale == 0, 0.0)
+        if self.table is not None:
+            middles = (self.table[1:] + self.table[:-1]) / 2
+            return torch.bucketize(positions, middles.to(positions.device)).to(torch.int16)
         return positions.round_().clamp_(self.minimum, self.maximum).to(torch.int16)
 
     def _by_group(self, matrix: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

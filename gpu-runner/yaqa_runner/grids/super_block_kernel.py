@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
+from yaqa_runner.grids.levels_kernel import level_of, nearest_code
+
 _FAST = {"reassoc", "contract", "nsz"}
 _LARGEST_HALF = 65504.0
 _SMALLEST_NORMAL_HALF = 2.0**-14
@@ -34,23 +36,23 @@ def _half_reaching(value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _sub_error(values, weights, scale, minimum, low, high):  # type: ignore[no-untyped-def]
+def _sub_error(values, weights, scale, minimum, low, high, table):  # type: ignore[no-untyped-def]
     inverse = np.float32(0.0) if scale == 0 else np.float32(1.0) / scale
     total = np.float32(0.0)
     for k in range(values.shape[0]):
-        code = max(low, min(high, np.rint((values[k] + minimum) * inverse)))
+        code = level_of(nearest_code((values[k] + minimum) * inverse, low, high, table), table)
         error = values[k] + minimum - scale * code
         total += weights[k] * error * error
     return total
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _sub_sums(values, weights, scale, minimum, low, high):  # type: ignore[no-untyped-def]
+def _sub_sums(values, weights, scale, minimum, low, high, table):  # type: ignore[no-untyped-def]
     """Weighted sums over the codes under ``scale`` and ``minimum``: 1, x, q, q², qx."""
     inverse = np.float32(0.0) if scale == 0 else np.float32(1.0) / scale
     s_w = s_x = s_q = s_qq = s_qx = np.float32(0.0)
     for k in range(values.shape[0]):
-        code = max(low, min(high, np.rint((values[k] + minimum) * inverse)))
+        code = level_of(nearest_code((values[k] + minimum) * inverse, low, high, table), table)
         s_w += weights[k]
         s_x += weights[k] * values[k]
         s_q += weights[k] * code
@@ -60,7 +62,7 @@ def _sub_sums(values, weights, scale, minimum, low, high):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _fit_sub(values, weights, low, high, with_minimum, ratios):  # type: ignore[no-untyped-def]
+def _fit_sub(values, weights, low, high, table, with_minimum, ratios):  # type: ignore[no-untyped-def]
     """Best real scale and minimum of one sub-block; ``value = scale * code − minimum``, ``minimum ≥ 0``."""
     smallest = np.float32(0.0)
     largest = np.float32(0.0)
@@ -84,14 +86,14 @@ def _fit_sub(values, weights, low, high, with_minimum, ratios):  # type: ignore[
                 scale = positive * ratios[index] if side == 0 else -negative * ratios[index]
                 minimum = np.float32(0.0)
             for step in range(2):
-                error = _sub_error(values, weights, scale, minimum, low, high)
+                error = _sub_error(values, weights, scale, minimum, low, high, table)
                 if error < best_error:
                     best_error = error
                     best_scale = scale
                     best_minimum = minimum
                 elif step > 0:
                     break
-                s_w, s_x, s_q, s_qq, s_qx = _sub_sums(values, weights, scale, minimum, low, high)
+                s_w, s_x, s_q, s_qq, s_qx = _sub_sums(values, weights, scale, minimum, low, high, table)
                 if with_minimum:
                     determinant = s_w * s_qq - s_q * s_q
                     if not determinant > 0:
@@ -111,17 +113,21 @@ def _fit_sub(values, weights, low, high, with_minimum, ratios):  # type: ignore[
 
 
 @njit(cache=True, nogil=True)
-def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high, minimum_high, ratios, rounds):  # type: ignore[no-untyped-def]
-    """Scales of every super-block of 256 columns, as the block stores them.
+def search_super_blocks(  # type: ignore[no-untyped-def]
+    weight, importance, block_columns, width, low, high, table, sub_low, sub_high, minimum_high, ratios, rounds
+):
+    """Scales of every block, as it stores them.
 
     Long, since sub-scales and super-scales are searched in turn over scratch arrays that all blocks share: a function
     for each step would take a dozen arguments.
 
     Args:
-        weight: ``[out, in]`` float32, ``in`` a multiple of 256.
+        weight: ``[out, in]`` float32, ``in`` a multiple of ``block_columns``.
         importance: ``[in]`` float32, positive.
+        block_columns: Columns that share ``d``.
         width: Columns of a sub-block.
-        low, high: Range of the codes.
+        low, high: Range of the levels.
+        table: The levels, or ``None``: all whole numbers of the range.
         sub_low, sub_high: Range of the sub-scales.
         minimum_high: Largest sub-minimum; 0 for a type without minima.
         ratios: Clip ratios to try.
@@ -131,8 +137,8 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
         ``d`` and ``dmin`` float32 ``[out, blocks]`` exact in float16; ``sc`` and ``mn`` int16 ``[out, subs]``.
     """
     rows, columns = weight.shape
-    blocks = columns // 256
-    subs = 256 // width
+    blocks = columns // block_columns
+    subs = block_columns // width
     with_minimum = minimum_high > 0
     lowest = np.float32(low)
     highest = np.float32(high)
@@ -148,7 +154,7 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
     trial_mn = np.empty(subs, dtype=np.int64)
     for row in range(rows):
         for block in range(blocks):
-            start = block * 256
+            start = block * block_columns
             largest_scale = np.float32(0.0)
             signed_scale = np.float32(0.0)
             largest_minimum = np.float32(0.0)
@@ -159,6 +165,7 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                     importance[first : first + width],
                     lowest,
                     highest,
+                    table,
                     with_minimum,
                     ratios,
                 )
@@ -198,6 +205,7 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                                 super_minimum * np.float32(near_mn),
                                 lowest,
                                 highest,
+                                table,
                             )
                             if error < chosen:
                                 chosen = error
@@ -224,6 +232,7 @@ def search_super_blocks(weight, importance, width, low, high, sub_low, sub_high,
                         super_minimum * np.float32(near_mn),
                         lowest,
                         highest,
+                        table,
                     )
                     a_dd += float(s_qq) * near_sc * near_sc
                     a_dm -= float(s_q) * near_sc * near_mn

@@ -14,22 +14,27 @@ from yaqa_runner.grids.grid import FixedGrid
 
 
 class _Decode(torch.autograd.Function):
-    """``scale * code + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
+    """``scale * level + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
 
     @staticmethod
     def forward(
-        ctx: Any, scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
+        ctx: Any, scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, grid: FixedGrid, dtype: torch.dtype
     ) -> torch.Tensor:
         ctx.save_for_backward(codes)
-        ctx.group = group
+        ctx.grid = grid
         rows, columns = codes.shape
-        blocks = _in_groups(codes, group)
+        blocks = _in_groups(_factors(codes, grid), grid.group)
         return (blocks * scale[..., None]).add_(offset[..., None]).reshape(rows, -1)[:, :columns].to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         (codes,) = ctx.saved_tensors
-        return *gathered_groups(gradients[0], codes, ctx.group), None, None, None
+        return *gathered_groups(gradients[0], codes, ctx.grid), None, None, None
+
+
+def _factors(codes: torch.Tensor, grid: FixedGrid) -> torch.Tensor:
+    """What multiplies the scale: the codes as they are, or their levels of a table."""
+    return codes if grid.table is None else grid.levels(codes)
 
 
 def _in_groups(matrix: torch.Tensor, group: int) -> torch.Tensor:
@@ -86,14 +91,14 @@ class TunableGrid(nn.Module):
         """How the exact weight ``[out, in]`` moves with ``changes``, in which it is linear."""
         moved = {key: start * changes[key] for key, start in self.starts.items()}
         scale, offset = self.scale_and_offset(moved)
-        return decode_groups(scale, offset, codes, self.grid.group, torch.float32)
+        return decode_groups(scale, offset, codes, self.grid, torch.float32)
 
     def gathered(self, codes: torch.Tensor, gradient: torch.Tensor) -> dict[str, torch.Tensor]:
         """The transpose of :meth:`direction`: what ``gradient`` ``[out, in]`` says of every change."""
         with torch.enable_grad():
             probe = {key: torch.zeros_like(start, requires_grad=True) for key, start in self.starts.items()}
             reached = self.scale_and_offset({key: start * probe[key] for key, start in self.starts.items()})
-        pairs = zip(reached, gathered_groups(gradient, codes, self.grid.group), strict=True)
+        pairs = zip(reached, gathered_groups(gradient, codes, self.grid), strict=True)
         given = [(values, gradients) for values, gradients in pairs if values.requires_grad]
         found = torch.autograd.grad([pair[0] for pair in given], list(probe.values()), [pair[1] for pair in given])
         return dict(zip(probe, found, strict=True))
@@ -101,7 +106,7 @@ class TunableGrid(nn.Module):
     def decode(self, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Weight ``[out, in]``, differentiable in the changes."""
         scale, offset = self.scale_and_offset(self.stored())
-        return decode_groups(scale, offset, codes, self.grid.group, dtype)
+        return decode_groups(scale, offset, codes, self.grid, dtype)
 
     @torch.no_grad()
     def finished(self, changes: Mapping[str, torch.Tensor] | None = None) -> FixedGrid:
@@ -117,17 +122,20 @@ class TunableGrid(nn.Module):
 
 
 def decode_groups(
-    scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, group: int, dtype: torch.dtype
+    scale: torch.Tensor, offset: torch.Tensor, codes: torch.Tensor, grid: FixedGrid, dtype: torch.dtype
 ) -> torch.Tensor:
-    """``scale * code + offset`` ``[out, in]`` of ``scale`` and ``offset`` ``[out, groups]``, differentiable in both."""
-    weight: torch.Tensor = _Decode.apply(scale, offset, codes, group, dtype)  # type: ignore[no-untyped-call]
+    """``scale * level + offset`` ``[out, in]`` of ``scale`` and ``offset`` ``[out, groups]``, differentiable in both.
+
+    ``grid`` tells the groups and the levels.
+    """
+    weight: torch.Tensor = _Decode.apply(scale, offset, codes, grid, dtype)  # type: ignore[no-untyped-call]
     return weight
 
 
-def gathered_groups(gradient: torch.Tensor, codes: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+def gathered_groups(gradient: torch.Tensor, codes: torch.Tensor, grid: FixedGrid) -> tuple[torch.Tensor, torch.Tensor]:
     """The transpose of :func:`decode_groups`: what ``gradient`` ``[out, in]`` says of scale and offset."""
-    blocks = _in_groups(gradient.float(), group)
-    return (blocks * _in_groups(codes, group)).sum(-1), blocks.sum(-1)
+    blocks = _in_groups(gradient.float(), grid.group)
+    return (blocks * _in_groups(_factors(codes, grid), grid.group)).sum(-1), blocks.sum(-1)
 
 
 def precision_of(values: torch.Tensor) -> ScalePrecision:

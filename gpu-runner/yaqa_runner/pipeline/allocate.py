@@ -13,7 +13,6 @@ from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe, PlannedVariant
-from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.sketches.store import Sketch
 
@@ -24,7 +23,8 @@ class MixedPlan:
 
     Attributes:
         plan: The recipe with the chosen types.
-        baseline: The recipe of one type for all linears, otherwise with the same options.
+        baseline: One type for all linears, otherwise with the same options.
+        baseline_type: That type.
         bits_per_weight: Of the mix's linears, on average.
         baseline_bits_per_weight: Of the baseline's.
         loss: Predicted KL of the mix in nats a token.
@@ -34,6 +34,7 @@ class MixedPlan:
 
     plan: PlannedRecipe
     baseline: PlannedRecipe
+    baseline_type: str
     bits_per_weight: float
     baseline_bits_per_weight: float
     loss: float
@@ -67,12 +68,15 @@ def allocate_types(
         choice = fitting[best]
     chosen = {name: option.type for name, option in choice.items()}
     weights = {layer.name: layer.rows * layer.columns for layer in members}
-    mixed = GgufContainer(_commonest(chosen, weights), plan.container.model_name, chosen, plan.container.label)
+    own = plan.container
+    mixed = GgufContainer(_commonest(chosen, weights), own.model_name, chosen, budget=own.budget)
+    # No recipe that a person could ask for: the names of types are those of mixes.
     extra = plan.recipe.canonical.split(",")[2:]
-    baseline = parse_recipe(",".join([f"gguf:{best}", *extra]))
+    baseline = plan.recipe.model_copy(update={"canonical": ",".join([f"gguf,type={best}", *extra])})
     return MixedPlan(
         plan=replace(plan, container=mixed),
-        baseline=PlannedRecipe(baseline, GgufContainer(best, plan.container.model_name), plan.linears, plan.columns),
+        baseline=PlannedRecipe(baseline, GgufContainer(best, own.model_name), plan.linears, plan.columns),
+        baseline_type=best,
         bits_per_weight=_average_bits(choice, weights),
         baseline_bits_per_weight=_average_bits(fitting[best], weights),
         loss=total_loss(choice),

@@ -1,7 +1,8 @@
-"""Finished folders against their original, apart from any job."""
+"""Finished files, ours or anybody's, against their original, apart from any job."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,22 +13,29 @@ from yaqa_runner.calibration.splits import EvaluationSet, EvaluationSize, capped
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import Comparison, summarize
-from yaqa_runner.formats import container_for
+from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.formats.finished_files import FinishedFiles, find_finished_files, parameters_of
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.publish_folder import read_manifest
+from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, published_files, read_manifest
 from yaqa_runner.pipeline.run_monitor import RunMonitor
+from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import EvaluationText
 from yaqa_runner.protocol.manifest import Metrics
 from yaqa_runner.protocol.recipes import parse_recipe
 
+_WEIGHT_FILE = r"\.(gguf|onnx|safetensors)$|\.onnx_data(_\d+)?$"
+
 
 @dataclass(frozen=True)
 class MeasuringJob:
-    """What is measured: ``folders``, against the snapshot in ``source``, on ``texts`` or on sampled sequences."""
+    """What is measured: ``files``, against the snapshot in ``source``, on ``texts`` or on sampled sequences.
+
+    Each is a folder that a run of ours left, a GGUF file, an ONNX graph, or a folder with somebody's quantized model.
+    """
 
     source: Path
-    folders: list[Path]
+    files: list[Path]
     texts: list[EvaluationText]
     size: EvaluationSize
     device: Literal["auto", "cpu", "cuda"]
@@ -35,17 +43,21 @@ class MeasuringJob:
 
 @dataclass(frozen=True)
 class MeasuredFolder:
-    """One finished folder against its original.
+    """One quantized model against its original.
 
     Attributes:
-        folder: The folder.
-        recipe: What it was made by.
+        folder: The folder, or the file.
+        recipe: What it was made by, or says that it is.
+        size: Bytes of the files that hold its weights.
+        bits_per_weight: The same in bits, over the weights of the original.
         metrics: KL, top-1 agreement and perplexity over all texts.
         by_domain: The same for each text.
     """
 
     folder: Path
     recipe: str
+    size: int
+    bits_per_weight: float
     metrics: Metrics
     by_domain: dict[str, Metrics]
 
@@ -55,20 +67,22 @@ class MeasuredFolder:
         return {
             "folder": str(self.folder),
             "recipe": self.recipe,
+            "bytes": self.size,
+            "bitsPerWeight": round(self.bits_per_weight, 4),
             "report": self.metrics.to_wire(),
             "byDomain": by_domain,
         }
 
 
 def measure_folders(*, job: MeasuringJob, monitor: RunMonitor) -> list[MeasuredFolder]:
-    """Measure every folder of ``job``, loaded by its format's own library.
+    """Measure everything that ``job`` names, loaded by its format's own library.
 
     Raises:
-        InvalidSpec: a folder holds no variant, or a text cannot be read.
+        InvalidSpec: a file cannot be opened, or is of another model; or a text cannot be read.
         SourceRefused: the original cannot be loaded.
         Interrupted: a signal came.
     """
-    recipes = [read_manifest(folder).recipe for folder in job.folders]
+    wanted = [_found(path) for path in job.files]
     with monitor.stage("load", "files", str(job.source)):
         source = load_source_model(inspect_snapshot(job.source), choose_device(job.device))
     with monitor.stage("calibrate", "sequences") as quiet:
@@ -79,19 +93,44 @@ def measure_folders(*, job: MeasuringJob, monitor: RunMonitor) -> list[MeasuredF
         reference = OriginalReference(source, Path(scratch))
         with monitor.stage("evaluate", "sequences", "original") as progress:
             reference.prepare(sets, progress)
-        for folder, recipe in zip(job.folders, recipes, strict=True):
-            model = container_for(parse_recipe(recipe)).load(folder, source.device.type, job.source)
+        for files in wanted:
+            try:
+                model = files.load(source.device.type, job.source)
+            except ExportError as error:
+                raise _unusable(files.path, error) from error
             total, done = sum(item.tokens.sequences for item in sets), 0
             comparisons: list[Comparison] = []
-            with monitor.stage("evaluate", "sequences", recipe) as progress:
+            with monitor.stage("evaluate", "sequences", files.label) as progress:
                 for item in sets:
                     comparisons.append(measure(model, item, reference, progress.part(done, total)))
                     done += item.tokens.sequences
-            found.append(_summary(folder, recipe, sets, comparisons))
+            found.append(_summary(files, parameters_of(source.model), sets, comparisons))
             del model
     return found
 
 
-def _summary(folder: Path, recipe: str, sets: list[EvaluationSet], comparisons: list[Comparison]) -> MeasuredFolder:
+def _found(path: Path) -> FinishedFiles:
+    if (path / MANIFEST_NAME).is_file():
+        recipe = read_manifest(path).recipe
+        container = container_for(parse_recipe(recipe))
+        weights = tuple(file for file in published_files(path) if re.search(_WEIGHT_FILE, file.name))
+        return FinishedFiles(path, recipe, weights, lambda device, source: container.load(path, device, source))
+    try:
+        return find_finished_files(path)
+    except ExportError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: ExportError) -> InvalidSpec:
+    return InvalidSpec(
+        f"{path} cannot be measured: {error}",
+        "Give a GGUF file, an ONNX graph, or a folder with a quantized model, of this very original.",
+    )
+
+
+def _summary(
+    files: FinishedFiles, parameters: int, sets: list[EvaluationSet], comparisons: list[Comparison]
+) -> MeasuredFolder:
     by_domain = {item.domain: summarize([found]) for item, found in zip(sets, comparisons, strict=True)}
-    return MeasuredFolder(folder, recipe, summarize(comparisons), by_domain)
+    size = files.size
+    return MeasuredFolder(files.path, files.label, size, 8 * size / parameters, summarize(comparisons), by_domain)

@@ -68,6 +68,8 @@ def plan_recipes(
             grid = container.grid()
             fitting = {layer.name for layer in source.linears if grid.supports(layer.rows, layer.columns)}
             storable = container.storable(linked, fitting)
+            if isinstance(container, GgufContainer):
+                container = container.composed(linked, storable)
             container.unquantized(linked, set(storable))
         except ExportError as error:
             raise UnsupportedModel(

@@ -285,6 +285,8 @@ def _digest(grid: FixedGrid) -> str:
     digest = hashlib.sha256(f"{grid.group} {grid.minimum} {grid.maximum} {list(grid.scale.shape)}".encode())
     digest.update(grid.scale.contiguous().numpy().tobytes())
     digest.update(grid.offset.contiguous().numpy().tobytes())
+    if grid.table is not None:
+        digest.update(grid.table.numpy().tobytes())
     for key, value in sorted(grid.stored.items()):
         digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.contiguous().numpy().tobytes())

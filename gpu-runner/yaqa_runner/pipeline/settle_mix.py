@@ -58,7 +58,7 @@ def settle_variant(
             f"split, {record.uniform.type} for all linears {against.mean:.5f}; {record.uniform.type} is published.",
         )
     assert isinstance(mix.plan.container, GgufContainer)
-    container = GgufContainer(record.uniform.type, mix.plan.container.model_name, label=mix.plan.container.label)
+    container = GgufContainer(record.uniform.type, mix.plan.container.model_name, budget=mix.plan.container.budget)
     plan = replace(mix.plan, container=container)
     return SettledVariant(plan, _with_gguf_types(baseline, record.uniform.type), record)
 
@@ -71,7 +71,7 @@ def _record(mix: MixedPlan, found: Estimate, against: Estimate) -> MixedTypes:
         predicted_kl_nats=mix.loss,
         kl_nats=found,
         uniform=UniformTypes(
-            type=mix.baseline.recipe.name.partition(":")[2],
+            type=mix.baseline_type,
             bits_per_weight=round(mix.baseline_bits_per_weight, 4),
             predicted_kl_nats=mix.baseline_loss,
             kl_nats=against,

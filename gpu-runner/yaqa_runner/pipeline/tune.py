@@ -93,6 +93,8 @@ def _digest(linears: dict[str, QuantizedLinear]) -> str:
         grid = linear.grid
         digest.update(f"{name} {grid.group} {grid.minimum} {grid.maximum} {list(linear.codes.shape)}".encode())
         digest.update(linear.codes.contiguous().numpy().tobytes())
+        if grid.table is not None:
+            digest.update(grid.table.cpu().numpy().tobytes())
         for key, value in sorted(grid.stored.items()):
             digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
             digest.update(value.contiguous().cpu().numpy().tobytes())

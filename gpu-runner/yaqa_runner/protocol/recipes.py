@@ -24,6 +24,8 @@ MIXED_NAME: str = _MIXED["name"]
 _MIXED_EXAMPLES = " or ".join(f'"{example}"' for example in _MIXED["examples"])
 _LEAST_BITS_PER_WEIGHT: float = _MIXED["leastBitsPerWeight"]
 _MOST_BITS_PER_WEIGHT: float = _MIXED["mostBitsPerWeight"]
+# Names of earlier versions, each with what llama-quantize makes of it.
+_OLDER_NAMES: dict[str, str] = _TABLE["olderNames"]
 _OPTION_KEYS: list[str] = _TABLE["options"]
 _MAXIMUM_CHARACTERS: int = _TABLE["maximumCharacters"]
 _DEFAULT_SWEEPS: int = _TABLE["refineSweeps"]["default"]
@@ -40,6 +42,8 @@ class RecipeName(StrictWireModel):
         zero_points: Whether ``zero=on`` gives every group a zero point.
         embedding_bits: Bits that ``embedding=q4`` and the like can give embedding and output layer; empty where the
             container decides.
+        types: Types that the linears of a GGUF recipe can have, the one of most of them first; those that stand in
+            where rows do not fit aside. Empty elsewhere.
     """
 
     name: str
@@ -50,6 +54,7 @@ class RecipeName(StrictWireModel):
     bits_per_weight: float
     zero_points: bool
     embedding_bits: tuple[int, ...]
+    types: tuple[str, ...]
 
 
 RECIPE_NAMES: tuple[RecipeName, ...] = tuple(map(RecipeName.model_validate, _TABLE["names"]))
@@ -62,6 +67,7 @@ _MIXED_ROW = RecipeName(
     bits_per_weight=0,
     zero_points=False,
     embedding_bits=(),
+    types=(),
 )
 
 
@@ -168,13 +174,13 @@ def _set_embedding(draft: _Draft, value: str) -> None:
     draft.embedding_bits = known[value]
 
 
-def _refuse_single_type(draft: _Draft) -> None:
+def _refuse_budget_of_one_name(draft: _Draft) -> None:
     if draft.name.name != MIXED_NAME:
-        raise _refuse(f'"{draft.name.name}" has one type; mixed types are {_MIXED_EXAMPLES}.')
+        raise _refuse(f'"{draft.name.name}" takes no budget; budgets are {_MIXED_EXAMPLES}.')
 
 
 def _set_bits_per_weight(draft: _Draft, value: str) -> None:
-    _refuse_single_type(draft)
+    _refuse_budget_of_one_name(draft)
     if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", value) or not (
         _LEAST_BITS_PER_WEIGHT <= float(value) <= _MOST_BITS_PER_WEIGHT
     ):
@@ -186,7 +192,7 @@ def _set_bits_per_weight(draft: _Draft, value: str) -> None:
 
 
 def _set_budget_bytes(draft: _Draft, value: str) -> None:
-    _refuse_single_type(draft)
+    _refuse_budget_of_one_name(draft)
     draft.budget_bytes = parse_byte_size(value)
     if draft.budget_bytes is None:
         raise _refuse(
@@ -218,6 +224,7 @@ def parse_recipe(text: str) -> Recipe:
             f'A recipe has 1 to {_MAXIMUM_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".'
         )
     head, *options = (part.strip() for part in trimmed.split(","))
+    head = _OLDER_NAMES.get(head, head)
     name = _MIXED_ROW if head == MIXED_NAME else next((row for row in RECIPE_NAMES if row.name == head), None)
     if name is None:
         raise _refuse(f'There is no recipe named "{head}".', _nearest_word(head, [row.name for row in RECIPE_NAMES]))
@@ -236,7 +243,7 @@ def parse_recipe(text: str) -> Recipe:
         raise _refuse("bpw and bytes exclude each other: say one of them.")
     if name.name == MIXED_NAME and draft.bits_per_weight is None and draft.budget_bytes is None:
         raise _refuse(
-            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k", or a budget, as in {_MIXED_EXAMPLES}.'
+            f'"{MIXED_NAME}" alone names no type: write one, as in "gguf:q4_k_m", or a budget, as in {_MIXED_EXAMPLES}.'
         )
     return Recipe(
         canonical=_canonical_text(draft),

@@ -63,7 +63,7 @@ def round_adaptive(
     _check_square(factor_input, columns, "the input factor")
     if factor_output is not None:
         _check_square(factor_output, rows, "the output factor")
-    if weight.is_cuda:
+    if weight.is_cuda and grid.table is None:
         # Imported here: Triton is installed where CUDA is, and nowhere else.
         from yaqa_runner.rounding.kernels.triton_round import round_adaptive_cuda
 
@@ -71,7 +71,9 @@ def round_adaptive(
     tile = tile or (SMALL_TILE if max(rows, columns) <= 512 else LARGE_TILE)
     if threads is None:
         threads = available_cores() if weight.numel() >= _PARALLEL_ELEMENTS else 1
-    return _transposed_codes(weight, grid, factor_input, factor_output, tile, threads).T.contiguous()
+    # The kernels of a GPU round to whole numbers; onto a table the processor does, wherever the weight is.
+    codes = _transposed_codes(weight, grid, factor_input, factor_output, tile, threads)
+    return codes.T.contiguous().to(weight.device)
 
 
 def _transposed_codes(
@@ -110,11 +112,12 @@ class _Layer:
         self.error = transposed(weight)  # [in, out]
         self.scale = transposed(grid.scale)  # [groups, out]
         self.offset = transposed(grid.offset)  # [groups, out]
-        self.lower_input = factor_input.detach().to(torch.float32).contiguous()  # [in, in]
+        self.lower_input = factor_input.detach().to("cpu", torch.float32).contiguous()  # [in, in]
         self.two_sided = factor_output is not None
         self.lower_output = (
-            torch.zeros(1, 1) if factor_output is None else factor_output.detach().to(torch.float32).contiguous()
+            torch.zeros(1, 1) if factor_output is None else factor_output.detach().to("cpu", torch.float32).contiguous()
         )
+        self.table = None if grid.table is None else grid.table.cpu().numpy()
         # E L_I of the tiles that are done, [in, out].
         self.fed = torch.empty_like(self.error) if self.two_sided else torch.zeros(1, 1)
         self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)  # [in, out]
@@ -166,6 +169,7 @@ class _Layer:
             self.grid.group,
             self.grid.minimum,
             self.grid.maximum,
+            self.table,
             self.two_sided,
             top,
             bottom,
@@ -231,6 +235,10 @@ def _check_weight(weight: torch.Tensor, grid: FixedGrid) -> None:
         raise ValueError("the grid holds values that are not finite")
     if not np.iinfo(np.int16).min <= grid.minimum < grid.maximum <= np.iinfo(np.int16).max:
         raise ValueError(f"the grid's codes {grid.minimum} to {grid.maximum} are no range of 16-bit integers")
+    if grid.table is not None and (grid.minimum, grid.maximum + 1) != (0, len(grid.table)):
+        raise ValueError(
+            f"the grid's codes {grid.minimum} to {grid.maximum} are not those of its {len(grid.table)} levels"
+        )
 
 
 def _check_square(factor: torch.Tensor, size: int, what: str) -> None:

@@ -181,7 +181,7 @@ def _descent(
 
     def descend(grid: FixedGrid, codes: torch.Tensor, sweeps: int) -> torch.Tensor:
         nonlocal on_cuda
-        if sweeps == 0 or not weight.is_cuda:
+        if sweeps == 0 or not weight.is_cuda or grid.table is not None:
             return refine(weight, grid, codes, hessian_input, hessian_output, sweeps)
         if on_cuda is None:
             # Imported here: Triton is installed where CUDA is, and nowhere else.

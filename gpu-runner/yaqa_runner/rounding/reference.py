@@ -69,7 +69,7 @@ def reference_refine(
         else whole_symmetric(SymmetricUpper(hessian_output.to(torch.float64)))
     )
     codes = codes.clone()
-    error = exact - (scale * codes.to(torch.float64) + offset)
+    error = exact - (scale * grid.levels(codes).to(torch.float64) + offset)
     for _ in range(sweeps):
         for column in range(columns - 1, -1, -1):
             for row in range(rows - 1, -1, -1):
@@ -78,7 +78,9 @@ def reference_refine(
                 wanted = exact[row, column] - (error[row, column] - gradient / curvature)
                 code, value = _quantize(wanted, scale[row, column], offset[row, column], grid)
                 current = exact[row, column] - error[row, column]
-                if abs(current - wanted) - abs(value - wanted) > REFINE_MARGIN * abs(scale[row, column]):
+                if abs(current - wanted) - abs(value - wanted) > REFINE_MARGIN * grid.least_gap * abs(
+                    scale[row, column]
+                ):
                     codes[row, column] = code
                     error[row, column] = exact[row, column] - value
     return codes
@@ -88,5 +90,9 @@ def _quantize(
     target: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, grid: FixedGrid
 ) -> tuple[int, torch.Tensor]:
     position = torch.zeros_like(target) if scale == 0 else (target - offset) / scale
-    code = int(position.round().clamp(grid.minimum, grid.maximum))
-    return code, scale * code + offset
+    if grid.table is None:
+        code = int(position.round().clamp(grid.minimum, grid.maximum))
+        return code, scale * code + offset
+    levels = grid.table.to(target.dtype)
+    code = int((levels - position).abs().argmin())
+    return code, scale * levels[code] + offset

@@ -52,7 +52,7 @@ def refine(
         raise ValueError(f"sweeps must be at least 0, not {sweeps}")
     if sweeps == 0:
         return codes.clone()
-    if weight.is_cuda:
+    if weight.is_cuda and grid.table is None:
         # Imported here: Triton is installed where CUDA is, and nowhere else.
         from yaqa_runner.rounding.kernels.triton_refine import CudaRefinement
 
@@ -69,6 +69,7 @@ def refine(
         torch.zeros(1, 1) if metric_output is None else diagonal_block(metric_output, *bounds) for bounds in row_tiles
     ]
     scale, offset = transposed(grid.scale), transposed(grid.offset)  # [groups, out]
+    table = None if grid.table is None else grid.table.cpu().numpy()
     error = torch.empty(columns, rows)  # Eᵀ [in, out]
     error_of = rounding_error(weight, grid, codes)
     for top, bottom in row_blocks(0, rows, STRIP_ROWS, error.device):
@@ -94,6 +95,8 @@ def refine(
                     grid.group,
                     grid.minimum,
                     grid.maximum,
+                    table,
+                    grid.least_gap,
                     metric_output is not None,
                     top,
                     bottom,

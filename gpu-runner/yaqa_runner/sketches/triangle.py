@@ -42,6 +42,13 @@ class Triangle:
             matrix[:start, start:stop] = part[:, :start].T
         return matrix
 
+    def diagonal(self) -> torch.Tensor:
+        """Its diagonal, float32 ``[size]``."""
+        parts = [
+            self.rows(start, min(start + _ROWS, self.size)).diagonal(start) for start in range(0, self.size, _ROWS)
+        ]
+        return torch.cat(parts)
+
     def reordered(self, order: torch.Tensor) -> Triangle:
         """The matrix with rows and columns in ``order``, held in memory."""
         packed = pack_triangle(self.whole()[order][:, order])

@@ -215,7 +215,7 @@ function writtenRecipes(token: string): readonly string[] {
 /** One recipe of the word `token`, or a problem. */
 function takeRecipe(token: string, text: string, words: LineWords): void {
 	// People write "q8_0" for "gguf:q8_0".
-	const bareGguf = /^q\d_[a-z0-9_]+$/.test(text);
+	const bareGguf = /^i?q\d_[a-z0-9_]+$/.test(text);
 	const parsed = parseRecipe(bareGguf ? `gguf:${text}` : text);
 	if (parsed.ok) {
 		words.explicit.push(parsed.recipe.canonical);

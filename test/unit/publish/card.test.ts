@@ -153,7 +153,7 @@ describe("the card", () => {
 			await besides("onnx:q4,embedding=q8"),
 			/`model\.embed_tokens\.weight` as int8, blocks of 32 \(embedding or output layer, rounded to nearest\)\./,
 		);
-		assert.match(await besides("gguf:q4_0"), /as Q8\\?_0 \(embedding or output layer, kept at higher precision\)/);
+		assert.match(await besides("gguf:q4_0"), /as Q8\\?_0 \(embedding or output layer, rounded to nearest\)/);
 		const manifest = await readTinyManifest("w4a16");
 		const routers = Array.from({ length: 30 }, (_, index) => ({
 			name: `gate.${index}`,

@@ -18,7 +18,7 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("w8a16,group=64,refine=0"), "yaqa/Model-7B-YAQA-W8A16-g64-r0");
 	assert.equal(name("gguf,bytes=4.5GB"), "yaqa/Model-7B-YAQA-GGUF");
 	assert.equal(name("gguf,bytes=4.5GB,tune=off"), "yaqa/Model-7B-YAQA-GGUF-untuned");
-	assert.equal(name("gguf:q4_k"), "yaqa/Model-7B-YAQA-GGUF");
+	assert.equal(name("gguf:q4_k_m"), "yaqa/Model-7B-YAQA-GGUF");
 	assert.equal(name("w3a16,group=32,zero=on"), "yaqa/Model-7B-YAQA-W3A16-g32-asym");
 	assert.equal(name("gptq:3"), "yaqa/Model-7B-YAQA-GPTQ-3bit");
 	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");

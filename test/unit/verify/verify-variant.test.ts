@@ -302,15 +302,30 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		});
 	}
 	test("a K-type where the row would ask for its fallback", async () => {
-		const result = await verifyBroken("gguf:q4_k", withOneMoreLinear);
-		assertRefused(result, /weights of linears as Q\w+ of \d+ inputs, .* by the recipe's type or its fallback/);
+		const result = await verifyBroken("gguf:q4_k_m", withOneMoreLinear);
+		assertRefused(result, /weights of linears as Q\w+ of \d+ inputs, the manifest describes \d+/);
+	});
+	test("types that the recipe's name does not stand for", async () => {
+		const result = await withCopy("gguf,bpw=5", async (directory) => {
+			const manifest = { ...(await readTinyManifest("gguf,bpw=5")), recipe: "gguf:q4_0", mixed: undefined };
+			await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+			return verifyVariant({
+				directory,
+				manifest,
+				recipe: recipeOf("gguf:q4_0"),
+				verificationPath: TINY_VERIFICATION,
+				policy: POLICY,
+				limits: LIMITS,
+			});
+		});
+		assertRefused(result, /a linear of Q5_K, which gguf:q4_0 has none of/);
 	});
 	test("a mix with a linear of another type than the manifest tells", async () => {
 		const result = await verifyBroken("gguf,bpw=5", async (_directory, manifest) => ({
 			...manifest,
 			layers: manifest.layers.map((layer) => (layer.type === "q5_k" ? { ...layer, type: "q6_k" } : layer)),
 		}));
-		assertRefused(result, /lacks 1 linear\(s\) of Q6_K 32768 weights/);
+		assertRefused(result, /holds 0 weights of linears as Q6_K of 256 inputs, the manifest describes 32768/);
 	});
 	test("a mix above the bits a weight that were asked for", async () => {
 		const result = await withCopy("gguf,bpw=5", async (directory) => {

@@ -7,18 +7,23 @@ Each packer reproduces ``gguf.quants.dequantize`` exactly. Layouts are those of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.grids.fit_rows import fit_rows
+from yaqa_runner.grids.gguf import IQ4_LEVELS, gguf_grid
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 SUPER = 256
+_STRIP_ELEMENTS = 1 << 21
 
 
 def pack_rows(linear: QuantizedLinear, type_name: str) -> Bytes:
@@ -37,6 +42,22 @@ def pack_rows(linear: QuantizedLinear, type_name: str) -> Bytes:
         raise ExportError(f"{linear.name}: {columns} inputs are not a multiple of {block}, the block of {type_name}.")
     packed = packer(linear)
     return packed.reshape(rows, columns // int(block) * int(size))
+
+
+def nearest_rows(name: str, weight: torch.Tensor, type_name: str) -> Bytes:
+    """Bytes ``[out, bytes a row]`` of ``weight`` ``[out, in]``, rounded to the nearest values of ``type_name``.
+
+    Scales are searched; for what is looked up a row at a time, no column counts more than another.
+    """
+    rows = max(1, _STRIP_ELEMENTS // weight.shape[1])
+    strips = torch.split(weight.to(torch.float32), rows)
+
+    def packed(strip: torch.Tensor) -> Bytes:
+        grid = fit_rows(gguf_grid(type_name), strip)
+        return pack_rows(QuantizedLinear(name, grid.nearest(strip), grid, type_name), type_name)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return np.concatenate(list(pool.map(packed, strips)))
 
 
 def ggml_type(type_name: str) -> gguf.GGMLQuantizationType:
@@ -102,6 +123,48 @@ def _q4_1(linear: QuantizedLinear) -> Bytes:
     return np.concatenate([scale, minimum, _nibbles(codes, 16)], axis=1)
 
 
+def _q5_1(linear: QuantizedLinear) -> Bytes:
+    columns = linear.codes.shape[1]
+    codes = _codes(linear, 32, 0, 31)
+    scale = _half(linear, _grid_array(linear, "scale", 32, columns), "a scale")
+    minimum = _half(linear, _grid_array(linear, "offset", 32, columns), "an offset")
+    return np.concatenate([scale, minimum, _fifth_bits(codes), _nibbles(codes & 15, 16)], axis=1)
+
+
+def _iq4_levels(linear: QuantizedLinear) -> None:
+    _no_offset(linear)
+    if linear.grid.table is None or linear.grid.table.tolist() != list(IQ4_LEVELS):
+        raise ExportError(f"{linear.name}: the levels of the codes are not those of IQ4.")
+
+
+def _iq4_nl(linear: QuantizedLinear) -> Bytes:
+    _iq4_levels(linear)
+    codes = _codes(linear, 32, 0, 15)
+    scale = _half(linear, _grid_array(linear, "scale", 32, linear.codes.shape[1]), "a scale")
+    return np.concatenate([scale, _nibbles(codes, 16)], axis=1)
+
+
+def _iq4_xs(linear: QuantizedLinear) -> Bytes:
+    _iq4_levels(linear)
+    codes = _codes(linear, SUPER, 0, 15)
+    scale = _six_bits(linear, 8)
+    high = (scale >> 4).astype("<u2")
+    joined = np.zeros((len(high), 1), dtype="<u2")
+    for sub in range(8):
+        joined[:, 0] |= high[:, sub] << (2 * sub)
+    low = (scale[:, 0::2] & 15) | (scale[:, 1::2] & 15) << 4
+    d = _half(linear, _stored(linear, "d", 1), "d")
+    return np.concatenate([d, joined.view(np.uint8), low, _nibble_chunks(codes, 16)], axis=1)
+
+
+def _six_bits(linear: QuantizedLinear, per_block: int) -> Bytes:
+    """Signed sub-scales ``[blocks, per_block]`` as the six bits that the block stores."""
+    signed = _stored(linear, "sc", per_block).astype(np.int64)
+    if signed.min() < -32 or signed.max() > 31:
+        raise ExportError(f"{linear.name}: 'sc' lies outside -32..31.")
+    return (signed + 32).astype(np.uint8)
+
+
 def _fifth_bits(codes: Array) -> Bytes:
     return np.packbits(codes >> 4, axis=1, bitorder="little")
 
@@ -147,10 +210,7 @@ def _q3_k(linear: QuantizedLinear) -> Bytes:
     _no_offset(linear)
     codes = _codes(linear, SUPER, -4, 3)
     high = np.packbits((codes >> 2).reshape(-1, 8, 32), axis=1, bitorder="little").reshape(-1, 32)
-    signed = _stored(linear, "sc", 16).astype(np.int64)
-    if signed.min() < -32 or signed.max() > 31:
-        raise ExportError(f"{linear.name}: 'sc' lies outside -32..31.")
-    scale = (signed + 32).astype(np.uint8)
+    scale = _six_bits(linear, 16)
     low4 = (scale[:, :8] & 15) | (scale[:, 8:] & 15) << 4
     top = (scale >> 4).reshape(-1, 4, 4)
     high2 = top[:, 0] | top[:, 1] << 2 | top[:, 2] << 4 | top[:, 3] << 6
@@ -207,11 +267,14 @@ _PACKERS: dict[str, Callable[[QuantizedLinear], Bytes]] = {
     "q4_0": _q4_0,
     "q4_1": _q4_1,
     "q5_0": _q5_0,
+    "q5_1": _q5_1,
     "q8_0": _q8_0,
     "q2_k": _q2_k,
     "q3_k": _q3_k,
     "q4_k": _q4_k,
     "q5_k": _q5_k,
     "q6_k": _q6_k,
+    "iq4_nl": _iq4_nl,
+    "iq4_xs": _iq4_xs,
 }
 GGUF_TYPES = tuple(_PACKERS)

@@ -1,10 +1,11 @@
 """GGUF files, as llama.cpp, Ollama, LM Studio and transformers load them.
 
 Names, orders, shapes, header and tokenizer are llama.cpp's own converter's (``converter``). Quantized linears take the
-recipe's type, or each its own where types are mixed. A linear whose inputs are no multiple of the type's block takes
-the fallback type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. The embedding and the output layer
-are Q8_0 (F16 where their width is no multiple of 32), what llama.cpp wants in float32 is F32, other tensors F16.
-``config.json`` travels beside the file so that the original architecture can be rebuilt without guessing.
+types of the recipe's mix (``mixes``), or each its own within a budget. A linear whose inputs are no multiple of the
+type's block takes the fallback type of ``grids.gguf.gguf_type_for``; one that no block fits stays F16. Embedding and
+output layer have the mix's types, rounded to nearest, and Q8_0 within a budget (F16 where their width is no multiple
+of 32); what llama.cpp wants in float32 is F32, other tensors F16. ``config.json`` travels beside the file so that the
+original architecture can be rebuilt without guessing.
 """
 
 from __future__ import annotations
@@ -24,9 +25,17 @@ from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.gguf.arrangement import as_matrix
-from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
+from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, nearest_rows, pack_rows
 from yaqa_runner.formats.gguf.converter import layout_of
 from yaqa_runner.formats.gguf.layout import Layout, LayoutTensor
+from yaqa_runner.formats.gguf.mixes import (
+    MIX_NAMES,
+    VOCABULARY_TENSORS,
+    mix_base,
+    mix_file_type,
+    mix_types,
+    model_shape,
+)
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
@@ -40,21 +49,11 @@ ALIGNMENT = int(gguf.GGUF_DEFAULT_ALIGNMENT)
 # Of each part of a split file: a header, three entries that number the part, and padding before the data.
 _PART_BYTES = 24 + 82 + ALIGNMENT
 SMALLEST_TYPE = "q2_k"
-_FILE_TYPES = {
-    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
-    "q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
-    "q5_0": gguf.LlamaFileType.MOSTLY_Q5_0,
-    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-    "q2_k": gguf.LlamaFileType.MOSTLY_Q2_K,
-    "q3_k": gguf.LlamaFileType.MOSTLY_Q3_K_S,
-    "q4_k": gguf.LlamaFileType.MOSTLY_Q4_K_S,
-    "q5_k": gguf.LlamaFileType.MOSTLY_Q5_K_S,
-    "q6_k": gguf.LlamaFileType.MOSTLY_Q6_K,
-}
+# The mix of nothing but a type, whose number a file of one type bears.
+_SMALL_MIXES = {"q3_k": "q3_k_s", "q4_k": "q4_k_s", "q5_k": "q5_k_s"}
 # One scale a block and no offset: the grid that ONNX, compressed-tensors and GPTQ share, so that one
 # set of codes serves all of them.
 _SHARED_BITS = {"q4_0": 4, "q5_0": 5, "q8_0": 8}
-_VOCABULARY_TENSORS = ("token_embd.weight", "per_layer_token_embd.weight", "output.weight")
 # What every file says for itself.
 _OWN_KEYS = ("general.architecture", "general.name", "general.file_type", "general.quantization_version")
 
@@ -75,7 +74,7 @@ class _Entry:
 class GgufContainer:
     """One GGUF type, for example ``q4_0``, and other ones for the linears that ``types`` names.
 
-    ``label`` ends the file's name; without it the type does. ``general.file_type`` is ``type``.
+    ``mix`` is one of ``mixes``, whose types :meth:`composed` finds; ``budget`` the words of a budget.
     """
 
     name = "gguf"
@@ -85,7 +84,9 @@ class GgufContainer:
         type_name: str,
         model_name: str | None = None,
         types: Mapping[str, str] | None = None,
-        label: str | None = None,
+        *,
+        mix: str | None = None,
+        budget: str | None = None,
     ) -> None:
         self.types = dict(types or {})
         for name in (type_name, *self.types.values()):
@@ -93,8 +94,69 @@ class GgufContainer:
                 raise ExportError(f"GGUF type {name!r} is not one of {', '.join(GGUF_TYPES)}.")
         self.type = type_name
         self.model_name = model_name
-        self.label = type_name.upper() if label is None else label
+        self.mix = mix
+        self.budget = budget
         self._source: Path | None = None
+        # Searched once: the files of every quantizer have the same.
+        self._packed_vocabulary: dict[str, npt.NDArray[np.generic]] = {}
+
+    @classmethod
+    def of_mix(cls, mix: str, model_name: str | None = None) -> GgufContainer:
+        """The mix ``mix``, for example ``q4_k_m``; which linear has which type, :meth:`composed` finds.
+
+        Raises:
+            ExportError: there is no such mix.
+        """
+        if mix not in MIX_NAMES:
+            raise ExportError(f"GGUF type {mix!r} is not one of {', '.join(MIX_NAMES)}.")
+        return cls(mix_base(mix), model_name, mix=mix)
+
+    @property
+    def label(self) -> str:
+        """What ends the file's name: the last word of it is one that the Hub and llama.cpp know a quantization by."""
+        if self.mix is not None:
+            return self.mix.upper()
+        if self.budget is None:
+            return self.type.upper()
+        # As files are called that mix types otherwise than llama-quantize does.
+        digit = next(letter for letter in self.type if letter.isdigit())
+        return f"{self.budget}-Q{digit}_K_XL"
+
+    def composed(self, source: Path, linears: Collection[str]) -> GgufContainer:
+        """This mix with the type of every one of ``linears``, which are stored; itself where it is no mix.
+
+        Raises:
+            ExportError: As for :meth:`write`.
+        """
+        if self.mix is None:
+            return self
+        snapshot = SourceSnapshot(source)
+        layout = layout_of(snapshot)
+        plan = _FilePlan(snapshot, layout, linears)
+        by_tensor = self._mix_types(layout, plan)
+        types: dict[str, str] = {}
+        settled = False
+        # A linear has one type, and so has a tensor: where one spreads over several, the widest counts for all.
+        while not settled:
+            settled = True
+            for name, parts in plan.quantized.items():
+                found = [by_tensor[name], *(types[linear] for linear in parts if linear in types)]
+                widest = max(found, key=lambda name: gguf_grid(name).bits_per_weight)
+                for linear in parts:
+                    if types.get(linear) != widest:
+                        types[linear] = widest
+                        settled = False
+        return GgufContainer(self.type, self.model_name, types, mix=self.mix)
+
+    def _mix_types(self, layout: Layout, plan: _FilePlan) -> dict[str, str]:
+        assert self.mix is not None
+        shapes = [
+            (tensor.name, tensor.shape[-1])
+            for tensor in layout.tensors
+            if tensor.name in plan.quantized or tensor.name in VOCABULARY_TENSORS
+        ]
+        chosen = mix_types(self.mix, shapes, model_shape(layout.architecture, layout.metadata))
+        return {name: type_name for name, type_name in chosen.items() if type_name is not None}
 
     def grid(self, layer: str | None = None) -> ContainerGrid:
         """The type's own grid; rows that its block does not divide take the fallback type's."""
@@ -126,16 +188,18 @@ class GgufContainer:
         snapshot = SourceSnapshot(source)
         layout = layout_of(snapshot)
         plan = _FilePlan(snapshot, layout, linears)
+        vocabulary = self._vocabulary_types(layout, plan)
         result = {}
         for tensor in layout.tensors:
             if tensor.name in plan.quantized or len(tensor.shape) < 2:
                 continue
-            vocabulary = tensor.name in _VOCABULARY_TENSORS
-            reason = "embedding or output layer, kept at higher precision" if vocabulary else "not quantized"
+            inside = tensor.name in VOCABULARY_TENSORS
+            reason = "embedding or output layer, rounded to nearest" if inside else "not quantized"
             if tensor.arrangement is None and not tensor.full:
                 reason = "not quantized: llama.cpp stores it otherwise than the checkpoint does"
+            kind = _plain_type(tensor, vocabulary)
             for name in tensor.sources:
-                result[name] = UnquantizedWeight(name=name, type=_plain_type(tensor).name, reason=reason)
+                result[name] = UnquantizedWeight(name=name, type=kind.name, reason=reason)
         for name, reason in layout.dropped.items():
             result[name] = UnquantizedWeight(name=name, type="none", reason=f"left out: {reason}")
         return [result[name] for name in snapshot.stored_names() if name in result]
@@ -196,7 +260,7 @@ class GgufContainer:
         model_name = self.model_name or snapshot.model_name
         writer = gguf.GGUFWriter(path=None, arch=layout.architecture, split_max_size=split_bytes)
         writer.add_name(model_name)
-        writer.add_file_type(int(_FILE_TYPES[self.type]))
+        writer.add_file_type(mix_file_type(self.mix or _SMALL_MIXES.get(self.type, self.type)))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         for key, field in gguf.GGUFReader(layout.metadata).fields.items():
             if key in _OWN_KEYS or key.startswith("GGUF."):
@@ -225,12 +289,40 @@ class GgufContainer:
             raise ExportError(
                 f"The file has no tensor of nothing but quantized rows for {min(left)[:200]!r}: it is not stored."
             )
+        vocabulary = self._vocabulary_types(layout, plan)
         return [
             self._packed(tensor, plan.quantized[tensor.name], shapes, linears)
             if tensor.name in plan.quantized
-            else _plain(snapshot, layout, tensor)
+            else self._plain(snapshot, layout, tensor, _plain_type(tensor, vocabulary))
             for tensor in layout.tensors
         ]
+
+    def _vocabulary_types(self, layout: Layout, plan: _FilePlan) -> dict[str, str]:
+        """The types of embedding and output layer, of those that a block fits."""
+        if self.mix is not None:
+            return self._mix_types(layout, plan)
+        return dict.fromkeys(VOCABULARY_TENSORS, "q8_0")
+
+    def _plain(
+        self, snapshot: SourceSnapshot, layout: Layout, tensor: LayoutTensor, kind: gguf.GGMLQuantizationType
+    ) -> _Entry:
+        def value() -> torch.Tensor:
+            if tensor.arrangement is None:
+                return layout.value(tensor.name).to(torch.float32)
+            return tensor.arrangement.assemble(snapshot.read_stored).to(torch.float32)
+
+        if kind is gguf.GGMLQuantizationType.F16 and float(value().abs().max()) > 65504:
+            kind = gguf.GGMLQuantizationType.F32
+
+        def make() -> npt.NDArray[np.generic]:
+            if tensor.name not in VOCABULARY_TENSORS or kind.name.lower() not in GGUF_TYPES:
+                stored: npt.NDArray[np.generic] = gguf.quants.quantize(value().reshape(tensor.shape).numpy(), kind)
+                return stored
+            if tensor.name not in self._packed_vocabulary:
+                self._packed_vocabulary[tensor.name] = nearest_rows(tensor.name, value(), kind.name.lower())
+            return self._packed_vocabulary[tensor.name]
+
+        return _Entry(tensor.name, tensor.shape, kind, make)
 
     def _packed(
         self,
@@ -263,12 +355,13 @@ class GgufContainer:
     def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
         """The original architecture with every tensor that the file rearranges dequantized by the ``gguf`` library.
 
+        ``directory`` may be the file itself, and anybody's, of whatever types.
         What the file holds in another form than the checkpoint, in float32 (norms with one added), comes from
         ``source``: by default the snapshot that was written last.
         """
         snapshot = self._snapshot(source)
         layout = layout_of(snapshot)
-        tensors = _read_tensors(directory)
+        tensors = read_tensors(directory)
         weights: dict[str, torch.Tensor] = {}
         for tensor in layout.tensors:
             if tensor.arrangement is None:
@@ -290,7 +383,7 @@ class GgufContainer:
         snapshot = self._snapshot(source)
         layout = layout_of(snapshot)
         plan = _FilePlan(snapshot, layout, [name])
-        tensors = _read_tensors(directory)
+        tensors = read_tensors(directory)
         result: torch.Tensor | None = None
         for tensor in layout.tensors:
             part = plan.parts.get(tensor.name, {}).get(name)
@@ -377,7 +470,7 @@ class _FilePlan:
             if len(found) > 1:
                 raise ExportError(
                     f"{len(found)} linears share the tensor {name}, so that they cannot have types of their own. "
-                    "Ask for one type, for example gguf:q4_k."
+                    "Ask for one type, for example gguf:q4_k_m."
                 )
 
 
@@ -447,29 +540,13 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _plain_type(tensor: LayoutTensor) -> gguf.GGMLQuantizationType:
+def _plain_type(tensor: LayoutTensor, vocabulary: Mapping[str, str]) -> gguf.GGMLQuantizationType:
     if tensor.full:
         return gguf.GGMLQuantizationType.F32
-    if tensor.name in _VOCABULARY_TENSORS and tensor.shape[-1] % 32 == 0:
-        return gguf.GGMLQuantizationType.Q8_0
+    wanted = vocabulary.get(tensor.name) if tensor.name in VOCABULARY_TENSORS else None
+    if wanted is not None and gguf_grid(wanted).supports(1, tensor.shape[-1]):
+        return ggml_type(wanted)
     return gguf.GGMLQuantizationType.F16
-
-
-def _plain(snapshot: SourceSnapshot, layout: Layout, tensor: LayoutTensor) -> _Entry:
-    def value() -> torch.Tensor:
-        if tensor.arrangement is None:
-            return layout.value(tensor.name).to(torch.float32)
-        return tensor.arrangement.assemble(snapshot.read_stored).to(torch.float32)
-
-    kind = _plain_type(tensor)
-    if kind is gguf.GGMLQuantizationType.F16 and float(value().abs().max()) > 65504:
-        kind = gguf.GGMLQuantizationType.F32
-
-    def make() -> npt.NDArray[np.generic]:
-        stored: npt.NDArray[np.generic] = gguf.quants.quantize(value().reshape(tensor.shape).numpy(), kind)
-        return stored
-
-    return _Entry(tensor.name, tensor.shape, kind, make)
 
 
 def _dequantized(tensors: Mapping[str, gguf.ReaderTensor], tensor: LayoutTensor) -> torch.Tensor:
@@ -490,11 +567,39 @@ def _from_matrix(matrix: torch.Tensor, shape: torch.Size, axis: int) -> torch.Te
     return matrix.reshape(*moved, shape[axis]).movedim(-1, axis).contiguous()
 
 
-def _read_tensors(directory: Path) -> dict[str, gguf.ReaderTensor]:
-    files = sorted(path for path in directory.glob("*.gguf"))
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+
+
+def shards_of(file: Path) -> tuple[Path, ...]:
+    """All parts of the model that ``file`` is a part of; itself where it is whole.
+
+    Raises:
+        ExportError: a part is missing.
+    """
+    found = _PART.search(file.name)
+    if found is None:
+        return (file,)
+    total, stem = int(found[1]), file.name[: found.start()]
+    parts = tuple(file.with_name(f"{stem}-{number:05d}-of-{total:05d}.gguf") for number in range(1, total + 1))
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise ExportError(f"{missing[0]} is missing: {file.name} is one of {total} parts.")
+    return parts
+
+
+def read_tensors(path: Path) -> dict[str, gguf.ReaderTensor]:
+    """The tensors of the GGUF model at ``path``: its file, one of its parts, or a folder with nothing else.
+
+    Raises:
+        ExportError: there is no such file, or there are several models.
+    """
+    if path.is_file():
+        files: tuple[Path, ...] = shards_of(path)
+    else:
+        files = tuple(sorted(path.glob("*.gguf")))
     if not files:
-        raise ExportError(f"{directory.name} holds no GGUF file.")
-    shards = [path for path in files if re.search(r"-\d{5}-of-\d{5}\.gguf$", path.name)]
+        raise ExportError(f"{path.name} holds no GGUF file.")
+    shards = [file for file in files if _PART.search(file.name)]
     if len(files) > 1 and len(shards) != len(files):
-        raise ExportError(f"{directory.name} holds several GGUF models.")
-    return {tensor.name: tensor for path in files for tensor in gguf.GGUFReader(path).tensors}
+        raise ExportError(f"{path.name} holds several GGUF models.")
+    return {tensor.name: tensor for file in files for tensor in gguf.GGUFReader(file).tensors}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from yaqa_runner.grids.levels_kernel import level_of, nearest_code
+
 REFINE_MARGIN = 1e-3
 """A code changes only where it gets nearer to the best value by this share of a step."""
 
@@ -26,6 +28,7 @@ def round_tile(  # type: ignore[no-untyped-def]
     group,
     minimum,
     maximum,
+    table,
     two_sided,
     row_start,
     row_stop,
@@ -44,6 +47,7 @@ def round_tile(  # type: ignore[no-untyped-def]
         scale, offset: ``[groups, out]``.
         group: Columns a group.
         minimum, maximum: Range of the codes.
+        table: Their levels, or ``None``: the codes themselves.
         two_sided: Whether ``L_O`` is used and ``fed`` is written.
         row_start, row_stop, column_start, column_stop: The tile.
         error: ``[in, out]`` float32. On entry the weight in the tile, ``E`` after it; on return ``E`` in the tile too.
@@ -74,8 +78,8 @@ def round_tile(  # type: ignore[no-untyped-def]
             total = fed[column, row_start:row_stop]
             for i in range(rows - 1, -1, -1):
                 code = np.float32(0.0) if step[i] == 0 else (base[i] - shift[i]) / step[i]
-                code = max(low, min(high, np.rint(code)))
-                difference = current[i] - (step[i] * code + shift[i])
+                code = nearest_code(code, low, high, table)
+                difference = current[i] - (step[i] * level_of(code, table) + shift[i])
                 current[i] = difference
                 written[i] = np.int16(code)
                 back = total[i] + inner[i] + difference
@@ -86,8 +90,8 @@ def round_tile(  # type: ignore[no-untyped-def]
         else:
             for i in range(rows):
                 code = np.float32(0.0) if step[i] == 0 else (base[i] - shift[i]) / step[i]
-                code = max(low, min(high, np.rint(code)))
-                current[i] -= step[i] * code + shift[i]
+                code = nearest_code(code, low, high, table)
+                current[i] -= step[i] * level_of(code, table) + shift[i]
                 written[i] = np.int16(code)
 
 
@@ -102,6 +106,8 @@ def refine_tile(  # type: ignore[no-untyped-def]
     group,
     minimum,
     maximum,
+    table,
+    least_gap,
     two_sided,
     row_start,
     row_stop,
@@ -120,7 +126,8 @@ def refine_tile(  # type: ignore[no-untyped-def]
         product: ``Pᵀ = (E H_I)ᵀ`` of the column block, ``[columns of the block, out]``; kept up to date in the block.
         hessian_input: ``H_I`` among the columns of the tile, ``[columns, columns]``, symmetric.
         hessian_output: ``H_O`` among its rows, ``[rows, rows]``, symmetric; unused when one-sided.
-        scale, offset, group, minimum, maximum: The grid, ``[groups, out]``.
+        scale, offset, group, minimum, maximum, table: The grid, ``[groups, out]``.
+        least_gap: Distance of its nearest levels.
         two_sided: Whether ``H_O`` is used.
         row_start, row_stop, column_start, column_stop: The tile.
         error, codes: ``[in, out]``, updated.
@@ -128,7 +135,7 @@ def refine_tile(  # type: ignore[no-untyped-def]
     rows = row_stop - row_start
     low = np.float32(minimum)
     high = np.float32(maximum)
-    margin = np.float32(REFINE_MARGIN)
+    margin = np.float32(REFINE_MARGIN * least_gap)
     changes = np.empty(rows, dtype=np.float32)
     slope = np.empty(rows, dtype=np.float32)
     changed = 0
@@ -145,10 +152,10 @@ def refine_tile(  # type: ignore[no-untyped-def]
             curvature = own * hessian_output[i, i] if two_sided else own
             if step[i] == 0 or not curvature > 0:
                 continue
-            current = step[i] * written[i] + shift[i]
+            current = step[i] * level_of(written[i], table) + shift[i]
             wanted = current + pull[i] / curvature
-            code = max(low, min(high, np.rint((wanted - shift[i]) / step[i])))
-            value = step[i] * code + shift[i]
+            code = nearest_code((wanted - shift[i]) / step[i], low, high, table)
+            value = step[i] * level_of(code, table) + shift[i]
             # Without the margin, codes of nearly equal merit would swap by the rounding of the sums, for ever.
             gain = abs(current - wanted) - abs(value - wanted)
             if gain > margin * abs(step[i]) and np.int16(code) != written[i]:
