@@ -27,6 +27,7 @@ export type CliCommandName =
 	| "backup"
 	| "restore"
 	| "to-postgres"
+	| "rebuild"
 	| "doctor"
 	| "help";
 
@@ -179,11 +180,16 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 	},
 	{
 		name: "verify",
-		operands: "VARIANT",
-		minimumOperands: 1,
+		operands: "[VARIANT]",
+		minimumOperands: 0,
 		maximumOperands: 1,
-		summary: "Check a published repo or a variant's folder against its manifest.",
+		summary: "Check a published repo, a variant's folder, or everything in a namespace, against the manifests.",
 		options: {
+			all: {
+				type: "string",
+				value: "NAMESPACE",
+				summary: "check every repo of a user or organisation that holds variants",
+			},
 			revision: { type: "string", value: "REVISION", summary: "branch or commit of a repo (main)" },
 			verification: {
 				type: "string",
@@ -194,7 +200,11 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			json: JSON_OUTPUT,
 			help: HELP,
 		},
-		examples: ["yaqa-bot verify yaqa-bot/model-YAQA-GGUF", "yaqa-bot verify quantized/model/gguf-q4_0"],
+		examples: [
+			"yaqa-bot verify yaqa-bot/model-YAQA-GGUF",
+			"yaqa-bot verify quantized/model/gguf-q4_0",
+			"yaqa-bot verify --all yaqa-bot",
+		],
 	},
 	{
 		name: "measure",
@@ -256,6 +266,19 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 		summary: "Put a backup into an empty database of either kind, all or nothing.",
 		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
 		examples: ["yaqa-bot restore yaqa-bot.backup.gz"],
+	},
+	{
+		name: "rebuild",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Fill an empty database with what stands on the Hub in the bot's namespace.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot rebuild", "yaqa-bot rebuild --json"],
+		notes: [
+			"For a database that was lost without a backup. Published variants, their sources and which commits are known come",
+			"back; requests, deliveries and the history of jobs do not.",
+		],
 	},
 	{
 		name: "to-postgres",

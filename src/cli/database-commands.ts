@@ -5,10 +5,14 @@ import { type LoadedConfiguration, loadConfiguration } from "../config/load.ts";
 import { backUp, restore } from "../db/backup-file.ts";
 import type { Database } from "../db/database.ts";
 import { DirectoryLockedError } from "../db/directory-lock.ts";
-import { RestoreError, type RowCounts } from "../db/dump.ts";
+import { isUnused, RestoreError, type RowCounts } from "../db/dump.ts";
 import { moveToPostgres } from "../db/move-to-postgres.ts";
 import { openDatabase } from "../db/open-database.ts";
+import { rebuild } from "../jobs/rebuild.ts";
 import { silentLog } from "../log.ts";
+import { listPublished } from "../publish/list-published.ts";
+import { publisherAccess, readAccess } from "../server/hub-access.ts";
+import { inspectSource } from "../verify/inspect-source.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { firstLine } from "./finding.ts";
@@ -91,6 +95,37 @@ export async function restoreBackup(
 		try {
 			const counts = await restore(database, path, systemClock.now());
 			return { message: `Restored: ${countsText(counts)}.`, counts };
+		} finally {
+			await database.close();
+		}
+	});
+}
+
+/** `yaqa-bot rebuild`: the database anew from what the Hub has of the bot's namespace. */
+export async function rebuildFromHub(options: DatabaseCommandOptions, terminal: Terminal): Promise<ExitCode> {
+	return await told(options, terminal, async (loaded) => {
+		const { configuration, secrets } = loaded;
+		const database = await openConfigured(loaded);
+		try {
+			if (!(await isUnused(database.handle))) {
+				throw new RestoreError("The database is in use already; it is rebuilt into an empty one.");
+			}
+			const hub = publisherAccess(configuration, secrets);
+			const limits = { maximumWeightBytes: Number.MAX_SAFE_INTEGER };
+			const report = await rebuild({
+				database,
+				clock: systemClock,
+				published: listPublished({ ...hub, namespace: configuration.hub.namespace }),
+				inspectSource: (source) => inspectSource({ ...readAccess(configuration, secrets), ...source, limits }),
+				onSource: (source) => terminal.err(`look at ${printable(source)} …\n`),
+			});
+			for (const source of report.lost) terminal.err(`${printable(source)} can no longer be read.\n`);
+			for (const one of report.left) terminal.err(`This version does not know ${printable(one)}.\n`);
+			const { repos, variants } = report;
+			return {
+				message: `Found ${variants} variants in ${repos} repos of ${configuration.hub.namespace}.`,
+				counts: { repos, variants, lost: report.lost.length, left: report.left.length },
+			};
 		} finally {
 			await database.close();
 		}

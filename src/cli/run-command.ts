@@ -145,10 +145,21 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 		);
 	},
 	verify: async ({ line, terminal }) => {
-		const { verify } = await import("./verify.ts");
+		const { verify, verifyAll } = await import("./verify.ts");
+		const namespace = line.text("all");
+		const target = line.operands[0];
+		if ((namespace === null) === (target === undefined)) {
+			return wrongUsage('"yaqa-bot verify" needs VARIANT, or --all NAMESPACE.', terminal, { command: "verify" });
+		}
+		if (namespace !== null) {
+			return await verifyAll(
+				{ namespace, configurationPath: line.text("config"), json: line.flag("json") },
+				{ terminal, signal: signalOfTheProcess(terminal) },
+			);
+		}
 		return await verify(
 			{
-				target: line.operands[0] ?? "",
+				target: target ?? "",
 				revision: line.text("revision"),
 				verification: line.text("verification"),
 				configurationPath: line.text("config"),
@@ -166,6 +177,10 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 		const { restoreBackup } = await import("./database-commands.ts");
 		const file = line.operands[0] ?? "";
 		return await restoreBackup({ file, configurationPath: line.text("config"), json: line.flag("json") }, terminal);
+	},
+	rebuild: async ({ line, terminal }) => {
+		const { rebuildFromHub } = await import("./database-commands.ts");
+		return await rebuildFromHub({ configurationPath: line.text("config"), json: line.flag("json") }, terminal);
 	},
 	"to-postgres": async ({ line, terminal }) => {
 		const { toPostgres } = await import("./database-commands.ts");

@@ -7,6 +7,7 @@ import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
+import { listHeads } from "../hub/list-heads.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { MANIFEST_NAME } from "../protocol/read-manifest.ts";
@@ -115,6 +116,52 @@ async function locateOnHub(
 			message: `There is no repo ${repo} at ${access.hubUrl} that can be read${access.accessToken === undefined ? " without a token" : ""}.`,
 		};
 	}
+}
+
+/** `yaqa-bot verify --all`: every repo of a namespace that holds variants of this bot's, one after the other. */
+export async function verifyAll(
+	options: { readonly namespace: string; readonly configurationPath: string | null; readonly json: boolean },
+	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
+): Promise<ExitCode> {
+	const { namespace, configurationPath, json } = options;
+	const { terminal, signal } = context;
+	const fail = (message: string, code: ExitCode): ExitCode => {
+		terminal.err(`${printable(message)}\n`);
+		if (json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return code;
+	};
+	const loaded = loadConfiguration(configurationPath === null ? {} : { path: configurationPath });
+	if (!loaded.ok) return fail(loaded.problems.map(problemLine).join(" "), EXIT_CODES.usage.code);
+	const access = readAccess(loaded.configuration, loaded.secrets);
+	const repos: { readonly repo: string; readonly ok: boolean; readonly exit: ExitCode }[] = [];
+	try {
+		for await (const { repo, sha } of listHeads({ ...access, of: { kind: "namespace", namespace } })) {
+			signal.throwIfAborted();
+			const { manifests } = await readPublishedManifests({ ...access, repo, revision: sha });
+			if (manifests.length === 0) {
+				// A repo of ours whose manifests were taken away or broken must not pass for one that is none of ours.
+				if (!/-YAQA-/.test(repo)) continue;
+				terminal.err(`${printable(repo)}: holds no manifest that can be read\n`);
+				repos.push({ repo, ok: false, exit: EXIT_CODES.unverified.code });
+				continue;
+			}
+			terminal.err(`${printable(repo)}:\n`);
+			const quiet = { ...terminal, out: () => undefined };
+			const exit = await verify(
+				{ target: repo, revision: sha, verification: null, configurationPath, json: false },
+				{ terminal: quiet, signal },
+			);
+			repos.push({ repo, ok: exit === EXIT_CODES.ok.code, exit });
+		}
+	} catch (error) {
+		const message = error instanceof Error ? error.message : String(error);
+		return fail(message, signal.aborted ? EXIT_CODES.interrupted.code : EXIT_CODES.failed.code);
+	}
+	if (repos.length === 0) return fail(`${namespace} holds no variants of this bot.`, EXIT_CODES.refused.code);
+	const ok = repos.every((one) => one.ok);
+	if (json) terminal.out(`${JSON.stringify({ ok, repos })}\n`);
+	else for (const one of repos) terminal.out(`${one.ok ? "✓" : "✗"} ${printable(one.repo)}\n`);
+	return ok ? EXIT_CODES.ok.code : EXIT_CODES.unverified.code;
 }
 
 /** `yaqa-bot verify`: the checks that stand before every publication, for anybody to repeat. */

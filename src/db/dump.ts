@@ -105,7 +105,7 @@ export async function dumpDatabase(
 /** What a bot leaves that has done something; one that only started has written other rows. */
 const WORK_TABLES = ["deliveries", "requests", "jobs", "variants", "published_repos", "known_heads"];
 
-async function isUnused(tx: Handle): Promise<boolean> {
+export async function isUnused(tx: Handle): Promise<boolean> {
 	const tables = await tablesOf(tx);
 	for (const table of WORK_TABLES.filter((name) => tables.has(name))) {
 		const { rows } = await sql`select 1 from ${sql.table(table)} limit 1`.execute(tx);

@@ -1,0 +1,194 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { commit, createRepo, uploadFiles } from "@huggingface/hub";
+import { systemClock } from "../../src/clock.ts";
+import { listJobs } from "../../src/db/jobs.ts";
+import { openDatabase } from "../../src/db/open-database.ts";
+import { listPublishedVariants } from "../../src/db/variants.ts";
+import { isShown } from "../../src/db/visibility.ts";
+import { recordRequest } from "../../src/jobs/record-request.ts";
+import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
+import { silentLog } from "../../src/log.ts";
+import { publish } from "../../src/publish/publish.ts";
+import { inspectSource } from "../../src/verify/inspect-source.ts";
+import { scriptedConfiguration, scriptedRunner, worldFolder } from "../support/scripted-bot.ts";
+import { scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
+import { readTinyManifest, TINY_SOURCE, type TinyRecipe, tinyDirectory } from "../support/tiny-variants.ts";
+
+const OWNER = "hf_owner_token";
+const BOT = "hf_bot_token";
+const PROGRAM = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
+const LIMITS = { maximumWeightBytes: 1e9 };
+
+let hub: LocalHub;
+let work: string;
+let head = "";
+const published: string[] = [];
+
+const access = (accessToken: string) => ({ hubUrl: hub.url, accessToken });
+
+async function publishOne(recipe: TinyRecipe, sourceRepo: string, sourceSha: string, targetRepo: string) {
+	const directory = await mkdtemp(join(work, "variant-"));
+	await cp(tinyDirectory(recipe), directory, { recursive: true });
+	const manifest = await readTinyManifest(recipe);
+	manifest.source = { repo: sourceRepo, revision: sourceSha, license: "apache-2.0" };
+	await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
+	const result = await publish({
+		hub: access(BOT),
+		reader: access(BOT),
+		targetRepo,
+		job: { sourceRepo, sourceSha },
+		variants: [{ manifest, directory }],
+		siblings: [],
+	});
+	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
+	published.push(`${sourceRepo} ${sourceSha.slice(0, 8)} ${recipe} ${targetRepo} ${result.targetSha}`);
+}
+
+async function sourceRepo(name: string, visibility: "public" | "private"): Promise<string> {
+	const repo = { type: "model", name } as const;
+	await createRepo({ ...access(OWNER), repo, visibility });
+	const done = await uploadFiles({ ...access(OWNER), repo, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
+	return done?.commit.oid ?? "";
+}
+
+async function program(
+	args: readonly string[],
+	dataDirectory: string,
+): Promise<{ readonly code: number | null; readonly out: string; readonly err: string }> {
+	const child = spawn(process.execPath, [PROGRAM, ...args], {
+		env: {
+			PATH: process.env["PATH"] ?? "",
+			YAQA_BOT_HUB_TOKEN: BOT,
+			YAQA_BOT_HUB_URL: hub.url,
+			YAQA_BOT_NAMESPACE: "bot",
+			YAQA_BOT_DATA_DIR: dataDirectory,
+		},
+		stdio: ["ignore", "pipe", "pipe"],
+	});
+	let out = "";
+	let err = "";
+	child.stdout.on("data", (chunk: Buffer) => {
+		out += chunk.toString("utf8");
+	});
+	child.stderr.on("data", (chunk: Buffer) => {
+		err += chunk.toString("utf8");
+	});
+	const [code] = (await once(child, "close")) as [number | null];
+	return { code, out, err };
+}
+
+before(async () => {
+	work = await mkdtemp(join(tmpdir(), "yaqa-rebuild-"));
+	hub = await startLocalHub({
+		dataDirectory: join(work, "hub"),
+		users: [
+			{ name: "owner", token: OWNER, orgs: [{ name: "lab", role: "admin" }] },
+			{ name: "bot", token: BOT, orgs: [{ name: "lab", role: "write" }] },
+		],
+	});
+	const first = await sourceRepo("owner/model", "public");
+	await publishOne("w4a16", "owner/model", first, `bot/model-YAQA-W4A16-at-${first.slice(0, 12)}`);
+	const done = await uploadFiles({
+		...access(OWNER),
+		repo: { type: "model", name: "owner/model" },
+		files: [{ path: "LICENSE", content: new Blob(["other terms"]) }],
+	});
+	head = done?.commit.oid ?? "";
+	await publishOne("w4a16", "owner/model", head, "bot/model-YAQA-W4A16");
+	await publishOne("onnx:q4", "owner/model", head, "bot/model-YAQA-ONNX");
+	const secret = await sourceRepo("lab/secret", "private");
+	await publishOne("w4a16", "lab/secret", secret, "bot/secret-YAQA-W4A16");
+});
+after(async () => {
+	await hub.close();
+	await rm(work, { recursive: true, force: true });
+});
+
+test("the database comes back from the Hub: what is published is known, and a push of it starts nothing", async () => {
+	const dataDirectory = join(work, "rebuilt");
+	const rebuilt = await program(["rebuild", "--json"], dataDirectory);
+	assert.equal(rebuilt.code, 0, rebuilt.err);
+	assert.deepEqual(JSON.parse(rebuilt.out), { ok: true, rows: { repos: 4, variants: 4, lost: 0, left: 0 } });
+	const again = await program(["rebuild"], dataDirectory);
+	assert.match(again.err, /in use already/);
+	const database = await openDatabase({
+		dataDirectory,
+		databaseUrl: null,
+		poolSize: 2,
+		clock: systemClock,
+		log: silentLog,
+	});
+	try {
+		const { items } = await listPublishedVariants(database.handle);
+		assert.deepEqual(
+			items
+				.map((one) => `${one.sourceRepo} ${one.sourceSha.slice(0, 8)} ${one.recipe} ${one.targetRepo} ${one.targetSha}`)
+				.toSorted(),
+			published.toSorted(),
+		);
+		assert.equal(await isShown(database.handle, "lab/secret", "everybody"), false);
+		assert.equal(await isShown(database.handle, "owner/model", "everybody"), true);
+		const jobs = (await listJobs(database.handle)).items.length;
+		assert.equal(jobs, 3, "one a commit");
+		const configuration = scriptedConfiguration(dataDirectory, {
+			watch: { namespaces: ["owner"], recipes: ["w4a16", "onnx:q4"] },
+		});
+		const outcome = await recordRequest(
+			{
+				database,
+				clock: systemClock,
+				log: silentLog,
+				configuration,
+				ports: {
+					...scriptedPorts(scriptedWorld(worldFolder(dataDirectory))),
+					inspectSource: (request) => inspectSource({ ...access(BOT), ...request, limits: LIMITS }),
+					nameTarget: ({ recipe }) => `bot/model-YAQA-${recipe.canonical === "w4a16" ? "W4A16" : "ONNX"}`,
+				},
+				runner: scriptedRunner(configuration),
+				newId: randomUUID,
+				owner: "the test",
+				wake: async () => undefined,
+			},
+			{
+				kind: "push",
+				sourceRepo: "owner/model",
+				recipes: [],
+				requester: null,
+				replyTo: null,
+				dedupeKey: "after the rebuild",
+			},
+		);
+		assert.equal(outcome.kind, "published", JSON.stringify(outcome).slice(0, 400));
+		assert.equal((await listJobs(database.handle)).items.length, jobs);
+	} finally {
+		await database.close();
+	}
+});
+
+test("verify --all tells of every repo in a namespace, and of one whose file or manifest was changed", async () => {
+	const dataDirectory = join(work, "verify");
+	const sound = await program(["verify", "--all", "bot", "--json"], dataDirectory);
+	assert.equal(sound.code, 0, sound.err);
+	assert.equal(JSON.parse(sound.out).repos.length, 4);
+	const repo = { type: "model", name: "bot/model-YAQA-W4A16" } as const;
+	await uploadFiles({ ...access(BOT), repo, files: [{ path: "config.json", content: new Blob(["{}"]) }] });
+	await commit({
+		...access(BOT),
+		repo: { type: "model", name: "bot/model-YAQA-ONNX" },
+		title: "Take the manifest away",
+		operations: [{ operation: "delete", path: "manifests/onnx-q4.json" }],
+	});
+	const changed = await program(["verify", "--all", "bot", "--json"], dataDirectory);
+	assert.equal(changed.code, 4, changed.err);
+	const bad = (JSON.parse(changed.out).repos as { repo: string; ok: boolean }[]).filter((one) => !one.ok);
+	assert.deepEqual(bad.map((one) => one.repo).toSorted(), ["bot/model-YAQA-ONNX", "bot/model-YAQA-W4A16"]);
+	assert.equal((await program(["verify"], dataDirectory)).code, 2);
+});
