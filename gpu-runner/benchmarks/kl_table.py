@@ -73,7 +73,7 @@ QUANTIZERS = (
     "two-sided+refine",
     "two-sided+refine+rescale",
 )
-SKETCH_BYTES = 4 << 30
+SKETCH_BYTES = 3 << 30
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
@@ -201,9 +201,9 @@ def tell_steps() -> Callable[[float, float], None]:
     return progress
 
 
-def read_arguments() -> argparse.Namespace:
-    """Of the command line, with a named model made and its texts found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Of what a table rests on."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEMO / "model", help=f"a folder, or {', '.join(REAL_MODELS)}")
     parser.add_argument("--calibration", type=Path, nargs="+")
     parser.add_argument("--report", type=Path, nargs="+")
@@ -226,7 +226,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", default=[], choices=CALIBRATED_PEERS)
     parser.add_argument("--keep", type=Path, help="folder that keeps sketch, roundings and rows for the next run")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
+    return parser
+
+
+def complete_arguments(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same with a named model made and its texts found."""
     text = DEMO / "text"
     real = not arguments.model.is_dir() and str(arguments.model) in REAL_MODELS
     if real:
@@ -473,7 +477,7 @@ def missing_row(model: str, quantizer: str, reason: str) -> Row:
 
 
 def main() -> None:
-    arguments = read_arguments()
+    arguments = complete_arguments(argument_parser(__doc__ or "").parse_args())
     snapshot = inspect_snapshot(arguments.model)
     source = load_source_model(snapshot, torch.device("cpu"))
     texts = read_texts(source, arguments)

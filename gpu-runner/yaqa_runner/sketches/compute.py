@@ -446,6 +446,8 @@ def streaming_window(run: SketchRun, layers: list[LinearLayer], window: int) -> 
             _checkpoint(run, iterations, moments, window, _Gathered(step + 1, 0, {}, {}))
     if not run.ranks.leads:
         return
+    # An earlier call may have written some before it was ended.
+    layers = [layer for layer in layers if not run.writer.has_block(layer.block)]
     held_out = _held_out_pairs(run, layers)
     sampled = {} if held_out else _sampled_pairs(run, layers)
     for layer in layers:
