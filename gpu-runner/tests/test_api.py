@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 from tiny_checkpoints import save_checkpoint
 
@@ -38,7 +40,9 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantized:
     return yaqa_runner.quantize(model, recipes=[RECIPE], output=output, evaluation_sequences=2, **SMALL)
 
 
-@pytest.mark.parametrize("function", [yaqa_runner.quantize, yaqa_runner.sketch, yaqa_runner.measure])
+@pytest.mark.parametrize(
+    "function", [yaqa_runner.quantize, yaqa_runner.sketch, yaqa_runner.imatrix, yaqa_runner.measure]
+)
 def test_every_argument_is_documented(function: Any) -> None:
     text = inspect.getdoc(function) or ""
     described = text[text.index("Args:") : text.index("Returns:")]
@@ -95,6 +99,35 @@ def test_measure_gives_the_figures_of_a_folder_and_the_command_line_the_same(
     assert main([*arguments, "--sequences", "4", "--length", "16", "--device", "cpu", "--json"]) == 0
     (row,) = json.loads(capfd.readouterr().out.splitlines()[-1])["measured"]
     assert row["report"] == found.metrics.to_wire() and list(row["byDomain"]) == ["words"]
+
+
+def test_a_sketch_gives_the_importance_matrix_that_llama_quantize_takes(
+    made: Quantized, model: Path, tmp_path: Path
+) -> None:
+    taken = made.sketch
+    path = yaqa_runner.imatrix(model, made.output / "sketch", output=tmp_path / "imatrix.gguf")
+    reader = gguf.GGUFReader(path)
+    fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+    calibration = taken.record.calibration
+    assert fields == {
+        "general.type": "imatrix",
+        "imatrix.datasets": [f"sha256:{calibration.sha256}"],
+        "imatrix.chunk_count": calibration.sequences,
+        "imatrix.chunk_size": calibration.length,
+    }
+    tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    names = {"self_attn.q_proj": "attn_q", "self_attn.o_proj": "attn_output", "mlp.down_proj": "ffn_down"}
+    for ours, theirs in names.items():
+        counts = tensors[f"blk.1.{theirs}.weight.counts"]
+        assert counts.tolist() == [[float(taken.layers[f"model.layers.1.{ours}"].tokens)]]
+        found = tensors[f"blk.1.{theirs}.weight.in_sum2"] / counts
+        moment = taken.factors(f"model.layers.1.{ours}").second_moment.whole().diagonal().numpy()
+        assert np.allclose(found[0], moment, rtol=1e-5)
+    assert len(tensors) == 2 * len(taken.layers)
+    other = save_checkpoint(tmp_path / "other", "llama", num_hidden_layers=1)
+    with pytest.raises(InvalidSpec, match="of another model"):
+        yaqa_runner.imatrix(other, made.output / "sketch", output=tmp_path / "none.gguf")
+    assert not (tmp_path / "none.gguf").exists()
 
 
 def test_measure_samples_from_the_original_where_no_text_is_given(made: Quantized, model: Path) -> None:

@@ -181,6 +181,24 @@ def _sketch(options: argparse.Namespace, flag: InterruptFlag) -> int:
     return exit_code_of(run, person.fail)
 
 
+def _imatrix(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.person import Person
+
+    person = Person(options)
+
+    def run() -> int:
+        _choose_converter(options.llama_cpp)
+        written = yaqa_runner.imatrix(options.model, options.sketch, output=options.output, revision=options.revision)
+        person.close()
+        if options.json:
+            person.print_json({"ok": True, "imatrix": str(written)})
+        else:
+            person.print(f"{written} is written: an importance matrix for llama-quantize.")
+        return 0
+
+    return exit_code_of(run, person.fail)
+
+
 def _measured_files(options: argparse.Namespace) -> list[Path]:
     files = [*options.files, *options.variant]
     if not files:
@@ -243,6 +261,7 @@ COMMANDS: dict[str, Command] = {
     "remote": _remote,
     "quantize": _quantize,
     "sketch": _sketch,
+    "imatrix": _imatrix,
     "measure": _measure,
     "evaluate": _evaluate,
 }

@@ -14,7 +14,7 @@ Command = Callable[[argparse.Namespace, InterruptFlag], int]
 
 
 def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
-    """The parser of ``commands``, by name: run, remote, quantize, sketch, measure, evaluate."""
+    """The parser of ``commands``, by name: run, remote, quantize, sketch, imatrix, measure, evaluate."""
     parser = argparse.ArgumentParser(
         prog="yaqa-runner",
         description="Kronecker sketches of a model's end-to-end KL, and weights rounded by them.",
@@ -118,6 +118,20 @@ def _sketch(commands: Subparsers) -> argparse.ArgumentParser:
     return sketch
 
 
+def _imatrix(commands: Subparsers) -> argparse.ArgumentParser:
+    imatrix = commands.add_parser("imatrix", help="llama-quantize's importance matrix, out of a sketch")
+    imatrix.add_argument("model", help="the sketch's model: a folder with its snapshot, or a Hub repo (namespace/name)")
+    imatrix.add_argument("sketch", type=Path, help="the folder that sketch or quantize left")
+    imatrix.add_argument(
+        "--output", type=Path, default=Path("imatrix.gguf"), metavar="FILE", help="the file to write (imatrix.gguf)"
+    )
+    imatrix.add_argument("--revision", help="commit, branch or tag of a Hub repo")
+    imatrix.add_argument("--json", action="store_true", help="its place as one JSON document on stdout")
+    imatrix.add_argument("--verbose", action="store_true", help="log on stderr")
+    _add_converter_option(imatrix)
+    return imatrix
+
+
 def _measure(commands: Subparsers) -> argparse.ArgumentParser:
     measure = commands.add_parser("measure", help="KL of anybody's quantized files against their original")
     measure.add_argument("model", help="the original: a folder with a model snapshot, or a Hub repo (namespace/name)")
@@ -170,6 +184,7 @@ _OPTIONS: dict[str, Callable[[Subparsers], argparse.ArgumentParser]] = {
     "remote": _remote,
     "quantize": _quantize,
     "sketch": _sketch,
+    "imatrix": _imatrix,
     "measure": _measure,
     "evaluate": _evaluate,
 }

@@ -21,12 +21,12 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.gguf.arrangement import as_matrix
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, nearest_rows, pack_rows
 from yaqa_runner.formats.gguf.converter import layout_of
+from yaqa_runner.formats.gguf.file_plan import FilePlan, Part
 from yaqa_runner.formats.gguf.layout import Layout, LayoutTensor
 from yaqa_runner.formats.gguf.mixes import (
     MIX_NAMES,
@@ -39,7 +39,7 @@ from yaqa_runner.formats.gguf.mixes import (
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
+from yaqa_runner.formats.torch_reference import model_with_weights
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -132,7 +132,7 @@ class GgufContainer:
             return self
         snapshot = SourceSnapshot(source)
         layout = layout_of(snapshot)
-        plan = _FilePlan(snapshot, layout, linears)
+        plan = FilePlan(snapshot, layout, linears)
         by_tensor = self._mix_types(layout, plan)
         types: dict[str, str] = {}
         settled = False
@@ -148,7 +148,7 @@ class GgufContainer:
                         settled = False
         return GgufContainer(self.type, self.model_name, types, mix=self.mix)
 
-    def _mix_types(self, layout: Layout, plan: _FilePlan) -> dict[str, str]:
+    def _mix_types(self, layout: Layout, plan: FilePlan) -> dict[str, str]:
         assert self.mix is not None
         shapes = [
             (tensor.name, tensor.shape[-1])
@@ -179,7 +179,7 @@ class GgufContainer:
             ExportError: As for :meth:`write`.
         """
         snapshot = SourceSnapshot(source)
-        plan = _FilePlan(snapshot, layout_of(snapshot), linears)
+        plan = FilePlan(snapshot, layout_of(snapshot), linears)
         return {name: part.column for parts in plan.quantized.values() for name, part in parts.items()}
 
     def unquantized(self, source: Path, linears: set[str]) -> list[UnquantizedWeight]:
@@ -187,7 +187,7 @@ class GgufContainer:
         self._source = source
         snapshot = SourceSnapshot(source)
         layout = layout_of(snapshot)
-        plan = _FilePlan(snapshot, layout, linears)
+        plan = FilePlan(snapshot, layout, linears)
         vocabulary = self._vocabulary_types(layout, plan)
         result = {}
         for tensor in layout.tensors:
@@ -241,7 +241,7 @@ class GgufContainer:
         """
         snapshot = SourceSnapshot(source)
         layout = layout_of(snapshot)
-        plan = _FilePlan(snapshot, layout, shapes)
+        plan = FilePlan(snapshot, layout, shapes)
         plan.require_own_tensors()
         entries = self._entries(snapshot, layout, shapes, {})
         with tempfile.TemporaryDirectory() as folder:
@@ -283,7 +283,7 @@ class GgufContainer:
         linears: Mapping[str, QuantizedLinear],
     ) -> list[_Entry]:
         """Every tensor of the file; ``linears`` are asked for when a linear's blocks are made."""
-        plan = _FilePlan(snapshot, layout, shapes)
+        plan = FilePlan(snapshot, layout, shapes)
         left = set(shapes) - {name for parts in plan.quantized.values() for name in parts}
         if left:
             raise ExportError(
@@ -297,7 +297,7 @@ class GgufContainer:
             for tensor in layout.tensors
         ]
 
-    def _vocabulary_types(self, layout: Layout, plan: _FilePlan) -> dict[str, str]:
+    def _vocabulary_types(self, layout: Layout, plan: FilePlan) -> dict[str, str]:
         """The types of embedding and output layer, of those that a block fits."""
         if self.mix is not None:
             return self._mix_types(layout, plan)
@@ -327,7 +327,7 @@ class GgufContainer:
     def _packed(
         self,
         tensor: LayoutTensor,
-        parts: Mapping[str, _Part],
+        parts: Mapping[str, Part],
         shapes: Mapping[str, tuple[int, int]],
         linears: Mapping[str, QuantizedLinear],
     ) -> _Entry:
@@ -382,7 +382,7 @@ class GgufContainer:
         """Weight ``[out, in]`` float32 of module ``name``, rows and columns back in the checkpoint's order."""
         snapshot = self._snapshot(source)
         layout = layout_of(snapshot)
-        plan = _FilePlan(snapshot, layout, [name])
+        plan = FilePlan(snapshot, layout, [name])
         tensors = read_tensors(directory)
         result: torch.Tensor | None = None
         for tensor in layout.tensors:
@@ -409,131 +409,8 @@ class GgufContainer:
         return SourceSnapshot(source)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The rows of a tensor of the file that are a linear's.
-
-    Attributes:
-        places: Indices of the tensor's rows, int64.
-        rows: The linear's output of each, int64.
-        column: Order of the linear's inputs in the file; ``None`` where they stay.
-    """
-
-    places: torch.Tensor
-    rows: torch.Tensor
-    column: torch.Tensor | None
-
-
-class _FilePlan:
-    """Which tensors of the file are made of which linears.
-
-    Attributes:
-        parts: Of every tensor, by its name, the parts that are linears'.
-        quantized: Those of them that are made of linears' rows alone, each linear being in such tensors whole.
-        heights: Outputs of every linear.
-    """
-
-    def __init__(self, snapshot: SourceSnapshot, layout: Layout, linears: Collection[str]) -> None:
-        transposed = _transposed_modules(snapshot)
-        by_source: dict[str, list[_StoredRows]] = {}
-        self.heights: dict[str, int] = {}
-        for name in linears:
-            found_rows = _stored_rows(snapshot, name, transposed)
-            if found_rows is not None:
-                by_source.setdefault(found_rows.tensor, []).append(found_rows)
-                self.heights[name] = found_rows.stop - found_rows.start
-        self.parts: dict[str, dict[str, _Part]] = {}
-        whole: dict[str, dict[str, _Part]] = {}
-        covered = dict.fromkeys(self.heights, 0)
-        for tensor in layout.tensors:
-            found = _parts_of(tensor, by_source)
-            if found:
-                self.parts[tensor.name] = found
-            rows = sum(len(part.places) for part in found.values())
-            if found and not tensor.full and rows == math.prod(tensor.shape[:-1]):
-                whole[tensor.name] = found
-                for name, part in found.items():
-                    covered[name] += len(part.rows)
-        complete = {name for name, rows in covered.items() if rows == self.heights[name]}
-        # A tensor that has to stay takes its linears with it, and those the other tensors that they are in.
-        while True:
-            staying = {name for name, found in whole.items() if not complete.issuperset(found)}
-            if not staying:
-                break
-            for name in staying:
-                complete -= set(whole.pop(name))
-        self.quantized = whole
-
-    def require_own_tensors(self) -> None:
-        """Raise :class:`ExportError` where linears share a tensor, and so a type."""
-        for name, found in self.quantized.items():
-            if len(found) > 1:
-                raise ExportError(
-                    f"{len(found)} linears share the tensor {name}, so that they cannot have types of their own. "
-                    "Ask for one type, for example gguf:q4_k_m."
-                )
-
-
 def _same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     return one is other if one is None or other is None else torch.equal(one, other)
-
-
-@dataclass(frozen=True)
-class _StoredRows:
-    """Where a linear's weight is in the checkpoint: rows of a tensor whose ``axis`` runs along the columns."""
-
-    linear: str
-    tensor: str
-    axis: int
-    start: int
-    stop: int
-
-
-_EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<number>\d+)\.(?P<part>gate_proj|up_proj|down_proj)")
-
-
-def _stored_rows(snapshot: SourceSnapshot, linear: str, transposed: set[str]) -> _StoredRows | None:
-    stored = snapshot.stored_name(f"{linear}.weight")
-    if stored is not None:
-        axis = 0 if linear in transposed else 1
-        return _StoredRows(linear, stored, axis, 0, snapshot.stored_shape(stored)[1 - axis])
-    # An expert of fused tensors: gates on top of ups, [experts, 2 inner, hidden], and downs, [experts, hidden, inner].
-    expert = _EXPERT.fullmatch(linear)
-    if expert is None:
-        return None
-    part = expert["part"]
-    stored = snapshot.stored_name(f"{expert['experts']}.{'down_proj' if part == 'down_proj' else 'gate_up_proj'}")
-    if stored is None or len(snapshot.stored_shape(stored)) != 3:
-        return None
-    height = snapshot.stored_shape(stored)[1]
-    start = int(expert["number"]) * height
-    if part == "down_proj":
-        return _StoredRows(linear, stored, 2, start, start + height)
-    inner = height // 2
-    start += inner if part == "up_proj" else 0
-    return _StoredRows(linear, stored, 2, start, start + inner)
-
-
-def _parts_of(tensor: LayoutTensor, by_source: Mapping[str, list[_StoredRows]]) -> dict[str, _Part]:
-    arrangement = tensor.arrangement
-    if arrangement is None:
-        return {}
-    found = {}
-    for number, source in enumerate(arrangement.sources):
-        every = arrangement.rows_of(number)
-        rows = arrangement.row[every]
-        for stored in by_source.get(source, []):
-            if stored.axis != arrangement.axis:
-                continue
-            inside = (rows >= stored.start) & (rows < stored.stop)
-            if bool(inside.any()):
-                found[stored.linear] = _Part(every[inside], rows[inside] - stored.start, arrangement.column)
-    return found
-
-
-def _transposed_modules(snapshot: SourceSnapshot) -> set[str]:
-    """Modules whose weight the checkpoint keeps as ``[in, out]``."""
-    return {name for name, module in empty_model(snapshot.config).named_modules() if isinstance(module, Conv1D)}
 
 
 def _aligned(size: int) -> int:
