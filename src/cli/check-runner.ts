@@ -1,9 +1,10 @@
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { assertNever, PermanentError } from "../errors.ts";
+import { mayRunJobs } from "../hub/may-run-jobs.ts";
 import { silentLog } from "../log.ts";
 import { createGitHubActionsEngine } from "../runners/github-actions.ts";
-import { createHfJobsEngine } from "../runners/hf-jobs.ts";
+import { createHfJobsEngine, jobsRefusal } from "../runners/hf-jobs.ts";
 import { gitHubActionsOptions, hfJobsOptions } from "../server/create-runner.ts";
 import { readAccess } from "../server/hub-access.ts";
 import { configuredMachines, ownGpus } from "../server/machines.ts";
@@ -52,27 +53,28 @@ export async function checkRunner(configuration: Configuration, secrets: Secrets
 			return [await checkLocal(configuration)];
 		case "hf-jobs": {
 			const options = hfJobsOptions(configuration, secrets, silentLog);
+			const jobs = async (): Promise<void> => {
+				await createHfJobsEngine(options).list(NOBODY);
+				try {
+					await mayRunJobs({ ...options.hub, namespace: options.namespace });
+				} catch (error) {
+					throw jobsRefusal(error, options.namespace, options.flavor);
+				}
+			};
 			const machines = async (): Promise<void> => {
 				const list = await configuredMachines(configuration, readAccess(configuration, secrets));
 				if (list?.length === 0) throw new Error(`The Hub offers no hardware called ${options.flavor}.`);
 			};
 			return await Promise.all([
-				tried("HF Jobs", `jobs of ${options.namespace}`, () => createHfJobsEngine(options).list(NOBODY)),
+				tried("HF Jobs", `the token may list and start jobs of ${options.namespace}`, jobs),
 				tried("Hardware", options.flavor === "auto" ? "chosen for each job" : options.flavor, machines),
-				tried("Staging token", options.staging.repoOf(NOBODY).split("/")[0] ?? "", () =>
-					options.staging.exists(NOBODY),
-				),
 			]);
 		}
 		case "github-actions": {
 			const options = gitHubActionsOptions(configuration, secrets, null, silentLog);
 			const { repository } = options.github;
-			return await Promise.all([
-				tried("GitHub", `${options.workflow} in ${repository}`, () => createGitHubActionsEngine(options).list(NOBODY)),
-				tried("Staging token", options.staging.repoOf(NOBODY).split("/")[0] ?? "", () =>
-					options.staging.exists(NOBODY),
-				),
-			]);
+			const workflow = `the App reads the runs of ${options.workflow} in ${repository}`;
+			return [await tried("GitHub", workflow, () => createGitHubActionsEngine(options).list(NOBODY))];
 		}
 		default:
 			return assertNever(runner.kind);

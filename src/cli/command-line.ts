@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { FAULT_FORMS } from "../local-hub/fault-flag.ts";
 import { nearestWord } from "../protocol/recipe.ts";
 import { RECIPE_NAMES, RECIPES } from "../protocol/recipe-table.ts";
 import { exitCodeList } from "./exit-codes.ts";
@@ -109,15 +110,36 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 		operands: "",
 		minimumOperands: 0,
 		maximumOperands: 0,
-		summary: "Run the local Hub alone, for trying things out with stock clients.",
+		summary: "Run the local Hub alone, for rehearsals and for trying things out with stock clients.",
 		options: {
 			port: { type: "string", short: "p", value: "PORT", summary: "port to listen on (7861; 0 takes a free one)" },
 			host: { type: "string", value: "ADDRESS", summary: "address to listen on (127.0.0.1)" },
 			"data-dir": { type: "string", value: "FOLDER", summary: "where repos are kept (data/local-hub)" },
+			users: {
+				type: "string",
+				value: "FILE",
+				summary: "YAML of users, their tokens and organisations (an owner, the bot, a visitor)",
+			},
+			jobs: {
+				type: "string",
+				multiple: true,
+				value: "FOLDER",
+				summary: "run jobs, as processes of this machine, with the programs of this folder; may be repeated (no jobs)",
+			},
+			fault: {
+				type: "string",
+				multiple: true,
+				value: "FAULT",
+				summary: "what goes wrong from the start, see below; may be repeated (nothing)",
+			},
 			json: JSON_OUTPUT,
 			help: HELP,
 		},
-		examples: ["yaqa-bot local-hub --port 7861"],
+		examples: [
+			"yaqa-bot local-hub --port 7861",
+			"yaqa-bot local-hub --users people.yaml --jobs gpu-runner/.venv/bin --fault dropWebhooks=1",
+		],
+		notes: ["Faults:", ...FAULT_FORMS.map((form) => `  ${form}`), "The page /__local-hub explains the rest."],
 	},
 	{
 		name: "quantize",

@@ -3,7 +3,6 @@ import { existsSync, readFileSync } from "node:fs";
 import { access, constants, statfs } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
-import { whoAmI } from "@huggingface/hub";
 import { loadConfiguration } from "../config/load.ts";
 import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
 import { runIsolation } from "../config/run-isolation.ts";
@@ -12,15 +11,14 @@ import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { openPostgres } from "../db/pg.ts";
 import { assertNever } from "../errors.ts";
-import { hubStatus } from "../hub/hub-request-error.ts";
-import { listWebhooks } from "../hub/list-webhooks.ts";
 import { silentLog } from "../log.ts";
 import { formatBytes } from "../publish/figures.ts";
 import { measureIsolation } from "../runners/isolation.ts";
-import { publisherAccess, readAccess } from "../server/hub-access.ts";
 import { checkEngines } from "./check-engines.ts";
 import { checkIssues } from "./check-issues.ts";
 import { checkRunner } from "./check-runner.ts";
+import { checkPublisherToken, checkReadToken, checkStagingToken } from "./check-tokens.ts";
+import { checkWatch, checkWebhook } from "./check-watch.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { broken, type Finding, fine, firstLine, lacking } from "./finding.ts";
@@ -180,87 +178,6 @@ async function checkDisk(configuration: Configuration): Promise<Finding> {
 	}
 }
 
-/** Whether the account of a token may write into a namespace, as far as the Hub says. */
-async function checkToken(
-	name: string,
-	access: ReturnType<typeof publisherAccess>,
-	wanted: { readonly namespace: string; readonly botUser: string; readonly writes: boolean },
-): Promise<Finding> {
-	const { accessToken } = access;
-	if (accessToken === undefined) {
-		return wanted.writes
-			? broken(
-					name,
-					"not set",
-					"Set YAQA_BOT_HUB_TOKEN to a token of the bot's account that may write to its namespace.",
-				)
-			: lacking(name, "not set: the publisher's token reads", "Set YAQA_BOT_READ_TOKEN to a token that may only read.");
-	}
-	try {
-		const who = await whoAmI({ ...access, accessToken });
-		const organisations = who.type === "user" ? who.orgs.map((organisation) => organisation.name) : [];
-		const role = "auth" in who ? who.auth.accessToken?.role : undefined;
-		const detail = `of ${who.name}${role === undefined ? "" : `, role ${role}`}`;
-		if (!wanted.writes) {
-			return role === "write"
-				? lacking(name, `${detail}: it may write`, "A token that may only read is enough here, and safer.")
-				: fine(name, detail);
-		}
-		if (role === "read") {
-			return broken(name, `${detail}: it may not write`, `Make one that may write to ${wanted.namespace}.`);
-		}
-		if (who.name !== wanted.namespace && !organisations.includes(wanted.namespace)) {
-			return broken(
-				name,
-				`${detail}, who is not in ${wanted.namespace}`,
-				"Correct hub.namespace, or add the account to the organisation.",
-			);
-		}
-		if (who.name !== wanted.botUser) {
-			return lacking(name, detail, `hub.botUser says "${wanted.botUser}": correct it, so that links fit.`);
-		}
-		return fine(name, detail);
-	} catch (error) {
-		return hubStatus(error) === 401
-			? broken(name, "the Hub does not accept it", "Make a new one in the Hub's settings.")
-			: broken(name, firstLine(error), "Check hub.url and the network.");
-	}
-}
-
-async function checkWebhook(configuration: Configuration, secrets: Secrets): Promise<Finding> {
-	const name = "Webhook";
-	if (secrets.webhookSecret === null) {
-		return lacking(
-			name,
-			"no secret is set: deliveries are refused, and pushes are found by the sweep alone",
-			"Set YAQA_BOT_WEBHOOK_SECRET to a long random text and give the same one to the Hub's webhook.",
-		);
-	}
-	const { publicUrl } = configuration.server;
-	if (publicUrl === null) {
-		return lacking(
-			name,
-			"the secret is set; server.publicUrl is not, so the bot cannot register itself",
-			"Set server.publicUrl, or make the webhook in the Hub's settings, to ADDRESS/webhooks/hub.",
-		);
-	}
-	if (secrets.publisherToken === null) return lacking(name, "cannot look without a token", "Set YAQA_BOT_HUB_TOKEN.");
-	try {
-		const webhooks = await listWebhooks(publisherAccess(configuration, secrets));
-		const ours = webhooks.find((webhook) => webhook.url === `${publicUrl}/webhooks/hub`);
-		if (ours === undefined) return lacking(name, "not registered yet", "`yaqa-bot serve` registers it when it starts.");
-		return ours.disabled === false
-			? fine(name, `registered for ${ours.watched.map((item) => item.name).join(", ") || "nothing"}`)
-			: lacking(
-					name,
-					`switched off by the Hub: ${String(ours.disabled)}`,
-					"`yaqa-bot serve` switches it on when it starts.",
-				);
-	} catch (error) {
-		return lacking(name, firstLine(error), "Check hub.url and the token's rights.");
-	}
-}
-
 async function checkPort(configuration: Configuration): Promise<Finding> {
 	const { host, port } = configuration.server;
 	const problem = await new Promise<NodeJS.ErrnoException | null>((resolve) => {
@@ -279,30 +196,47 @@ async function checkPort(configuration: Configuration): Promise<Finding> {
 		: broken(name, `${host}:${port} is taken by another program`, "Stop it, or choose another server.port.");
 }
 
-function checkWatch(configuration: Configuration): Finding {
-	const { namespaces, repos } = configuration.watch;
-	return namespaces.length + repos.length === 0
-		? lacking("Watch rules", "nothing is watched", "Name users, organisations or repos under `watch`.")
-		: fine("Watch rules", `${namespaces.length} namespaces, ${repos.length} repos`);
+/** Findings in the order in which they are listed, each shown as soon as it and those before it are there. */
+async function report(
+	checks: readonly (Promise<Finding | readonly Finding[]> | Finding)[],
+	show: (finding: Finding) => void,
+): Promise<readonly Finding[]> {
+	const all: Finding[] = [];
+	// One that fails while an earlier one is waited for must not end the program.
+	for (const check of checks) void Promise.resolve(check).catch(() => undefined);
+	for (const check of checks) {
+		for (const finding of [await check].flat()) {
+			all.push(finding);
+			show(finding);
+		}
+	}
+	return all;
 }
+
+const NAME_WIDTH = 18;
+const SIGNS = { fine: "✓", lacking: "!", broken: "✗" } as const;
 
 /** `yaqa-bot doctor`: everything the bot needs, with the remedy for what is missing. Secrets are never printed. */
 export async function doctor(
 	options: { readonly configurationPath: string | null; readonly json: boolean },
 	terminal: Terminal,
 ): Promise<ExitCode> {
-	const findings: Finding[] = [checkNode()];
+	// With --json the lines go where people look, and the one document to stdout.
+	const print = options.json ? terminal.err : terminal.out;
+	const show = (finding: Finding): void => {
+		print(`${SIGNS[finding.state]} ${finding.name.padEnd(NAME_WIDTH)}  ${printable(finding.detail)}\n`);
+		if (finding.remedy !== null) print(`  ${" ".repeat(NAME_WIDTH)}  → ${printable(finding.remedy)}\n`);
+	};
 	const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
+	const checks: (Promise<Finding | readonly Finding[]> | Finding)[] = [checkNode()];
 	if (!loaded.ok) {
 		for (const problem of loaded.problems) {
-			findings.push(broken("Configuration", problemLine(problem), "See `yaqa-bot config check`."));
+			checks.push(broken("Configuration", problemLine(problem), "See `yaqa-bot config check`."));
 		}
 	} else {
 		const { configuration, secrets } = loaded;
-		findings.push(fine("Configuration", loaded.path ?? "defaults and environment"));
-		const rights = { namespace: configuration.hub.namespace, botUser: configuration.hub.botUser };
-		const read = secrets.readToken === null ? { hubUrl: configuration.hub.url } : readAccess(configuration, secrets);
-		const checks = await Promise.all([
+		checks.push(
+			fine("Configuration", loaded.path ?? "defaults and environment"),
 			// Runs elsewhere bring their own.
 			...(configuration.runner.kind === "local"
 				? [checkPython(configuration), checkIsolation(configuration), checkCompiler()]
@@ -311,25 +245,18 @@ export async function doctor(
 			checkEngines(configuration),
 			checkDatabase(configuration, secrets),
 			checkDisk(configuration),
-			checkToken("Publisher token", publisherAccess(configuration, secrets), { ...rights, writes: true }),
-			checkToken("Read token", read, { ...rights, writes: false }),
+			checkPublisherToken(configuration, secrets),
+			checkReadToken(configuration, secrets),
+			checkStagingToken(configuration, secrets),
 			checkWebhook(configuration, secrets),
 			checkIssues(configuration, secrets),
 			checkPort(configuration),
-			checkWatch(configuration),
-		]);
-		findings.push(...checks.flat());
+			checkWatch(configuration, secrets),
+		);
 	}
+	const findings = await report(checks, show);
 	const ok = findings.every((finding) => finding.state !== "broken");
 	if (options.json) terminal.out(`${JSON.stringify({ ok, findings })}\n`);
-	else {
-		const signs = { fine: "✓", lacking: "!", broken: "✗" } as const;
-		const width = Math.max(...findings.map((finding) => finding.name.length));
-		for (const finding of findings) {
-			terminal.out(`${signs[finding.state]} ${finding.name.padEnd(width)}  ${printable(finding.detail)}\n`);
-			if (finding.remedy !== null) terminal.out(`  ${" ".repeat(width)}  → ${finding.remedy}\n`);
-		}
-		terminal.out(ok ? "\nThe bot can work.\n" : "\nThe bot cannot work until what is marked ✗ is mended.\n");
-	}
+	else terminal.out(ok ? "\nThe bot can work.\n" : "\nThe bot cannot work until what is marked ✗ is mended.\n");
 	return ok ? EXIT_CODES.ok.code : EXIT_CODES.failed.code;
 }

@@ -1,6 +1,9 @@
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { systemClock } from "../clock.ts";
+import { faultPlan } from "../local-hub/fault-flag.ts";
 import { runLocalHub } from "../local-hub/run-local-hub.ts";
+import { readUsersFile } from "../local-hub/users-file.ts";
 import { createLog } from "../log.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import type { Terminal } from "./terminal.ts";
@@ -13,6 +16,10 @@ export async function localHub(
 		readonly port: number | null;
 		readonly host: string | null;
 		readonly dataDirectory: string | null;
+		readonly usersFile: string | null;
+		/** Where the programs are that jobs call. */
+		readonly jobFolders: readonly string[];
+		readonly faults: readonly string[];
 		readonly json: boolean;
 	},
 	terminal: Terminal,
@@ -23,8 +30,27 @@ export async function localHub(
 		write: (line) => terminal.err(`${line}\n`),
 		now: () => systemClock.now(),
 	});
+	const refuse = (message: string, code: ExitCode): ExitCode => {
+		terminal.err(`${message}\n`);
+		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return code;
+	};
+	let start: Pick<Parameters<typeof runLocalHub>[0], "users" | "organizations" | "faults" | "jobFolders">;
+	try {
+		const folders = options.jobFolders.map((folder) => resolve(folder));
+		const missing = folders.find((folder) => !existsSync(folder));
+		if (missing !== undefined) throw new Error(`There is no folder ${missing} for --jobs.`);
+		start = {
+			...(options.usersFile === null ? {} : readUsersFile(options.usersFile)),
+			faults: faultPlan(options.faults),
+			jobFolders: folders.length === 0 ? null : folders,
+		};
+	} catch (error) {
+		return refuse(error instanceof Error ? error.message : String(error), EXIT_CODES.usage.code);
+	}
 	try {
 		await runLocalHub({
+			...start,
 			dataDirectory: resolve(options.dataDirectory ?? "data/local-hub"),
 			port: options.port ?? DEFAULT_PORT,
 			...(options.host === null ? {} : { host: options.host }),
@@ -39,8 +65,7 @@ export async function localHub(
 	} catch (error) {
 		const message = error instanceof Error ? error.message : String(error);
 		const taken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
-		terminal.err(`The local Hub cannot start: ${message}${taken ? " Choose another --port." : ""}\n`);
-		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
-		return EXIT_CODES.failed.code;
+		const remedy = taken ? " Choose another --port." : "";
+		return refuse(`The local Hub cannot start: ${message}${remedy}`, EXIT_CODES.failed.code);
 	}
 }

@@ -101,7 +101,15 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 	"local-hub": async ({ line, terminal, port }) => {
 		const { localHub } = await import("./local-hub.ts");
 		return await localHub(
-			{ port, host: line.text("host"), dataDirectory: line.text("data-dir"), json: line.flag("json") },
+			{
+				port,
+				host: line.text("host"),
+				dataDirectory: line.text("data-dir"),
+				usersFile: line.text("users"),
+				jobFolders: line.texts("jobs"),
+				faults: line.texts("fault"),
+				json: line.flag("json"),
+			},
 			terminal,
 			signalOfTheProcess(terminal),
 		);

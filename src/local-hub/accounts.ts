@@ -5,13 +5,30 @@ import { accountId, isNamespace } from "./identifiers.ts";
 type TokenRole = "read" | "write" | "fineGrained";
 export type OrgRole = "admin" | "write" | "contributor" | "read";
 
-/** An access token. A fine-grained one writes only to `writeNamespaces`, and in discussions if `discussions` is set. */
+/** What a fine-grained token may be given on the namespaces that it names, in the Hub's own words. */
+export const SCOPED_PERMISSIONS = [
+	"repo.content.read",
+	"repo.write",
+	"collection.read",
+	"collection.write",
+	"discussion.write",
+	"job.write",
+] as const;
+export type ScopedPermission = (typeof SCOPED_PERMISSIONS)[number];
+
+/** An access token. A fine-grained one has the permissions that it names, and no others. */
 type LocalHubToken = {
 	readonly token: string;
 	readonly role?: TokenRole | undefined;
 	readonly name?: string | undefined;
+	/** The namespaces that `permissions` are for. */
 	readonly writeNamespaces?: readonly string[] | undefined;
+	/** Absent: every one but that of discussions. */
+	readonly permissions?: readonly ScopedPermission[] | undefined;
+	/** In discussions everywhere. */
 	readonly discussions?: boolean | undefined;
+	/** The account's own webhooks and notifications. */
+	readonly webhooks?: boolean | undefined;
 };
 
 /** A user and the tokens that speak for it. Organizations come into being by having members. */
@@ -21,6 +38,14 @@ export type LocalHubUser = LocalHubToken & {
 	readonly email?: string | undefined;
 	readonly orgs?: readonly { readonly name: string; readonly role: OrgRole }[] | undefined;
 	readonly moreTokens?: readonly LocalHubToken[] | undefined;
+};
+
+/** What is to be known of an organization besides its members. */
+export type LocalHubOrganization = {
+	readonly name: string;
+	readonly fullname?: string | undefined;
+	/** Nobody may have a webhook watch it. */
+	readonly refusesWebhooks?: boolean | undefined;
 };
 
 export type User = {
@@ -35,6 +60,7 @@ type Organization = {
 	readonly name: string;
 	readonly fullname: string;
 	readonly members: ReadonlyMap<string, OrgRole>;
+	readonly refusesWebhooks: boolean;
 };
 export type Identity = {
 	readonly user: User;
@@ -42,7 +68,9 @@ export type Identity = {
 		readonly displayName: string;
 		readonly role: TokenRole;
 		readonly writeNamespaces: readonly string[];
+		readonly permissions: readonly ScopedPermission[];
 		readonly discussions: boolean;
+		readonly webhooks: boolean;
 	};
 };
 
@@ -59,7 +87,10 @@ export type Accounts = {
 const TOKEN = /^hf_[A-Za-z0-9_-]{3,}$/;
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
-export function createAccounts(seeds: readonly LocalHubUser[]): Accounts {
+export function createAccounts(
+	seeds: readonly LocalHubUser[],
+	described: readonly LocalHubOrganization[] = [],
+): Accounts {
 	const users = new Map<string, User>();
 	const members = new Map<string, Map<string, OrgRole>>();
 	const tokens: { readonly digest: Buffer; readonly identity: Identity }[] = [];
@@ -75,7 +106,6 @@ export function createAccounts(seeds: readonly LocalHubUser[]): Accounts {
 		};
 		users.set(seed.name, user);
 		for (const [name, role] of user.orgs) {
-			if (!isNamespace(name)) throw new Error(`Not an organization name the Hub would take: ${JSON.stringify(name)}.`);
 			const of = members.get(name) ?? new Map<string, OrgRole>();
 			of.set(seed.name, role);
 			members.set(name, of);
@@ -92,17 +122,15 @@ export function createAccounts(seeds: readonly LocalHubUser[]): Accounts {
 						displayName: (token === seed ? undefined : token.name) ?? `${seed.name}-${role}`,
 						role,
 						writeNamespaces: token.writeNamespaces ?? [],
+						permissions: token.permissions ?? SCOPED_PERMISSIONS.filter((one) => one !== "discussion.write"),
 						discussions: role === "write" || (role === "fineGrained" && (token.discussions ?? false)),
+						webhooks: role === "write" || (role === "fineGrained" && (token.webhooks ?? false)),
 					},
 				},
 			});
 		}
 	}
-	const organizations = new Map<string, Organization>();
-	for (const [name, of] of members) {
-		if (users.has(name)) throw new Error(`${name} is both a user and an organization.`);
-		organizations.set(name, { id: accountId(name), name, fullname: name, members: of });
-	}
+	const organizations = organizationsOf(users, members, described);
 
 	return {
 		users: () => [...users.values()],
@@ -129,8 +157,33 @@ export function createAccounts(seeds: readonly LocalHubUser[]): Accounts {
 	};
 }
 
+function organizationsOf(
+	users: ReadonlyMap<string, User>,
+	members: ReadonlyMap<string, ReadonlyMap<string, OrgRole>>,
+	described: readonly LocalHubOrganization[],
+): ReadonlyMap<string, Organization> {
+	const organizations = new Map<string, Organization>();
+	for (const name of new Set([...members.keys(), ...described.map((one) => one.name)])) {
+		if (users.has(name)) throw new Error(`${name} is both a user and an organization.`);
+		if (!isNamespace(name)) throw new Error(`Not an organization name the Hub would take: ${JSON.stringify(name)}.`);
+		const more = described.find((one) => one.name === name);
+		organizations.set(name, {
+			id: accountId(name),
+			name,
+			fullname: more?.fullname ?? name,
+			members: members.get(name) ?? new Map(),
+			refusesWebhooks: more?.refusesWebhooks ?? false,
+		});
+	}
+	return organizations;
+}
+
 /** May this identity act as a member of the namespace, by what the account is and what the token allows? */
-export function mayWriteNamespace(identity: Identity, namespace: string): boolean {
+export function mayWriteNamespace(
+	identity: Identity,
+	namespace: string,
+	permission: ScopedPermission = "repo.write",
+): boolean {
 	const role = identity.user.orgs.get(namespace);
 	const owns = identity.user.name === namespace || role === "admin" || role === "write" || role === "contributor";
 	if (!owns) return false;
@@ -140,8 +193,15 @@ export function mayWriteNamespace(identity: Identity, namespace: string): boolea
 		case "write":
 			return true;
 		case "fineGrained":
-			return identity.token.writeNamespaces.includes(namespace);
+			return identity.token.writeNamespaces.includes(namespace) && identity.token.permissions.includes(permission);
 	}
+}
+
+/** May this identity say something in the discussions of a namespace's repos? */
+export function mayDiscuss({ token }: Identity, namespace: string): boolean {
+	if (token.discussions) return true;
+	const named = token.role === "fineGrained" && token.writeNamespaces.includes(namespace);
+	return named && token.permissions.includes("discussion.write");
 }
 
 export function isMemberOf(identity: Identity, namespace: string): boolean {

@@ -33,7 +33,7 @@ export const faultsSchema = z.object({
 	uploadBytesPerSecond: z.number().int().min(1).nullable().optional(),
 	routes: z.array(routeFaultSchema).optional(),
 });
-type FaultPlan = z.input<typeof faultsSchema>;
+export type FaultPlan = z.input<typeof faultsSchema>;
 
 export type Faults = {
 	/** Replaces the switches that the plan names; the others stay. */

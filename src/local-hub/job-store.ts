@@ -51,6 +51,8 @@ type JobRequest = Pick<
 };
 
 export type JobStore = {
+	/** Whether this Hub was started to run jobs at all. */
+	readonly runsJobs: boolean;
 	run(request: JobRequest, by: { readonly namespace: string; readonly user: string }): Promise<JobRecord>;
 	/** Newest first. */
 	list(namespace: string): readonly JobRecord[];
@@ -218,6 +220,7 @@ export async function openJobStore(deps: {
 	}
 
 	return {
+		runsJobs: deps.options !== null,
 		async run(request, by) {
 			if (deps.options === null) throw new HubError(501, "This Hub runs no jobs.");
 			const { programFolders } = deps.options;

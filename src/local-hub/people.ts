@@ -47,6 +47,13 @@ function organizationOf(context: HubContext, name: string, role: OrgRole): Recor
 	};
 }
 
+const OWN_SETTINGS = [
+	"user.webhooks.read",
+	"user.webhooks.write",
+	"user.notifications.read",
+	"user.notifications.write",
+] as const;
+
 export function whoAmI(context: HubContext, identity: Identity, startedAt: string): Record<string, unknown> {
 	const { user, token } = identity;
 	return {
@@ -70,14 +77,19 @@ export function whoAmI(context: HubContext, identity: Identity, startedAt: strin
 				...(token.role === "fineGrained"
 					? {
 							fineGrained: {
-								scoped: token.writeNamespaces.map((name) => ({
-									entity: {
-										_id: (context.accounts.user(name) ?? context.accounts.organization(name))?.id ?? "0".repeat(24),
-										name,
-										type: context.accounts.organization(name) === null ? "user" : "org",
-									},
-									permissions: ["repo.content.read", "repo.write"],
-								})),
+								scoped: [
+									...token.writeNamespaces.map((name) => ({
+										entity: {
+											_id: (context.accounts.user(name) ?? context.accounts.organization(name))?.id ?? "0".repeat(24),
+											name,
+											type: context.accounts.organization(name) === null ? "user" : "org",
+										},
+										permissions: token.permissions,
+									})),
+									...(token.webhooks
+										? [{ entity: { _id: user.id, name: user.name, type: "user" }, permissions: OWN_SETTINGS }]
+										: []),
+								],
 								global: token.discussions ? ["discussion.write"] : [],
 							},
 						}

@@ -1,5 +1,6 @@
 import type { Log } from "../log.ts";
-import type { LocalHubUser } from "./accounts.ts";
+import type { LocalHubOrganization, LocalHubUser } from "./accounts.ts";
+import type { FaultPlan } from "./faults.ts";
 import { type LocalHub, startLocalHub } from "./start-local-hub.ts";
 
 /**
@@ -18,6 +19,10 @@ export async function runLocalHub(options: {
 	port: number;
 	host?: string;
 	users?: readonly LocalHubUser[];
+	organizations?: readonly LocalHubOrganization[];
+	/** Where the programs are that jobs call; `null`: this Hub runs no jobs. */
+	jobFolders?: readonly string[] | null;
+	faults?: FaultPlan;
 	log: Log;
 	/** Where the lines for people go. */
 	print: (line: string) => void;
@@ -31,11 +36,15 @@ export async function runLocalHub(options: {
 		port: options.port,
 		host,
 		users,
+		...(options.organizations === undefined ? {} : { organizations: options.organizations }),
+		...(options.jobFolders ? { jobs: { programFolders: options.jobFolders } } : {}),
+		...(options.faults === undefined ? {} : { initialFaults: options.faults }),
 		log: options.log,
 	});
 	const { print } = options;
 	print(`Local Hub at ${hub.url}`);
 	print(`Data in ${options.dataDirectory}`);
+	print(`How to use it: ${hub.url}/__local-hub`);
 	print("");
 	const width = Math.max(...users.map((user) => user.name.length));
 	for (const user of users) {

@@ -7,12 +7,12 @@ import express, { type NextFunction, type Request, type Response } from "express
 import { z } from "zod";
 import { type Clock, systemClock } from "../clock.ts";
 import { type Log, silentLog } from "../log.ts";
-import { createAccounts, type LocalHubUser } from "./accounts.ts";
+import { createAccounts, type LocalHubOrganization, type LocalHubUser } from "./accounts.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
 import { openBlobStore } from "./blob-store.ts";
 import { openCollectionStore } from "./collection-store.ts";
 import { createDiscussionStore } from "./discussion-store.ts";
-import { createFaults, type Faults } from "./faults.ts";
+import { createFaults, type FaultPlan, type Faults } from "./faults.ts";
 import type { HubContext } from "./hub-context.ts";
 import { HubError } from "./hub-error.ts";
 import { newId } from "./identifiers.ts";
@@ -50,8 +50,11 @@ export type LocalHubOptions = {
 	/** What others reach this Hub by, when it is not `http://host:port`. */
 	readonly publicUrl?: string;
 	readonly users: readonly LocalHubUser[];
+	readonly organizations?: readonly LocalHubOrganization[];
 	readonly log?: Log;
 	readonly clock?: Clock;
+	/** What goes wrong from the start. */
+	readonly initialFaults?: FaultPlan;
 	/** Opens the fault switches; a random one by default. */
 	readonly adminToken?: string;
 	readonly webhookRetryMilliseconds?: readonly number[];
@@ -120,7 +123,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 	const clock = options.clock ?? systemClock;
 	const host = options.host ?? "127.0.0.1";
 	const adminToken = options.adminToken ?? randomBytes(24).toString("base64url");
-	const accounts = createAccounts(options.users);
+	const accounts = createAccounts(options.users, options.organizations);
 
 	await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
 	const unlock = await lockDirectory(dataDirectory);
@@ -145,7 +148,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		const collections = await openCollectionStore(dataDirectory);
 		const readMarks = await openReadMarks(dataDirectory);
 		const webhooks = await openWebhookStore(dataDirectory);
-		const faults = createFaults();
+		const faults = createFaults(options.initialFaults);
 		const jobs = await openJobStore({ dataDirectory, clock, log, faults, options: options.jobs ?? null });
 		const dispatcher = createWebhookDispatcher({
 			store: webhooks,

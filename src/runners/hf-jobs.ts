@@ -116,7 +116,7 @@ function stateOf(job: Job, namespace: string): RemoteRun["state"] {
 }
 
 /** What a plain refusal by the Jobs API means; other failures pass. */
-function refusedBy(error: unknown, namespace: string, flavor: string): unknown {
+export function jobsRefusal(error: unknown, namespace: string, flavor: string): unknown {
 	const refuse = (message: string, remedy: string): PermanentError =>
 		new PermanentError({ code: "runner-unavailable", message, remedy }, { cause: error });
 	switch (hubStatus(error)) {
@@ -174,7 +174,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				// A server that overlooks the filter must not have us follow, or end, somebody else's job.
 				return jobs.filter((job) => job.labels?.[LABEL] === markOf(attempt)).map(runOf);
 			} catch (error) {
-				throw refusedBy(error, namespace, options.flavor);
+				throw jobsRefusal(error, namespace, options.flavor);
 			}
 		},
 		async get(id) {
@@ -182,7 +182,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				return runOf(await getJob({ ...hub, namespace, jobId: id }));
 			} catch (error) {
 				if (hubStatus(error) === 404) return null;
-				throw refusedBy(error, namespace, options.flavor);
+				throw jobsRefusal(error, namespace, options.flavor);
 			}
 		},
 		async start(spec, stagingRepo, placement) {
@@ -216,7 +216,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				return Job.safeParse(job).data?.id ?? null;
 			} catch (error) {
 				if (error instanceof SyntaxError) return null;
-				throw refusedBy(error, namespace, flavor);
+				throw jobsRefusal(error, namespace, flavor);
 			}
 		},
 		async cancel(id) {
@@ -224,7 +224,7 @@ export function createHfJobsEngine(options: HfJobsOptions): RemoteEngine {
 				await cancelJob({ ...hub, namespace, jobId: id });
 			} catch (error) {
 				if (hubStatus(error) === 404 || hubStatus(error) === 409) return;
-				throw refusedBy(error, namespace, options.flavor);
+				throw jobsRefusal(error, namespace, options.flavor);
 			}
 		},
 		readLog,

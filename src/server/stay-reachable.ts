@@ -9,10 +9,12 @@ import { publisherAccess } from "./hub-access.ts";
 import { issueRepos } from "./issue-answers.ts";
 import { pollIssues } from "./poll-issues.ts";
 import { pollMentions } from "./poll-mentions.ts";
-import { registerWebhook } from "./register-webhook.ts";
+import { type LeftOut, registerWebhook } from "./register-webhook.ts";
 
 const RETRY_SECONDS = [5, 30, 120, 600] as const;
 const CHECK_SECONDS = 600;
+/** Names that the Hub refused are tried again once an hour. */
+const ASK_AGAIN_ROUNDS = 6;
 
 type Situation = {
 	readonly configuration: Configuration;
@@ -34,16 +36,31 @@ export async function keepWebhook(situation: Situation & { readonly publicUrl: s
 	const secret = secrets.webhookSecret;
 	if (secret === null) return;
 	const hub = publisherAccess(configuration, secrets);
+	const types: NonNullable<Parameters<typeof registerWebhook>[0]["types"]> = new Map();
+	let refusedBefore: readonly LeftOut[] = [];
+	let told = "";
 	let failures = 0;
 	let renewSecret = true;
-	while (!signal.aborted) {
+	for (let round = 0; !signal.aborted; round++) {
 		try {
-			const outcome = await registerWebhook({ hub, publicUrl, secret, watch: configuration.watch, renewSecret });
-			if (outcome !== "unchanged") {
+			if (round % ASK_AGAIN_ROUNDS === 0) refusedBefore = [];
+			const { watch } = configuration;
+			const options = { hub, publicUrl, secret, watch, renewSecret, types, refusedBefore };
+			const { outcome, leftOut } = await registerWebhook(options);
+			refusedBefore = leftOut;
+			if (outcome !== "unchanged" && outcome !== "nothing-watched") {
 				const address = `${publicUrl}/webhooks/hub`;
 				if (renewSecret) log.info("The Hub's webhook is set up", { outcome, address });
-				else log.warn("The Hub's webhook had been changed or suspended and was mended", { outcome, address });
+				else if (leftOut.length === 0)
+					log.warn("The Hub's webhook had been changed or suspended and was mended", { outcome, address });
 			}
+			const missing = leftOut.map(({ name, reason }) => `${name}: ${reason}`).join("; ");
+			if (missing !== told && missing !== "") {
+				log.warn("Names that are watched are not in the Hub's webhook: their pushes are found by the sweep", {
+					names: missing.slice(0, 2000),
+				});
+			}
+			told = missing;
 			failures = 0;
 			renewSecret = false;
 			await pause(CHECK_SECONDS, signal);

@@ -21,8 +21,8 @@ test("the webhook is made once, left alone while it stands, and mended when it w
 	const access = { hubUrl: hub.url, accessToken: BOT };
 	const publicUrl = new URL(end.url).origin;
 	const { watch } = ConfigurationFile.parse({ watch: { namespaces: ["owner", "lab"], repos: ["stranger/model"] } });
-	const register = (renewSecret: boolean) =>
-		registerWebhook({ hub: access, publicUrl, secret: "long enough", watch, renewSecret });
+	const register = async (renewSecret: boolean) =>
+		(await registerWebhook({ hub: access, publicUrl, secret: "long enough", watch, renewSecret })).outcome;
 
 	assert.equal(await register(true), "created");
 	assert.equal(await register(false), "unchanged");

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { checkRunner } from "../../src/cli/check-runner.ts";
+import { checkStagingToken } from "../../src/cli/check-tokens.ts";
 import { ConfigurationFile, type ConfigurationInput } from "../../src/config/schema.ts";
 import type { Secrets } from "../../src/config/secrets.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
@@ -34,7 +35,8 @@ describe("yaqa-bot doctor, of the runner", () => {
 			hub: { url: place.hub.url },
 			runner: { stagingNamespace: STAGING, ...runner },
 		});
-		const findings = await checkRunner(configuration, { ...NO_SECRETS, stagingToken: STAGER, ...secrets });
+		const given = { ...NO_SECRETS, stagingToken: STAGER, ...secrets };
+		const findings = [await checkRunner(configuration, given), await checkStagingToken(configuration, given)].flat();
 		return findings.filter(({ state }) => state === "broken").map(({ name, remedy }) => [name, remedy] as const);
 	}
 
@@ -45,7 +47,7 @@ describe("yaqa-bot doctor, of the runner", () => {
 		const secrets = { jobsToken: "hf_expired", stagingToken: "hf_expired_too" };
 		const broken = new Map(await brokenOnes({ kind: "hf-jobs", hfJobs: other }, secrets));
 		assert.match(broken.get("HF Jobs") ?? "", /sets YAQA_BOT_JOBS_TOKEN/);
-		assert.match(broken.get("Staging token") ?? "", /sets YAQA_BOT_STAGING_TOKEN/);
+		assert.match(broken.get("Staging token") ?? "", /make a new one/);
 		assert.ok(broken.has("Hardware"));
 		const foreign = { ...hfJobs, namespace: "lab" };
 		assert.match(

@@ -8,6 +8,7 @@ import { escapeHtml, renderMarkdown } from "../markdown.ts";
 import { type Commit, fullName, REPO_TYPES, type Repo, type RepoType } from "../repo-store.ts";
 import { childrenOf, history } from "../repo-view.ts";
 import { splitRevision } from "../revisions.ts";
+import { aboutPage } from "./about-page.ts";
 import { bytesText, pageLayout } from "./page-layout.ts";
 
 const LARGEST_SHOWN = 512 * 1024;
@@ -75,7 +76,15 @@ export function pageRoutes(context: HubContext): Router {
 	const visible = (): Repo[] => context.repos.all().filter((repo) => !repo.record.private);
 
 	router.get("/", (_request, response) => {
-		send(response, "Local Hub", `<h1>Repos</h1>${repoList(visible())}`);
+		send(
+			response,
+			"Local Hub",
+			`<h1>Repos</h1>${repoList(visible())}<p><a href="/__local-hub">About this Hub</a>: who is on it, how to use it, what it can be made to do wrong.</p>`,
+		);
+	});
+
+	router.get("/__local-hub", (_request, response) => {
+		send(response, "About this Hub", aboutPage(context));
 	});
 
 	router.get("/:ns", (request, response, next) => {

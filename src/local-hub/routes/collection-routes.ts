@@ -123,7 +123,7 @@ export function collectionRoutes(context: HubContext): Router {
 
 	function openToWrite(identity: Identity, slug: string): Collection {
 		const collection = open(identity, slug);
-		if (!mayWriteNamespace(identity, collection.namespace))
+		if (!mayWriteNamespace(identity, collection.namespace, "collection.write"))
 			throw new HubError(403, "You don't have the rights to change this collection.");
 		return collection;
 	}
@@ -179,7 +179,7 @@ export function collectionRoutes(context: HubContext): Router {
 	router.post("/api/collections", jsonBody, async (request, response) => {
 		const identity = requireIdentity(context, request);
 		const body = parsedBody(createSchema, request);
-		if (!mayWriteNamespace(identity, body.namespace))
+		if (!mayWriteNamespace(identity, body.namespace, "collection.write"))
 			throw new HubError(403, `You don't have the rights to create a collection under "${body.namespace}".`);
 		const made = await collections.locked(async () => {
 			const same = collections.all().find((one) => one.namespace === body.namespace && one.title === body.title);

@@ -1,6 +1,6 @@
 import { Router } from "express";
 import { z } from "zod";
-import type { Identity } from "../accounts.ts";
+import { type Identity, mayDiscuss } from "../accounts.ts";
 import { mergeTrees } from "../commit-operations.ts";
 import type { CommentEvent, Discussion, DiscussionEvent } from "../discussion-store.ts";
 import { discussionDetails, discussionListEntry, eventView, publishDiscussion } from "../discussion-view.ts";
@@ -55,7 +55,8 @@ export function discussionRoutes(context: HubContext): Router {
 
 	function speaker(repo: Repo, identity: Identity | null): Identity {
 		if (identity === null) throw new HubError(401, "Invalid username or password.");
-		if (!identity.token.discussions) throw new HubError(403, "This token has no right to take part in discussions.");
+		if (!mayDiscuss(identity, repo.record.namespace))
+			throw new HubError(403, "This token has no right to take part in discussions.");
 		if (repo.record.discussionsDisabled) throw new HubError(403, "Discussions are disabled for this repo.");
 		return identity;
 	}

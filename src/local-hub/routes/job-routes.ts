@@ -107,7 +107,7 @@ export function jobRoutes(context: HubContext): Router {
 
 	function writer(request: Request): { readonly namespace: string; readonly identity: Identity } {
 		const found = member(request);
-		if (!mayWriteNamespace(found.identity, found.namespace)) {
+		if (!mayWriteNamespace(found.identity, found.namespace, "job.write")) {
 			throw new HubError(403, `This token may not start or change jobs of ${found.namespace}.`);
 		}
 		return found;
@@ -172,6 +172,17 @@ export function jobRoutes(context: HubContext): Router {
 			response.set("Link", `<${next.href}>; rel="next"`);
 		}
 		response.json(found.slice(from, from + PAGE).map(view));
+	});
+
+	router.post("/api/jobs/:ns/auth-check/:permission", (request, response) => {
+		const permission = z.enum(["read", "write"]).safeParse(parameter(request, "permission"));
+		if (!permission.success) throw new HubError(404, "Not found");
+		const { namespace, identity } = permission.data === "write" ? writer(request) : member(request);
+		if (!context.jobs.runsJobs) throw new HubError(403, "This local Hub runs no jobs: it was started without them.");
+		response.json({
+			namespace: { id: namespaceId(context, namespace), name: namespace },
+			user: { id: identity.user.id, name: identity.user.name },
+		});
 	});
 
 	router.get("/api/jobs/:ns/:id", (request, response) => {

@@ -11,6 +11,7 @@ import {
 	queryText,
 	requireIdentity,
 } from "../hub-context.ts";
+import { HubError } from "../hub-error.ts";
 import { avatarUrl } from "../people.ts";
 import { fullName, type Repo } from "../repo-store.ts";
 import { jsonBody } from "./body-parsers.ts";
@@ -26,6 +27,12 @@ type Notice = { repo: Repo; discussion: Discussion; updatedAt: string; eventId: 
 function mentions(discussion: Discussion, name: string): boolean {
 	const pattern = new RegExp(`(^|[^A-Za-z0-9_-])@${name.replaceAll(/[.]/g, "\\.")}(?![A-Za-z0-9_-])`, "i");
 	return discussion.events.some((event) => event.type === "comment" && pattern.test(event.raw));
+}
+
+function reader(identity: Identity): Identity {
+	if (identity.token.role === "fineGrained" && !identity.token.webhooks)
+		throw new HubError(403, "This token has no right to read notifications.");
+	return identity;
 }
 
 /** Notifications: the discussions that a user owns, takes part in or is named in, while somebody else spoke last. */
@@ -56,7 +63,7 @@ export function notificationRoutes(context: HubContext): Router {
 	}
 
 	router.get("/api/notifications", (request, response) => {
-		const identity = requireIdentity(context, request);
+		const identity = reader(requireIdentity(context, request));
 		const me = identity.user.name;
 		const all = notices(identity);
 		const mention = queryText(request, "mention") ?? "all";
@@ -99,7 +106,7 @@ export function notificationRoutes(context: HubContext): Router {
 	});
 
 	router.post("/api/notifications/mark-as-read", jsonBody, async (request, response) => {
-		const identity = requireIdentity(context, request);
+		const identity = reader(requireIdentity(context, request));
 		const body = parsedBody(markSchema, request);
 		const all = queryFlag(request, "applyToAll");
 		const chosen = notices(identity).filter((one) => all || body.discussionIds?.includes(one.discussion.id) === true);

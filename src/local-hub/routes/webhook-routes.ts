@@ -50,7 +50,7 @@ export function webhookRoutes(context: HubContext): Router {
 	}
 
 	function manager(identity: Identity): Identity {
-		if (identity.token.role !== "write") throw new HubError(403, "This token has no right to manage webhooks.");
+		if (!identity.token.webhooks) throw new HubError(403, "This token has no right to manage webhooks.");
 		return identity;
 	}
 
@@ -72,6 +72,8 @@ export function webhookRoutes(context: HubContext): Router {
 						? context.accounts.organization(name) !== null
 						: /^[^/\s]+\/[^/\s]+$/.test(name);
 			if (!known) throw new HubError(400, `There is no ${type} named ${JSON.stringify(name)} to watch.`);
+			if (context.accounts.organization(name.split("/")[0] ?? name)?.refusesWebhooks === true)
+				throw new HubError(403, `${name} cannot be watched: its organization does not allow webhooks.`);
 		}
 		const domains = new Set(body.domains ?? ["repo", "discussion"]);
 		return {

@@ -1,0 +1,58 @@
+import { readFileSync } from "node:fs";
+import { parse } from "yaml";
+import { z } from "zod";
+import { type LocalHubOrganization, type LocalHubUser, SCOPED_PERMISSIONS } from "./accounts.ts";
+
+const TokenFields = {
+	token: z.string().regex(/^hf_[A-Za-z0-9_-]{3,}$/, "a token starts with hf_, or stock clients refuse it"),
+	role: z.enum(["read", "write", "fineGrained"]).optional(),
+	writeNamespaces: z.array(z.string()).optional(),
+	permissions: z.array(z.enum(SCOPED_PERMISSIONS)).optional(),
+	discussions: z.boolean().optional(),
+	webhooks: z.boolean().optional(),
+} as const;
+
+const UsersFile = z.strictObject({
+	users: z
+		.array(
+			z.strictObject({
+				...TokenFields,
+				name: z.string(),
+				fullname: z.string().optional(),
+				email: z.string().optional(),
+				orgs: z
+					.array(z.strictObject({ name: z.string(), role: z.enum(["admin", "write", "contributor", "read"]) }))
+					.optional(),
+				moreTokens: z.array(z.strictObject({ ...TokenFields, name: z.string().optional() })).optional(),
+			}),
+		)
+		.min(1),
+	organizations: z
+		.array(
+			z.strictObject({
+				name: z.string(),
+				fullname: z.string().optional(),
+				refusesWebhooks: z.boolean().optional(),
+			}),
+		)
+		.optional(),
+});
+
+/** Who is on a local Hub: a YAML or JSON file of users with their tokens, and of organizations. Throws what is wrong with it. */
+export function readUsersFile(path: string): {
+	readonly users: readonly LocalHubUser[];
+	readonly organizations: readonly LocalHubOrganization[];
+} {
+	let value: unknown;
+	try {
+		value = parse(readFileSync(path, "utf8"));
+	} catch (error) {
+		throw new Error(`${path}: ${error instanceof Error ? error.message.split("\n", 1)[0] : String(error)}`);
+	}
+	const parsed = UsersFile.safeParse(value);
+	if (!parsed.success) {
+		const [issue] = parsed.error.issues;
+		throw new Error(`${path}, at ${issue?.path.join(".") || "its top"}: ${issue?.message ?? "not a users file"}.`);
+	}
+	return { users: parsed.data.users, organizations: parsed.data.organizations ?? [] };
+}
