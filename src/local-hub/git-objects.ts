@@ -25,11 +25,13 @@ export function lfsEntry(oid: string, size: number): FileEntry {
 
 type Node = { readonly files: Map<string, string>; readonly directories: Map<string, Node> };
 
-function hashTree(node: Node, path: string, found: DirectoryEntry[]): string {
+type OnTree = (oid: string, body: Buffer) => void;
+
+function hashTree(node: Node, path: string, found: DirectoryEntry[], onTree: OnTree): string {
 	const rows: { key: Buffer; mode: string; name: string; oid: string }[] = [];
 	for (const [name, oid] of node.files) rows.push({ key: Buffer.from(name), mode: "100644", name, oid });
 	for (const [name, child] of node.directories) {
-		const oid = hashTree(child, path === "" ? name : `${path}/${name}`, found);
+		const oid = hashTree(child, path === "" ? name : `${path}/${name}`, found, onTree);
 		// git sorts a directory as if its name ended in a slash
 		rows.push({ key: Buffer.from(`${name}/`), mode: "40000", name, oid });
 	}
@@ -38,12 +40,16 @@ function hashTree(node: Node, path: string, found: DirectoryEntry[]): string {
 		rows.map((row) => Buffer.concat([Buffer.from(`${row.mode} ${row.name}\0`), Buffer.from(row.oid, "hex")])),
 	);
 	const oid = createHash("sha1").update(`tree ${body.byteLength}\0`).update(body).digest("hex");
+	onTree(oid, body);
 	if (path !== "") found.push({ path, oid });
 	return oid;
 }
 
-/** The root tree's oid and every directory with its own, as git computes them. */
-export function treeObjects(files: FileTree): { root: string; directories: readonly DirectoryEntry[] } {
+/** The root tree's oid and every directory with its own, as git computes them; `onTree` gets each tree as git stores it. */
+export function treeObjects(
+	files: FileTree,
+	onTree: OnTree = () => {},
+): { root: string; directories: readonly DirectoryEntry[] } {
 	const root: Node = { files: new Map(), directories: new Map() };
 	for (const [path, entry] of files) {
 		const segments = path.split("/");
@@ -60,18 +66,21 @@ export function treeObjects(files: FileTree): { root: string; directories: reado
 		node.files.set(name, entry.oid);
 	}
 	const directories: DirectoryEntry[] = [];
-	const oid = hashTree(root, "", directories);
+	const oid = hashTree(root, "", directories, onTree);
 	directories.sort((a, b) => (a.path < b.path ? -1 : 1));
 	return { root: oid, directories };
 }
 
-export function commitOid(commit: {
-	tree: string;
-	parents: readonly string[];
-	author: string;
-	date: Date;
-	message: string;
-}): string {
+type CommitFields = {
+	readonly tree: string;
+	readonly parents: readonly string[];
+	readonly author: string;
+	readonly date: Date;
+	readonly message: string;
+};
+
+/** A commit as git stores it. */
+export function commitBody(commit: CommitFields): Buffer {
 	const seconds = Math.floor(commit.date.getTime() / 1000);
 	const person = `${commit.author} <${commit.author}@users.noreply.local> ${seconds} +0000`;
 	const text = [
@@ -83,6 +92,10 @@ export function commitOid(commit: {
 		commit.message,
 		"",
 	].join("\n");
-	const body = Buffer.from(text);
+	return Buffer.from(text);
+}
+
+export function commitOid(commit: CommitFields): string {
+	const body = commitBody(commit);
 	return createHash("sha1").update(`commit ${body.byteLength}\0`).update(body).digest("hex");
 }

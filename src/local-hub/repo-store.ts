@@ -106,10 +106,16 @@ export type RepoStore = {
 		repo: Repo,
 		commit: { parents: readonly string[]; author: string; title: string; message: string; files: FileTree },
 	): Promise<Commit>;
+	/** Takes a commit over that git made; `oid` is what git computed. */
+	adoptCommit(repo: Repo, commit: Commit): Promise<void>;
 	/** Replaces refs in one rename: the moment at which a commit exists. */
 	setRefs(repo: Repo, change: Partial<Pick<Refs, "branches" | "tags" | "pulls">>): Promise<void>;
 	registerLfs(repo: Repo, oid: string, size: number): Promise<void>;
 };
+
+export function messageOf({ title, message }: { readonly title: string; readonly message: string }): string {
+	return message === "" ? title : `${title}\n\n${message}`;
+}
 
 export function fullName(repo: Repo): string {
 	return `${repo.record.namespace}/${repo.record.name}`;
@@ -183,7 +189,7 @@ export async function openRepoStore(dataDirectory: string, clock: Clock): Promis
 		commit: { parents: readonly string[]; author: string; title: string; message: string; files: FileTree },
 	): Promise<Commit> {
 		const date = clock.now();
-		const message = commit.message === "" ? commit.title : `${commit.title}\n\n${commit.message}`;
+		const message = messageOf(commit);
 		const tree = treeObjects(commit.files).root;
 		const oid = commitOid({ tree, parents: commit.parents, author: commit.author, date, message });
 		const whole: Commit = { ...commit, oid, tree, date: date.toISOString() };
@@ -282,6 +288,11 @@ export async function openRepoStore(dataDirectory: string, clock: Clock): Promis
 			const commit: Commit = { ...read, files };
 			remember(cacheKey, commit);
 			return commit;
+		},
+		async adoptCommit(repo, commit) {
+			const path = join(repo.directory, "commits", `${commit.oid}.json`);
+			await writeJsonAtomically(path, { ...commit, files: [...commit.files] });
+			remember(`${repo.record.id}:${commit.oid}`, commit);
 		},
 		writeCommit: (repo, commit) => writeCommitTo(repo.directory, repo.record.id, commit),
 		async setRefs(repo, change) {

@@ -29,6 +29,7 @@ import { adminRoutes } from "./routes/admin-routes.ts";
 import { collectionRoutes } from "./routes/collection-routes.ts";
 import { discussionRoutes } from "./routes/discussion-routes.ts";
 import { gateRoutes } from "./routes/gate-routes.ts";
+import { gitRoutes } from "./routes/git-routes.ts";
 import { jobRoutes } from "./routes/job-routes.ts";
 import { notificationRoutes } from "./routes/notification-routes.ts";
 import { refRoutes } from "./routes/ref-routes.ts";
@@ -209,6 +210,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			jobRoutes,
 			collectionRoutes,
 			uploadRoutes,
+			gitRoutes,
 			xetRoutes,
 			refRoutes,
 			discussionRoutes,
