@@ -84,7 +84,7 @@ export type Accounts = {
 	authenticate(header: string | undefined): Identity | null;
 };
 
-const TOKEN = /^hf_[A-Za-z0-9_-]{3,}$/;
+const TOKEN = /^hf_[A-Za-z0-9._-]{3,}$/;
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 export function createAccounts(

@@ -234,3 +234,8 @@ export async function takePushed(
 	});
 	return updates;
 }
+
+/** The change from one commit to another, in git's words. */
+export async function gitDiff(mirror: string, from: string, to: string): Promise<string> {
+	return await text(mirror, ["diff", "--no-color", "--no-ext-diff", from, to]);
+}

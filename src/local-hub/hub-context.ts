@@ -108,6 +108,13 @@ function mayReadContent(repo: Repo, identity: Identity | null): boolean {
 	return repo.record.access.some((one) => one.user === identity.user.name && one.status === "accepted");
 }
 
+/** Sends a request that uses a former name on, as the Hub does: with the method and the body that it has. */
+function redirectToNewName(request: Request, repo: Repo, name: string): void {
+	if (fullName(repo).toLowerCase() === name.toLowerCase()) return;
+	const location = request.originalUrl.replace(`/${name}`, () => `/${fullName(repo)}`);
+	throw new HubError(307, `Temporary Redirect. Redirecting to ${location}`, { headers: { Location: location } });
+}
+
 /** The repo that a request names, if its sender has the access; else the refusal that the Hub gives. */
 export function openRepo(
 	context: HubContext,
@@ -122,6 +129,7 @@ export function openRepo(
 		throw identity === null
 			? new HubError(401, "Invalid username or password.", { code: "RepoNotFound" })
 			: new HubError(404, "Repository not found", { code: "RepoNotFound" });
+	redirectToNewName(request, repo, name);
 	switch (access) {
 		case "read":
 			break;
@@ -149,6 +157,13 @@ export function writerOf(repo: Repo, identity: Identity | null): Identity {
 			`You don't have the rights to write to ${repo.record.type} ${fullName(repo)} with this token.`,
 		);
 	return identity;
+}
+
+/** Whether a revision is the ref of a pull request that this identity opened: it may commit there without other rights. */
+export function isAuthorOfPull(context: HubContext, repo: Repo, identity: Identity | null, revision: string): boolean {
+	const num = /^refs\/pr\/(\d{1,9})$/.exec(revision)?.[1];
+	if (num === undefined || identity === null) return false;
+	return context.discussions.get(repo, Number(num))?.author === identity.user.name;
 }
 
 export function webPath(repo: Repo): string {

@@ -6,7 +6,7 @@ import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
 import { commitOid, type FileEntry, type FileTree, treeObjects } from "./git-objects.ts";
 import { HubError } from "./hub-error.ts";
-import { newId } from "./identifiers.ts";
+import { accountId, newId } from "./identifiers.ts";
 
 export const REPO_TYPES = ["model", "dataset", "space"] as const;
 export type RepoType = (typeof REPO_TYPES)[number];
@@ -101,6 +101,8 @@ export type RepoStore = {
 	move(repo: Repo, namespace: string, name: string): Promise<void>;
 	saveRecord(repo: Repo, change: Partial<RepoRecord>): Promise<void>;
 	commit(repo: Repo, oid: string): Promise<Commit | null>;
+	/** The one commit whose id begins so; `null` where there is none, or more than one. */
+	commitStartingWith(repo: Repo, prefix: string): Promise<Commit | null>;
 	/** Stores a commit object; it becomes reachable by `setRefs` alone, so a crash between the two leaves the repo as it was. */
 	writeCommit(
 		repo: Repo,
@@ -115,6 +117,11 @@ export type RepoStore = {
 
 export function messageOf({ title, message }: { readonly title: string; readonly message: string }): string {
 	return message === "" ? title : `${title}\n\n${message}`;
+}
+
+/** The id of somebody's request for access: the same however often it is decided. */
+export function requestIdOf(repo: Repo, user: string): string {
+	return accountId(`${repo.record.id}:${user}`);
 }
 
 export function fullName(repo: Repo): string {
@@ -288,6 +295,11 @@ export async function openRepoStore(dataDirectory: string, clock: Clock): Promis
 			const commit: Commit = { ...read, files };
 			remember(cacheKey, commit);
 			return commit;
+		},
+		async commitStartingWith(repo, prefix) {
+			const found = (await readdir(join(repo.directory, "commits"))).filter((name) => name.startsWith(prefix));
+			const [only, more] = found;
+			return only === undefined || more !== undefined ? null : await store.commit(repo, only.replace(/\.json$/, ""));
 		},
 		async adoptCommit(repo, commit) {
 			const path = join(repo.directory, "commits", `${commit.oid}.json`);

@@ -12,7 +12,10 @@ export async function findRevision(repos: RepoStore, repo: Repo, revision: strin
 	else if (revision.startsWith("refs/tags/")) oid = own(tags, revision.slice(10));
 	else if (revision.startsWith("refs/pr/")) oid = own(pulls, revision.slice(8));
 	else oid = own(branches, revision) ?? own(tags, revision) ?? revision;
-	return oid === undefined ? null : repos.commit(repo, oid);
+	if (oid === undefined) return null;
+	const commit = await repos.commit(repo, oid);
+	if (commit !== null || !/^[0-9a-f]{7,39}$/.test(oid)) return commit;
+	return await repos.commitStartingWith(repo, oid);
 }
 
 export async function revisionOrThrow(repos: RepoStore, repo: Repo, revision: string): Promise<Commit> {

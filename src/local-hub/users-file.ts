@@ -4,7 +4,7 @@ import { z } from "zod";
 import { type LocalHubOrganization, type LocalHubUser, SCOPED_PERMISSIONS } from "./accounts.ts";
 
 const TokenFields = {
-	token: z.string().regex(/^hf_[A-Za-z0-9_-]{3,}$/, "a token starts with hf_, or stock clients refuse it"),
+	token: z.string().regex(/^hf_[A-Za-z0-9._-]{3,}$/, "a token starts with hf_, or stock clients refuse it"),
 	role: z.enum(["read", "write", "fineGrained"]).optional(),
 	writeNamespaces: z.array(z.string()).optional(),
 	permissions: z.array(z.enum(SCOPED_PERMISSIONS)).optional(),

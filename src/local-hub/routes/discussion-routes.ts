@@ -4,6 +4,7 @@ import { type Identity, mayDiscuss } from "../accounts.ts";
 import { mergeTrees } from "../commit-operations.ts";
 import type { CommentEvent, Discussion, DiscussionEvent } from "../discussion-store.ts";
 import { discussionDetails, discussionListEntry, eventView, publishDiscussion } from "../discussion-view.ts";
+import { gitDiff, syncMirror } from "../git-mirror.ts";
 import {
 	type HubContext,
 	mayWrite,
@@ -11,6 +12,7 @@ import {
 	parameter,
 	parsedBody,
 	publishRefs,
+	queryFlag,
 	queryNumber,
 	queryText,
 	webPath,
@@ -71,6 +73,14 @@ export function discussionRoutes(context: HubContext): Router {
 		if (identity.user.name !== author && !mayWrite(repo, identity))
 			throw new HubError(403, "Only its author and those who may write to the repo can change this.");
 	};
+
+	/** What a pull request changes, as git tells it. */
+	async function diffOf(repo: Repo, { pull, num }: Discussion): Promise<string | null> {
+		const head = repo.refs.pulls[String(num)];
+		if (pull === null || head === undefined) return null;
+		const mirror = await context.repos.locked(repo, () => syncMirror(repo, context.repos, context.blobs));
+		return await gitDiff(mirror, pull.startedFrom, head);
+	}
 
 	/** Reads the newest state, changes and saves it with no other writer in between. */
 	const change = (
@@ -160,7 +170,9 @@ export function discussionRoutes(context: HubContext): Router {
 		router.get(`${base}/:num`, async (request, response) => {
 			const { repo } = openRepo(context, request, type, "read");
 			const discussion = find(repo, parameter(request, "num"));
-			response.json(discussionDetails(context, repo, discussion, await conflicts(repo, discussion)));
+			const details = discussionDetails(context, repo, discussion, await conflicts(repo, discussion));
+			const diff = queryFlag(request, "diff") ? await diffOf(repo, discussion) : null;
+			response.json({ ...details, ...(diff === null ? {} : { diff }) });
 		});
 
 		router.delete(`${base}/:num`, async (request, response) => {

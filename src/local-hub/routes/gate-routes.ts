@@ -2,10 +2,10 @@ import { Router } from "express";
 import { z } from "zod";
 import { type HubContext, openRepo, parameter, parsedBody, requireIdentity, webPath } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
-import { type AccessRequest, REPO_TYPES, type Repo } from "../repo-store.ts";
+import { type AccessRequest, REPO_TYPES, type Repo, requestIdOf } from "../repo-store.ts";
 import { formBody, jsonBody } from "./body-parsers.ts";
 
-const who = { user: z.string().nullish(), userId: z.string().nullish() };
+const who = { user: z.string().nullish(), userId: z.string().nullish(), requestId: z.string().nullish() };
 const handleSchema = z.object({
 	...who,
 	status: z.enum(["pending", "accepted", "rejected"]),
@@ -17,7 +17,12 @@ const grantSchema = z.object(who);
 export function gateRoutes(context: HubContext): Router {
 	const router = Router();
 
-	const userName = (body: { user?: string | null | undefined; userId?: string | null | undefined }): string => {
+	const userName = (repo: Repo, body: z.infer<typeof grantSchema>): string => {
+		if (body.requestId) {
+			const asked = repo.record.access.find((one) => requestIdOf(repo, one.user) === body.requestId);
+			if (asked === undefined) throw new HubError(404, "There is no such access request.");
+			return asked.user;
+		}
 		const user = body.user
 			? context.accounts.user(body.user)
 			: body.userId
@@ -65,13 +70,13 @@ export function gateRoutes(context: HubContext): Router {
 			const { repo, identity } = openRepo(context, request, type, "write");
 			const by = identity?.user.name ?? "";
 			if (action === "grant") {
-				const user = userName(parsedBody(grantSchema, request));
+				const user = userName(repo, parsedBody(grantSchema, request));
 				if (repo.record.access.some((one) => one.user === user && one.status === "accepted"))
 					throw new HubError(409, "The user already has access.");
 				await put(repo, { user, status: "accepted", at, reviewedAt: at, by });
 			} else if (action === "handle") {
 				const body = parsedBody(handleSchema, request);
-				const user = userName(body);
+				const user = userName(repo, body);
 				const before = repo.record.access.find((one) => one.user === user);
 				if (before === undefined) throw new HubError(404, "The user did not ask for access.");
 				await put(repo, { ...before, status: body.status, reviewedAt: at, by });

@@ -1,6 +1,8 @@
 import { Router } from "express";
 import { z } from "zod";
 import { mayWriteNamespace } from "../accounts.ts";
+import { cardProblems } from "../card-rules.ts";
+import { DEFAULT_GIT_ATTRIBUTES, GIT_ATTRIBUTES_FILE } from "../git-attributes.ts";
 import type { FileEntry } from "../git-objects.ts";
 import {
 	type HubContext,
@@ -17,7 +19,6 @@ import {
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { checkedPath, isRepoNamePart } from "../identifiers.ts";
-import { parseCard } from "../repo-facts.ts";
 import { REPO_TYPES, type Repo, type RepoType } from "../repo-store.ts";
 import { jsonBody } from "./body-parsers.ts";
 
@@ -50,56 +51,11 @@ const settingsSchema = z.object({
 });
 const yamlSchema = z.object({ content: z.string().max(4 * 1024 * 1024), repoType: z.string().nullish() });
 
-const GIT_ATTRIBUTES = [
-	"7z",
-	"bin",
-	"gguf",
-	"h5",
-	"msgpack",
-	"npz",
-	"onnx",
-	"onnx_data",
-	"parquet",
-	"pt",
-	"safetensors",
-	"zip",
-]
-	.map((ending) => `*.${ending} filter=lfs diff=lfs merge=lfs -text\n`)
-	.join("");
-
 function splitName(full: string): { namespace: string; name: string } {
 	const [namespace, name, more] = full.split("/");
 	if (namespace === undefined || name === undefined || more !== undefined || !isRepoNamePart(name))
 		throw new HubError(400, `Invalid repo id: ${JSON.stringify(full.slice(0, 200))}.`);
 	return { namespace, name };
-}
-
-/** What a card may not hold, in the words of `validate-yaml`. */
-function cardProblems(content: string): {
-	errors: { message: string }[];
-	warnings: { message: string }[];
-} {
-	const { data, error } = parseCard(content);
-	if (error !== null) return { errors: [{ message: error }], warnings: [] };
-	if (data === null) return { errors: [], warnings: [{ message: "empty or missing yaml metadata in repo card" }] };
-	const errors: { message: string }[] = [];
-	const text = z.string().min(1).max(200);
-	const rules: Readonly<Record<string, z.ZodType>> = {
-		license: z.union([text, z.array(text)]),
-		base_model: z.union([text, z.array(text)]),
-		base_model_relation: z.enum(["adapter", "merge", "quantized", "finetune"]),
-		tags: z.array(text).nullable(),
-		language: z.union([text, z.array(text), z.literal(false)]).nullable(),
-		datasets: z.union([text, z.array(text)]),
-		library_name: text,
-		pipeline_tag: z.string().regex(/^[a-z0-9-]+$/),
-	};
-	for (const [name, rule] of Object.entries(rules)) {
-		if (!(name in data)) continue;
-		const checked = rule.safeParse(data[name]);
-		if (!checked.success) errors.push({ message: `"${name}" ${checked.error.issues[0]?.message ?? "is invalid"}` });
-	}
-	return { errors, warnings: [] };
 }
 
 /** Creation, deletion, moving and settings of repos. Long as a list of routes is: each handler stands alone. */
@@ -130,7 +86,7 @@ export function repoAdminRoutes(context: HubContext): Router {
 			if (content.byteLength > LARGEST_CREATED_FILE) throw new HubError(413, `${path} is too large for a creation.`);
 			files.set(checkedPath(path), { oid: await context.blobs.putRegular(content), size: content.byteLength });
 		};
-		await put(".gitattributes", Buffer.from(GIT_ATTRIBUTES));
+		await put(GIT_ATTRIBUTES_FILE, Buffer.from(DEFAULT_GIT_ATTRIBUTES));
 		if (body.license) await put("README.md", Buffer.from(`---\nlicense: ${body.license}\n---\n`));
 		for (const file of body.files)
 			await put(file.path, Buffer.from(file.content, file.encoding === "base64" ? "base64" : "utf8"));

@@ -20,7 +20,7 @@ import {
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { userOverview } from "../people.ts";
-import { type Commit, fullName, REPO_TYPES, type Repo, type RepoType } from "../repo-store.ts";
+import { type Commit, fullName, REPO_TYPES, type Repo, type RepoType, requestIdOf } from "../repo-store.ts";
 import { history, lastCommits, lfsView, repoInfo } from "../repo-view.ts";
 import { revisionOrThrow, splitRevision } from "../revisions.ts";
 import { formBody, jsonBody } from "./body-parsers.ts";
@@ -39,6 +39,31 @@ function nextLink(context: HubContext, request: Request, changes: Readonly<Recor
 
 function expansions(request: Request): readonly string[] {
 	return queryTexts(request, "expand").flatMap((value) => value.split(","));
+}
+
+const EXPANDABLE: Readonly<Record<RepoType, ReadonlySet<string>>> = {
+	model: new Set(
+		"author baseModels cardData childrenModelCount config createdAt disabled downloads downloadsAllTime evalResults gated gguf inference inferenceProviderMapping lastModified library_name likes mask_token model-index pipeline_tag private resourceGroup safetensors sha siblings spaces tags transformersInfo trendingScore usedStorage widgetData xetEnabled securityRepoStatus".split(
+			" ",
+		),
+	),
+	dataset: new Set(
+		"author cardData citation createdAt description disabled downloads downloadsAllTime gated lastModified likes mainSize paperswithcode_id private resourceGroup sha siblings tags trendingScore usedStorage xetEnabled".split(
+			" ",
+		),
+	),
+	space: new Set(
+		"author cardData createdAt datasets disabled lastModified likes models private region resourceGroup runtime sdk sha siblings subdomain tags trendingScore usedStorage xetEnabled".split(
+			" ",
+		),
+	),
+};
+
+/** The fields that a request names; one that the Hub does not know is refused there too. */
+function repoExpansions(request: Request, type: RepoType): readonly string[] {
+	const named = expansions(request);
+	if (named.every((one) => EXPANDABLE[type].has(one))) return named;
+	throw new HubError(400, `"expand" must be one of [${[...EXPANDABLE[type]].join(", ")}]`);
 }
 
 async function matching(
@@ -116,7 +141,7 @@ export function repoReadRoutes(context: HubContext): Router {
 				response,
 				await Promise.all(
 					page.map(({ repo, commit }) =>
-						repoInfo(context, repo, commit, { expand: expansions(request), form: "list", more, identity }),
+						repoInfo(context, repo, commit, { expand: repoExpansions(request, type), form: "list", more, identity }),
 					),
 				),
 			);
@@ -126,7 +151,7 @@ export function repoReadRoutes(context: HubContext): Router {
 			const { repo, identity } = openRepo(context, request, type, "read");
 			const commit = await revisionOrThrow(context.repos, repo, revision);
 			return repoInfo(context, repo, commit, {
-				expand: expansions(request),
+				expand: repoExpansions(request, type),
 				form: "detail",
 				more: queryFlag(request, "securityStatus") ? ["securityRepoStatus"] : [],
 				blobs: queryFlag(request, "blobs"),
@@ -262,12 +287,16 @@ export function repoReadRoutes(context: HubContext): Router {
 			response.json({ scansDone: true, filesWithIssues: [] });
 		});
 
-		router.get(`${base}/lfs-files`, (request, response) => {
+		router.get(`${base}/lfs-files`, async (request, response) => {
 			const { repo, identity } = openRepo(context, request, type, "read");
 			writerOf(repo, identity ?? requireIdentity(context, request));
+			const head = await revisionOrThrow(context.repos, repo, "main");
+			const named = new Map([...head.files].map(([path, { lfs }]) => [lfs?.oid ?? "", path]));
 			response.json(
 				[...repo.lfs.values()].map((object) => ({
-					fileOid: object.oid,
+					fileOid: object.oid.slice(0, 24),
+					filename: named.get(object.oid) ?? object.oid,
+					...(named.has(object.oid) ? { ref: "refs/heads/main" } : {}),
 					oid: object.oid,
 					size: object.size,
 					pushedAt: object.pushedAt,
@@ -283,6 +312,7 @@ export function repoReadRoutes(context: HubContext): Router {
 					.filter((one) => one.status === status)
 					.map((one) => ({
 						...requester(one.user),
+						requestId: requestIdOf(repo, one.user),
 						status: one.status,
 						timestamp: one.at,
 						...(one.reviewedAt === undefined ? {} : { reviewedAt: one.reviewedAt }),

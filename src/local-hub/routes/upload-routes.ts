@@ -8,8 +8,11 @@ import { readCommitBody } from "../commit-body.ts";
 import { applyOperations, sameTree } from "../commit-operations.ts";
 import type { Discussion } from "../discussion-store.ts";
 import { publishDiscussion } from "../discussion-view.ts";
+import { GIT_ATTRIBUTES_FILE, lfsTracker, withLfsPaths } from "../git-attributes.ts";
+import type { FileTree } from "../git-objects.ts";
 import {
 	type HubContext,
+	isAuthorOfPull,
 	openRepo,
 	parameter,
 	parsedBody,
@@ -48,8 +51,6 @@ const completeSchema = z.object({
 });
 
 const LFS_SIZE = 10 * 1024 * 1024;
-const LFS_ENDINGS =
-	/\.(7z|arrow|bin|bz2|ckpt|ftz|gguf|gz|h5|joblib|lz4|mlmodel|model|msgpack|npy|npz|onnx|onnx_data|ot|parquet|pb|pickle|pkl|pt|pth|rar|safetensors|tar|tflite|tgz|wasm|xz|zip|zst)$/i;
 const HREF_SECONDS = 6 * 3600;
 
 function isBinary(sample: Buffer): boolean {
@@ -66,6 +67,26 @@ function ignorePattern(line: string): RegExp | null {
 		.replaceAll(".", "\\.")
 		.replaceAll(/\*+/g, (stars) => (stars.length > 1 ? ".*" : "[^/]*"));
 	return new RegExp(`${anchored ? "^" : "(^|/)"}${core}(/|$)`);
+}
+
+async function smallFile(context: HubContext, files: FileTree, path: string): Promise<string> {
+	const entry = files.get(path);
+	if (entry === undefined || entry.lfs !== undefined) return "";
+	return (await context.blobs.readRegular(entry.oid)).toString("utf8");
+}
+
+/** The tree with the attributes that its new LFS files need, as the Hub adds them to a commit. */
+async function withAttributes(context: HubContext, before: FileTree, after: FileTree): Promise<FileTree> {
+	const added = [...after].filter(([path, entry]) => entry.lfs !== undefined && before.get(path)?.lfs === undefined);
+	const text = await smallFile(context, after, GIT_ATTRIBUTES_FILE);
+	const wanted = withLfsPaths(
+		text,
+		added.map(([path]) => path),
+	);
+	if (wanted === text) return after;
+	const content = Buffer.from(wanted);
+	const entry = { oid: await context.blobs.putRegular(content), size: content.byteLength };
+	return new Map([...after, [GIT_ATTRIBUTES_FILE, entry]]);
 }
 
 type Outcome = { oid: string; pull: Discussion | null; updates: readonly RefUpdate[] };
@@ -92,7 +113,8 @@ async function commit(
 				});
 		}
 		const from = parent !== null && createPull ? await revisionOrThrow(context.repos, repo, parent) : head;
-		const files = applyOperations(from.files, operations, (oid) => repo.lfs.get(oid)?.size ?? null);
+		const applied = applyOperations(from.files, operations, (oid) => repo.lfs.get(oid)?.size ?? null);
+		const files = await withAttributes(context, from.files, applied);
 		if (target !== null && sameTree(from.files, files)) return { oid: head.oid, pull: null, updates: [] };
 		const made = await context.repos.writeCommit(repo, {
 			parents: [from.oid],
@@ -167,7 +189,8 @@ export function uploadRoutes(context: HubContext): Router {
 		const open = (request: Parameters<typeof openRepo>[1]): { repo: Repo; author: string } => {
 			const createPull = queryFlag(request, "create_pr");
 			const { repo, identity } = openRepo(context, request, type, "read");
-			if (!createPull) return { repo, author: writerOf(repo, identity).user.name };
+			const isOwnPull = isAuthorOfPull(context, repo, identity, rest(request).join("/"));
+			if (!createPull && !isOwnPull) return { repo, author: writerOf(repo, identity).user.name };
 			if (identity === null) throw new HubError(401, "Invalid username or password.");
 			if (identity.token.role === "read") throw new HubError(403, "This token has no right to open pull requests.");
 			return { repo, author: identity.user.name };
@@ -177,7 +200,9 @@ export function uploadRoutes(context: HubContext): Router {
 			const { repo } = open(request);
 			const head = await revisionOrThrow(context.repos, repo, rest(request).join("/"));
 			const body = parsedBody(preuploadSchema, request);
-			const ignored = (body.gitIgnore ?? "")
+			// What the commit itself brings is sent along; else the repo's own.
+			const isTracked = lfsTracker(body.gitAttributes ?? (await smallFile(context, head.files, GIT_ATTRIBUTES_FILE)));
+			const ignored = (body.gitIgnore ?? (await smallFile(context, head.files, ".gitignore")))
 				.split("\n")
 				.map(ignorePattern)
 				.filter((pattern) => pattern !== null);
@@ -185,8 +210,7 @@ export function uploadRoutes(context: HubContext): Router {
 				files: body.files.map((file) => {
 					const path = checkedPath(file.path);
 					const lfs =
-						file.size > 0 &&
-						(file.size > LFS_SIZE || LFS_ENDINGS.test(path) || isBinary(Buffer.from(file.sample, "base64")));
+						file.size > 0 && (file.size > LFS_SIZE || isTracked(path) || isBinary(Buffer.from(file.sample, "base64")));
 					const present = head.files.get(path);
 					const oid = present === undefined ? undefined : (present.lfs?.oid ?? present.oid);
 					return {

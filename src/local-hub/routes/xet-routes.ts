@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Request, Router } from "express";
-import { type HubContext, openRepo, parameter, queryFlag, rest, writerOf } from "../hub-context.ts";
+import { type HubContext, isAuthorOfPull, openRepo, parameter, queryFlag, rest, writerOf } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { REPO_TYPES, type Repo } from "../repo-store.ts";
 import { requestBytes, saveRequest } from "../request-bytes.ts";
@@ -27,8 +27,9 @@ export function xetRoutes(context: HubContext): Router {
 		router.get(`/api/${type}s/:ns/:name/xet-write-token/*rest`, async (request, response) => {
 			const { repo, identity } = openRepo(context, request, type, "read");
 			if (identity === null) throw new HubError(401, "Invalid username or password.");
-			if (!queryFlag(request, "create_pr")) writerOf(repo, identity);
 			const revision = rest(request).join("/");
+			const isOwnPull = isAuthorOfPull(context, repo, identity, revision);
+			if (!queryFlag(request, "create_pr") && !isOwnPull) writerOf(repo, identity);
 			if (revision !== "None" && (await findRevision(context.repos, repo, revision)) === null)
 				throw new HubError(404, `Invalid rev id: ${revision}`, { code: "RevisionNotFound" });
 			const { casUrl, exp, accessToken } = xetWriteToken(context, repo);
