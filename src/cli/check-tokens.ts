@@ -153,7 +153,7 @@ export async function checkPublisherToken(configuration: Configuration, secrets:
 		if (problem !== null) findings.push(broken(name, `${detail}: ${problem.detail}`, problem.remedy));
 		else if (!isGranted(rights, namespace, "repo.write")) {
 			const remedy = `Tick "Write access to contents and settings" of ${namespace} in the token's settings.`;
-			findings.push(broken(name, `${detail}: it lacks repo.write on ${namespace}`, remedy));
+			findings.push(broken(name, `${detail}: it was not given the right to write to ${namespace}`, remedy));
 		} else findings.push(await tried(name, detail, asked.access, namespace));
 	} catch (error) {
 		findings.push(broken(name, `${detail}: ${firstLine(error)}`, "Check hub.url and the network."));

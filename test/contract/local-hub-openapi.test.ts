@@ -81,10 +81,12 @@ test("answers fit the Hub's own API description", async (context) => {
 		if (typeof schema !== "object" || schema === null) return answer;
 		checked.add(name);
 		const validate = ajv.compile({ ...(relaxed(schema, false) as object), components });
-		// the description of the tree leaves out each entry's path, which both stock clients read
+		// the description of the tree leaves out each entry's path, which both stock clients read; that of access requests
+		// is older than their ids, without which the newest Python client ends in a KeyError
+		const undescribed = template.includes("/tree/") ? "path" : template.includes("access-request") ? "requestId" : null;
 		const judged =
-			template.includes("/tree/") && Array.isArray(answer.json)
-				? answer.json.map((entry) => ({ ...entry, path: undefined }))
+			undescribed !== null && Array.isArray(answer.json)
+				? answer.json.map((entry) => ({ ...entry, [undescribed]: undefined }))
 				: answer.json;
 		if (!validate(JSON.parse(JSON.stringify(judged))))
 			problems.push(

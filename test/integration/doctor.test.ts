@@ -81,7 +81,7 @@ test("a publisher's token is tried: what it may, what it may not, and what it la
 	const lacking = await check("hf_bot_repos_alone", publicly);
 	assert.match(lacking, /^fine .*\nlacking .*discussion\.write: nobody is answered.*\nlacking .*user\.webhooks\.write/);
 	assert.match(await check("hf_bot_repos_alone"), /user\.notifications\.read: comments are not found/);
-	assert.match(await check("hf_bot_looks"), /^broken .*lacks repo\.write on quants → Tick "Write access/);
+	assert.match(await check("hf_bot_looks"), /^broken .*not given the right to write to quants → Tick "Write access/);
 	assert.match(await check("hf_bot_read"), /^broken .*it may not write/);
 	assert.match(await check("hf_gone"), /^broken .*does not accept it → It has expired/);
 	assert.match(

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cleanEnvironment, root } from "../../demo/stack.ts";
-import { rehearsalSteps } from "./script.ts";
+import { rehearsalSteps } from "../support/rehearsal-steps.ts";
 
 /**
  * `npm run test:rehearsal`: types the rehearsal of docs/operating.md, and holds that every step ends well and that the

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { loadConfiguration } from "../../src/config/load.ts";
 import { readUsersFile } from "../../src/local-hub/users-file.ts";
-import { rehearsalSteps } from "../rehearsal/script.ts";
+import { rehearsalSteps } from "../support/rehearsal-steps.ts";
 
 function hereDocument(name: string): string {
 	const all = rehearsalSteps()

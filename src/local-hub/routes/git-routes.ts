@@ -134,61 +134,63 @@ export function gitRoutes(context: HubContext): Router {
 		});
 		for (const service of SERVICES)
 			router.post(`${base}/${service}`, (request, response) => serve(request, response, type, service, service));
-		lockRoutes(router, `${base}/info/lfs/locks`, (request, response) => {
+		lockRoutes(context, router, `${base}/info/lfs/locks`, (request, response) => {
 			const { repo, user } = open(request, response, type, "git-receive-pack");
 			return { repo, user: user ?? "" };
 		});
 	}
 	return router;
+}
 
-	function lockRoutes(
-		of: Router,
-		base: string,
-		opened: (request: Request, response: Response) => { repo: Repo; user: string },
-	): void {
-		const fileOf = (repo: Repo): string => join(repo.directory, "lfs-locks.json");
-		const read = async (repo: Repo) => (await readJson(fileOf(repo), z.array(lockSchema))) ?? [];
-		of.get(base, async (request, response) => {
-			const { repo } = opened(request, response);
-			const path = request.query["path"];
-			response.json({ locks: (await read(repo)).filter((one) => typeof path !== "string" || one.path === path) });
+/** The locks of git-lfs, kept in a file of the repo. */
+function lockRoutes(
+	context: HubContext,
+	of: Router,
+	base: string,
+	opened: (request: Request, response: Response) => { repo: Repo; user: string },
+): void {
+	const fileOf = (repo: Repo): string => join(repo.directory, "lfs-locks.json");
+	const read = async (repo: Repo) => (await readJson(fileOf(repo), z.array(lockSchema))) ?? [];
+	of.get(base, async (request, response) => {
+		const { repo } = opened(request, response);
+		const path = request.query["path"];
+		response.json({ locks: (await read(repo)).filter((one) => typeof path !== "string" || one.path === path) });
+	});
+	of.post(base, jsonBody, async (request, response) => {
+		const { repo, user } = opened(request, response);
+		const { path } = parsedBody(newLockSchema, request);
+		const lock = await context.repos.locked(repo, async () => {
+			const locks = await read(repo);
+			const taken = locks.find((one) => one.path === path);
+			if (taken !== undefined) throw new HubError(409, "already created lock", { body: { lock: taken } });
+			const made = { id: newId(), path, locked_at: context.clock.now().toISOString(), owner: { name: user } };
+			await writeJsonAtomically(fileOf(repo), [...locks, made]);
+			return made;
 		});
-		of.post(base, jsonBody, async (request, response) => {
-			const { repo, user } = opened(request, response);
-			const { path } = parsedBody(newLockSchema, request);
-			const lock = await repos.locked(repo, async () => {
-				const locks = await read(repo);
-				const taken = locks.find((one) => one.path === path);
-				if (taken !== undefined) throw new HubError(409, "already created lock", { body: { lock: taken } });
-				const made = { id: newId(), path, locked_at: context.clock.now().toISOString(), owner: { name: user } };
-				await writeJsonAtomically(fileOf(repo), [...locks, made]);
-				return made;
-			});
-			response.status(201).json({ lock });
-		});
-		of.post(`${base}/verify`, jsonBody, async (request, response) => {
-			const { repo, user } = opened(request, response);
-			const { ours = [], theirs = [] } = Object.groupBy(await read(repo), (one) =>
-				one.owner.name === user ? "ours" : "theirs",
+		response.status(201).json({ lock });
+	});
+	of.post(`${base}/verify`, jsonBody, async (request, response) => {
+		const { repo, user } = opened(request, response);
+		const { ours = [], theirs = [] } = Object.groupBy(await read(repo), (one) =>
+			one.owner.name === user ? "ours" : "theirs",
+		);
+		response.json({ ours, theirs });
+	});
+	of.post(`${base}/:id/unlock`, jsonBody, async (request, response) => {
+		const { repo, user } = opened(request, response);
+		const { force } = parsedBody(unlockSchema, request);
+		const lock = await context.repos.locked(repo, async () => {
+			const locks = await read(repo);
+			const found = locks.find((one) => one.id === parameter(request, "id"));
+			if (found === undefined) throw new HubError(404, "There is no such lock.");
+			if (found.owner.name !== user && !force)
+				throw new HubError(403, `${found.path} is locked by ${found.owner.name}.`);
+			await writeJsonAtomically(
+				fileOf(repo),
+				locks.filter((one) => one !== found),
 			);
-			response.json({ ours, theirs });
+			return found;
 		});
-		of.post(`${base}/:id/unlock`, jsonBody, async (request, response) => {
-			const { repo, user } = opened(request, response);
-			const { force } = parsedBody(unlockSchema, request);
-			const lock = await repos.locked(repo, async () => {
-				const locks = await read(repo);
-				const found = locks.find((one) => one.id === parameter(request, "id"));
-				if (found === undefined) throw new HubError(404, "There is no such lock.");
-				if (found.owner.name !== user && !force)
-					throw new HubError(403, `${found.path} is locked by ${found.owner.name}.`);
-				await writeJsonAtomically(
-					fileOf(repo),
-					locks.filter((one) => one !== found),
-				);
-				return found;
-			});
-			response.json({ lock });
-		});
-	}
+		response.json({ lock });
+	});
 }
