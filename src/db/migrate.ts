@@ -11,6 +11,7 @@ import { jobRemarks } from "./migrations/0009-job-remarks.ts";
 import { wordsOfTheField } from "./migrations/0010-words-of-the-field.ts";
 import { sourceVisibility } from "./migrations/0011-source-visibility.ts";
 import { strangerAnswers } from "./migrations/0012-stranger-answers.ts";
+import { catalogueModels } from "./migrations/0013-catalogue-models.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -27,6 +28,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	wordsOfTheField,
 	sourceVisibility,
 	strangerAnswers,
+	catalogueModels,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

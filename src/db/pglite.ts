@@ -1,6 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite } from "@electric-sql/pglite";
+import { pg_trgm } from "@electric-sql/pglite/contrib/pg_trgm";
 import { Kysely, sql } from "kysely";
 import { fromPglite } from "pg-boss";
 import type { Database } from "./database.ts";
@@ -20,7 +21,10 @@ export async function openPglite(options: { readonly dataDirectory: string | nul
 		lock = takeDirectoryLock(join(dataDirectory, "database.lock"));
 	}
 	try {
-		const pglite = await (dataDirectory === null ? PGlite.create() : PGlite.create(join(dataDirectory, "database")));
+		const pglite = await PGlite.create({
+			...(dataDirectory === null ? {} : { dataDir: join(dataDirectory, "database") }),
+			extensions: { pg_trgm },
+		});
 		const guard = createTransactionGuard();
 		const handle = new Kysely<Schema>({ dialect: pgliteDialect(pglite, guard) });
 		const adapter = fromPglite(pglite);

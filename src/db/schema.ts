@@ -157,6 +157,23 @@ type SourceVisibilityTable = { repo: string; private: boolean; gated: string; se
 /** `tightened`: less visible than it was published, since its source became so. */
 type PublishedReposTable = { repo: string; source_repo: string; tightened: Generated<boolean> };
 
+/** One row a model that something is published of; triggers on `variants` keep it. */
+type CatalogueModelsTable = {
+	repo: string;
+	id: string;
+	variants: number;
+	least_bytes: string | number | null;
+	most_bytes: string | number | null;
+	least_kl: number | null;
+	published_at: Time;
+	containers: string[];
+	bits: number[];
+	family: string | null;
+	parameters: number | null;
+	license: string | null;
+	words: string;
+};
+
 type SweepSlotsTable = { slot: string; claimed_at: Time };
 type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
@@ -178,4 +195,5 @@ export type Schema = {
 	source_visibility: SourceVisibilityTable;
 	published_repos: PublishedReposTable;
 	stranger_answers: StrangerAnswersTable;
+	catalogue_models: CatalogueModelsTable;
 };

@@ -20,6 +20,7 @@ import { jobRoutes } from "./routes/job-routes.ts";
 import { modelRoutes } from "./routes/model-routes.ts";
 import { type ProgressIngestOptions, progressIngest } from "./routes/progress-ingest.ts";
 import { siteAssets } from "./routes/site-assets.ts";
+import { variantRoutes } from "./routes/variant-routes.ts";
 import { createSite } from "./site.ts";
 
 export type WebOptions = {
@@ -94,6 +95,7 @@ export function createApp(options: WebOptions): WebApp {
 		const router = express.Router();
 		router.use(
 			catalogueRoutes(site),
+			variantRoutes(site),
 			modelRoutes(site),
 			jobRoutes(site, streams),
 			deliveryRoutes(site),

@@ -1,3 +1,4 @@
+import type { CatalogueModel, Facets, ModelFilters, ModelSort } from "../db/catalogue.ts";
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
 import type { Container } from "../protocol/recipe-table.ts";
@@ -19,8 +20,23 @@ export type VariantQuery = {
 	readonly limit: number;
 };
 
+export type ModelQuery = ModelFilters & {
+	readonly sort: ModelSort;
+	readonly cursor: string | null;
+	readonly limit: number;
+};
+
+export type ModelList = {
+	readonly page: Page<CatalogueModel>;
+	readonly models: number;
+	readonly facets: Facets;
+	/** No model has the words: these are like them. */
+	readonly similar: boolean;
+};
+
 /** What the pages and the webhook need of the database, as plain functions. */
 export type WebData = {
+	listModels(query: ModelQuery): Promise<ModelList>;
 	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
 	listVariantsOfSource(sourceRepo: string): Promise<readonly VariantRecord[]>;
 	listVariantsOfJob(jobId: string): Promise<readonly VariantRecord[]>;

@@ -1,11 +1,12 @@
 import type { Clock } from "../clock.ts";
+import { countModels, listModels } from "../db/catalogue.ts";
 import type { Database } from "../db/database.ts";
 import { listDeliveries } from "../db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../db/jobs.ts";
 import { countEverything } from "../db/metrics.ts";
 import { listPublishedVariants, listVariantsOfJob, listVariantsOfSource } from "../db/variants.ts";
 import { type Audience, isShown } from "../db/visibility.ts";
-import type { WebData } from "./data.ts";
+import type { ModelList, ModelQuery, WebData } from "./data.ts";
 
 /** What the pages read, from the database: for everybody nothing of a private source, as though it were not there. */
 export function databaseData(options: {
@@ -15,7 +16,18 @@ export function databaseData(options: {
 }): WebData {
 	const { audience } = options;
 	const { handle } = options.database;
+	const modelsLike = async (query: ModelQuery, similar: boolean): Promise<ModelList> => {
+		const asked = { ...query, audience, similar };
+		const [page, counted] = [await listModels(handle, asked), await countModels(handle, asked)];
+		return { page, ...counted, similar };
+	};
 	return {
+		listModels: async (query) => {
+			const found = await modelsLike(query, false);
+			if (found.models > 0 || query.words.length === 0) return found;
+			const similar = await modelsLike(query, true);
+			return similar.models > 0 ? similar : found;
+		},
 		listPublishedVariants: (query) =>
 			listPublishedVariants(handle, {
 				...(query.search === null ? {} : { search: query.search }),

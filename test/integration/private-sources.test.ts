@@ -33,14 +33,24 @@ await onEveryDatabase((databases, name) => {
 					...(options.operator === true ? { Authorization: `Bearer ${OPERATOR}` } : {}),
 				},
 			});
-		const PAGES = () => ["/", "/jobs", "/m/acme/secret", `/jobs/${jobId}`, `/jobs/${jobId}/events`, "/deliveries"];
+		const PAGES = () => [
+			"/",
+			"/?q=secret",
+			"/variants",
+			"/jobs",
+			"/m/acme/secret",
+			`/jobs/${jobId}`,
+			`/jobs/${jobId}/events`,
+			"/deliveries",
+		];
 		async function whereNamed(operator: boolean): Promise<readonly string[]> {
 			const named: string[] = [];
 			for (const path of PAGES()) {
 				for (const accept of ["text/html", "application/json"]) {
 					const response = await get(path, { operator, accept });
 					// What is not there does not say so by name, but for the name that was asked for.
-					const text = (await response.text()).replaceAll(path, "");
+					const answer = await response.text();
+					const text = path === "/" ? answer : answer.replaceAll(path, "");
 					if (/acme.secret|secret-YAQA/.test(text) && response.status === 200) named.push(`${path} ${accept}`);
 					if (/^\/(m|jobs\/)/.test(path) && response.status === 200) named.push(`${path} answers`);
 				}

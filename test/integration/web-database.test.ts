@@ -1,11 +1,19 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
+import { countModels } from "../../src/db/catalogue.ts";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
 import { insertJob } from "../../src/db/jobs.ts";
 import { setKnownHead } from "../../src/db/sweeps.ts";
-import { insertVariant, publishVariantRow, stageVariant } from "../../src/db/variants.ts";
+import {
+	insertVariant,
+	listVariantsOfSource,
+	publishVariantRow,
+	retireVariants,
+	stageVariant,
+} from "../../src/db/variants.ts";
+import { setSourceVisibility } from "../../src/db/visibility.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { onEveryDatabase } from "../support/databases.ts";
@@ -13,6 +21,31 @@ import { makeManifest, NOW, SECRET, startSite, type TestSite } from "../support/
 
 const SHA = "a".repeat(40);
 const VARIANTS = 30;
+
+const NAMED = [
+	{
+		repo: "lab/Model-77-7B-Instruct",
+		recipe: "gguf:q4_k",
+		architecture: "Qwen3ForCausalLM",
+		parameters: 7.6e9,
+		license: "mit",
+	},
+	{
+		repo: "lab/Model-78-7B",
+		recipe: "onnx:q8",
+		architecture: "LlamaForCausalLM",
+		parameters: 7e9,
+		license: "apache-2.0",
+	},
+	{ repo: "other/tiny", recipe: "w4a16", architecture: "LlamaForCausalLM", parameters: 1e8, license: "mit" },
+	{
+		repo: "secret/model-77-7b",
+		recipe: "gguf:q4_0",
+		architecture: "LlamaForCausalLM",
+		parameters: 7e9,
+		license: "mit",
+	},
+] as const;
 
 await onEveryDatabase((databases, name) => {
 	describe(`pages on ${name}`, { concurrency: false }, () => {
@@ -36,6 +69,93 @@ await onEveryDatabase((databases, name) => {
 					return { id, duplicate: !stored };
 				},
 			});
+		});
+
+		async function publishNamed(named: (typeof NAMED)[number]): Promise<void> {
+			const id = randomUUID();
+			const { repo, architecture, parameters, license } = named;
+			const source = { repo, sha: SHA, architecture, parameters, weightBytes: 2 * parameters };
+			const isPrivate = repo.startsWith("secret/");
+			const facts = { ...source, license, gated: false, private: isPrivate, tags: [] };
+			const job = {
+				sourceRepo: repo,
+				sourceSha: SHA,
+				state: "planned",
+				statusText: "Planned.",
+				refusal: null,
+			} as const;
+			await insertJob(database.handle, { id, ...job, facts, now: NOW });
+			const parsed = parseRecipe(named.recipe);
+			assert.ok(parsed.ok);
+			const targetRepo = `yaqa-bot/${repo.split("/")[1]}-YAQA`;
+			const of = { sourceRepo: repo, sourceSha: SHA, recipe: parsed.recipe, jobId: id, targetRepo, now: NOW };
+			const variant = await insertVariant(database.handle, { id: randomUUID(), ...of });
+			const manifest = makeManifest({ recipe: named.recipe, repo, sha: SHA, kl: 0.02, bytes: parameters / 2 });
+			await stageVariant(database.handle, { id: variant.id, manifest });
+			await publishVariantRow(database.handle, { variant, targetSha: SHA, now: NOW });
+			await setSourceVisibility(database.handle, { repo, private: isPrivate, gated: "no", now: NOW });
+		}
+
+		async function found(address: string): Promise<readonly string[]> {
+			const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
+			assert.equal(response.status, 200, address);
+			const list = (await response.json()) as { models: { repo: string }[]; similar: boolean };
+			return [...(list.similar ? ["similar:"] : []), ...list.models.map((model) => model.repo).sort()];
+		}
+
+		test("models are found by words, aliases and pasted addresses, and by every facet", async () => {
+			for (const named of NAMED) await publishNamed(named);
+			const [seventySeven, seventyEight, tiny] = NAMED.map(({ repo }) => repo);
+			const expected: readonly (readonly [string, readonly (string | undefined)[]])[] = [
+				["q=Model+77+7B", [seventySeven]],
+				["q=model77", [seventySeven]],
+				["q=7b+model", [seventySeven, seventyEight]],
+				["q=Q4_K_M", [seventySeven]],
+				["q=q4_k", [seventySeven]],
+				["q=4-bit+model", [seventySeven]],
+				["q=4bit", [seventySeven, tiny]],
+				["q=8+bits", [seventyEight]],
+				["q=vllm", [tiny]],
+				["q=ollama", [seventySeven]],
+				["q=qwen3", [seventySeven]],
+				[`q=${encodeURIComponent("https://huggingface.co/lab/Model-77-7B-Instruct/tree/main?x=1#y")}`, [seventySeven]],
+				[`q=${encodeURIComponent("hf.co/yaqa-bot/tiny-YAQA")}`, [tiny]],
+				[`q=${encodeURIComponent(`${site.url}/m/lab/Model-78-7B`)}`, [seventyEight]],
+				["q=instrukt+model", ["similar:", seventySeven]],
+				["family=Qwen3", [seventySeven]],
+				["license=mit", [seventySeven, tiny]],
+				["parameters=10b&container=onnx", [seventyEight]],
+				["bits=4&size=2GB", [tiny]],
+				["q=nothinglikethis+xyzzy", []],
+				["q=%00%27%3Bdrop+table+variants--", []],
+				["q=%26%7C%21%28%29%3A%2A", [seventySeven, seventyEight, tiny]],
+			];
+			for (const [query, repos] of expected) assert.deepEqual(await found(`/?${query}`), repos, query);
+			assert.deepEqual(await found("/?q=secret"), [], "what is private is not there");
+			const counts = await countModels(database.handle, {
+				...{ words: [], container: null, bits: null, family: null, license: "mit", parameters: null },
+				...{ mostBytes: null, since: null, audience: "everybody", similar: false },
+			});
+			assert.equal(counts.models, 2);
+			assert.deepEqual(counts.facets.bits, [{ value: "4", count: 2 }]);
+		});
+
+		test("a model is in the catalogue for as long as something of it is current", async () => {
+			const variants = await listVariantsOfSource(database.handle, "other/tiny");
+			await retireVariants(
+				database.handle,
+				variants.map((variant) => variant.id),
+			);
+			assert.deepEqual(await found("/?q=tiny"), []);
+			await database.handle
+				.updateTable("variants")
+				.set({ current: true })
+				.where("source_repo", "=", "other/tiny")
+				.execute();
+			assert.deepEqual(await found("/?q=tiny"), ["other/tiny"]);
+			for (const { repo } of NAMED)
+				await database.handle.deleteFrom("variants").where("source_repo", "=", repo).execute();
+			assert.deepEqual(await found("/"), []);
 		});
 
 		test("published variants fill pages that lead to one another without a gap or a repeat", async () => {
@@ -75,12 +195,12 @@ await onEveryDatabase((databases, name) => {
 			}
 			for (const sort of ["newest", "kl", "size"]) {
 				const seen: { source: { repo: string }; klNats: { mean: number } }[] = [];
-				for (let address: string | null = `/?sort=${sort}`; address !== null; ) {
+				for (let address: string | null = `/variants?sort=${sort}`; address !== null; ) {
 					const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
 					const page = (await response.json()) as { variants: typeof seen; nextCursor: string | null };
 					seen.push(...page.variants);
 					assert.ok(page.variants.length > 0);
-					address = page.nextCursor === null ? null : `/?sort=${sort}&cursor=${page.nextCursor}`;
+					address = page.nextCursor === null ? null : `/variants?sort=${sort}&cursor=${page.nextCursor}`;
 				}
 				assert.equal(seen.length, VARIANTS);
 				assert.equal(new Set(seen.map((row) => row.source.repo)).size, VARIANTS);
@@ -96,7 +216,7 @@ await onEveryDatabase((databases, name) => {
 
 		test("a variant whose source has gone on is marked in the catalogue", async () => {
 			await setKnownHead(database.handle, "demo/model-3", "e".repeat(40), new Date(NOW.getTime() + 1000));
-			const response = await fetch(`${site.url}/?q=model-3`, { headers: { Accept: "application/json" } });
+			const response = await fetch(`${site.url}/variants?q=model-3`, { headers: { Accept: "application/json" } });
 			const { variants } = (await response.json()) as {
 				variants: { source: { repo: string }; ofOlderCommit: boolean }[];
 			};
@@ -104,12 +224,12 @@ await onEveryDatabase((databases, name) => {
 				variants.filter((variant) => variant.ofOlderCommit).map((variant) => variant.source.repo),
 				["demo/model-3"],
 			);
-			assert.match(await (await fetch(`${site.url}/?q=model-3`)).text(), /of an older commit/);
+			assert.match(await (await fetch(`${site.url}/variants?q=model-3`)).text(), /of an older commit/);
 		});
 
 		test("search takes its characters as they are, filters narrow, the page links onwards", async () => {
 			const count = async (query: string): Promise<number> => {
-				const response = await fetch(`${site.url}/?${query}`, { headers: { Accept: "application/json" } });
+				const response = await fetch(`${site.url}/variants?${query}`, { headers: { Accept: "application/json" } });
 				return ((await response.json()) as { variants: unknown[] }).variants.length;
 			};
 			assert.equal(await count("q=model-29"), 1);
@@ -118,8 +238,8 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(await count(`q=${encodeURIComponent("'; drop table variants; --")}`), 0);
 			assert.equal(await count("container=onnx"), 0);
 			assert.equal(await count("container=gguf&bits=4"), 25);
-			const page = await (await fetch(`${site.url}/?bits=4`)).text();
-			assert.match(page, /<a rel="next" href="\/\?bits=4&amp;cursor=/);
+			const page = await (await fetch(`${site.url}/variants?bits=4`)).text();
+			assert.match(page, /<a rel="next" href="\/variants\?bits=4&amp;cursor=/);
 		});
 
 		test("ten senders of one delivery leave one row", async () => {

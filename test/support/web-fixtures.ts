@@ -205,6 +205,39 @@ export function memoryData(
 	const stored: DeliveryRecord[] = [...deliveries];
 	return {
 		stored,
+		listModels: async (query) => {
+			const shown = variants.filter(
+				(variant) =>
+					variant.state === "published" && query.words.every((word) => variant.sourceRepo.toLowerCase().includes(word)),
+			);
+			const models = [...Map.groupBy(shown, (variant) => variant.sourceRepo)].map(([repo, group]) => {
+				const sizes = group.flatMap((one) => one.manifest?.files.map((file) => file.size) ?? []);
+				return {
+					repo,
+					variants: group.length,
+					leastBytes: Math.min(...sizes),
+					mostBytes: Math.max(...sizes),
+					leastKlNats: Math.min(...group.map((one) => one.manifest?.evaluation.measured[0]?.report.klNats.mean ?? 1)),
+					publishedAt: NOW.toISOString(),
+					containers: ["gguf"],
+					bits: [4],
+					family: "Llama",
+					parameters: 8e9,
+					license: "apache-2.0",
+				};
+			});
+			return {
+				page: { items: models, next: null },
+				models: models.length,
+				facets: {
+					container: [{ value: "gguf", count: models.length }],
+					bits: [{ value: "4", count: models.length }],
+					family: [{ value: "Llama", count: models.length }],
+					license: [{ value: "apache-2.0", count: models.length }],
+				},
+				similar: false,
+			};
+		},
 		listPublishedVariants: async (query) => ({
 			items: variants.filter(
 				(variant) =>

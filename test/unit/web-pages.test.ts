@@ -65,7 +65,8 @@ after(async () => {
 
 const PAGES = [
 	"/",
-	"/?q=llama&container=gguf&bits=4&sort=kl",
+	"/?q=llama&container=gguf&bits=4&sort=kl&family=Other&since=week&size=4GB&parameters=10b",
+	"/variants?q=llama&container=gguf&bits=4&sort=kl",
 	"/m/demo/small-llama",
 	"/jobs",
 	`/jobs/${running.id}`,
@@ -135,7 +136,8 @@ for (const address of PAGES) {
 
 test("every page but the errors has a JSON twin at its address", async () => {
 	for (const [address, key] of [
-		["/", "variants"],
+		["/", "models"],
+		["/variants", "variants"],
 		["/m/demo/small-llama", "variants"],
 		["/jobs", "jobs"],
 		[`/jobs/${running.id}`, "job"],
@@ -158,8 +160,8 @@ test("a job's page says why it has a run after all", async () => {
 	assert.doesNotMatch(text, /no longer there/);
 });
 
-test("the catalogue shows KL with its error, GPTQ beside it, and links to the Hub", async () => {
-	const { text } = await page("/");
+test("the list of variants shows KL with its error, GPTQ beside it, and links to the Hub", async () => {
+	const { text } = await page("/variants");
 	assert.match(text, /0\.02100 ± 0\.00084/);
 	assert.match(text, /−49 %/);
 	assert.match(text, /href="http:\/\/hub\.example\/yaqa-bot\/small-llama-YAQA-GGUF"/);
@@ -237,8 +239,10 @@ test("the empty catalogue says what to do", async () => {
 });
 
 test("parameters that make no sense count as not given", async () => {
-	const { response } = await page("/?bits=abc&container=exe&sort=;drop&cursor=%00&q=&q=x");
-	assert.equal(response.status, 200);
+	for (const list of ["/", "/variants"]) {
+		const { response } = await page(`${list}?bits=abc&container=exe&sort=;drop&cursor=%00&q=&q=x&size=9&since=never`);
+		assert.equal(response.status, 200);
+	}
 });
 
 test("what is not there is 404, as a page and as JSON", async () => {

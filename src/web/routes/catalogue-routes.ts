@@ -1,43 +1,87 @@
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
-import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
+import { MODEL_SORTS } from "../../db/catalogue.ts";
+import { parseByteSize } from "../../protocol/byte-size.ts";
+import { Container } from "../../protocol/recipe-table.ts";
+import { searchWords } from "../search-words.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
-import { cataloguePage } from "../views/catalogue-page.ts";
+import { type CatalogueState, cataloguePage, PARAMETER_CLASSES, PERIODS } from "../views/catalogue-page.ts";
 
+const DAY_MILLISECONDS = 86_400_000;
+
+const text = (most: number) =>
+	z
+		.string()
+		.transform((written) =>
+			written
+				.replaceAll(/[\p{Cc}\p{Cs}]/gu, "")
+				.trim()
+				.slice(0, most),
+		)
+		.catch("")
+		.default("");
 /** Addresses are written and shared by people: what does not parse counts as not given. */
 const CatalogueParameters = z.object({
-	q: z
+	q: text(200),
+	container: Container.or(z.literal("")).catch("").default(""),
+	bits: z
 		.string()
-		.trim()
-		.min(1)
-		.transform((text) => text.slice(0, 200))
-		.nullable()
-		.catch(null),
-	container: z.enum(["gguf", "onnx", "compressed-tensors", "gptq"]).nullable().catch(null),
-	bits: z.coerce.number().int().min(1).max(16).nullable().catch(null),
-	sort: z.enum(VARIANT_SORTS).catch("newest"),
+		.regex(/^[1-9]\d?$/)
+		.catch("")
+		.default(""),
+	family: text(100),
+	license: text(100),
+	parameters: z
+		.enum(PARAMETER_CLASSES.map(([name]) => name))
+		.or(z.literal(""))
+		.catch("")
+		.default(""),
+	size: z
+		.string()
+		.max(12)
+		.refine((size) => parseByteSize(size) !== null)
+		.catch("")
+		.default(""),
+	since: z
+		.enum(PERIODS.map(([name]) => name))
+		.or(z.literal(""))
+		.catch("")
+		.default(""),
+	sort: z.enum(MODEL_SORTS).catch("newest").default("newest"),
 	cursor: z.string().min(1).max(1000).nullable().catch(null),
 });
 
-/** `GET /`: every published variant. */
+/** `GET /`: every model that something is published of. */
 export function catalogueRoutes(site: Site): Router {
 	const router = express.Router();
 	router.get("/", async (request, response) => {
-		const parameters = CatalogueParameters.parse(request.query);
-		const query: VariantQuery = {
-			search: parameters.q,
-			container: parameters.container,
-			bits: parameters.bits,
-			sort: parameters.sort,
-			cursor: parameters.cursor,
-			limit: PAGE_ROWS,
+		const { cursor, ...state } = CatalogueParameters.parse(request.query) satisfies CatalogueState & {
+			cursor: unknown;
 		};
-		const page = await site.data.listPublishedVariants(query);
-		const rows = site.summarize(page.items);
-		site.reply(request, response, { variants: rows, nextCursor: page.next }, () =>
-			cataloguePage(site.context(), query, { items: rows, next: page.next }),
-		);
+		const parameters = PARAMETER_CLASSES.find(([name]) => name === state.parameters);
+		const days = PERIODS.find(([name]) => name === state.since)?.[2];
+		const list = await site.data.listModels({
+			words: searchWords(state.q),
+			container: state.container === "" ? null : state.container,
+			bits: state.bits === "" ? null : Number(state.bits),
+			family: state.family === "" ? null : state.family,
+			license: state.license === "" ? null : state.license,
+			parameters: parameters === undefined ? null : [parameters[2], parameters[3]],
+			mostBytes: state.size === "" ? null : parseByteSize(state.size),
+			since: days === undefined ? null : new Date(site.context().now.getTime() - days * DAY_MILLISECONDS),
+			sort: state.sort,
+			cursor,
+			limit: PAGE_ROWS,
+		});
+		const twin = {
+			models: list.page.items,
+			count: list.models,
+			facets: list.facets,
+			similar: list.similar,
+			nextCursor: list.page.next,
+		};
+		site.reply(request, response, twin, () => cataloguePage(site.context(), state, cursor, list));
 	});
 	return router;
 }

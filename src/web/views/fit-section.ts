@@ -72,7 +72,7 @@ ${fit.choice.rows.map(
 <td data-label="Cache" class="number">${candidate.shape === null ? "not known" : formatBytes(memory.cache + memory.states)}</td>
 <td data-label="KL, nats a token"><span class="estimate">${candidate.klNats === null ? "not measured" : formatEstimate(candidate.klNats)}</span></td>
 <td data-label="In words">${nearnessWords(candidate.klNats)}</td>
-${asked && html`<td data-label="Fits">${fits === true ? "yes" : "no"}</td><td data-label="Longest context" class="number">${longestContext === null ? "–" : formatContext(longestContext)}</td>`}</tr>
+${asked && html`<td data-label="Fits" class="estimate">${fits === true ? "yes" : "no"}</td><td data-label="Longest context" class="number">${longestContext === null ? "–" : formatContext(longestContext)}</td>`}</tr>
 `,
 )}</tbody></table></div>`;
 }

@@ -11,7 +11,7 @@ export type PageContext = {
 	readonly assets: Assets;
 };
 
-type Section = "variants" | "jobs" | "help" | "deliveries" | null;
+type Section = "models" | "variants" | "jobs" | "help" | "deliveries" | null;
 
 /** One whole document. `live`: loads the script that follows the job's events; without it the page reloads itself. */
 export function renderPage(
@@ -19,7 +19,7 @@ export function renderPage(
 	page: { readonly title: string; readonly section: Section; readonly main: Html; readonly live?: boolean },
 ): string {
 	const links: readonly { readonly section: Section; readonly href: string; readonly label: string }[] = [
-		{ section: "variants", href: "/", label: "Variants" },
+		{ section: "models", href: "/", label: "Models" },
 		{ section: "jobs", href: "/jobs", label: "Jobs" },
 		{ section: "help", href: "/help", label: "Help" },
 	];

@@ -48,5 +48,5 @@ ${
 <p>Write in a discussion of <a href="${context.hubUrl}/${source.repo}/discussions">${source.repo}</a>: <code>@${context.botName} quantize 8bit gguf</code>. <a href="/help">What the bot understands</a>.</p>
 <h2>Jobs</h2>
 ${source.jobs.length === 0 ? html`<p class="quiet">None.</p>` : jobTable({ jobs: source.jobs, caption: `Jobs of ${source.repo}, newest first`, now: context.now })}`;
-	return renderPage(context, { title: source.repo, section: "variants", main });
+	return renderPage(context, { title: source.repo, section: "models", main });
 }

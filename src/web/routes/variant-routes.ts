@@ -1,0 +1,44 @@
+import type { Router } from "express";
+import express from "express";
+import { z } from "zod";
+import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
+import { PAGE_ROWS, type Site } from "../site.ts";
+import { variantsPage } from "../views/variants-page.ts";
+
+/** Addresses are written and shared by people: what does not parse counts as not given. */
+const VariantParameters = z.object({
+	q: z
+		.string()
+		.trim()
+		.min(1)
+		// A database takes no NUL in a text.
+		.transform((text) => text.replaceAll(/[\p{Cc}\p{Cs}]/gu, "").slice(0, 200))
+		.nullable()
+		.catch(null),
+	container: z.enum(["gguf", "onnx", "compressed-tensors", "gptq"]).nullable().catch(null),
+	bits: z.coerce.number().int().min(1).max(16).nullable().catch(null),
+	sort: z.enum(VARIANT_SORTS).catch("newest"),
+	cursor: z.string().min(1).max(1000).nullable().catch(null),
+});
+
+/** `GET /variants`: every published variant. */
+export function variantRoutes(site: Site): Router {
+	const router = express.Router();
+	router.get("/variants", async (request, response) => {
+		const parameters = VariantParameters.parse(request.query);
+		const query: VariantQuery = {
+			search: parameters.q,
+			container: parameters.container,
+			bits: parameters.bits,
+			sort: parameters.sort,
+			cursor: parameters.cursor,
+			limit: PAGE_ROWS,
+		};
+		const page = await site.data.listPublishedVariants(query);
+		const rows = site.summarize(page.items);
+		site.reply(request, response, { variants: rows, nextCursor: page.next }, () =>
+			variantsPage(site.context(), query, { items: rows, next: page.next }),
+		);
+	});
+	return router;
+}
