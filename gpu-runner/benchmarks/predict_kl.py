@@ -49,18 +49,20 @@ def predictions(bench: Bench, linear: LinearLayer, rounded: Rounded) -> dict[str
 
 
 @torch.no_grad()
-def kl_of_one(bench: Bench, linear: LinearLayer, weight: torch.Tensor, tokens: torch.Tensor) -> float:
+def log_probabilities(bench: Bench, tokens: torch.Tensor) -> torch.Tensor:
+    """Float32 ``[S, T, vocabulary]`` of the model as it stands."""
+    return torch.cat([bench.source.model(input_ids=part).logits.float().log_softmax(-1) for part in tokens.split(2)])
+
+
+def kl_of_one(
+    bench: Bench, linear: LinearLayer, weight: torch.Tensor, tokens: torch.Tensor, original: torch.Tensor
+) -> float:
     """Mean KL in nats a token on ``tokens`` ``[S, T]`` with ``weight`` ``[out, in]`` in place of the linear's own."""
-    model = bench.source.model
     own = linear.module.weight
-    total = 0.0
-    for part in tokens.split(2):
-        original = model(input_ids=part).logits.float().log_softmax(-1)
-        linear.module.weight = torch.nn.Parameter(weight, requires_grad=False)
-        changed = model(input_ids=part).logits.float().log_softmax(-1)
-        linear.module.weight = own
-        total += float((original.exp() * (original - changed)).sum(-1).mean()) * len(part) / len(tokens)
-    return total
+    linear.module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    changed = log_probabilities(bench, tokens)
+    linear.module.weight = own
+    return float((original.exp() * (original - changed)).sum(-1).mean())
 
 
 def rank_correlation(one: list[float], other: list[float]) -> float:
@@ -72,13 +74,14 @@ def rank_correlation(one: list[float], other: list[float]) -> float:
 def measured(bench: Bench, texts: Texts, rounded: Rounded, every: int, sequences: int) -> list[dict[str, float]]:
     """Predictions and ``kl`` of every linear that is looked at."""
     tokens = torch.cat([report[:sequences] for report in texts.reports.values()])
+    original = log_probabilities(bench, tokens)
     found = []
     for linear in bench.source.linears:
         if linear.block % every != every // 2:
             continue
         codes, grid = rounded[linear.name]
         row = predictions(bench, linear, rounded)
-        row["kl"] = kl_of_one(bench, linear, grid.decode(codes), tokens)
+        row["kl"] = kl_of_one(bench, linear, grid.decode(codes), tokens, original)
         found.append(row)
         print(f"{linear.name:<36} " + " ".join(f"{name} {value:.3g}" for name, value in row.items()), flush=True)
     return found
