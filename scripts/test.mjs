@@ -9,14 +9,24 @@ import { nodeBinary, python, reportFailure, root, setUp } from "./setup.mjs";
 
 const usage = `Usage: npm test [-- LEG… | FILE… | FOLDER…] [-t PATTERN]
 
-LEG       typecheck, lint, ruff, mypy, python, unit, contract, integration, engines, conversation, runners, e2e, faults (default: all)
+LEG       typecheck, lint, ruff, mypy, python, unit, contract, integration, engines, models, conversation, runners, e2e, faults (default: all)
 FILE      a test file, for example test/unit/architecture.test.ts or gpu-runner/tests/test_gguf.py
 -t TEXT   only tests whose name matches
 
 The last line is "N passed, N failed, N skipped"; a check without tests of its own counts as one.
 Exit status: 0 when nothing failed, 1 when something did, 2 for an argument that is not understood.`;
 
-const NODE_SUITES = ["unit", "contract", "integration", "engines", "conversation", "runners", "e2e", "faults"];
+const NODE_SUITES = [
+	"unit",
+	"contract",
+	"integration",
+	"engines",
+	"models",
+	"conversation",
+	"runners",
+	"e2e",
+	"faults",
+];
 const TRITON = "triton==3.9.0";
 /** They measure time, or kill processes at chosen moments. */
 const ALONE = ["runners", "e2e", "faults"];
@@ -234,7 +244,9 @@ function parseArguments(args) {
 			pattern = args[++index] ?? null;
 			if (pattern === null) return { problem: "-t needs a text." };
 		} else if (
-			/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|engines|conversation|runners|e2e|faults)$/.test(arg)
+			/^(typecheck|lint|ruff|mypy|python|unit|contract|integration|engines|models|conversation|runners|e2e|faults)$/.test(
+				arg,
+			)
 		) {
 			legs.add(arg);
 		} else if (existsSync(join(root, arg))) {

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tiny_checkpoints import save_tokenizer
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 VOCABULARY = 320
@@ -192,6 +192,37 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 32},
 }
+QWEN_TOKENS = {
+    "image_token_id": 300,
+    "video_token_id": 301,
+    "vision_start_token_id": 302,
+    "vision_end_token_id": 303,
+}
+# Models of images and text, with what their configurations need beyond that of the language model.
+IMAGE_TEXT: dict[str, dict[str, Any]] = {
+    "gemma3": {"mm_tokens_per_image": 4, "image_token_index": 300, "boi_token_index": 301, "eoi_token_index": 302},
+    "llama4": {"image_token_index": 300, "boi_token_index": 301, "eoi_token_index": 302},
+    "llava": {"image_token_index": 300},
+    "mistral3": {"image_token_index": 300},
+    "qwen3_5": {"image_token_id": 300, "video_token_id": 301, "vision_start_token_id": 302, "vision_end_token_id": 303},
+    "qwen3_vl": {
+        "image_token_id": 300,
+        "video_token_id": 301,
+        "vision_start_token_id": 302,
+        "vision_end_token_id": 303,
+    },
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "depth": 2,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+}
 # Multi-head latent attention has as many key-value heads as heads.
 LATENT = (
     "deepseek_v2",
@@ -222,19 +253,24 @@ def shrunk(settings: dict[str, Any]) -> dict[str, Any]:
 def tiny_config(kind: str, **settings: Any) -> PretrainedConfig:
     """A configuration of ``kind`` with :data:`SIZES`, changed by ``settings``."""
     small = shrunk(CONFIG_MAPPING[kind]().to_dict())
+    if kind in IMAGE_TEXT:
+        known = CONFIG_MAPPING[kind]().to_dict()
+        small["vision_config"] = {name: value for name, value in VISION.items() if name in known["vision_config"]}
+        small["text_config"] |= OWN.get(known["text_config"]["model_type"], {})
     if kind in LATENT:
         small["num_key_value_heads"] = small["num_attention_heads"]
         small.pop("head_dim", None)
     if "mamba" in kind:
         # Their inner width follows from the expansion.
         small.pop("intermediate_size", None)
-    return CONFIG_MAPPING[kind](**{**small, **OWN.get(kind, {}), **settings})
+    return CONFIG_MAPPING[kind](**{**small, **OWN.get(kind, {}), **IMAGE_TEXT.get(kind, {}), **settings})
 
 
 def tiny_model(kind: str, **settings: Any) -> PreTrainedModel:
     """A random float32 model of ``kind`` whose layers all have a say in its answer."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(kind, **settings))
+    loader = AutoModelForImageTextToText if kind in IMAGE_TEXT else AutoModelForCausalLM
+    model: PreTrainedModel = loader.from_config(tiny_config(kind, **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2 and not parameter.any():

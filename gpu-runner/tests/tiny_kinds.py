@@ -18,4 +18,6 @@ KINDS = (
     *("phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next"),
     *("recurrent_gemma", "rwkv", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma", "xglm"),
     *("xlstm", "youtu", "zamba2", "zaya"),
+    # With images.
+    *("gemma3", "llama4", "llava", "mistral3", "qwen3_5", "qwen3_vl"),
 )

@@ -20,6 +20,7 @@ const KINDS = {
 	weights: matcherOf(sourceFiles.files.weights),
 	tokenizer: matcherOf(sourceFiles.files.tokenizer),
 	generation: matcherOf(sourceFiles.files.generation),
+	processor: matcherOf(sourceFiles.files.processor),
 	licence: matcherOf(sourceFiles.files.licence),
 	card: matcherOf(sourceFiles.files.card),
 } satisfies Readonly<Record<SourceFileKind, RegExp>>;

@@ -55,7 +55,7 @@ const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
 /** What a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
 function isCompanion(path: string): boolean {
-	return isOfKind(path, "configuration", "tokenizer", "generation", "licence", "card");
+	return isOfKind(path, "configuration", "tokenizer", "generation", "processor", "licence", "card");
 }
 
 class Refused extends Error {

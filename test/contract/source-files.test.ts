@@ -12,7 +12,7 @@ import { isCopied, isOfKind, isPickle, isPublishable } from "../../src/protocol/
 const ROOT = join(import.meta.dirname, "../..");
 const PYTHON = join(ROOT, "gpu-runner/.venv/bin/python");
 const CONTAINERS: readonly Container[] = ["gguf", "onnx", "compressed-tensors", "gptq"];
-const KINDS = ["configuration", "weights", "tokenizer", "generation", "licence", "card"] as const;
+const KINDS = ["configuration", "weights", "tokenizer", "generation", "processor", "licence", "card"] as const;
 const PROGRAM = `
 import json, sys
 from yaqa_runner.model.source_files import SOURCE_PATTERNS, copied_patterns, is_listed, publishable_patterns

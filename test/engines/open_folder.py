@@ -27,7 +27,9 @@ def open_transformers(folder: Path) -> Opened:
     """transformers, with whatever library the folder's quantization asks for, in float32."""
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    named = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).architectures or [""]
+    loader = getattr(transformers, named[0], transformers.AutoModelForCausalLM)
+    model = loader.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     # GPT-NeoX's output layer and experts stay in the folder's type, and the quantized model's own float() refuses.
     return transformers.__version__, *_of_torch(torch.nn.Module.float(model).eval())
 
@@ -52,7 +54,8 @@ def open_plain_gptq(folder: Path) -> Opened:
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(path)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    loader = getattr(transformers, (config.architectures or [""])[0], None)
+    model = transformers.AutoModelForCausalLM.from_config(config) if loader is None else loader(config)
     modules = dict(model.named_modules())
     weights = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
     for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:

@@ -8,5 +8,9 @@ export async function kindsToTry(): Promise<readonly string[]> {
 	return out.trim().split(" ");
 }
 
-/** Unlike kinds for the short form: plain, fused, reordered, hybrid, with experts, without rotation. */
-export const SHORT_KINDS = ["llama", "gpt2", "phi3", "gemma3_text", "qwen3_5_text", "mixtral"] as const;
+/** Unlike kinds for the short form, with the containers that hold each: with experts, hybrid with images, transposed. */
+export const SHORT_KINDS: Readonly<Record<string, readonly string[]>> = {
+	mixtral: ["gguf", "compressed-tensors", "gptq"],
+	qwen3_5: ["gguf", "compressed-tensors", "gptq"],
+	gpt2: ["gguf", "gptq"],
+};

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from yaqa_runner.model.auto_class import auto_class, model_class
 from yaqa_runner.model.source_files import MAXIMUM_COPIED_BYTES, copied_patterns, listed_files
+from yaqa_runner.model.stored_names import Renaming
 from yaqa_runner.model.weight_files import UnreadableSource, read_json_object, weight_files
 
 STORED_DTYPES = {
@@ -66,15 +66,26 @@ class SourceSnapshot:
             names = self._handle(path).keys()
             for name in names:
                 self._files[name] = path
-        self._class = _model_class(self.config)
+        self._class = model_class(self.config)
         prefix = getattr(self._class, "base_model_prefix", None)
         self._prefix = prefix if isinstance(prefix, str) else "model"
-        if not any(name.startswith(f"{self._prefix}.") for name in self._files) and any(
-            name.startswith("model.") for name in self._files
-        ):
-            # Llama 4's classes tell a prefix that their own tensors do not have.
-            self._prefix = ""
+        if self._prefix and not any(name.startswith(f"{self._prefix}.") for name in self._files):
+            self._prefix = self._prefix if self._is_stored_without_prefix() else ""
         self._tied_copies: frozenset[str] | None = None
+
+    def _is_stored_without_prefix(self) -> bool:
+        """Whether the model calls tensors as the files do but for its prefix: some classes tell one that is no name."""
+        loader = auto_class(self.config)
+        if loader is None:
+            return True
+        with torch.device("meta"):
+            model = loader.from_config(self.config, trust_remote_code=False)
+        renaming, parameters = Renaming(model), model.state_dict()
+        targets = {name: renaming.target(name)[0] for name in self._files}
+        known = {name: loaded for name, loaded in targets.items() if loaded in parameters}
+        return all(loaded in (name, f"{self._prefix}.{name}") for name, loaded in known.items()) and any(
+            loaded != name for name, loaded in known.items()
+        )
 
     def _handle(self, path: Path) -> Any:
         handle = self._handles.get(path)
@@ -214,13 +225,3 @@ def safe_name(text: str) -> str:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def _model_class(config: PretrainedConfig) -> type | None:
-    """The class that transformers loads ``config`` with as a causal language model."""
-    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    for candidate in name if isinstance(name, (list, tuple)) else [name]:
-        found = getattr(transformers, candidate, None) if candidate else None
-        if isinstance(found, type):
-            return found
-    return None

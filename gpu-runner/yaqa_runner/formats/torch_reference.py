@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.model.auto_class import auto_class
 
 
 class TorchReferenceModel:
@@ -27,8 +28,11 @@ class TorchReferenceModel:
 
 def empty_model(config: PretrainedConfig) -> PreTrainedModel:
     """The model's modules and parameter names on the meta device: no weights, no memory."""
+    loader = auto_class(config)
+    if loader is None:
+        raise ExportError(f"{config.model_type!r} is no language model that transformers has built in.")
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = loader.from_config(config, trust_remote_code=False)
     return model
 
 

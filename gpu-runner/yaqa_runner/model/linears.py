@@ -70,6 +70,7 @@ def discover_linears(
     block_of = _blocks(model)
     routed = experts or {}
     config = getattr(model, "config", None)
+    root = _language_root(model)
     linears: list[LinearLayer] = []
     reasons: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -81,7 +82,9 @@ def discover_linears(
         weight = module.weight
         role = left_by_role(name, int(weight.shape[1 if isinstance(module, Conv1D) else 0]), config)
         if name not in block_of:
-            reasons[parameter_name] = "outside the transformer blocks"
+            in_language = name.startswith(root) or name == "lm_head"
+            place = "the transformer blocks" if in_language else "the language model"
+            reasons[parameter_name] = f"outside {place}"
         elif shared.get(id(weight), 0) > 1:
             reasons[parameter_name] = "shared with another weight"
         elif role is not None:
@@ -122,12 +125,24 @@ def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The members of the outermost ModuleLists, in order, with their names."""
     outer: list[str] = []
     blocks: list[tuple[str, nn.Module]] = []
+    root = _language_root(model)
     for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{list_name}.") for list_name in outer):
+        if not isinstance(module, nn.ModuleList) or not name.startswith(root):
+            continue
+        if any(name.startswith(f"{list_name}.") for list_name in outer):
             continue
         outer.append(name)
         blocks.extend((f"{name}.{index}", block) for index, block in enumerate(module))
     return blocks
+
+
+def _language_root(model: nn.Module) -> str:
+    """What the names of the language model's parts begin with: image and audio towers have blocks of their own."""
+    decoder = getattr(model, "get_decoder", None)
+    found = decoder() if callable(decoder) else None
+    if found is None or found is model or not any(isinstance(part, nn.ModuleList) for part in found.modules()):
+        return ""
+    return next((f"{name}." for name, module in model.named_modules() if module is found and name), "")
 
 
 def _blocks(model: nn.Module) -> dict[str, int]:

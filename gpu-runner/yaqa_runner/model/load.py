@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
+from yaqa_runner.model.auto_class import auto_class
 from yaqa_runner.model.experts import separate_experts
 from yaqa_runner.model.left_linears import unreached_linears
 from yaqa_runner.model.left_out import reason_left_out
@@ -80,9 +80,11 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         UnsupportedModel: transformers does not know the architecture, or nothing in it can be quantized.
     """
     config = load_config(snapshot)
+    loader = auto_class(config)
+    assert loader is not None
     dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = loader.from_pretrained(
             snapshot.directory,
             config=config,
             dtype=dtype,
@@ -99,7 +101,7 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
             raise SourceRefused(
                 f"transformers cannot load the model: {first}", "Push weights that fit their config."
             ) from first
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = loader.from_pretrained(
             snapshot.directory,
             config=config,
             dtype=dtype,
@@ -218,10 +220,10 @@ def load_config(snapshot: Snapshot) -> Any:
             f"transformers does not know this architecture (model_type {str(model_type)[:80]!r}).",
             "Use a causal language model that transformers has built in.",
         ) from error
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if auto_class(config) is None:
         raise UnsupportedModel(
-            f"{config.model_type!r} is not a causal language model.",
-            "Use a causal language model that transformers has built in.",
+            f"{config.model_type!r} is not a causal language model, with or without images.",
+            "Use a language model that transformers has built in.",
         )
     return config
 

@@ -14,7 +14,8 @@ import torch
 from compressed_tensors.compressors import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+from transformers.quantizers.base import MODULES_TO_PATCH_FOR_QUANTIZATION
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
@@ -38,7 +39,11 @@ from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model, require_whole
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.model.auto_class import auto_class
 from yaqa_runner.protocol.manifest import UnquantizedWeight
+
+# Experts that transformers replaces by linears in a packed folder.
+_TAKEN_APART = tuple(MODULES_TO_PATCH_FOR_QUANTIZATION)
 
 
 class CompressedTensorsContainer:
@@ -170,7 +175,10 @@ class CompressedTensorsContainer:
         Raises:
             ExportError: transformers finds a weight missing, or one that it does not know.
         """
-        model, report = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        loader = auto_class(config)
+        assert loader is not None
+        model, report = loader.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
         require_whole(report)
@@ -207,6 +215,12 @@ def _ignored_modules(snapshot: SourceSnapshot, linears: set[str]) -> list[str]:
         if not isinstance(modules.get(path), torch.nn.Linear) and not is_expert(name):
             raise ExportError(f"{name}: compressed-tensors stores nn.Linear only. Choose GGUF or GPTQ.")
     refuse_unpacked_experts(model, snapshot, linears)
+    for path, module in modules.items():
+        if type(module).__name__ in _TAKEN_APART and not any(name.startswith(f"{path}.") for name in linears):
+            raise ExportError(
+                f"transformers takes {path} apart for this format and looks for every expert packed; those of "
+                f"{snapshot.config.model_type} stay in 16 bits. Choose GGUF or GPTQ."
+            )
     quantized = set(paths.values())
     kept = {path for path, module in modules.items() if isinstance(module, torch.nn.Linear) and path not in quantized}
     return sorted(kept | stored_modules(snapshot, model, kept) | routers(snapshot))
@@ -219,9 +233,9 @@ def _touched_when_loaded(model: PreTrainedModel, paths: dict[str, str]) -> set[s
     while they are loaded: a folder in which those are packed does not open. ``model`` is spent.
     """
     modules = dict(model.named_modules())
-    for path in paths.values():
-        modules[path]._parameters.pop("weight", None) if path in modules else None
-    packed = {path: name for name, path in paths.items()}
+    packed = {path: name for name, path in paths.items() if isinstance(modules.get(path), torch.nn.Linear)}
+    for path in packed:
+        modules[path]._parameters.pop("weight", None)
     touched = set()
     for path, module in modules.items():
         try:
