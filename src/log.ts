@@ -1,3 +1,5 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+
 type LogLevel = "debug" | "info" | "warn" | "error";
 type LogFields = Readonly<Record<string, unknown>>;
 
@@ -27,6 +29,20 @@ export function redactText(text: string): string {
 	return text.replaceAll(SECRET_VALUE, "[redacted]");
 }
 
+/**
+ * The one id that every line is written with which comes of the same cause: of a webhook, say, from its arrival to the
+ * published repo, over all steps and restarts. It follows the work by itself, since whoever writes a line seldom knows.
+ */
+const traces = new AsyncLocalStorage<string>();
+
+export function inTrace<T>(trace: string, work: () => T): T {
+	return traces.run(trace, work);
+}
+
+export function currentTrace(): string | null {
+	return traces.getStore() ?? null;
+}
+
 /** One JSON object a line, written by `write`. */
 export function createLog(options: {
 	level: LogLevel;
@@ -37,9 +53,16 @@ export function createLog(options: {
 	const { level, write, now, fields = {} } = options;
 	function emit(at: LogLevel, message: string, more: LogFields = {}): void {
 		if (SEVERITY[at] < SEVERITY[level]) return;
-		write(
-			JSON.stringify({ at: now().toISOString(), level: at, message: redactText(message), ...fields, ...more }, redact),
-		);
+		const trace = currentTrace();
+		const line = {
+			at: now().toISOString(),
+			level: at,
+			message: redactText(message),
+			...(trace === null ? {} : { trace }),
+			...fields,
+			...more,
+		};
+		write(JSON.stringify(line, redact));
 	}
 	return {
 		debug: (message, more) => emit("debug", message, more),

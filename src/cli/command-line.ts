@@ -218,6 +218,11 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 				value: "FILE",
 				summary: "the run's verification.safetensors: the KL of ONNX files is computed again with it",
 			},
+			key: {
+				type: "string",
+				value: "FILE",
+				summary: "the operator's public key (PEM): manifests have to be signed by it",
+			},
 			config: CONFIG,
 			json: JSON_OUTPUT,
 			help: HELP,

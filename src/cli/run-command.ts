@@ -161,7 +161,7 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 		}
 		if (namespace !== null) {
 			return await verifyAll(
-				{ namespace, configurationPath: line.text("config"), json: line.flag("json") },
+				{ namespace, key: line.text("key"), configurationPath: line.text("config"), json: line.flag("json") },
 				{ terminal, signal: signalOfTheProcess(terminal) },
 			);
 		}
@@ -170,6 +170,7 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 				target: target ?? "",
 				revision: line.text("revision"),
 				verification: line.text("verification"),
+				key: line.text("key"),
 				configurationPath: line.text("config"),
 				json: line.flag("json"),
 			},

@@ -1,17 +1,27 @@
-import { existsSync, statSync } from "node:fs";
+import type { KeyObject } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { loadConfiguration } from "../config/load.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
+import { downloadRepoFile } from "../hub/download-repo-file.ts";
 import { downloadRepoFiles } from "../hub/download-repo-files.ts";
+import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { listHeads } from "../hub/list-heads.ts";
+import type { RepoFile } from "../hub/list-repo-files.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { MANIFEST_NAME } from "../protocol/read-manifest.ts";
 import { parseRecipe, recipeDirectory } from "../protocol/recipe.ts";
+import {
+	MAXIMUM_SIGNATURE_BYTES,
+	parsePublicKey,
+	signaturePath,
+	signatureProblem,
+} from "../publish/manifest-signature.ts";
 import { readPublishedManifests } from "../publish/published-manifests.ts";
 import { readAccess } from "../server/hub-access.ts";
 import { CheckFailure, manifestOf } from "../verify/manifest-checks.ts";
@@ -25,6 +35,8 @@ export type VerifyOptions = {
 	readonly target: string;
 	readonly revision: string | null;
 	readonly verification: string | null;
+	/** A file with the public key that manifests have to be signed with. */
+	readonly key: string | null;
 	readonly configurationPath: string | null;
 	readonly json: boolean;
 };
@@ -71,6 +83,25 @@ async function locateInFolder(directory: string): Promise<Located> {
 	return { ok: true, variants, broken, verificationPath };
 }
 
+function isPublicKey(path: string): boolean {
+	return existsSync(path) && parsePublicKey(readFileSync(path, "utf8")) !== null;
+}
+
+/** What is wrong with the signature that stands beside a manifest; `null`: nothing. */
+async function signatureProblemOf(
+	access: HubAccess & { readonly repo: string; readonly revision: string },
+	files: readonly RepoFile[],
+	manifestPath: string,
+	text: string,
+	key: KeyObject,
+): Promise<string | null> {
+	const listed = files.find((file) => file.path === signaturePath(manifestPath));
+	if (listed === undefined || listed.size > MAXIMUM_SIGNATURE_BYTES) return signatureProblem(text, null, key);
+	const { repo, revision, ...hub } = access;
+	const bytes = await downloadRepoFile(hub, repo, revision, listed.path);
+	return signatureProblem(text, new TextDecoder().decode(bytes), key);
+}
+
 async function locateOnHub(
 	options: VerifyOptions,
 	repo: string,
@@ -86,13 +117,18 @@ async function locateOnHub(
 		repo,
 		revision: options.revision ?? "main",
 	};
+	const key = options.key === null ? null : parsePublicKey(readFileSync(options.key, "utf8"));
 	try {
 		const published = await readPublishedManifests(access);
 		if (published.manifests.length === 0) {
 			return { ok: false, exit: EXIT_CODES.refused.code, message: `${repo} holds no manifest of this bot.` };
 		}
 		const variants: Found[] = [];
-		for (const { manifest, text, files } of published.manifests) {
+		const broken: string[] = [];
+		for (const { path: manifestPath, manifest, text, files } of published.manifests) {
+			const problem = key === null ? null : await signatureProblemOf(access, published.files, manifestPath, text, key);
+			if (problem !== null) broken.push(`${manifest.recipe}: ${problem}`);
+			else if (key !== null) context.terminal.err(`signature: ${printable(manifest.recipe)} is signed by this key\n`);
 			const directory = join(work, recipeDirectory(manifest.recipe));
 			const places = new Map(files.map(({ path, listed }) => [listed.path, path]));
 			context.terminal.err(`fetch ${files.length} files of ${printable(manifest.recipe)} …\n`);
@@ -106,7 +142,7 @@ async function locateOnHub(
 			await writeFile(join(directory, MANIFEST_NAME), text);
 			variants.push({ directory, manifest });
 		}
-		return { ok: true, variants, broken: [], verificationPath: null };
+		return { ok: true, variants, broken, verificationPath: null };
 	} catch (error) {
 		const status = hubStatus(error);
 		if (status !== 401 && status !== 403 && status !== 404) throw error;
@@ -120,7 +156,12 @@ async function locateOnHub(
 
 /** `yaqa-bot verify --all`: every repo of a namespace that holds variants of this bot's, one after the other. */
 export async function verifyAll(
-	options: { readonly namespace: string; readonly configurationPath: string | null; readonly json: boolean },
+	options: {
+		readonly namespace: string;
+		readonly key: string | null;
+		readonly configurationPath: string | null;
+		readonly json: boolean;
+	},
 	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
 ): Promise<ExitCode> {
 	const { namespace, configurationPath, json } = options;
@@ -148,7 +189,7 @@ export async function verifyAll(
 			terminal.err(`${printable(repo)}:\n`);
 			const quiet = { ...terminal, out: () => undefined };
 			const exit = await verify(
-				{ target: repo, revision: sha, verification: null, configurationPath, json: false },
+				{ target: repo, revision: sha, verification: null, key: options.key, configurationPath, json: false },
 				{ terminal: quiet, signal },
 			);
 			repos.push({ repo, ok: exit === EXIT_CODES.ok.code, exit });
@@ -180,6 +221,12 @@ export async function verify(
 			return EXIT_CODES.usage.code;
 		}
 		const { configuration } = loaded;
+		if (options.key !== null && !isPublicKey(options.key)) {
+			const message = `${options.key} holds no Ed25519 public key in PEM form.`;
+			terminal.err(`${printable(message)}\n`);
+			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+			return EXIT_CODES.usage.code;
+		}
 		const isFolder = existsSync(options.target) && statSync(options.target).isDirectory();
 		const repo = repoName.safeParse(options.target);
 		let located: Located;
@@ -191,6 +238,10 @@ export async function verify(
 				exit: EXIT_CODES.usage.code,
 				message: `"${options.target.slice(0, 200)}" is neither a folder here nor a repo name such as owner/model.`,
 			};
+		}
+		if (located.ok && isFolder && options.key !== null) {
+			const message = "--key belongs to a published repo: a folder's manifest is not signed yet.";
+			located = { ok: false, exit: EXIT_CODES.usage.code, message };
 		}
 		if (located.ok && options.verification !== null && !existsSync(options.verification)) {
 			located = { ok: false, exit: EXIT_CODES.usage.code, message: `There is no file ${options.verification}.` };

@@ -151,6 +151,7 @@ function readSecrets(env: Environment): { secrets: Secrets; problems: Configurat
 		gitHubWebhookSecret: read("gitHubWebhookSecret"),
 		previousGitHubWebhookSecret: read("previousGitHubWebhookSecret"),
 		operatorToken: read("operatorToken"),
+		signingKey: read("signingKey"),
 	};
 	return { secrets, problems };
 }

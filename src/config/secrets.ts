@@ -1,3 +1,4 @@
+import { createPrivateKey } from "node:crypto";
 import { z } from "zod";
 
 /** Kept apart from the configuration, so that printing the configuration cannot print these. */
@@ -21,6 +22,8 @@ export type Secrets = {
 	readonly previousGitHubWebhookSecret: string | null;
 	/** Shows the pages of private sources to whoever sends it. */
 	readonly operatorToken: string | null;
+	/** Signs manifests: an Ed25519 private key, PEM. */
+	readonly signingKey: string | null;
 };
 
 /** The environment variables that carry secrets, for help and `doctor`. */
@@ -36,6 +39,7 @@ export const SECRET_VARIABLES = {
 	gitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET"],
 	previousGitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET_PREVIOUS"],
 	operatorToken: ["YAQA_BOT_OPERATOR_TOKEN"],
+	signingKey: ["YAQA_BOT_SIGNING_KEY"],
 } as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
 
 /** A header value: HTTP carries no other characters. */
@@ -44,6 +48,14 @@ const headerText = z
 	.min(1)
 	.max(1000)
 	.regex(/^[\x21-\x7e]+$/, "printable ASCII without spaces");
+
+function isEd25519(pem: string): boolean {
+	try {
+		return createPrivateKey(pem).asymmetricKeyType === "ed25519";
+	} catch {
+		return false;
+	}
+}
 
 export const secretSchemas = {
 	publisherToken: headerText,
@@ -62,4 +74,9 @@ export const secretSchemas = {
 	gitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 	previousGitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 	operatorToken: headerText.min(24, "at least 24 characters"),
+	signingKey: z
+		.string()
+		.max(2000)
+		.transform((text) => text.replaceAll("\\n", "\n"))
+		.refine(isEd25519, "an Ed25519 private key in PEM form"),
 } as const satisfies Readonly<Record<keyof Secrets, z.ZodType<string>>>;

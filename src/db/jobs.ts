@@ -1,5 +1,6 @@
 import { sql, type Updateable } from "kysely";
 import type { Refusal } from "../errors.ts";
+import { currentTrace } from "../log.ts";
 import type { RunnerEvent } from "../protocol/events.ts";
 import {
 	isFinished,
@@ -78,6 +79,8 @@ export async function insertJob(
 		readonly now: Date;
 	},
 ): Promise<JobRecord> {
+	// Kept, so that what is done later, by another process too, is logged under it.
+	const trace = currentTrace();
 	const row = await tx
 		.insertInto("jobs")
 		.values({
@@ -110,7 +113,16 @@ export async function insertJob(
 		.returningAll()
 		.executeTakeFirstOrThrow();
 	await appendEvents(tx, job.id, 1, [
-		{ at: job.now, kind: "state", body: { from: null, to: job.state, statusText: job.statusText } },
+		{
+			at: job.now,
+			kind: "state",
+			body: {
+				from: null,
+				to: job.state,
+				statusText: job.statusText,
+				...(trace === null ? {} : { trace }),
+			},
+		},
 	]);
 	return jobOfRow(row);
 }
@@ -118,6 +130,17 @@ export async function insertJob(
 export async function getJob(handle: Handle, id: string): Promise<JobRecord | null> {
 	const row = await handle.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
 	return row === undefined ? null : jobOfRow(row);
+}
+
+/** What the log calls what a job comes of; its own id where that is not known. */
+export async function traceOfJob(handle: Handle, id: string): Promise<string> {
+	const row = await handle
+		.selectFrom("job_events")
+		.select(sql<string | null>`body->>'trace'`.as("trace"))
+		.where("job_id", "=", id)
+		.where("sequence", "=", 1)
+		.executeTakeFirst();
+	return row?.trace ?? id;
 }
 
 /** Reads a job and holds it until the transaction ends. */

@@ -3,6 +3,7 @@ import { leaseDelivery, renewDeliveryLease, settleDelivery } from "../db/deliver
 import { PermanentError, RetryableError } from "../errors.ts";
 import { later } from "../jobs/context.ts";
 import { keepLease, LEASE_SECONDS } from "../jobs/keep-lease.ts";
+import { inTrace } from "../log.ts";
 import type { DeliveriesContext } from "./deliveries-context.ts";
 import { handleGitHubDelivery } from "./handle-github-delivery.ts";
 import { handleHubDelivery } from "./handle-hub-delivery.ts";
@@ -13,16 +14,26 @@ const MAXIMUM_DELAY_SECONDS = 600;
 
 /** Works on a stored delivery until it is settled; a failure leaves it pending for another try. */
 export async function processDelivery(context: DeliveriesContext, id: string): Promise<void> {
-	const { database, clock, log } = context;
+	const { database, clock } = context;
 	const owner = `${context.owner}:${context.newId()}`;
 	const now = clock.now();
 	const leased = await leaseDelivery(database.handle, { id, owner, now, until: later(now, LEASE_SECONDS) });
 	if (leased === null) return;
+	await inTrace(id, () => workOn(context, leased, owner));
+}
+
+async function workOn(
+	context: DeliveriesContext,
+	leased: NonNullable<Awaited<ReturnType<typeof leaseDelivery>>>,
+	owner: string,
+): Promise<void> {
+	const { database, clock, log } = context;
+	const { id } = leased.delivery;
 	// The lease counted this attempt. One that ends the process never comes to the end of this function: without a look at
 	// the count beforehand it would be tried for ever.
 	if (leased.attempts > MAXIMUM_ATTEMPTS) {
 		const detail = `Given up after ${MAXIMUM_ATTEMPTS} attempts, the last of which did not come to an end.`;
-		await settleDelivery(database.handle, { id, owner, outcome: "failed", detail, nextAttemptAt: now });
+		await settleDelivery(database.handle, { id, owner, outcome: "failed", detail, nextAttemptAt: clock.now() });
 		log.error("A delivery was given up", { delivery: id, attempts: leased.attempts });
 		return;
 	}
@@ -38,6 +49,7 @@ export async function processDelivery(context: DeliveriesContext, id: string): P
 				: await handleGitHubDelivery(context, delivery);
 		await release();
 		await settleDelivery(database.handle, { id, owner, ...settlement, nextAttemptAt: clock.now() });
+		log.info("A delivery was worked on", { delivery: id, ...settlement });
 	} catch (error) {
 		// Before the last word: should that fail too, the lease runs out and somebody takes the delivery up again.
 		await release();

@@ -7,6 +7,7 @@ import {
 	setKnownHead,
 } from "../db/sweeps.ts";
 import { isTargetRepo } from "../db/variants.ts";
+import { inTrace } from "../log.ts";
 import type { WatchedHead } from "../records/source.ts";
 import { type JobsContext, later } from "./context.ts";
 import { followVisibility } from "./follow-visibility.ts";
@@ -31,6 +32,12 @@ async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"know
 	if (!checkHours(configuration.watch, head.repo, context.clock.now()).watched) return "known";
 	if ((await getKnownHead(database.handle, head.repo)) === head.sha) return "known";
 	if (await isTargetRepo(database.handle, head.repo)) return "known";
+	await inTrace(context.newId(), () => requestHead(context, head));
+	await setKnownHead(database.handle, head.repo, head.sha, context.clock.now());
+	return "found";
+}
+
+async function requestHead(context: JobsContext, head: WatchedHead): Promise<void> {
 	await recordRequest(context, {
 		kind: "sweep",
 		sourceRepo: head.repo,
@@ -40,8 +47,6 @@ async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"know
 		replyTo: null,
 		dedupeKey: `sweep:${head.repo}:${head.sha}`,
 	});
-	await setKnownHead(database.handle, head.repo, head.sha, context.clock.now());
-	return "found";
 }
 
 /**

@@ -3,6 +3,7 @@ import { ownAccount } from "../hub/own-account.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { announce } from "./announce.ts";
 import { followVisibility } from "./follow-visibility.ts";
+import type { ManifestSigner } from "./manifest-signature.ts";
 import { targetRepo } from "./names.ts";
 import { publish } from "./publish.ts";
 import { refreshCard } from "./refresh-card.ts";
@@ -22,11 +23,13 @@ type PublishSettings = {
 	readonly publicUrl: string | null;
 	/** The name people address the bot by; its account's name when not given. */
 	readonly mention?: string;
+	/** `null` or absent: manifests are not signed. */
+	readonly sign?: ManifestSigner | null;
 };
 
 /** This folder's functions with their settings filled in, in the form that the job engine takes. */
 export function createPublishPorts(settings: PublishSettings) {
-	const { publisher: hub, reader, discussions, namespace, publicUrl, mention = null } = settings;
+	const { publisher: hub, reader, discussions, namespace, publicUrl, mention = null, sign = null } = settings;
 	const account = ownAccount(discussions);
 	return {
 		nameTarget: (request: { readonly sourceRepo: string; readonly recipe: Recipe; readonly commit: string | null }) =>
@@ -36,7 +39,8 @@ export function createPublishPorts(settings: PublishSettings) {
 			fetchStaged({ ...request, hub, namespace }),
 		removeStaging: (request: Omit<Parameters<typeof removeStaging>[0], "hub" | "namespace">) =>
 			removeStaging({ ...request, hub, namespace }),
-		publish: (request: Omit<Parameters<typeof publish>[0], "hub" | "reader">) => publish({ ...request, hub, reader }),
+		publish: (request: Omit<Parameters<typeof publish>[0], "hub" | "reader" | "sign">) =>
+			publish({ ...request, hub, reader, sign }),
 		republish: (request: {
 			readonly job: { readonly sourceRepo: string; readonly sourceSha: string };
 			readonly targetRepo: string;
@@ -50,6 +54,7 @@ export function createPublishPorts(settings: PublishSettings) {
 				...request,
 				hub,
 				reader,
+				sign,
 				variants: request.variants.map(({ variant, origin }) => ({
 					id: variant.id,
 					recipe: variant.recipe,

@@ -9,6 +9,7 @@ import { isOfOneCommit } from "../protocol/one-commit.ts";
 import { parseRecipe } from "../protocol/recipe.ts";
 import { commitFiles } from "./commit-files.ts";
 import { createPrivateRepo, type RepoState, repoState } from "./create-private-repo.ts";
+import type { ManifestSigner } from "./manifest-signature.ts";
 import { targetRepo } from "./names.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import { publishedContent } from "./published-content.ts";
@@ -35,6 +36,8 @@ type PublishRequest = {
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
 	/** The newest commit of the source, by which older variants are marked; `null`: not known. */
 	readonly newestSha?: string | null;
+	/** `null` or absent: manifests are not signed. */
+	readonly sign?: ManifestSigner | null;
 };
 
 /**
@@ -128,6 +131,7 @@ export async function publishInto(
 			headSha: state.sha,
 			wanted,
 			newestSha,
+			sign: request.sign ?? null,
 		});
 		if (!content.ok) return content;
 		sha = await commitFiles({

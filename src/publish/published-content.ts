@@ -8,6 +8,7 @@ import { isOfKind } from "../protocol/source-files.ts";
 import { published } from "./card/published-measurement.ts";
 
 import type { FileContent } from "./commit-files.ts";
+import { type ManifestSigner, signaturePath } from "./manifest-signature.ts";
 import type { PlotPoint } from "./plot.ts";
 import { plotPng } from "./plot-png.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
@@ -31,6 +32,7 @@ export async function publishedContent(request: {
 	/** Manifests as text, by their path in the target repo. */
 	readonly wanted: ReadonlyMap<string, string>;
 	readonly newestSha: string | null;
+	readonly sign: ManifestSigner | null;
 }): Promise<
 	| { readonly ok: true; readonly files: FileContent[]; readonly deleted: string[] }
 	| { readonly ok: false; readonly refusal: Refusal }
@@ -63,7 +65,14 @@ export async function publishedContent(request: {
 	});
 	const card = await cardOf({ hub, repo, source, manifests, elsewhere, newestSha: request.newestSha });
 	files.set(CARD_PATH, { path: CARD_PATH, from: "memory", content: card });
-	for (const [path, text] of wanted) files.set(path, { path, from: "memory", content: text });
+	const stale: string[] = [];
+	for (const [path, text] of wanted) {
+		files.set(path, { path, from: "memory", content: text });
+		const signature = signaturePath(path);
+		if (request.sign !== null) files.set(signature, { path: signature, from: "memory", content: request.sign(text) });
+		// The signature of an earlier manifest is none of this one's.
+		else if (head.files.some((file) => file.path === signature)) stale.push(signature);
+	}
 
 	// What an earlier version of these variants had and no variant has now.
 	const needed = new Set(manifests.flatMap((manifest) => manifest.files.map((file) => file.path)));
@@ -71,7 +80,7 @@ export async function publishedContent(request: {
 		.filter(({ path }) => wanted.has(path))
 		.flatMap((entry) => entry.files.map(({ listed }) => listed.path))
 		.filter((path) => !needed.has(path) && !files.has(path));
-	return { ok: true, files: [...files.values()], deleted: [...new Set(deleted)] };
+	return { ok: true, files: [...files.values()], deleted: [...new Set([...deleted, ...stale])] };
 }
 
 function plotPoints(manifests: readonly Manifest[]): PlotPoint[] {

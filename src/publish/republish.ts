@@ -10,6 +10,7 @@ import type { Manifest } from "../protocol/manifest.ts";
 import { parseRecipe } from "../protocol/recipe.ts";
 import { isCopied, MAXIMUM_COPIED_BYTES } from "../protocol/source-files.ts";
 import { repoState } from "./create-private-repo.ts";
+import type { ManifestSigner } from "./manifest-signature.ts";
 import { publishInto, sourceGone } from "./publish.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
@@ -35,6 +36,8 @@ export async function republish(request: {
 	/** `fromSha`: the commit that the variant is of. */
 	readonly variants: readonly { readonly id: string; readonly recipe: string; readonly fromSha: string }[];
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
+	/** `null` or absent: manifests are not signed. */
+	readonly sign?: ManifestSigner | null;
 }): Promise<RepublishOutcome> {
 	const { hub, reader, targetRepo: repo, job, variants, siblings } = request;
 	const state = await repoState({ ...hub, repo });
@@ -68,6 +71,7 @@ export async function republish(request: {
 			variants: publishable,
 			siblings,
 			newestSha: job.sourceSha,
+			sign: request.sign ?? null,
 			source,
 			state,
 			head,

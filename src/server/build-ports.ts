@@ -3,6 +3,7 @@ import { conditionalFetch } from "../hub/conditional-fetch.ts";
 import { listHeads } from "../hub/list-heads.ts";
 import { readOwnerSettings } from "../hub/read-owner-settings.ts";
 import type { Ports, SketchStore } from "../jobs/ports.ts";
+import { manifestSigner } from "../publish/manifest-signature.ts";
 import { createPublishPorts } from "../publish/publish-ports.ts";
 import { createSketchStore } from "../publish/sketch-store.ts";
 import { createVerifyPorts } from "../verify/verify-ports.ts";
@@ -41,6 +42,7 @@ export function buildPorts(settings: Settings): Omit<Ports, "reply"> {
 			namespace: configuration.hub.namespace,
 			publicUrl: configuration.server.publicUrl,
 			mention: configuration.hub.mention,
+			sign: secrets.signingKey === null ? null : manifestSigner(secrets.signingKey),
 		}),
 		sketchStore: sketchStoreOf(settings),
 		listHeads: (of) => listHeads({ ...sweeper, of }),

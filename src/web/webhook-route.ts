@@ -101,6 +101,7 @@ async function storeAndAnswer(
 	try {
 		const stored = await store({ ...delivery, receivedAt: clock.now() });
 		onOutcome(stored.duplicate ? "duplicate" : "stored");
+		log.info("A webhook delivery arrived", { trace: stored.id, source: delivery.source, duplicate: stored.duplicate });
 		response.status(stored.duplicate ? 200 : 202).json({ delivery: stored.id, duplicate: stored.duplicate });
 	} catch (error) {
 		onOutcome("failed");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -16,6 +16,7 @@ import { isShown } from "../../src/db/visibility.ts";
 import { recordRequest } from "../../src/jobs/record-request.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { silentLog } from "../../src/log.ts";
+import { manifestSigner } from "../../src/publish/manifest-signature.ts";
 import { publish } from "../../src/publish/publish.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
 import { scriptedConfiguration, scriptedRunner, worldFolder } from "../support/scripted-bot.ts";
@@ -26,6 +27,11 @@ const OWNER = "hf_owner_token";
 const BOT = "hf_bot_token";
 const PROGRAM = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
 const LIMITS = { maximumWeightBytes: 1e9 };
+
+const KEYS = generateKeyPairSync("ed25519", {
+	privateKeyEncoding: { format: "pem", type: "pkcs8" },
+	publicKeyEncoding: { format: "pem", type: "spki" },
+});
 
 let hub: LocalHub;
 let work: string;
@@ -47,6 +53,7 @@ async function publishOne(recipe: TinyRecipe, sourceRepo: string, sourceSha: str
 		job: { sourceRepo, sourceSha },
 		variants: [{ manifest, directory }],
 		siblings: [],
+		sign: manifestSigner(KEYS.privateKey),
 	});
 	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
 	published.push(`${sourceRepo} ${sourceSha.slice(0, 8)} ${recipe} ${targetRepo} ${result.targetSha}`);
@@ -171,6 +178,33 @@ test("the database comes back from the Hub: what is published is known, and a pu
 	} finally {
 		await database.close();
 	}
+});
+
+test("verify with the operator's public key tells signed manifests from those of anybody else", async () => {
+	const own = join(work, "public.pem");
+	const other = join(work, "other.pem");
+	await writeFile(own, KEYS.publicKey);
+	await writeFile(other, generateKeyPairSync("ed25519").publicKey.export({ format: "pem", type: "spki" }));
+	const dataDirectory = join(work, "keys");
+	const repo = "bot/model-YAQA-W4A16";
+	const signed = await program(["verify", repo, "--key", own], dataDirectory);
+	assert.equal(signed.code, 0, signed.err);
+	assert.match(signed.err, /signature: w4a16 is signed by this key/);
+	const foreign = await program(["verify", repo, "--key", other], dataDirectory);
+	assert.deepEqual([foreign.code, /signed by another key/.test(foreign.err)], [4, true], foreign.err);
+	assert.equal((await program(["verify", repo, "--key", join(work, "none.pem")], dataDirectory)).code, 2);
+
+	// Somebody who may write to the repo changes a figure, and what the files are checked against.
+	const path = "manifests/w4a16.json";
+	const text = await (await fetch(`${hub.url}/${repo}/resolve/main/${path}`)).text();
+	const better = text.replace(/"job":\s*"[^"]*"/, '"job":"somebody-elses"');
+	assert.notEqual(better, text);
+	const files = (content: string) => [{ path, content: new Blob([content]) }];
+	await uploadFiles({ ...access(BOT), repo: { type: "model", name: repo }, files: files(better) });
+	const changed = await program(["verify", repo, "--key", own], dataDirectory);
+	assert.deepEqual([changed.code, /is not of this manifest/.test(changed.err)], [4, true], changed.err);
+	assert.equal((await program(["verify", repo], dataDirectory)).code, 0, "which nobody sees without the key");
+	await uploadFiles({ ...access(BOT), repo: { type: "model", name: repo }, files: files(text) });
 });
 
 test("verify --all tells of every repo in a namespace, and of one whose file or manifest was changed", async () => {

@@ -12,4 +12,5 @@ export const NO_SECRETS: Secrets = {
 	gitHubWebhookSecret: null,
 	previousGitHubWebhookSecret: null,
 	operatorToken: null,
+	signingKey: null,
 };

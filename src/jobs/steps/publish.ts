@@ -158,6 +158,10 @@ export const publishStep: Step = async (context, work) => {
 			const siblings = [...publishedBefore, ...others].filter((sibling) => !ours.has(sibling.id));
 			await addPublishedRepo(database.handle, { repo: targetRepo, sourceRepo: job.sourceRepo });
 			const publication = await ports.publish({ job, targetRepo, variants: bundle, siblings, newestSha });
+			if (publication.ok) {
+				const { targetSha } = publication;
+				context.log.info("Variants were published", { job: job.id, repo: publication.targetRepo, sha: targetSha });
+			}
 			await database.transaction(async (tx) => {
 				const note = publication.ok
 					? `${publication.targetRepo}: published as ${publication.targetSha.slice(0, 12)}.`

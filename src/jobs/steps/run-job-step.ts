@@ -1,9 +1,19 @@
 import { countRuns, wakeNextInLine } from "../../db/admission.ts";
 import { isBrokenConnection } from "../../db/broken-connection.ts";
-import { appendNotes, cleanUpAgain, getJob, leaseJob, releaseLease, renewLease, withdrawStop } from "../../db/jobs.ts";
+import {
+	appendNotes,
+	cleanUpAgain,
+	getJob,
+	leaseJob,
+	releaseLease,
+	renewLease,
+	traceOfJob,
+	withdrawStop,
+} from "../../db/jobs.ts";
 import { failVariantsOfJob, listVariantsOfJob } from "../../db/variants.ts";
 import { diskFull, isDiskFull } from "../../disk-full.ts";
 import { assertNever, PermanentError, type Refusal, RetryableError } from "../../errors.ts";
+import { inTrace } from "../../log.ts";
 import { isFinished, type JobRecord, type JobState, type JobWork, type StopAs } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
@@ -123,7 +133,7 @@ function resultOfError(context: JobsContext, work: JobWork, error: unknown): Ste
 
 /** Does what is due for one job, if nobody else does. Safe to call at any time, any number of times, from anywhere. */
 export async function runJobStep(context: JobsContext, step: StepName, jobId: string): Promise<void> {
-	const { database, clock, log } = context;
+	const { database, clock } = context;
 	const { handle } = database;
 	// Every call is an owner of its own: a call that stalls past its lease cannot pass for the one that took over.
 	const owner = `${context.owner}:${context.newId()}`;
@@ -136,12 +146,19 @@ export async function runJobStep(context: JobsContext, step: StepName, jobId: st
 		until: later(now, LEASE_SECONDS),
 	});
 	if (work === null) return;
+	await inTrace(await traceOfJob(handle, jobId), () => stepUnderLease(context, step, work, owner));
+}
+
+async function stepUnderLease(context: JobsContext, step: StepName, work: JobWork, owner: string): Promise<void> {
+	const { database, clock, log } = context;
+	const { handle } = database;
 	const { job } = work;
+	const jobId = job.id;
 	if (AT_RUNNER.includes(job.state) && job.runner !== context.runner.name) {
 		await releaseLease(handle, {
 			id: jobId,
 			owner,
-			nextStepAt: now,
+			nextStepAt: clock.now(),
 			stepFailures: work.stepFailures,
 			statusText: null,
 		});
@@ -254,6 +271,8 @@ export async function wakeLine(context: JobsContext, now: Date): Promise<void> {
 /** Tells the queue what a move made due. */
 async function follow(context: JobsContext, before: JobRecord, after: JobRecord): Promise<void> {
 	const now = context.clock.now();
+	const { id: job, sourceRepo, fence } = after;
+	context.log.info("A job went on", { job, source: sourceRepo, fence, from: before.state, to: after.state });
 	const next = stepOf(after.state);
 	if (next !== null && after.state !== "waiting") {
 		await context.wake({ kind: "step", step: next, jobId: after.id, runner: after.runner }, now);

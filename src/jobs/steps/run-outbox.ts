@@ -1,6 +1,7 @@
-import { leaseOutbox, renewOutboxLease, settleOutbox } from "../../db/jobs.ts";
+import { leaseOutbox, renewOutboxLease, settleOutbox, traceOfJob } from "../../db/jobs.ts";
 import { RetryableError } from "../../errors.ts";
-import { isFinished } from "../../records/job.ts";
+import { inTrace } from "../../log.ts";
+import { isFinished, type JobWork } from "../../records/job.ts";
 import { type JobsContext, later } from "../context.ts";
 import { keepLease, LEASE_SECONDS } from "../keep-lease.ts";
 import { announceJob } from "./announce.ts";
@@ -12,12 +13,19 @@ const MAXIMUM_FAILURES = 12;
 
 /** Announcements and clean-up of one job: both may be late, neither holds up a step. */
 export async function runOutbox(context: JobsContext, jobId: string): Promise<void> {
-	const { database, clock, log } = context;
+	const { database, clock } = context;
 	const owner = `${context.owner}:${context.newId()}`;
 	const { handle } = database;
 	const now = clock.now();
 	const work = await leaseOutbox(handle, { id: jobId, owner, now, until: later(now, LEASE_SECONDS) });
 	if (work === null) return;
+	await inTrace(await traceOfJob(handle, jobId), () => emptyOutbox(context, work, owner));
+}
+
+async function emptyOutbox(context: JobsContext, work: JobWork, owner: string): Promise<void> {
+	const { database, clock, log } = context;
+	const { handle } = database;
+	const jobId = work.job.id;
 	const release = keepLease(
 		() => renewOutboxLease(handle, { id: jobId, owner, until: later(clock.now(), LEASE_SECONDS) }),
 		log,
