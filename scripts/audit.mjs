@@ -1,12 +1,14 @@
 // Asks npm's and PyPI's lists of known holes about every package that is installed: `npm run audit`, by a timer.
 // Ends with 1 where a hole is known, with 2 where a list could not be asked.
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 
 const root = join(import.meta.dirname, "..");
-const folder = join(root, ".cache", "audit");
+/** What looks for this project's own environment must not find the auditor's. */
+const folder = mkdtempSync(join(tmpdir(), "yaqa-audit-"));
 const program = join(folder, "bin", "python");
 
 function run(command, args, options = {}) {
@@ -28,12 +30,10 @@ function npmHoles() {
 }
 
 function pythonHoles() {
-	if (!existsSync(program)) {
-		const python = join(root, "gpu-runner", ".venv", "bin", "python");
-		run(existsSync(python) ? python : "python3", ["-m", "venv", folder]);
-		const installed = run(program, ["-m", "pip", "install", "--quiet", "pip-audit==2.9.0"]);
-		if (installed.status !== 0) return { holes: null, why: (installed.stderr ?? "").trim().slice(0, 300) };
-	}
+	const python = join(root, "gpu-runner", ".venv", "bin", "python");
+	run(existsSync(python) ? python : "python3", ["-m", "venv", folder]);
+	const installed = run(program, ["-m", "pip", "install", "--quiet", "pip-audit==2.9.0"]);
+	if (installed.status !== 0) return { holes: null, why: (installed.stderr ?? "").trim().slice(0, 300) };
 	const lock = join("gpu-runner", "requirements.lock");
 	const args = ["-m", "pip_audit", "-r", lock, "--no-deps", "--disable-pip", "--format", "json"];
 	const asked = run(program, [...args, "--progress-spinner", "off"]);
@@ -56,6 +56,7 @@ for (const [list, { holes, names = [], why }] of Object.entries(results)) {
 	for (const name of names) process.stderr.write(`  ${name}\n`);
 }
 process.stdout.write(`${JSON.stringify({ npm: results.npm.holes, python: results.python.holes })}\n`);
+rmSync(folder, { recursive: true, force: true });
 const found = Object.values(results).some(({ holes }) => holes !== null && holes > 0);
 const unasked = Object.values(results).some(({ holes }) => holes === null);
 process.exitCode = found ? 1 : unasked ? 2 : 0;
