@@ -36,6 +36,7 @@ import { refRoutes } from "./routes/ref-routes.ts";
 import { repoAdminRoutes } from "./routes/repo-admin-routes.ts";
 import { repoReadRoutes } from "./routes/repo-read-routes.ts";
 import { resolveRoutes } from "./routes/resolve-routes.ts";
+import { storageRoutes } from "./routes/storage-routes.ts";
 import { uploadRoutes } from "./routes/upload-routes.ts";
 import { webhookRoutes } from "./routes/webhook-routes.ts";
 import { xetRoutes } from "./routes/xet-routes.ts";
@@ -204,6 +205,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		app.use((request, response, next) => faults.middleware(request, response, next));
 		for (const routes of [
 			accountRoutes,
+			storageRoutes,
 			repoAdminRoutes,
 			webhookRoutes,
 			notificationRoutes,

@@ -98,6 +98,8 @@ test("answers fit the Hub's own API description", async (context) => {
 	const M = "/api/models/{namespace}/{repo}";
 	const m = "/api/models/lab/model";
 	for (const token of [OWNER, READER, SCOPED]) await check("get", "/api/whoami-v2", "/api/whoami-v2", { token });
+	await check("get", "/api/settings/repositories", "/api/settings/repositories?sort=updatedAt");
+	await check("post", "/api/jobs/{namespace}/auth-check/{perms}", "/api/jobs/lab/auth-check/write");
 	await check("get", "/api/users/{username}/overview", "/api/users/owner/overview");
 	await check("get", "/api/organizations/{name}/members", "/api/organizations/lab/members");
 
