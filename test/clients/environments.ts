@@ -59,9 +59,12 @@ async function installed(
 	if (existsSync(join(folder, "complete"))) return folder;
 	await rm(folder, { recursive: true, force: true });
 	await mkdir(folder, { recursive: true });
-	const home = process.env["HOME"] ?? "/tmp";
+	// All of it: where registries are is often told by variables.
+	const environment = Object.fromEntries(
+		Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+	);
 	for (const [program = "", ...args] of await make(folder)) {
-		const { code, err } = await runProgram(program, args, { directory: folder, environment: { HOME: home } });
+		const { code, err } = await runProgram(program, args, { directory: folder, environment });
 		if (code !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${code}: ${err.slice(-1500)}`);
 	}
 	// Half an installation must not be taken for a whole one.

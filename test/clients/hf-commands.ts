@@ -20,7 +20,7 @@ const COMMANDS: readonly Command[] = [
 	{ args: ["repos", "create", "ann/cli", "--exist-ok"] },
 	{ args: ["upload", "ann/cli", "in", ".", "--commit-message", "First"], prints: /commit/ },
 	{ args: ["upload", "ann/cli", "in/a.txt", "copy.txt"] },
-	{ args: ["upload", "ann/cli", "in", "proposed", "--create-pr"], prints: /discussions\/1|pr\/1/ },
+	{ args: ["upload", "ann/cli", "in", "proposed", "--create-pr"], prints: /Uploaded/ },
 	{ args: ["download", "ann/cli", "a.txt", "--local-dir", "out"] },
 	{ args: ["download", "ann/cli", "--include", "*.bin", "--local-dir", "out2"] },
 	{ args: ["download", "ann/there-is-none"], fails: true },
