@@ -12,6 +12,7 @@ import type { Metrics } from "./metrics.ts";
 import { isSentBy } from "./operator-token.ts";
 import { catalogueRoutes } from "./routes/catalogue-routes.ts";
 import { deliveryRoutes } from "./routes/delivery-routes.ts";
+import { feedRoutes, readOnly } from "./routes/feed-routes.ts";
 import { gitHubWebhook } from "./routes/github-webhook.ts";
 import { healthRoutes } from "./routes/health-routes.ts";
 import { helpRoutes } from "./routes/help-routes.ts";
@@ -100,6 +101,7 @@ export function createApp(options: WebOptions): WebApp {
 			jobRoutes(site, streams),
 			deliveryRoutes(site),
 			helpRoutes(site),
+			feedRoutes(site),
 		);
 		return { site, streams, router };
 	};
@@ -130,6 +132,7 @@ export function createApp(options: WebOptions): WebApp {
 			clients: () => everybody.streams.clients() + operator.streams.clients(),
 		}),
 	);
+	app.use(readOnly(site));
 	app.use((request, response, next) => {
 		const isOperator = isSentBy(request, options.operatorToken ?? null);
 		// What only the operator sees must not come out of a cache for anybody else.

@@ -17,6 +17,8 @@ export type Site = {
 	readonly summarize: (variants: readonly VariantRecord[]) => VariantSummary[];
 	/** The page, or its JSON twin at the same address. */
 	readonly reply: (request: Request, response: Response, twin: unknown, page: () => string) => void;
+	/** A page that says one thing. */
+	readonly message: (title: string, text: string) => string;
 	readonly notFound: (request: Request, response: Response, text: string) => void;
 };
 
@@ -39,6 +41,7 @@ export function createSite(options: {
 		context,
 		reply,
 		summarize: (variants) => variants.map((variant) => summarizeVariant(variant, hubUrl)),
+		message: (title, text) => messagePage(context(), { title, text }),
 		notFound: (request, response, text) => {
 			response.status(404);
 			reply(request, response, { error: text }, () => messagePage(context(), { title: "Not found", text }));

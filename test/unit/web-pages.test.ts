@@ -245,6 +245,30 @@ test("parameters that make no sense count as not given", async () => {
 	}
 });
 
+test("programs find what they may read, which pages there are, and what is new; hostile names are text there too", async () => {
+	const robots = await page("/robots.txt");
+	assert.match(robots.text, /^User-agent: \*\nDisallow: \/deliveries/);
+	assert.match(robots.text, /Sitemap: http:\/\/127\.0\.0\.1:\d+\/sitemap\.xml/);
+	const sitemap = await page("/sitemap.xml");
+	assert.match(sitemap.response.headers.get("content-type") ?? "", /xml/);
+	assert.match(sitemap.text, /<loc>http:\/\/127\.0\.0\.1:\d+\/m\/demo\/small-llama<\/loc>/);
+	const feed = await page("/feed.atom");
+	assert.match(feed.response.headers.get("content-type") ?? "", /^application\/atom\+xml/);
+	assert.equal(feed.text.match(/<entry>/g)?.length, 4);
+	assert.match(feed.text, /<title>demo\/small-llama: gguf:q4_0<\/title>/);
+	assert.doesNotMatch(feed.text, /<script>/);
+	assert.match((await page("/")).text, /<a href="\/feed\.atom">/);
+});
+
+test("who writes to a page is told that it can only be read", async () => {
+	for (const address of ["/", "/m/demo/small-llama", "/jobs", "/no-such-page"]) {
+		const response = await fetch(`${site.url}${address}`, { method: "POST", body: "x" });
+		assert.equal(response.status, 405, address);
+		assert.equal(response.headers.get("allow"), "GET, HEAD");
+	}
+	assert.equal((await fetch(`${site.url}/`, { method: "HEAD" })).status, 200);
+});
+
 test("what is not there is 404, as a page and as JSON", async () => {
 	for (const address of [
 		"/no-such-page",

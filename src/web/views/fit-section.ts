@@ -57,7 +57,7 @@ ${snippet !== undefined && snippetBlock(snippet)}</div>`;
 
 function table(fit: Fit): Html {
 	const asked = fit.question !== null;
-	return html`<div class="scroll"><table class="cards"><caption>Memory with a context of ${formatContext(fit.context)} tokens${asked && html`, what fits first and the nearest to the original before the others`}</caption>
+	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>Memory with a context of ${formatContext(fit.context)} tokens${asked && html`, what fits first and the nearest to the original before the others`}</caption>
 <thead><tr><th scope="col">Variant</th><th scope="col" class="number">Memory</th><th scope="col" class="number">Weights</th><th scope="col" class="number">Cache</th><th scope="col">KL, nats a token</th><th scope="col">In words</th>${asked && html`<th scope="col">Fits</th><th scope="col" class="number">Longest context</th>`}</tr></thead>
 <tbody>
 ${fit.choice.rows.map(

@@ -12,13 +12,13 @@ ${COMMANDS.map(
 	) => html`<section class="panel"><h2 id="${command.name}"><code>@${context.botName} ${command.usage}</code></h2>
 <p>${command.summary}</p>
 <p class="quiet">Who may use it: ${command.whoCanUse}</p>
-<div class="scroll"><table><caption>Examples</caption><thead><tr><th scope="col">You write</th><th scope="col">You get</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table><caption>Examples</caption><thead><tr><th scope="col">You write</th><th scope="col">You get</th></tr></thead><tbody>
 ${command.examples.map((example) => html`<tr><td><code>@${context.botName} ${example.text}</code></td><td>${example.meaning}</td></tr>`)}
 </tbody></table></div></section>
 `,
 )}
 <h2 id="options">Options of quantize and plan</h2>
-<div class="scroll"><table><caption>Written as option=value, in any order</caption>
+<div class="scroll" tabindex="0"><table><caption>Written as option=value, in any order</caption>
 <thead><tr><th scope="col">Option</th><th scope="col">What it says</th></tr></thead><tbody>
 ${QUANTIZE_OPTIONS.map(
 	(option) =>
@@ -26,7 +26,7 @@ ${QUANTIZE_OPTIONS.map(
 )}
 </tbody></table></div>
 <h2 id="recipes">Recipes</h2>
-<div class="scroll"><table><caption>A recipe is a name, with options after commas: w4a16,group=32</caption>
+<div class="scroll" tabindex="0"><table><caption>A recipe is a name, with options after commas: w4a16,group=32</caption>
 <thead><tr><th scope="col">Recipe</th><th scope="col">Container</th><th scope="col" class="number">Bits</th><th scope="col" class="number">Stored bits a weight</th><th scope="col">Group</th></tr></thead><tbody>
 ${RECIPE_NAMES.map(
 	(recipe) =>

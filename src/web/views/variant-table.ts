@@ -64,7 +64,7 @@ ${variants.map((variant) => {
 <td data-label="State"><span>${variantBadge(variant.state)}${outdated && html`<small class="quiet">of an older commit</small>`}</span></td>
 <td data-label="On the Hub">${
 		variant.state === "published"
-			? html`<a href="${variant.url}" title="${variant.repo}" aria-label="${variant.repo} on the Hub">Open</a>`
+			? html`<a href="${variant.url}" title="${variant.repo}" aria-label="Open ${variant.repo} on the Hub">Open</a>`
 			: options.withJob
 				? html`<a href="/jobs/${variant.jobId}">See its job</a>`
 				: "–"
