@@ -27,6 +27,8 @@ def kept_rounding(path: Path, make: Callable[[], Rounded]) -> Rounded:
             tensors |= {f"{name}|codes": codes.to(narrow), f"{name}|scale": grid.scale, f"{name}|offset": grid.offset}
             # Some of what a grid stores is its own scale; safetensors stores no shared memory.
             tensors |= {f"{name}|stored|{key}": value.clone() for key, value in grid.stored.items()}
+            if grid.table is not None:
+                tensors[f"{name}|table"] = grid.table
             shapes[name] = json.dumps([grid.group, grid.minimum, grid.maximum])
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".partial")
@@ -39,9 +41,9 @@ def kept_rounding(path: Path, make: Callable[[], Rounded]) -> Rounded:
             group, minimum, maximum = json.loads(shape)
             prefix = f"{name}|stored|"
             stored = {key.removeprefix(prefix): file.get_tensor(key) for key in keys if key.startswith(prefix)}
-            grid = FixedGrid(
-                file.get_tensor(f"{name}|scale"), file.get_tensor(f"{name}|offset"), group, minimum, maximum, stored
-            )
+            table = file.get_tensor(f"{name}|table") if f"{name}|table" in keys else None
+            scale, offset = file.get_tensor(f"{name}|scale"), file.get_tensor(f"{name}|offset")
+            grid = FixedGrid(scale, offset, group, minimum, maximum, stored, table)
             found[name] = file.get_tensor(f"{name}|codes").to(torch.int16), grid
     return found
 

@@ -191,6 +191,16 @@ test("verify says when there is nothing to verify", async () => {
 	assert.match(err, /No variant with a manifest\.json/);
 });
 
+test("measure says which of its files is not there, and what its numbers are", async () => {
+	const absent = await run(["measure", folder, "nowhere.gguf", "--json"]);
+	assert.equal(absent.code, 2);
+	assert.equal(lastJson(absent.out)["ok"], false);
+	assert.match(absent.err, /There is no nowhere\.gguf/);
+	const notAModel = await run(["measure", folder, folder]);
+	assert.ok(notAModel.code === 2 || notAModel.code === 3, notAModel.err);
+	assert.doesNotMatch(notAModel.err, /at \w+ \(/);
+});
+
 test("doctor names what is broken with its remedy, ends with 1, and leaves no folder behind", async () => {
 	const { code, out } = await run(["doctor", "--json"], {
 		env: {

@@ -173,10 +173,11 @@ def print_summary(console: Console, manifests: list[Manifest]) -> None:
 def print_measured(console: Console, rows: list[MeasuredFolder]) -> None:
     """The table of what was measured."""
     table = Table(title="KL(original ‖ quantized), nats a token", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("file", "type", "MiB", "bits", "KL ± error", "p99", "top-1", "perplexity"):
-        table.add_column(heading, justify="left" if heading in ("file", "type") else "right", overflow="fold")
+    for heading in ("file", "type", "MiB", "bits", "KL ± error", "p99", "top-1", "ppl ×"):
+        is_text = heading in ("file", "type")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
-        kl, perplexity = row.metrics.kl_nats, row.metrics.perplexity
+        kl = row.metrics.kl_nats
         table.add_row(
             escape(row.folder.name),
             escape(row.recipe),
@@ -185,6 +186,6 @@ def print_measured(console: Console, rows: list[MeasuredFolder]) -> None:
             f"{kl.mean:.5f} ± {kl.standard_error:.5f}",
             f"{kl.p99:.5f}",
             f"{100 * row.metrics.top_one_agreement:.1f} %",
-            f"{perplexity.original:.2f} → {perplexity.quantized:.2f}",
+            f"{row.metrics.perplexity.ratio:.4f}",
         )
     console.print(table)
