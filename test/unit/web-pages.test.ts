@@ -170,6 +170,7 @@ test("the list of variants shows KL with its error, GPTQ beside it, and links to
 test("a model's page has a plot with the same figures as its table, and marks variants of older commits", async () => {
 	const { text } = await page("/m/demo/small-llama");
 	assert.match(text, /<svg class="plot"[^>]*role="img"/);
+	assert.match(text, /recipes: \[gguf:q4_0, gguf:q8_0, w4a16/);
 	assert.match(text, /of an older commit/);
 });
 

@@ -23,6 +23,10 @@ export function sourcePage(
 ): string {
 	const published = source.variants.filter((variant) => variant.state === "published");
 	const plot = sizeKlPlot(published);
+	const made = [...new Set(published.map((variant) => variant.recipe))].slice(0, 4);
+	// In a list of YAML a comma begins the next entry.
+	const recipes =
+		made.length === 0 ? ["gguf:q8_0"] : made.map((recipe) => (recipe.includes(",") ? `"${recipe}"` : recipe));
 	const main = html`<h1>${source.repo}</h1>
 <p class="lead"><a href="${context.hubUrl}/${source.repo}">The original on the Hub</a>${source.newestSha !== null && html`, last seen at commit <code>${source.newestSha.slice(0, 8)}</code>`}.</p>
 ${published.length > 0 && fitSection(source.fit, source.typed, context.hubUrl)}
@@ -46,6 +50,9 @@ ${
 }
 <h2>Another one?</h2>
 <p>Write in a discussion of <a href="${context.hubUrl}/${source.repo}/discussions">${source.repo}</a>: <code>@${context.botName} quantize 8bit gguf</code>. <a href="/help">What the bot understands</a>.</p>
+<details class="panel"><summary>Is it your model?</summary>
+<p>A file <code>.yaqa-bot.yaml</code> in its repo says what is made of every push, where this bot looks after the repo; closing the bot's status discussion ends it.</p>
+<pre tabindex="0" aria-label="The file .yaqa-bot.yaml"><code>${`enabled: true          # false: no variants of pushes\nrecipes: [${recipes.join(", ")}]`}</code></pre></details>
 <h2>Jobs</h2>
 ${source.jobs.length === 0 ? html`<p class="quiet">None.</p>` : jobTable({ jobs: source.jobs, caption: `Jobs of ${source.repo}, newest first`, now: context.now })}`;
 	return renderPage(context, { title: source.repo, section: "models", main });
