@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// `npm run bench:kl`, `bench:rounding`, `bench:sweep`: sets up what is missing, then a script of gpu-runner/benchmarks.
+// `npm run bench:kl`, `bench:rounding`, `bench:sweep`, `test:bigger`: sets up what is missing, then a script of gpu-runner/benchmarks.
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import process from "node:process";
 import { python, reportFailure, root, setUp } from "./setup.mjs";
 
-const SCRIPTS = { kl: "kl_table.py", rounding: "rounding.py", sweep: "sweep.py" };
+const SCRIPTS = { kl: "kl_table.py", rounding: "rounding.py", sweep: "sweep.py", bigger: "bigger.py" };
 
 const [name = "", ...rest] = process.argv.slice(2);
 const script = Object.hasOwn(SCRIPTS, name) ? SCRIPTS[name] : null;

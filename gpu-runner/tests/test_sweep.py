@@ -12,7 +12,8 @@ import torch
 from tiny_architectures import save_tiny_model, tiny_model
 
 from yaqa_runner.calibration.tokens import TokenSet
-from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, ResidentWeights, check_against_whole
+from yaqa_runner.model.block_weights import ResidentWeights
+from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, check_against_whole
 from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot

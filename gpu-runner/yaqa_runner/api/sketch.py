@@ -79,7 +79,7 @@ def sketch(
         local_job,
     )
     from yaqa_runner.model.load import choose_device
-    from yaqa_runner.pipeline.calibrate import make_splits
+    from yaqa_runner.pipeline.calibrate import make_calibration
     from yaqa_runner.pipeline.run_context import load_run
     from yaqa_runner.pipeline.run_monitor import RunMonitor
     from yaqa_runner.pipeline.sketch import obtain_sketch
@@ -102,5 +102,5 @@ def sketch(
     monitor = RunMonitor(reporter, interrupt or InterruptFlag())
     with joined_ranks(own_device(choose_device(device))) as ranks:
         context = load_run(spec=spec, output=folder, monitor=monitor, label_samples=label_samples, device=ranks.device)
-        splits = make_splits(context=context)
-        return obtain_sketch(context=context, calibration=splits.calibration, target=folder, ranks=ranks).sketch
+        tokens = make_calibration(context=context)
+        return obtain_sketch(context=context, calibration=tokens, target=folder, ranks=ranks).sketch

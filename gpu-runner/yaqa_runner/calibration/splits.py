@@ -66,18 +66,23 @@ def build_splits(
     size = EvaluationSize(evaluation.sequences, length, calibration.seed)
     report = evaluation_sets(source, "report", evaluation.report, size, held_out, monitor)
     selection = evaluation_sets(source, "selection", evaluation.selection, size, held_out, monitor)
-    if isinstance(calibration, TextCalibration):
-        tokens = _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, monitor.warn)
-    else:
-        tokens = sample_sequences(
-            source.model,
-            calibration.sequences,
-            capped_length(calibration.length, source.maximum_length, monitor.warn),
-            sequence_seed("calibration", calibration.seed),
-            first_token(source),
-            monitor,
-        )
+    tokens = build_calibration(source, calibration, held_out, monitor)
     return Splits(tokens, selection, report)
+
+
+def build_calibration(source: SourceModel, calibration: Calibration, held_out: HeldOut, monitor: Monitor) -> TokenSet:
+    """The tokens that the sketch is taken on, of texts or sampled from the model; none of ``held_out``.
+
+    Raises:
+        InvalidSpec: a text cannot be read, repeats what is held out, or there is no tokenizer for it.
+    """
+    if isinstance(calibration, TextCalibration):
+        _require_tokenizer(source)
+        return _calibration_tokens(calibration, source.tokenizer, source.maximum_length, held_out, monitor.warn)
+    length = capped_length(calibration.length, source.maximum_length, monitor.warn)
+    seed = sequence_seed("calibration", calibration.seed)
+    with source.weights.everything():
+        return sample_sequences(source.model, calibration.sequences, length, seed, first_token(source), monitor)
 
 
 def calibration_without_model(
@@ -135,7 +140,8 @@ def evaluation_sets(
     if not texts:
         quiet = replace(monitor, progress=SILENT.progress)
         seed = sequence_seed(split, size.seed)
-        sampled = sample_sequences(source.model, size.sequences, size.length, seed, first_token(source), quiet)
+        with source.weights.everything():
+            sampled = sample_sequences(source.model, size.sequences, size.length, seed, first_token(source), quiet)
         return [EvaluationSet(split, SELF_DOMAIN, sampled)]
     sets = []
     for text in texts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 
 from yaqa_runner.calibration.splits import EvaluationSet
+from yaqa_runner.model.blocks import logits_by_blocks
+from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import SILENT, Monitor
 
@@ -58,12 +61,9 @@ class OriginalReference:
                 done += item.tokens.sequences
                 continue
             values = np.memmap(self._directory / f"{number}.f32", dtype=np.float32, mode="w+", shape=shape)
-            step = evaluation_batch(item.tokens.length, self.vocabulary)
-            for start in range(0, item.tokens.sequences, step):
-                monitor.check()
-                batch = item.tokens.tokens[start : start + step]
-                values[start : start + len(batch)] = self._compute(batch).numpy()
-                done += len(batch)
+            for start, found in self._batches(item.tokens.tokens, monitor):
+                values[start : start + len(found)] = found.numpy()
+                done += len(found)
                 monitor.progress(done, total)
             self._cached[id(item)] = _Cached(values)
 
@@ -72,9 +72,20 @@ class OriginalReference:
         cached = self._cached.get(id(item))
         if cached is not None:
             return torch.from_numpy(np.array(cached.values[start:stop]))
-        return self._compute(item.tokens.tokens[start:stop])
+        return _log_probabilities(self._source.logits(item.tokens.tokens[start:stop]))
 
-    @torch.inference_mode()
-    def _compute(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits = self._source.model(input_ids=tokens.to(self._source.device), use_cache=False).logits
-        return logits.float().log_softmax(dim=-1).cpu()  # type: ignore[no-any-return]
+    def _batches(self, tokens: torch.Tensor, monitor: Monitor) -> Iterator[tuple[int, torch.Tensor]]:
+        """First sequence and log-probabilities of batches; where weights come by blocks, once for all of them."""
+        step = evaluation_batch(tokens.shape[1], self.vocabulary)
+        if self._source.weights.whole:
+            for start in range(0, len(tokens), step):
+                monitor.check()
+                yield start, _log_probabilities(self._source.logits(tokens[start : start + step]))
+            return
+        store = BoundaryStore(len(tokens), self._directory / "boundary")
+        for start, logits in logits_by_blocks(self._source.blockwise(), tokens, step, store, monitor.check):
+            yield start, _log_probabilities(logits)
+
+
+def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.float().log_softmax(dim=-1).cpu()

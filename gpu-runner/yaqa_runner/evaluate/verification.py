@@ -197,7 +197,10 @@ def _window_sequence(
     stream = torch.cat([first[0], body.flatten()])
     stream = stream.repeat(math.ceil(length / len(stream)))[:length]
     tokens = stream[None].contiguous()
-    return WindowSequence(window, tokens, _last_log_probabilities(source.model, tokens, count))
+    if source.weights.whole:
+        return WindowSequence(window, tokens, _last_log_probabilities(source.model, tokens, count))
+    last = source.logits(tokens)[:, -count:].float().log_softmax(dim=-1).cpu().contiguous()
+    return WindowSequence(window, tokens, last)
 
 
 @torch.inference_mode()
@@ -215,6 +218,6 @@ def _last_log_probabilities(model: torch.nn.Module, tokens: torch.Tensor, count:
 def _greedy(source: SourceModel, prompt: torch.Tensor) -> torch.Tensor:
     tokens = prompt[None].to(source.device)
     for _ in range(GREEDY_TOKENS):
-        logits = source.model(input_ids=tokens, use_cache=False).logits
+        logits = source.logits(tokens)
         tokens = torch.cat([tokens, logits[:, -1:].argmax(dim=-1)], dim=1)
     return tokens[0, len(prompt) :].cpu().contiguous()

@@ -46,6 +46,17 @@ class SeparateExperts(nn.Module):
                 expert.add_module(name, _linear_of(view.detach()))
             self.add_module(str(number), expert)
 
+    def take(self, fused: nn.Module) -> None:
+        """Share memory with ``fused``, whose weights were loaded anew, instead of what was there before."""
+        gate_up, down = fused.gate_up_proj, fused.down_proj
+        assert isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor)
+        inner = down.shape[2]
+        for number in range(self.count):
+            views = (gate_up[number, :inner], gate_up[number, inner:], down[number])
+            for name, view in zip(self.names, views, strict=True):
+                linear = self.get_submodule(f"{number}.{name}")
+                linear.weight = nn.Parameter(view.detach(), requires_grad=False)
+
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
@@ -71,15 +82,17 @@ def _linear_of(weight: torch.Tensor) -> nn.Linear:
     return linear
 
 
-def separate_experts(model: nn.Module, weight_files: tuple[Path, ...], stored: set[str]) -> dict[str, str]:
-    """Replace fused experts of ``model`` where the checkpoint keeps an expert's matrices apart.
+def separate_experts(
+    model: nn.Module, weight_files: tuple[Path, ...], stored: set[str], within: str = ""
+) -> dict[str, str]:
+    """Replace fused experts of ``model`` (``within`` one of its modules) where the checkpoint keeps them apart.
 
     Returns the checkpoint's name of every linear whose module is called otherwise, by module name. A fused module
     whose parts do not compute the same stays and is left in 16 bits. Parts of tensors that the checkpoint keeps fused
     in the model's own layout bear the names that they would have apart.
     """
     names: dict[str, str] = {}
-    fused = [(name, module) for name, module in model.named_modules() if _is_fused(module)]
+    fused = fused_experts(model, within)
     sources = Renaming(model).sources(stored) if fused else {}
     for path, module in fused:
         found = _stored_form(path, module, weight_files, stored, sources)
@@ -95,6 +108,11 @@ def separate_experts(model: nn.Module, weight_files: tuple[Path, ...], stored: s
             for projection in projections:
                 names[f"{path}.{number}.{projection}"] = f"{prefix}.{number}.{projection}"
     return names
+
+
+def fused_experts(model: nn.Module, within: str = "") -> list[tuple[str, nn.Module]]:
+    """Fused experts of ``model`` whose names begin with ``within``, and their names."""
+    return [(name, module) for name, module in model.named_modules() if name.startswith(within) and _is_fused(module)]
 
 
 def _is_fused(module: nn.Module) -> bool:

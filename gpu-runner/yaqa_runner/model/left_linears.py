@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
-from yaqa_runner.protocol.failures import SourceRefused
+from yaqa_runner.protocol.failures import RunnerFailure, SourceRefused
 
 PROBE_TOKENS = 16
 # What turns a state's decay and step: an error there is carried on from token to token.
@@ -36,12 +36,17 @@ def _expert_counts(config: Any) -> set[int]:
     return found | ({count + empty for count in found} if isinstance(empty, int) else set())
 
 
-def unreached_linears(model: nn.Module, linears: Mapping[str, nn.Module], routed: Collection[str]) -> dict[str, str]:
+def unreached_linears(
+    model: nn.Module,
+    linears: Mapping[str, nn.Module],
+    routed: Collection[str],
+    forth_and_back: Callable[[torch.Tensor], None] | None = None,
+) -> dict[str, str]:
     """Those of ``linears`` (by path) that a text's answer does not come from, with the reason.
 
     Runs a few tokens forth and back: a linear whose output wants no gradient (scores that only choose), that is not
     called, or that gives more than its product has no factor to be rounded by. ``routed``: linears that see only the
-    tokens that a router sends them.
+    tokens that a router sends them. ``forth_and_back`` runs the tokens ``[1, T]`` of a model that is not run whole.
 
     Raises:
         SourceRefused: transformers cannot run the model.
@@ -61,15 +66,22 @@ def unreached_linears(model: nn.Module, linears: Mapping[str, nn.Module], routed
         return hook
 
     embedding = model.get_input_embeddings()  # type: ignore[operator]
-    handles = [embedding.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_(True))]
+    handles: list[Any] = []
+    if forth_and_back is None:
+        handles.append(
+            embedding.register_forward_hook(lambda module, inputs, output: output.detach().requires_grad_(True))
+        )
     handles += [module.register_forward_hook(hook_for(path)) for path, module in linears.items()]
     tokens = torch.arange(PROBE_TOKENS, device=embedding.weight.device)[None] % embedding.weight.shape[0]
     try:
         with torch.enable_grad():
-            logits = model(input_ids=tokens, use_cache=False).logits
-            logits.float().square().mean().backward()
+            if forth_and_back is None:
+                logits = model(input_ids=tokens, use_cache=False).logits
+                logits.float().square().mean().backward()
+            else:
+                forth_and_back(tokens)
     except Exception as error:
-        if is_out_of_memory(error) or is_disk_full(error):
+        if is_out_of_memory(error) or is_disk_full(error) or isinstance(error, RunnerFailure):
             raise
         raise SourceRefused(
             f"transformers cannot run the model on {PROBE_TOKENS} tokens: {type(error).__name__}: {str(error)[:300]}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ class LinearLayer:
         columns: Input features.
         path: The module's name in the loaded model; ``name`` but for experts of some mixtures.
         routed: Whether it sees only the tokens that a router sends it, in no order of sequences.
+        fetch: Brings the module's weight where it is not there at all times.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LinearLayer:
     columns: int
     path: str
     routed: bool = False
+    fetch: Callable[[], torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     def weight(self) -> torch.Tensor:
         """The weight ``[out, in]``, float32, contiguous, where the model is."""
@@ -44,6 +46,8 @@ class LinearLayer:
         """The weight ``[out, in]`` as the model holds it, in its type and on its device; a view, not a copy."""
         stored = self.module.weight
         assert isinstance(stored, torch.Tensor)
+        if stored.is_meta and self.fetch is not None:
+            stored = self.fetch()
         return stored.detach().T if isinstance(self.module, Conv1D) else stored.detach()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -12,11 +13,16 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
+from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.auto_class import auto_class
-from yaqa_runner.model.experts import separate_experts
+from yaqa_runner.model.block_weights import BlockWeights, ResidentWeights
+from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, logits_by_blocks
+from yaqa_runner.model.boundary_store import BoundaryStore
+from yaqa_runner.model.experts import SeparateExperts, fused_experts, separate_experts
 from yaqa_runner.model.left_linears import unreached_linears
 from yaqa_runner.model.left_out import reason_left_out
-from yaqa_runner.model.linears import LinearLayer, discover_linears
+from yaqa_runner.model.linears import LinearLayer, discover_linears, repeated_blocks
+from yaqa_runner.model.mapped_weights import MappedWeights, empty_model, empty_parameters
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.model.source_files import VOCABULARY_FILES
 from yaqa_runner.model.stored_names import stored_names
@@ -24,6 +30,9 @@ from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_na
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 logger = logging.getLogger(__name__)
+
+# Of a device's memory, for the whole model; the rest is for what is done with it.
+RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class SourceModel:
         device: Where the model is.
         vocabulary: Size of the output distribution.
         maximum_length: Longest sequence it was made for, where its config says.
+        weights: Where those of its blocks are.
     """
 
     model: nn.Module
@@ -47,11 +57,36 @@ class SourceModel:
     device: torch.device
     vocabulary: int
     maximum_length: int | None
+    weights: BlockWeights = field(default_factory=ResidentWeights)
 
     @property
     def parameter_bytes(self) -> int:
-        """What the parameters take."""
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        """What the parameters take that are there at once: all, or the largest block's and those outside of blocks."""
+        if self.weights.whole:
+            return sum(parameter.nbytes for parameter in self.model.parameters())
+        blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in repeated_blocks(self.model)]
+        return sum(parameter.nbytes for parameter in self.model.parameters()) - sum(blocks) + max(blocks)
+
+    def blockwise(self) -> BlockwiseModel:
+        """The model, to be run a block at a time.
+
+        Raises:
+            BlocksEntangled: it cannot be.
+        """
+        return BlockwiseModel(self.model, self.weights, self.vocabulary, self.device)
+
+    @torch.inference_mode()
+    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``[b, T, V]`` of ``tokens`` ``[b, T]``, where the model is; block by block where not all weights are there.
+
+        Raises:
+            BlocksEntangled: the model can only be run whole, and is not.
+        """
+        if self.weights.whole:
+            logits: torch.Tensor = self.model(input_ids=tokens.to(self.device), use_cache=False).logits
+            return logits
+        ((_, found),) = logits_by_blocks(self.blockwise(), tokens, len(tokens), BoundaryStore(len(tokens)))
+        return found
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -72,14 +107,154 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cpu")
 
 
-def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
+def load_source_model(snapshot: Snapshot, device: torch.device, memory_bytes: int | None = None) -> SourceModel:
     """Load the model: float32 on the CPU, the checkpoint's own type on a GPU.
+
+    Where it would take more than half of the memory of its device (of the host, ``memory_bytes`` at most), its blocks
+    are left in the checkpoint.
 
     Raises:
         SourceRefused: weights are missing, misshapen or not finite.
         UnsupportedModel: transformers does not know the architecture, or nothing in it can be quantized.
     """
     config = load_config(snapshot)
+    if _outgrows(snapshot, config, device, memory_bytes):
+        return _mapped_source_model(snapshot, config, device)
+    model = _whole_model(snapshot, config, device)
+    stored = set(snapshot.shapes)
+    renamed = stored_names(model, stored)
+    experts = separate_experts(model, snapshot.weight_files, stored)
+    found, unquantized = discover_linears(model, stored, experts, renamed)
+    linears, unreached = _without_unreached(model, found)
+    return _source_model(snapshot, config, model, linears, unquantized + unreached, device, ResidentWeights())
+
+
+def _outgrows(snapshot: Snapshot, config: Any, device: torch.device, memory_bytes: int | None) -> bool:
+    size = snapshot.elements * _computed_type(config, device).itemsize
+    if device.type == "cuda":
+        return size > RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return size > RESIDENT_SHARE * host_memory(memory_bytes)
+
+
+def _computed_type(config: Any, device: torch.device) -> torch.dtype:
+    if device.type == "cpu":
+        return torch.float32
+    stored = getattr(config, "dtype", None)
+    return stored if isinstance(stored, torch.dtype) else torch.bfloat16
+
+
+def _source_model(
+    snapshot: Snapshot,
+    config: Any,
+    model: Any,
+    linears: list[LinearLayer],
+    unquantized: list[UnquantizedWeight],
+    device: torch.device,
+    weights: BlockWeights,
+) -> SourceModel:
+    embedding = model.get_input_embeddings()
+    output = model.get_output_embeddings()
+    return SourceModel(
+        model=model,
+        tokenizer=load_tokenizer(snapshot),
+        linears=linears,
+        unquantized=unquantized,
+        device=device,
+        vocabulary=int((output if output is not None else embedding).weight.shape[0]),
+        maximum_length=maximum_length(config),
+        weights=weights,
+    )
+
+
+def _mapped_source_model(snapshot: Snapshot, config: Any, device: torch.device) -> SourceModel:
+    """The model with its blocks in the checkpoint; each is loaded once here, to be looked at."""
+    dtype = _computed_type(config, device)
+    try:
+        model = empty_model(config, dtype, "sdpa", device)
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise SourceRefused(f"transformers cannot build the model: {error}", "Push a sound config.") from error
+        model = empty_model(config, dtype, "eager", device)
+    weights = MappedWeights(model, snapshot.weight_files, dtype, device)
+    stored = set(snapshot.shapes)
+    renamed = stored_names(model, stored)
+    _refuse_infinite(model, "")
+    experts: dict[str, str] = {}
+    for number in range(len(repeated_blocks(model))):
+        within = weights.name_of(number)
+        with weights.block(number):
+            _refuse_infinite(model, within)
+            fused = fused_experts(model, within)
+            experts |= separate_experts(model, snapshot.weight_files, stored, within)
+            for path, module in fused:
+                parts = model.get_submodule(path)
+                if isinstance(parts, SeparateExperts):
+                    _exchange_on_load(model, weights, number, path, module, parts)
+    _refuse_leftovers(sorted(weights.unused), bool(getattr(config, "tie_word_embeddings", False)))
+    found, unquantized = discover_linears(model, stored, experts, renamed)
+    linears, unreached = _without_unreached(model, found, lambda tokens: _forth_and_back(model, weights, tokens))
+    fetched = [replace(layer, fetch=_fetching(weights, layer)) for layer in linears]
+    return _source_model(snapshot, config, model, fetched, unquantized + unreached, device, weights)
+
+
+def _forth_and_back(model: Any, weights: BlockWeights, tokens: torch.Tensor) -> None:
+    """Each block forward and backward, one after the other.
+
+    Raises:
+        UnsupportedModel: the model can only be run whole.
+    """
+    try:
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        blockwise = BlockwiseModel(model, weights, vocabulary, tokens.device)
+        hidden = blockwise.enter(tokens).hidden
+        for number in range(len(blockwise)):
+            with weights.block(number):
+                states = hidden.detach().requires_grad_(True)
+                hidden = blockwise.run(number, tokens, states)
+                hidden.float().square().mean().backward()  # type: ignore[no-untyped-call]
+    except BlocksEntangled as entangled:
+        raise UnsupportedModel(
+            f"The model takes more than half of the memory, and cannot be run block by block: {entangled}.",
+            "Run it on a machine with more memory.",
+        ) from entangled
+
+
+def _exchange_on_load(
+    model: nn.Module, weights: MappedWeights, number: int, path: str, fused: nn.Module, parts: SeparateExperts
+) -> None:
+    """Load the ``fused`` experts of block ``number`` in the place of ``parts``, then have these share their memory."""
+    parent = model.get_submodule(path.rpartition(".")[0])
+    name = path.rpartition(".")[2]
+
+    def before() -> None:
+        setattr(parent, name, fused)
+
+    def after() -> None:
+        parts.take(fused)
+        empty_parameters(fused)
+        setattr(parent, name, parts)
+
+    empty_parameters(fused)
+    weights.on_load(number, before, after)
+
+
+def _fetching(weights: MappedWeights, layer: LinearLayer) -> Callable[[], torch.Tensor]:
+    def fetch() -> torch.Tensor:
+        weights.keep(layer.block)
+        weight = layer.module.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight.detach()
+
+    return fetch
+
+
+def _refuse_infinite(model: nn.Module, within: str) -> None:
+    for name, parameter in model.named_parameters():
+        if name.startswith(within) and not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
+            raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
+
+
+def _whole_model(snapshot: Snapshot, config: Any, device: torch.device) -> Any:
     loader = auto_class(config)
     assert loader is not None
     dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
@@ -124,33 +299,14 @@ def load_source_model(snapshot: Snapshot, device: torch.device) -> SourceModel:
         )
     tied = bool(getattr(config, "tie_word_embeddings", False))
     _refuse_leftovers(sorted(report.get("unexpected_keys", ())), tied)
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
+    _refuse_infinite(model, "")
     model.to(device)
     model.eval()
-    model.requires_grad_(False)
-    stored = set(snapshot.shapes)
-    renamed = stored_names(model, stored)
-    experts = separate_experts(model, snapshot.weight_files, stored)
-    found, unquantized = discover_linears(model, stored, experts, renamed)
-    linears, unreached = _without_unreached(model, found)
-    embedding = model.get_input_embeddings()
-    output = model.get_output_embeddings()
-    vocabulary = int((output if output is not None else embedding).weight.shape[0])
-    return SourceModel(
-        model=model,
-        tokenizer=load_tokenizer(snapshot),
-        linears=linears,
-        unquantized=unquantized + unreached,
-        device=device,
-        vocabulary=vocabulary,
-        maximum_length=maximum_length(config),
-    )
+    return model.requires_grad_(False)
 
 
 def _without_unreached(
-    model: nn.Module, linears: list[LinearLayer]
+    model: nn.Module, linears: list[LinearLayer], forth_and_back: Callable[[torch.Tensor], None] | None = None
 ) -> tuple[list[LinearLayer], list[UnquantizedWeight]]:
     """``linears`` that the answer to a text comes from, and the others with the reason.
 
@@ -159,7 +315,8 @@ def _without_unreached(
         UnsupportedModel: none is left.
     """
     routed = {linear.path for linear in linears if linear.routed}
-    reasons = unreached_linears(model, {linear.path: linear.module for linear in linears}, routed)
+    modules = {linear.path: linear.module for linear in linears}
+    reasons = unreached_linears(model, modules, routed, forth_and_back)
     left = [
         UnquantizedWeight(
             name=f"{linear.name}.weight",

@@ -75,7 +75,7 @@ def load_run(
     with monitor.stage("load", "files", spec.source.repo):
         folder, _ = fetch_snapshot(spec.source.repo, spec.source.revision, spec.source.path)
         snapshot = inspect_snapshot(folder)
-        source = load_source_model(snapshot, device or choose_device(spec.limits.device))
+        source = load_source_model(snapshot, device or choose_device(spec.limits.device), spec.limits.memory_bytes)
         source_sha256 = fingerprint_files(snapshot)
     monitor.check()
     settings = SketchSettings(spec.sketch.kind, spec.sketch.iterations, spec.calibration.seed, label_samples)

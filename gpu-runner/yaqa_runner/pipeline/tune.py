@@ -33,6 +33,11 @@ def tune_recipes(*, context: RunContext, rounded: RoundedJob, tokens: torch.Tens
             groups.setdefault(_digest(rounded.recipes[canonical].linears["two-sided"]), []).append(canonical)
     if not groups:
         return
+    if not context.source.weights.whole:
+        # Tuning holds the model, its codes and their gradients.
+        told = ", ".join(canonical for recipes in groups.values() for canonical in recipes)
+        context.monitor.warn("not-tuned", f"{told}: scales are not tuned, as the model does not fit in memory for it.")
+        return
     steps, batch = tuning_plan(len(tokens), tokens.shape[1], passes)
     paths = {layer.name: layer.path for layer in context.source.linears}
     with context.monitor.stage("tune", "steps") as monitor:

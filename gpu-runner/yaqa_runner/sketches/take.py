@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, ResidentWeights, check_against_whole
+from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, check_against_whole
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
 from yaqa_runner.sketches.memory import MemoryPlan, memory_budget, pinned_budget, plan_memory
@@ -51,6 +51,8 @@ class PlannedSketch:
                     self.inputs, blockwise=blockwise, directory=directory, plan=plan, monitor=monitor, ranks=ranks
                 )
             except BlocksEntangled as entangled:
+                if not self.inputs.source.weights.whole:
+                    raise _too_large(entangled) from entangled
                 logger.warning("the model is run whole after all: %s", entangled)
         return compute_sketch(self.inputs, directory=directory, plan=self._whole_plan(), monitor=monitor, ranks=ranks)
 
@@ -92,12 +94,18 @@ def plan_sketch(inputs: SketchInputs, *, directory: Path, memory_bytes: int | No
 def _blockwise(inputs: SketchInputs) -> BlockwiseModel | None:
     source = inputs.source
     try:
-        blockwise = BlockwiseModel(source.model, ResidentWeights(), source.vocabulary, source.device)
+        blockwise = source.blockwise()
         check_against_whole(blockwise, inputs.tokens.tokens)
     except BlocksEntangled as entangled:
+        if not source.weights.whole:
+            raise _too_large(entangled) from entangled
         logger.info("the model is run whole: %s", entangled)
         return None
     return blockwise
+
+
+def _too_large(entangled: BlocksEntangled) -> MemoryError:
+    return MemoryError(f"the model does not fit and cannot be run block by block: {entangled}")
 
 
 def _free_bytes(directory: Path) -> int:
