@@ -142,11 +142,12 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 			let failure: RetryableError;
 			try {
 				const response = await once(request);
-				if (!RETRYABLE_STATUS.has(response.status)) return response;
+				const isPage = isPageInstead(response, request.url);
+				if (!RETRYABLE_STATUS.has(response.status) && !isPage) return response;
 				pause = retryAfterSeconds(response.headers, new Date());
 				const said = redactText((await response.text().catch(() => "")).slice(0, 300));
 				failure = new RetryableError(
-					`The Hub answered ${response.status} to ${request.method} ${request.url.pathname}: ${said}`,
+					`The Hub answered ${response.status}${isPage ? " and a page instead of data" : ""} to ${request.method} ${request.url.pathname}: ${said}`,
 					{ retryAfterSeconds: pause },
 				);
 				// Turned away by a rate limit means not acted on: every call may be repeated.
@@ -167,6 +168,15 @@ export function createHubFetch(options: HubFetchOptions): typeof fetch {
 			await sleep(pauseMilliseconds(attempt, pause, random));
 		}
 	}
+}
+
+/**
+ * A page with a success: what a proxy says in a Hub's place. The Hub's API speaks JSON, and it gives files out as plain
+ * text or bytes; read as data the page would be taken for a broken model.
+ */
+function isPageInstead(response: Response, url: URL): boolean {
+	const type = response.headers.get("content-type") ?? "";
+	return response.ok && type.startsWith("text/html") && !/\.html?$/i.test(url.pathname);
 }
 
 type PlannedRequest = {

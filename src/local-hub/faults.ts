@@ -6,13 +6,16 @@ import { sendOver, type UploadLine, uploadLine } from "./request-bytes.ts";
  * What goes wrong on a matching route.
  * `status` answers it instead of the handler; `status-after` lets the handler do its work and then answers it;
  * `disconnect` and `disconnect-after` cut the connection before or after the work; `silent-after` does the work and
- * never answers; `slow` only waits.
+ * never answers; `slow` only waits; `truncated` does the work and cuts its answer off half-way; `wrong` answers with a
+ * page that says nothing, as a proxy in front of a Hub does.
  */
 const routeFaultSchema = z.object({
 	method: z.string().max(10).optional(),
 	/** A regular expression over the request's path and query. */
 	path: z.string().max(500),
-	kind: z.enum(["status", "status-after", "disconnect", "disconnect-after", "silent-after", "slow"]).default("status"),
+	kind: z
+		.enum(["status", "status-after", "disconnect", "disconnect-after", "silent-after", "slow", "truncated", "wrong"])
+		.default("status"),
 	status: z.number().int().min(400).max(599).default(503),
 	delayMilliseconds: z.number().int().min(0).max(600_000).default(0),
 	retryAfterSeconds: z.number().int().min(0).optional(),
@@ -49,6 +52,27 @@ export type Faults = {
 	takeShortJobLog(): number | null;
 	middleware(request: Request, response: Response, next: NextFunction): void;
 };
+
+/** Whatever the handler answers breaks off half-way; the length it promised is that of the whole. */
+function cutOff(request: Request, response: Response): void {
+	const half = (bytes: Buffer): Buffer => bytes.subarray(0, Math.floor(bytes.length / 2));
+	const write = response.write.bind(response);
+	const cut = (bytes: Buffer): void => {
+		write(half(bytes));
+		// What was written goes out first.
+		setTimeout(() => request.socket.destroy(), 20);
+	};
+	response.json = (body: unknown) => {
+		const bytes = Buffer.from(JSON.stringify(body));
+		response.set("Content-Type", "application/json").set("Content-Length", String(bytes.length));
+		cut(bytes);
+		return response;
+	};
+	response.write = (chunk: unknown) => {
+		cut(Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk)));
+		return true;
+	};
+}
 
 type ArmedRoute = z.infer<typeof routeFaultSchema> & { pattern: RegExp; left: number };
 
@@ -156,6 +180,14 @@ export function createFaults(initial: FaultPlan = {}): Faults {
 						return;
 					case "slow":
 						next();
+						return;
+					case "truncated":
+						cutOff(request, response);
+						next();
+						return;
+					case "wrong":
+						request.resume();
+						response.status(200).type("text/html").send("<html><body>Back in a moment.</body></html>");
 						return;
 					case "status-after":
 						response.json = () => {

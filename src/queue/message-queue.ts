@@ -10,7 +10,7 @@ export type MessageQueue = {
 	/** Opens every queue and fills pg-boss's cache of them: looking one up inside a transaction would never return. */
 	start(names: readonly string[]): Promise<void>;
 	/** Before `start` and after `stop` nothing is sent: rows that are due are found at the next start. */
-	send(name: string, key: string, data: object, at: Date): Promise<void>;
+	send(name: string, key: string, data: object, delaySeconds: number): Promise<void>;
 	work(options: {
 		readonly queue: string;
 		readonly concurrency: number;
@@ -56,11 +56,11 @@ export function createMessageQueue(options: { readonly database: Database; reado
 			}
 			boss = starting;
 		},
-		async send(name, key, data, at) {
-			const delaySeconds = (at.getTime() - Date.now()) / 1000;
+		async send(name, key, data, delaySeconds) {
+			// A span and not a time: by a clock that is ahead, the message would bar every later one of its key for as long.
 			await boss?.send(name, data, {
 				singletonKey: key,
-				...(delaySeconds > 0.05 ? { startAfter: at } : {}),
+				...(delaySeconds > 0.05 ? { startAfter: delaySeconds } : {}),
 			});
 		},
 		async work({ queue, concurrency, batch, work }) {

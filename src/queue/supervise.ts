@@ -1,7 +1,9 @@
+import { bringTimesBack } from "../db/bring-times-back.ts";
 import { listDueDeliveries } from "../db/deliveries.ts";
 import { clearLeases, listAbandonedRuns, listDueJobs, listDueOutboxes, moveJob } from "../db/jobs.ts";
 import { listSketchesToStore } from "../db/sketches.ts";
 import { type JobsContext, later } from "../jobs/context.ts";
+import { LEASE_SECONDS } from "../jobs/keep-lease.ts";
 import { wakeLine } from "../jobs/steps/run-job-step.ts";
 import { stepOf, transition } from "../jobs/transitions.ts";
 import { wakeJob } from "../jobs/wake-job.ts";
@@ -9,6 +11,11 @@ import { wakeJob } from "../jobs/wake-job.ts";
 const BATCH = 200;
 /** A run whose own process has not looked after it for this long is taken for lost with that machine. */
 const ABANDONED_SECONDS = 15 * 60;
+
+/** Slow corrections of a clock are none of our business. */
+const CLOCK_TOLERANCE_MS = 2000;
+/** No lease is given for longer. */
+const LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS;
 
 /** Leases of a process that was killed; on the embedded database there can be no other holder. */
 export async function forgetOldLeases(context: JobsContext): Promise<void> {
@@ -20,13 +27,31 @@ export async function keepSupervising(
 	context: JobsContext,
 	intervalMilliseconds: number,
 ): Promise<{ stop(): Promise<void> }> {
+	const { clock } = context;
+	// The clock may have gone back while no bot ran.
+	await bringTimesBack(context.database.handle, clock.now(), later(clock.now(), LONGEST_LEASE_SECONDS));
 	await superviseOnce(context);
+	let seen = { wall: clock.now().getTime(), steady: performance.now() };
+	/** A clock that goes forward makes things due early, which costs nothing; one that goes back would make them wait. */
+	async function followClock(): Promise<void> {
+		const now = clock.now();
+		const looked = { wall: now.getTime(), steady: performance.now() };
+		const ahead = looked.wall - seen.wall - (looked.steady - seen.steady);
+		seen = looked;
+		if (ahead > -CLOCK_TOLERANCE_MS) return;
+		const rows = await bringTimesBack(context.database.handle, now, later(now, LONGEST_LEASE_SECONDS));
+		context.log.warn("The clock went back; what it had put off is due now", {
+			seconds: Math.round(-ahead / 1000),
+			rows,
+		});
+	}
 	let isStopped = false;
 	let timer: NodeJS.Timeout;
 	let looking: Promise<void> = Promise.resolve();
 	function lookLater(): void {
 		timer = setTimeout(() => {
-			looking = superviseOnce(context)
+			looking = followClock()
+				.then(() => superviseOnce(context))
 				.catch((error: unknown) => context.log.error("Looking for due work failed", { error }))
 				.then(() => {
 					if (!isStopped) lookLater();

@@ -14,14 +14,14 @@ export async function scheduleSweeps(
 		async ({ date }) => {
 			// Every replica is triggered; the slot's row lets one of them through.
 			const slot = `cron:${date.toISOString().slice(0, 19)}`;
-			await queue.send("sweep", slot, { slot }, clock.now()).catch((error: unknown) => {
+			await queue.send("sweep", slot, { slot }, 0).catch((error: unknown) => {
 				log.warn("A sweep could not be started", { error });
 			});
 		},
 		{ timezone: "UTC", noOverlap: true },
 	);
 	const slot = `start:${clock.now().toISOString()}`;
-	await queue.send("sweep", slot, { slot }, clock.now());
+	await queue.send("sweep", slot, { slot }, 0);
 	return {
 		async stop() {
 			await task.destroy();

@@ -7,18 +7,18 @@ import { queueOfStep } from "./queue-names.ts";
 /** What is due later than this is found by the supervisor. */
 const SEND_AHEAD_MS = 2000;
 
-function sendOf(queue: Pick<MessageQueue, "send">, work: Work, at: Date): Promise<void> {
+function sendOf(queue: Pick<MessageQueue, "send">, work: Work, delaySeconds: number): Promise<void> {
 	switch (work.kind) {
 		case "step":
-			return queue.send(queueOfStep(work.step, work.runner), work.jobId, { jobId: work.jobId }, at);
+			return queue.send(queueOfStep(work.step, work.runner), work.jobId, { jobId: work.jobId }, delaySeconds);
 		case "outbox":
-			return queue.send("outbox", work.jobId, { jobId: work.jobId }, at);
+			return queue.send("outbox", work.jobId, { jobId: work.jobId }, delaySeconds);
 		case "sketch": {
 			const { kind: _, ...identity } = work;
-			return queue.send("sketch", `${work.repo} ${work.sha} ${work.fingerprint}`, identity, at);
+			return queue.send("sketch", `${work.repo} ${work.sha} ${work.fingerprint}`, identity, delaySeconds);
 		}
 		case "delivery":
-			return queue.send("deliver", work.deliveryId, { deliveryId: work.deliveryId }, at);
+			return queue.send("deliver", work.deliveryId, { deliveryId: work.deliveryId }, delaySeconds);
 	}
 }
 
@@ -31,9 +31,10 @@ export function createWake(options: {
 	const { queue, clock, log } = options;
 	return async (work, at) => {
 		// A waiting message bars every later one for the same row, so that only near ones are sent ahead of time.
-		if (at.getTime() - clock.now().getTime() > SEND_AHEAD_MS) return;
+		const delayMs = at.getTime() - clock.now().getTime();
+		if (delayMs > SEND_AHEAD_MS) return;
 		try {
-			await sendOf(queue, work, at);
+			await sendOf(queue, work, delayMs / 1000);
 		} catch (error) {
 			// The row says what is due; the supervisor sends again.
 			log.warn("A queue message could not be sent", { work, error });

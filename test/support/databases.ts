@@ -1,7 +1,5 @@
-import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -10,6 +8,7 @@ import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
+import { answers, startOwnPostgres } from "./own-postgres.ts";
 
 /** One kind of database that tests run against, empty and their own. */
 export type TestDatabases = {
@@ -21,84 +20,16 @@ export type TestDatabases = {
 	open(): Promise<Database>;
 };
 
-async function answers(url: string): Promise<boolean> {
-	const client = new Client({ connectionString: url, connectionTimeoutMillis: 2000 });
-	try {
-		await client.connect();
-		await client.end();
-		return true;
-	} catch {
-		return false;
-	}
-}
-
-function serverBinaries(): string | null {
-	const versions = existsSync("/usr/lib/postgresql") ? readdirSync("/usr/lib/postgresql") : [];
-	const folders = [
-		...(process.env["PATH"] ?? "").split(":"),
-		...versions.map((version) => `/usr/lib/postgresql/${version}/bin`),
-	];
-	return folders.find((folder) => existsSync(join(folder, "initdb")) && existsSync(join(folder, "postgres"))) ?? null;
-}
-
-async function freePort(): Promise<number> {
-	const server = createServer().listen(0, "127.0.0.1");
-	await new Promise((resolve) => server.once("listening", resolve));
-	const address = server.address();
-	server.close();
-	return typeof address === "object" && address !== null ? address.port : 0;
-}
-
-/** PostgreSQL refuses to run as root; there it gets its package's account, or nobody's. `null`: there is neither. */
-function serverAccount(): { readonly uid?: number; readonly gid?: number } | null {
-	if (process.getuid?.() !== 0) return {};
-	const accounts = readFileSync("/etc/passwd", "utf8")
-		.split("\n")
-		.map((line) => line.split(":"));
-	const found = ["postgres", "nobody"].flatMap((name) => accounts.filter((fields) => fields[0] === name)).at(0);
-	return found === undefined ? null : { uid: Number(found[2]), gid: Number(found[3]) };
-}
-
-/** A server of the tests' own, where binaries are found; `null` where there are none, or none that can be run. */
-async function startOwnServer(): Promise<string | null> {
-	const binaries = serverBinaries();
-	const account = serverAccount();
-	if (binaries === null || account === null) return null;
-	const folder = mkdtempSync(join(tmpdir(), "yaqa-postgres-"));
-	if (account.uid !== undefined && account.gid !== undefined) chownSync(folder, account.uid, account.gid);
-	const made = spawnSync(join(binaries, "initdb"), ["-D", folder, "-U", "postgres", "-A", "trust", "--no-sync"], {
-		cwd: folder,
-		...account,
-	});
-	if (made.status !== 0) {
-		rmSync(folder, { recursive: true, force: true });
-		return null;
-	}
-	const port = await freePort();
-	const server = spawn(
-		join(binaries, "postgres"),
-		["-D", folder, "-p", String(port), "-h", "127.0.0.1", "-k", folder],
-		{ stdio: "ignore", cwd: folder, ...account },
-	);
-	after(() => {
-		server.kill("SIGINT");
-		rmSync(folder, { recursive: true, force: true });
-	});
-	const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
-	for (let attempt = 0; attempt < 50; attempt++) {
-		if (await answers(url)) return url;
-		await new Promise((resolve) => setTimeout(resolve, 100));
-	}
-	return null;
-}
-
 async function findServer(): Promise<string | null> {
 	const configured = process.env["DATABASE_URL"];
 	if (configured !== undefined && configured !== "") return configured;
 	for (const url of ["postgres://postgres@127.0.0.1:5432/postgres", "postgres://root@127.0.0.1:5432/test"]) {
 		if (await answers(url)) return url;
 	}
-	return await startOwnServer();
+	const own = await startOwnPostgres();
+	if (own === null) return null;
+	after(() => own.stop());
+	return own.url;
 }
 
 /** Runs the tests that `define` makes on the embedded database and, where one is at hand, on PostgreSQL. */

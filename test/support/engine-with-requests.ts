@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { systemClock } from "../../src/clock.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
 import type { CommentHandler } from "../../src/commands/comment-handler.ts";
 import { jobRequests } from "../../src/commands/job-requests.ts";
 import type { Configuration } from "../../src/config/schema.ts";
@@ -35,9 +35,9 @@ export function engineWithRequests(options: {
 	readonly log?: Log;
 	readonly newId?: () => string;
 	readonly superviseIntervalMs?: number;
+	readonly clock?: Clock;
 }): EngineWithRequests {
-	const { database, log = silentLog, newId = randomUUID } = options;
-	const clock = systemClock;
+	const { database, log = silentLog, newId = randomUUID, clock = systemClock } = options;
 	const queue = createMessageQueue({ database, log });
 	const context: DeliveriesContext = {
 		database,

@@ -52,6 +52,18 @@ describe("repeating", () => {
 			assert.ok((pauses[1] ?? 0) > (pauses[0] ?? 0));
 		});
 	}
+	test("a page where there should be data is a Hub that is not there, not a broken model", async () => {
+		const page = () => new Response("<html>Back soon.</html>", { headers: { "content-type": "text/html" } });
+		for (const path of ["/api/models/a/b", "/a/b/resolve/main/config.json"]) {
+			const { hubFetch, calls } = hub([page, ok]);
+			assert.equal(await (await hubFetch(`${HUB}${path}`)).text(), "{}");
+			assert.equal(calls.length, 2);
+			await assert.rejects(hub([page]).hubFetch(`${HUB}${path}`), RetryableError);
+		}
+		const own = hub([page]);
+		assert.equal((await own.hubFetch(`${HUB}/a/b/resolve/main/docs/index.html`)).status, 200);
+		assert.equal(own.calls.length, 1);
+	});
 	test("what is addressed by its content is, though it is posted", async () => {
 		const xorb = hub([status(503), ok]);
 		const address = `${HUB}/cas/v1/xorbs/default/${"0a".repeat(32)}`;

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Clock } from "../../src/clock.ts";
+import { onEveryDatabase } from "../support/databases.ts";
+import { engineWithRequests } from "../support/engine-with-requests.ts";
+import { scriptedConfiguration, scriptedRunner, until, untilState, worldFolder } from "../support/scripted-bot.ts";
+import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
+
+await onEveryDatabase((databases, name) => {
+	test(`what a clock wrote while it was an hour ahead is done when it is right again, on ${name}`, async (t) => {
+		const own = await databases();
+		const database = await own.open();
+		const world = scriptedWorld(worldFolder(own.dataDirectory));
+		const configuration = scriptedConfiguration(own.dataDirectory);
+		let ahead = 3_600_000;
+		const clock: Clock = { now: () => new Date(Date.now() + ahead) };
+		const engine = engineWithRequests({
+			database,
+			configuration,
+			ports: scriptedPorts(world),
+			runner: scriptedRunner(configuration),
+			superviseIntervalMs: 200,
+			clock,
+		});
+		t.after(() => engine.stop());
+		const ask = async (repo: string): Promise<string> => {
+			world.setHead(repo, shaOf(repo));
+			const outcome = await engine.recordRequest({
+				kind: "push",
+				sourceRepo: repo,
+				recipes: [],
+				requester: null,
+				replyTo: null,
+				dedupeKey: repo,
+			});
+			assert.ok(outcome.kind === "planned");
+			return outcome.job.id;
+		};
+		// Before the start: nobody works on it while the clock is wrong.
+		const early = await ask("acme/early");
+		ahead = 0;
+		await engine.start();
+		await untilState(database, early, ["done"]);
+
+		// While it runs: the first try fails, and the second is put off from the wrong hour.
+		ahead = 3_600_000;
+		world.setFailures("fetchSource", 1);
+		world.setDelay("fetchSource", 300);
+		const late = await ask("acme/late");
+		await until("the failure", async () => {
+			const row = await database.handle
+				.selectFrom("jobs")
+				.select(["step_failures", "next_step_at"])
+				.where("id", "=", late)
+				.executeTakeFirstOrThrow();
+			return row.step_failures > 0 && row.next_step_at.getTime() > Date.now() + 3_000_000 ? true : null;
+		});
+		ahead = 0;
+		await untilState(database, late, ["done"]);
+	});
+});
