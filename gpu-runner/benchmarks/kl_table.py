@@ -47,6 +47,7 @@ from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import GGUF_GRID_NAMES, gguf_grid
 from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.machine.precision import cpu_multiplies_bfloat16
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot
@@ -58,7 +59,6 @@ from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import PreparedFactor
 from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
-from yaqa_runner.sketches.contraction import cpu_multiplies_bfloat16
 from yaqa_runner.sketches.memory import plan_memory
 from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
 from yaqa_runner.sketches.settings import SketchSettings

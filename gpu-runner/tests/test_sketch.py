@@ -11,6 +11,7 @@ import torch
 from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.machine.precision import Precision
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
@@ -21,7 +22,6 @@ from yaqa_runner.sketches import compute as compute_module
 from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
 from yaqa_runner.sketches.compute import SketchInputs, compute_sketch, shared_input_representatives
 from yaqa_runner.sketches.contraction import (
-    Precision,
     add_sequence_moments,
     add_sequence_moments_through,
     add_weighted_moment,

@@ -14,8 +14,8 @@ from torch.func import functional_call
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.machine.precision import Precision
 from yaqa_runner.monitor import SILENT, Monitor
-from yaqa_runner.sketches.contraction import Precision
 
 LEARNING_RATE = 2e-3
 """Of the scales relative to their start, so that it means the same for every layer and model. On the demo model 4e-3

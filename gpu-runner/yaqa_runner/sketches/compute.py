@@ -14,11 +14,12 @@ import torch
 
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.machine.precision import Precision
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.sketches.capture import Visit, VisitInput, visit_gradients, visit_inputs
-from yaqa_runner.sketches.contraction import Precision, mirror
+from yaqa_runner.sketches.contraction import mirror
 from yaqa_runner.sketches.evidence import COSINE_BYTES, cosine_sequences, effective_rank, estimate_cosine
 from yaqa_runner.sketches.iteration import FactorPlace, IterationA, IterationB, add_input_moment
 from yaqa_runner.sketches.memory import MemoryPlan

@@ -7,10 +7,11 @@ total that the caller keeps, and mirrored once at the end.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
 import torch
+
+from yaqa_runner.machine.precision import Precision, cpu_multiplies_bfloat16
 
 # Rows of a temporary [rows, n] in the token-wise products: bounds memory, wide enough for full speed.
 CHUNK_TOKENS = {"cpu": 2048, "cuda": 16_384}
@@ -21,14 +22,6 @@ _BFLOAT16_BLOCK = {"cpu": 384, "cuda": 2048}
 _MIRROR_BLOCK = 1024
 
 Order = Literal["direct", "gram"]
-Precision = Literal["float32", "bfloat16"]
-"""Of the operands of large products; sums are float32 always."""
-
-
-@cache
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether this machine's CPU has instructions for products of bfloat16."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, precision: Precision = "float32") -> torch.Tensor:

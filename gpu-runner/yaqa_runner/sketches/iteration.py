@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from yaqa_runner.machine.precision import Precision
 from yaqa_runner.sketches.contraction import (
-    Precision,
     add_sequence_moments,
     add_sequence_moments_through,
     add_weighted_moment,

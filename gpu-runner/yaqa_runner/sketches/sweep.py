@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.machine.precision import Precision
 from yaqa_runner.model.blocks import BlockwiseModel
 from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.linears import LinearLayer
@@ -34,7 +35,6 @@ from yaqa_runner.sketches.compute import (
     representatives_of,
     streaming_window,
 )
-from yaqa_runner.sketches.contraction import Precision
 from yaqa_runner.sketches.labels import sampled_label_gradient
 from yaqa_runner.sketches.parallel import ALONE, Ranks
 from yaqa_runner.sketches.settings import SketchSettings
