@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Handle } from "./database.ts";
+import { type Audience, shownTo } from "./visibility.ts";
 
 /** Runs of a namespace in this time count against its turn. */
 const TURN_HOURS = 24;
@@ -44,6 +45,38 @@ export async function jobsAhead(tx: Handle, id: string, now: Date): Promise<numb
 		select position from (${line(now)}) as line where id = ${id}::uuid`.execute(tx);
 	const [row] = rows;
 	return row === undefined ? null : row.position - 1;
+}
+
+/** Where a job stands in line, and the job whose end or start brings it forward. */
+export type QueuePlace = {
+	readonly ahead: number;
+	/** The one before it in line; for the first, the run that began first. `null`: none, or not for these eyes. */
+	readonly front: { readonly id: string; readonly sourceRepo: string; readonly isRunning: boolean } | null;
+};
+
+/** A job's place in line; `null` when it is not in line. */
+export async function queuePlace(
+	handle: Handle,
+	id: string,
+	now: Date,
+	audience: Audience,
+): Promise<QueuePlace | null> {
+	const ahead = await jobsAhead(handle, id, now);
+	if (ahead === null) return null;
+	const { rows } = await (ahead > 0
+		? sql<{ id: string; source_repo: string }>`
+			select jobs.id, jobs.source_repo from (${line(now)}) as line join jobs on jobs.id = line.id
+			where line.position = ${ahead} and ${shownTo(audience, sql`jobs.source_repo`)}`
+		: sql<{ id: string; source_repo: string }>`
+			select first.id, first.source_repo from (
+				select id, source_repo from jobs where state in ('dispatching', 'running') order by started_at, id limit 1
+			) as first where ${shownTo(audience, sql`first.source_repo`)}`
+	).execute(handle);
+	const [row] = rows;
+	return {
+		ahead,
+		front: row === undefined ? null : { id: row.id, sourceRepo: row.source_repo, isRunning: ahead === 0 },
+	};
 }
 
 /** Lets the first `limit` waiting jobs look for a free runner again. */
@@ -133,12 +166,18 @@ export async function setJobEstimate(
 		readonly id: string;
 		readonly text: string;
 		readonly microUsd: number | null;
+		readonly seconds: number | null;
 		readonly flavor: string | null;
 	},
 ): Promise<void> {
 	await tx
 		.updateTable("jobs")
-		.set({ plan_text: request.text.slice(0, 4000), estimate_micro_usd: request.microUsd, flavor: request.flavor })
+		.set({
+			plan_text: request.text.slice(0, 4000),
+			estimate_micro_usd: request.microUsd,
+			planned_seconds: request.seconds,
+			flavor: request.flavor,
+		})
 		.where("id", "=", request.id)
 		.execute();
 }

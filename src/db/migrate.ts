@@ -12,6 +12,7 @@ import { wordsOfTheField } from "./migrations/0010-words-of-the-field.ts";
 import { sourceVisibility } from "./migrations/0011-source-visibility.ts";
 import { strangerAnswers } from "./migrations/0012-stranger-answers.ts";
 import { catalogueModels } from "./migrations/0013-catalogue-models.ts";
+import { plannedSeconds } from "./migrations/0014-planned-seconds.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -29,6 +30,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	sourceVisibility,
 	strangerAnswers,
 	catalogueModels,
+	plannedSeconds,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

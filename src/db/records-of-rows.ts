@@ -26,6 +26,8 @@ export function jobOfRow(row: Selectable<JobsTable>): JobRecord {
 		statusText: row.status_text,
 		remark: row.remark,
 		planText: row.plan_text,
+		plannedSeconds: row.planned_seconds,
+		heldUntil: row.held_until,
 		createdAt: row.created_at,
 		updatedAt: row.updated_at,
 		startedAt: row.started_at,

@@ -75,6 +75,8 @@ export type JobsTable = {
 	plan_text: string | null;
 	/** The kind of machine that it chose. */
 	flavor: string | null;
+	/** How long it said that the run takes. */
+	planned_seconds: ColumnType<number | null, number | null | undefined, number | null>;
 	estimate_micro_usd: ColumnType<string | number | null, number | null, number | null>;
 	/** Whether an operator let it run although it costs more than may start by itself. */
 	approved: Generated<boolean>;

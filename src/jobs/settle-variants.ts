@@ -10,6 +10,7 @@ import type { SourceFacts } from "../records/source.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { CheckedRequest } from "./check-request.ts";
 import type { JobsContext } from "./context.ts";
+import { plannedSeconds } from "./estimate/estimate-job.ts";
 import { hasSketch } from "./estimate/estimate-run.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput, RequestOutcome } from "./ports.ts";
@@ -136,11 +137,13 @@ async function insertRun(
 	if (estimator === null) return { job, variants, created };
 	// With what others asked of the same job.
 	const count = (await listVariantsOfJob(tx, job.id)).length;
-	const { text, choice } = estimator({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
+	const estimate = estimator({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
+	const { text, choice } = estimate;
 	await setJobEstimate(tx, {
 		id: job.id,
 		text,
 		microUsd: choice?.microUsd ?? null,
+		seconds: plannedSeconds(estimate),
 		flavor: choice?.hardware.flavor ?? null,
 	});
 	return { job: { ...job, planText: text }, variants, created };

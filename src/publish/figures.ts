@@ -78,6 +78,12 @@ export function formatSeconds(seconds: number): string {
 	return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
 }
 
+/** A time that still grows or shrinks, in whole minutes: a page that says no more need not change every second. */
+export function formatPassing(seconds: number): string {
+	if (seconds < 60) return "less than a minute";
+	return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : formatSeconds(seconds);
+}
+
 export function formatCount(count: number): string {
 	return count.toLocaleString("en-US");
 }

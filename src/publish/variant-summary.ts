@@ -11,6 +11,8 @@ export type VariantSummary = {
 	readonly container: Container | null;
 	readonly bits: number | null;
 	readonly state: VariantState;
+	/** It failed because its job was cancelled or superseded. */
+	readonly cancelled: boolean;
 	readonly repo: string;
 	readonly url: string;
 	readonly jobId: string;
@@ -43,6 +45,7 @@ export function summarizeVariant(variant: VariantRecord, hubUrl: string): Varian
 		container: parsed.ok ? parsed.recipe.name.container : null,
 		bits: parsed.ok && parsed.recipe.name.bits > 0 ? parsed.recipe.name.bits : null,
 		state: variant.state,
+		cancelled: variant.state === "failed" && variant.refusal?.code === "cancelled",
 		repo: variant.targetRepo,
 		url: `${hubUrl}/${variant.targetRepo}`,
 		jobId: variant.jobId,

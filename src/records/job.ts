@@ -38,6 +38,10 @@ export type JobRecord = {
 	readonly remark?: string | null;
 	/** Where it is to run, how long that takes and what it costs, as far as that was estimated. */
 	readonly planText?: string | null;
+	/** How long the run takes by that estimate. */
+	readonly plannedSeconds?: number | null;
+	/** Until then a ceiling, a quota or another run keeps it out of the line for a runner. */
+	readonly heldUntil?: Date | null;
 	readonly createdAt: Date;
 	readonly updatedAt: Date;
 	readonly startedAt: Date | null;

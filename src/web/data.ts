@@ -1,3 +1,4 @@
+import type { QueuePlace } from "../db/admission.ts";
 import type { CatalogueModel, Facets, ModelFilters, ModelSort } from "../db/catalogue.ts";
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
@@ -43,6 +44,8 @@ export type WebData = {
 	listJobs(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<JobRecord>>;
 	listJobsOfSource(sourceRepo: string, limit: number): Promise<readonly JobRecord[]>;
 	getJob(id: string): Promise<JobRecord | null>;
+	/** Where it stands in line for a runner; `null` when it does not. */
+	queuePlace(jobId: string): Promise<QueuePlace | null>;
 	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
 	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
 	counts(): Promise<Counts>;

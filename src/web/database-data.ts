@@ -1,4 +1,5 @@
 import type { Clock } from "../clock.ts";
+import { queuePlace } from "../db/admission.ts";
 import { countModels, listModels } from "../db/catalogue.ts";
 import type { Database } from "../db/database.ts";
 import { listDeliveries } from "../db/deliveries.ts";
@@ -47,6 +48,7 @@ export function databaseData(options: {
 			const job = await getJob(handle, id);
 			return job !== null && (await isShown(handle, job.sourceRepo, audience)) ? job : null;
 		},
+		queuePlace: (id) => queuePlace(handle, id, options.clock.now(), audience),
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
 		listDeliveries: (query) => listDeliveries(handle, { ...query, audience }),
 		counts: () => countEverything(handle, options.clock.now()),

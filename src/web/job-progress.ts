@@ -27,6 +27,8 @@ type LayerRow = {
 export type JobProgress = {
 	readonly lastSequence: number;
 	readonly attempt: number | null;
+	/** When the attempt first told of itself. */
+	readonly attemptAt: Date | null;
 	readonly states: readonly { readonly state: string; readonly at: Date; readonly statusText: string }[];
 	/** What was noted while a state lasted: the checks that verification made, the commits that published. */
 	readonly notes: readonly string[];
@@ -60,6 +62,7 @@ function freshStages(): readonly StageProgress[] {
 export const NO_PROGRESS: JobProgress = {
 	lastSequence: 0,
 	attempt: null,
+	attemptAt: null,
 	states: [],
 	notes: [],
 	stages: freshStages(),
@@ -104,6 +107,7 @@ export function foldEvent(before: JobProgress, row: JobEventRecord): JobProgress
 			{
 				...progress,
 				attempt: event.fence,
+				attemptAt: row.at,
 				notes: [],
 				stages: freshStages(),
 				layers: [],

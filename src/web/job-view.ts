@@ -9,6 +9,9 @@ export async function jobView(
 	job: JobRecord,
 	progress: JobProgress,
 ): Promise<JobView> {
-	const variants = await site.data.listVariantsOfJob(job.id);
-	return { job, progress, variants: site.summarize(variants), now: site.context().now };
+	const [variants, place] = await Promise.all([
+		site.data.listVariantsOfJob(job.id),
+		job.state === "planned" || job.state === "waiting" ? site.data.queuePlace(job.id) : null,
+	]);
+	return { job, progress, variants: site.summarize(variants), place, now: site.context().now };
 }

@@ -47,7 +47,7 @@ function job(id: string, state: string): Values {
 		...lines,
 		...{ created_at: NOW, updated_at: NOW, started_at: NOW, finished_at: finished },
 		...{ priority: 1, plan_text: "A plan.", estimate_micro_usd: "9007199254740993", approved: true, hint_at: NOW },
-		...{ flavour: "a10g-small", flavor: "a10g-small", remark: "A remark." },
+		...{ flavour: "a10g-small", flavor: "a10g-small", remark: "A remark.", planned_seconds: 90.5 },
 	};
 }
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
+import { queuePlace, setJobEstimate } from "../../src/db/admission.ts";
 import { countModels } from "../../src/db/catalogue.ts";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
@@ -240,6 +241,52 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(await count("container=gguf&bits=4"), 25);
 			const page = await (await fetch(`${site.url}/variants?bits=4`)).text();
 			assert.match(page, /<a rel="next" href="\/variants\?bits=4&amp;cursor=/);
+		});
+
+		test("a job in line names the one in front, unless that one is private", async () => {
+			const { handle } = database;
+			const named = ["line/one", "line/two", "secret/three", "line/four"];
+			const ids: string[] = [];
+			for (const [index, sourceRepo] of named.entries()) {
+				const [id, now] = [randomUUID(), new Date(NOW.getTime() - 100_000 + index * 1000)];
+				const common = {
+					sourceSha: SHA,
+					state: "planned",
+					statusText: "Planned.",
+					refusal: null,
+					facts: null,
+				} as const;
+				await insertJob(handle, { id, sourceRepo, ...common, now });
+				await setJobEstimate(handle, { id, text: "A plan.", microUsd: null, seconds: 90.5, flavor: null });
+				await handle
+					.updateTable("jobs")
+					.set(index === 0 ? { state: "running", started_at: now } : { state: "waiting", held_until: null })
+					.where("id", "=", id)
+					.execute();
+				ids.push(id);
+			}
+			await handle.updateTable("jobs").set({ state: "done" }).where("id", "not in", ids).execute();
+			await setSourceVisibility(handle, { repo: "secret/three", private: true, gated: "no", now: NOW });
+			// The namespace that runs something already comes after the one that does not.
+			const [one, two, three, four] = ids;
+			const seen = async (id: string | undefined) => {
+				const response = await fetch(`${site.url}/jobs/${id}`, { headers: { Accept: "application/json" } });
+				const { place, job } = (await response.json()) as { place: unknown; job: { plannedSeconds: number } };
+				assert.equal(job.plannedSeconds, 90.5);
+				return place;
+			};
+			assert.equal(await seen(one), null, "what runs is not in line");
+			assert.deepEqual(await seen(two), { ahead: 1, front: null });
+			assert.deepEqual(await seen(four), {
+				ahead: 2,
+				front: { id: two, sourceRepo: "line/two", isRunning: false },
+			});
+			assert.deepEqual(await queuePlace(handle, three ?? "", NOW, "operator"), {
+				ahead: 0,
+				front: { id: one, sourceRepo: "line/one", isRunning: true },
+			});
+			await handle.deleteFrom("job_events").where("job_id", "in", ids).execute();
+			await handle.deleteFrom("jobs").where("id", "in", ids).execute();
 		});
 
 		test("ten senders of one delivery leave one row", async () => {

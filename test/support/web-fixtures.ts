@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { QueuePlace } from "../../src/db/admission.ts";
 import type { StoreDelivery } from "../../src/deliveries/store-delivery.ts";
 import { silentLog } from "../../src/log.ts";
 import type { Manifest, Metrics, Quantizer } from "../../src/protocol/manifest.ts";
@@ -199,6 +200,7 @@ export function memoryData(
 		jobs?: JobRecord[];
 		events?: JobEventRecord[];
 		deliveries?: DeliveryRecord[];
+		places?: Readonly<Record<string, QueuePlace>>;
 	} = {},
 ): WebData & { readonly storeDelivery: StoreDelivery; stored: DeliveryRecord[] } {
 	const { variants = [], jobs = [], events = [], deliveries = [] } = content;
@@ -250,6 +252,7 @@ export function memoryData(
 		listJobs: async () => ({ items: jobs, next: null }),
 		listJobsOfSource: async (repo) => jobs.filter((job) => job.sourceRepo === repo),
 		getJob: async (id) => jobs.find((job) => job.id === id) ?? null,
+		queuePlace: async (id) => content.places?.[id] ?? null,
 		listJobEvents: async (id, after, limit) =>
 			events.filter((event) => event.jobId === id && event.sequence > after).slice(0, limit),
 		listDeliveries: async () => ({ items: stored, next: null }),

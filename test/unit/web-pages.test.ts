@@ -24,6 +24,15 @@ const failed = makeJob({
 	refusal: { code: "pickle-only", message: `Only pickle ${HOSTILE}`, remedy: `Save it again ${HOSTILE}` },
 });
 const remarked = makeJob({ remark: `bot/model was no longer there, hence a run. ${HOSTILE}` });
+const held = makeJob({ state: "waiting", startedAt: null, heldUntil: new Date(NOW.getTime() + 1000) });
+const queued = makeJob({ state: "waiting", startedAt: null, sourceRepo: "demo/queued" });
+const next = makeJob({ state: "waiting", startedAt: null });
+const cancelled = makeJob({
+	state: "cancelled",
+	finishedAt: NOW,
+	statusText: "The job was cancelled.",
+	refusal: { code: "cancelled", message: "The job was cancelled.", remedy: "Retry it when it is wanted again." },
+});
 const data = memoryData({
 	variants: [
 		makeVariant({ recipe: "gguf:q4_0" }),
@@ -31,9 +40,14 @@ const data = memoryData({
 		makeVariant({ recipe: "w4a16", sourceSha: "0".repeat(40) }),
 		makeVariant({ recipe: HOSTILE, sourceRepo: "demo/small-llama", targetRepo: `a/${HOSTILE}` }),
 		makeVariant({ recipe: "onnx:q4", state: "wanted", jobId: running.id }),
+		makeVariant({ state: "failed", jobId: cancelled.id, refusal: cancelled.refusal }),
 	],
-	jobs: [running, failed, remarked],
-	events: makeEvents(running.id),
+	jobs: [running, failed, remarked, held, queued, next, cancelled],
+	events: [...makeEvents(running.id), ...makeEvents(cancelled.id)],
+	places: {
+		[queued.id]: { ahead: 2, front: { id: next.id, sourceRepo: HOSTILE, isRunning: false } },
+		[next.id]: { ahead: 0, front: { id: running.id, sourceRepo: running.sourceRepo, isRunning: true } },
+	},
 	deliveries: [
 		{
 			id: uuid(),
@@ -72,6 +86,8 @@ const PAGES = [
 	`/jobs/${running.id}`,
 	`/jobs/${failed.id}`,
 	`/jobs/${remarked.id}`,
+	`/jobs/${queued.id}`,
+	`/jobs/${cancelled.id}`,
 	"/deliveries",
 	"/help",
 	"/no-such-page",
@@ -215,6 +231,53 @@ test("from a memory and a context a model's page gives one file, why, and the co
 		assert.doesNotMatch(hostile.text, /<script>alert/);
 	} finally {
 		await other.close();
+	}
+});
+
+test("a job in line is queued, with the job in front linked; one that is held is not", async () => {
+	const { text } = await page(`/jobs/${queued.id}`);
+	assert.match(text, /<title>Queued: demo\/queued · yaqa-bot<\/title>/);
+	assert.match(text, /class="state wait">.*<\/svg>Queued</);
+	assert.match(text, new RegExp(`2 jobs are ahead; in front of it: <a href="/jobs/${next.id}">&lt;script&gt;`));
+	assert.match(
+		(await page(`/jobs/${next.id}`)).text,
+		new RegExp(`next, after <a href="/jobs/${running.id}">demo/small-llama</a>, which runs`),
+	);
+	const other = (await page(`/jobs/${held.id}`)).text;
+	assert.match(other, /<title>Waiting: /);
+	assert.doesNotMatch(other, /In line/);
+});
+
+test("a cancelled job is cancelled: what it reached, what of it was to be, and no fault", async () => {
+	const { text } = await page(`/jobs/${cancelled.id}`);
+	assert.match(text, /<title>Cancelled: /);
+	assert.match(text, /<section class="panel"><h2>Cancelled<\/h2>/);
+	assert.match(text, /stopped at 14 of 57 layers</);
+	assert.match(text, /not reached</);
+	assert.doesNotMatch(text, /class="state bad"|left</);
+	const ending = await startSite(memoryData({ jobs: [{ ...running, cancelRequested: true }] }));
+	try {
+		assert.match((await page(`/jobs/${running.id}`, ending.url)).text, /<title>Being ended: /);
+	} finally {
+		await ending.close();
+	}
+});
+
+test("the time left is the plan's rest, no less than the stage says, and says when the plan is overrun", async () => {
+	// The run told of itself 194 s before, and its stage says 42 s.
+	for (const [plannedSeconds, text] of [
+		[194 + 600, "about 10 min of 13 min planned"],
+		[194 + 50, "less than a minute of 4 min planned"],
+		[194 + 41, "at least 42 s; longer than the 3 min planned"],
+		[null, "at least 42 s"],
+	] as const) {
+		const job = { ...running, plannedSeconds };
+		const planned = await startSite(memoryData({ jobs: [job], events: makeEvents(job.id) }));
+		try {
+			assert.match((await page(`/jobs/${job.id}`, planned.url)).text, new RegExp(`Time left</dt><dd>${text}</dd>`));
+		} finally {
+			await planned.close();
+		}
 	}
 });
 

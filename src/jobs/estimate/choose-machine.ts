@@ -3,6 +3,7 @@ import { PermanentError, RetryableError } from "../../errors.ts";
 import type { JobWork } from "../../records/job.ts";
 import type { Placement } from "../../runners/runner.ts";
 import type { JobsContext } from "../context.ts";
+import { plannedSeconds } from "./estimate-job.ts";
 
 /**
  * The machine that the job's estimate chose. A job that could not be estimated, since the machines could not be listed
@@ -31,6 +32,7 @@ export async function placementOf(context: JobsContext, work: JobWork, variants:
 		id: work.job.id,
 		text: estimate.text,
 		microUsd: estimate.choice?.microUsd ?? null,
+		seconds: plannedSeconds(estimate),
 		flavor,
 	});
 	return { flavor };

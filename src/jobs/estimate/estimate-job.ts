@@ -17,6 +17,11 @@ export type JobEstimate = {
 	readonly text: string;
 };
 
+/** How long the run takes on the machine that was chosen. */
+export function plannedSeconds(estimate: Pick<JobEstimate, "choice">): number | null {
+	return estimate.choice === null ? null : estimate.choice.minutes * 60;
+}
+
 /**
  * From the source's config and safetensors headers alone; what machines there are, and how fast earlier jobs were, is
  * handed in.

@@ -7,6 +7,7 @@ import type { JobWork } from "../../records/job.ts";
 import type { SourceFacts } from "../../records/source.ts";
 import type { JobsContext } from "../context.ts";
 import { sketchFingerprint } from "../sketch-fingerprint.ts";
+import { plannedSeconds } from "./estimate-job.ts";
 import { type Estimator, refusalOfEstimate } from "./estimator.ts";
 
 /** Machines that cannot be listed now must not hold anything up: the job then goes without an estimate. */
@@ -45,6 +46,12 @@ export async function estimateRun(
 	if (refusal !== null) return { ok: false, refusal };
 	const { text, choice } = estimate;
 	const chosen = choice?.hardware.flavor ?? null;
-	await setJobEstimate(handle, { id: job.id, text, microUsd: choice?.microUsd ?? null, flavor: chosen });
+	await setJobEstimate(handle, {
+		id: job.id,
+		text,
+		microUsd: choice?.microUsd ?? null,
+		seconds: plannedSeconds(estimate),
+		flavor: chosen,
+	});
 	return { ok: true, flavor: chosen };
 }

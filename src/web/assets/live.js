@@ -10,6 +10,8 @@ if (root !== null) {
 			// A part that holds the focus is left alone until the reader is done with it.
 			if (element !== null && !element.contains(document.activeElement) && element.innerHTML !== markup) {
 				element.innerHTML = markup;
+				// The tab tells of the state too.
+				if (id === "part-title") document.title = `${element.textContent} · yaqa-bot`;
 			}
 		}
 		if (note !== null) note.textContent = "This page follows the job.";

@@ -42,7 +42,8 @@ export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">): Rout
 			return;
 		}
 		const view = await jobView(site, job, await progressOf(job.id));
-		site.reply(request, response, { job: jobJson(job), variants: view.variants, progress: view.progress }, () =>
+		const { variants, progress, place } = view;
+		site.reply(request, response, { job: jobJson(job), variants, progress, place }, () =>
 			jobPage(site.context(), view),
 		);
 	});

@@ -1,13 +1,21 @@
+import type { QueuePlace } from "../../db/admission.ts";
 import { assertNever } from "../../errors.ts";
 import type { StageName } from "../../protocol/events.ts";
 import type { Quantizer } from "../../protocol/manifest.ts";
-import { formatChange, formatCount, formatEstimate, formatSeconds, shortSha } from "../../publish/figures.ts";
+import {
+	formatChange,
+	formatCount,
+	formatEstimate,
+	formatPassing,
+	formatSeconds,
+	shortSha,
+} from "../../publish/figures.ts";
 import type { VariantSummary } from "../../publish/variant-summary.ts";
 import { isFinished, type JobRecord, type JobState, TERMINAL_STATES } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";
-import { jobBadge, jobStateWord } from "./state-badge.ts";
+import { jobBadge, jobStateWord, jobWord } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";
 import { variantTable } from "./variant-table.ts";
 
@@ -15,6 +23,8 @@ export type JobView = {
 	readonly job: JobRecord;
 	readonly variants: readonly VariantSummary[];
 	readonly progress: JobProgress;
+	/** In line for a runner; `null`: it is not. */
+	readonly place: QueuePlace | null;
 	readonly now: Date;
 };
 
@@ -57,11 +67,46 @@ function stateOf(text: string): JobState | null {
 	return [...STEPS, "waiting", ...TERMINAL_STATES].find((state) => state === text) as JobState | null;
 }
 
-function headPart({ job, now }: JobView): Html {
-	const ended = isFinished(job.state);
-	const seconds = job.startedAt === null ? null : ((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000;
+function secondsBetween(from: Date, to: Date): number {
+	return (to.getTime() - from.getTime()) / 1000;
+}
+
+/** Whose turn comes before, with a link where it may be seen. */
+function placeText({ ahead, front }: QueuePlace): Html {
+	const jobs = ahead === 0 ? "next" : ahead === 1 ? "one job is ahead" : `${formatCount(ahead)} jobs are ahead`;
+	if (front === null) return html`${jobs}`;
+	const link = html`<a href="/jobs/${front.id}">${front.sourceRepo}</a>`;
+	return front.isRunning ? html`${jobs}, after ${link}, which runs` : html`${jobs}; in front of it: ${link}`;
+}
+
+/**
+ * What is left of the run by its plan, and no less than the stage under way says of itself. `null` where the run is not
+ * under way, or nobody knows.
+ */
+function timeLeft({ job, progress, now }: JobView): string | null {
+	if (job.state !== "running" || progress.attemptAt === null) return null;
+	const stage = progress.stages.find((one) => one.status === "started")?.etaSeconds ?? null;
+	const planned = job.plannedSeconds ?? null;
+	const least = stage === null ? null : `at least ${formatSeconds(stage)}`;
+	if (planned === null) return least;
+	const left = planned - secondsBetween(progress.attemptAt, now);
+	const plan = `of ${formatPassing(planned)} planned`;
+	if (left >= (stage ?? 0)) return `${left < 60 ? "" : "about "}${formatPassing(left)} ${plan}`;
+	return `${least ?? "not known"}; longer than the ${formatPassing(planned)} planned`;
+}
+
+function headPart(view: JobView): Html {
+	const { job, place, now } = view;
+	const { startedAt, finishedAt } = job;
+	const took =
+		startedAt === null
+			? "not started"
+			: finishedAt === null
+				? formatPassing(secondsBetween(startedAt, now))
+				: formatSeconds(secondsBetween(startedAt, finishedAt));
+	const left = timeLeft(view);
 	const word = jobStateWord(job.state).text;
-	return html`<p class="lead">${jobBadge(job.state)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>${
+	return html`<p class="lead">${jobBadge(job, now)}${job.statusText !== `${word}.` && html` <span>${job.statusText}</span>`}</p>${
 		job.remark != null &&
 		html`
 <p>${job.remark}</p>`
@@ -69,15 +114,18 @@ function headPart({ job, now }: JobView): Html {
 <dl class="facts">
 <div><dt>Commit</dt><dd><code>${shortSha(job.sourceSha)}</code></dd></div>
 <div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>
-<div><dt>${ended ? "Took" : "Running for"}</dt><dd>${seconds === null ? "not started" : formatSeconds(seconds)}</dd></div>
-<div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
+<div><dt>${finishedAt === null ? "Running for" : "Took"}</dt><dd>${took}</dd></div>
+${left !== null && html`<div><dt>Time left</dt><dd>${left}</dd></div>\n`}${place !== null && html`<div><dt>In line</dt><dd>${placeText(place)}</dd></div>\n`}<div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
 ${job.planText != null && html`<div class="wide"><dt>Plan</dt><dd>${job.planText}</dd></div>`}
 </dl>`;
 }
 
 function refusalPart({ job }: JobView): Html | null {
 	if (job.refusal === null) return null;
-	return html`<section class="panel bad"><h2>${jobStateWord(job.state).text}: ${job.refusal.code.replaceAll("-", " ")}</h2>
+	const word = jobStateWord(job.state);
+	// That a job was ended is no fault, and its badge has said why.
+	const isFault = job.state === "failed";
+	return html`<section class="panel${isFault && " bad"}"><h2>${word.text}${isFault && `: ${job.refusal.code.replaceAll("-", " ")}`}</h2>
 <p>${job.refusal.message}</p>
 <p><strong>What to do:</strong> ${job.refusal.remedy}</p></section>`;
 }
@@ -88,17 +136,18 @@ function timelinePart({ progress, job, now }: JobView): Html {
 		const state = stateOf(entry.state);
 		const next = progress.states[index + 1];
 		const current = next === undefined;
-		const until = next?.at ?? (isFinished(job.state) ? null : now);
-		return html`<li${current && html` aria-current="step"`}>${current && state !== null ? jobBadge(state) : html`<span class="past">${state === null ? entry.state : jobStateWord(state).text}</span>`}<small class="quiet">${
-			until === null ? timeElement(entry.at, now) : formatSeconds((until.getTime() - entry.at.getTime()) / 1000)
+		const until = next?.at ?? null;
+		return html`<li${current && html` aria-current="step"`}>${current && state !== null ? jobBadge(job, now) : html`<span class="past">${state === null ? entry.state : jobStateWord(state).text}</span>`}<small class="quiet">${
+			until === null ? timeElement(entry.at, now) : formatSeconds(secondsBetween(entry.at, until))
 		}</small></li>`;
 	})}</ol>`;
 }
 
-function stageEnd(stage: StageProgress, ended: boolean): string {
+function stageEnd(stage: StageProgress, state: JobState): string {
+	const stopped = isFinished(state) && state !== "done";
 	switch (stage.status) {
 		case "pending":
-			return ended ? "not needed" : "";
+			return state === "done" ? "not needed" : stopped ? "not reached" : "";
 		case "skipped":
 			return stage.detail ?? "skipped";
 		case "finished":
@@ -108,6 +157,7 @@ function stageEnd(stage: StageProgress, ended: boolean): string {
 				stage.done === null || stage.total === null
 					? "started"
 					: `${formatCount(stage.done)} of ${formatCount(stage.total)} ${stage.unit}`;
+			if (stopped) return stage.done === null ? "stopped" : `stopped at ${counted}`;
 			return stage.etaSeconds === null ? counted : `${counted}, ${formatSeconds(stage.etaSeconds)} left`;
 		}
 		default:
@@ -137,7 +187,7 @@ function stagesPart({ progress, job }: JobView): Html {
 	}
 	return html`<ol class="stages">${progress.stages.map((stage) => {
 		const name = STAGE_NAMES[stage.stage];
-		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage, job.state === "done")}</span></li>`;
+		return html`<li class="${stage.status}"><span>${name}</span>${stageBar(stage, name)}<span class="end">${stageEnd(stage, job.state)}</span></li>`;
 	})}</ol>`;
 }
 
@@ -201,9 +251,9 @@ function notesPart({ progress }: JobView): Html | null {
 }
 
 /** One sentence for assistive technology: bars are not read out by themselves. */
-function announcement({ job, progress }: JobView): string {
+function announcement({ job, progress, now }: JobView): string {
 	const running = progress.stages.find((stage) => stage.status === "started");
-	if (job.state !== "running" || running === undefined) return `${jobStateWord(job.state).text}. ${job.statusText}`;
+	if (job.state !== "running" || running === undefined) return `${jobWord(job, now).text}. ${job.statusText}`;
 	const percent =
 		running.done === null || running.total === null || running.total <= 0
 			? ""
@@ -211,10 +261,15 @@ function announcement({ job, progress }: JobView): string {
 	return `${STAGE_NAMES[running.stage]}${percent}.`;
 }
 
+function titleOf({ job, now }: JobView): string {
+	return `${jobWord(job, now).text}: ${job.sourceRepo}`;
+}
+
 /** The parts of the page that change while the job goes on, by the id of their element. */
 export function jobParts(view: JobView): Readonly<Record<string, string>> {
 	const none: Html = { markup: "" };
 	return {
+		"part-title": html`${titleOf(view)}`.markup,
 		"part-head": headPart(view).markup,
 		"part-refusal": (refusalPart(view) ?? none).markup,
 		"part-timeline": timelinePart(view).markup,
@@ -235,6 +290,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 	const live = !isFinished(job.state);
 	const stream = `/jobs/${job.id}/events?view=parts`;
 	const main = html`<div${live && html` data-live="${stream}"`}>
+<p id="part-title" hidden>${part("part-title")}</p>
 <h1><a href="/m/${job.sourceRepo}">${job.sourceRepo}</a></h1>
 <div id="part-head">${part("part-head")}</div>
 <div id="part-refusal">${part("part-refusal")}</div>
@@ -253,7 +309,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 <p class="quiet"><small>Job <code>${job.id}</code>. <span id="live-note">${live ? "Reload to see how it goes on." : ""}</span></small></p>
 </div>`;
 	return renderPage(context, {
-		title: `${jobStateWord(job.state).text}: ${job.sourceRepo}`,
+		title: titleOf(view),
 		section: "jobs",
 		main,
 		live,

@@ -1,4 +1,4 @@
-import { formatSeconds, shortSha } from "../../publish/figures.ts";
+import { formatPassing, formatSeconds, shortSha } from "../../publish/figures.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import { jobBadge } from "./state-badge.ts";
@@ -6,7 +6,8 @@ import { timeElement } from "./time-element.ts";
 
 function duration(job: JobRecord, now: Date): string {
 	if (job.startedAt === null) return "–";
-	return formatSeconds(((job.finishedAt ?? now).getTime() - job.startedAt.getTime()) / 1000);
+	if (job.finishedAt === null) return formatPassing((now.getTime() - job.startedAt.getTime()) / 1000);
+	return formatSeconds((job.finishedAt.getTime() - job.startedAt.getTime()) / 1000);
 }
 
 export function jobTable(options: {
@@ -21,7 +22,7 @@ export function jobTable(options: {
 ${options.jobs.map(
 	(job) => html`<tr>
 <th scope="row"><a href="/jobs/${job.id}">${job.sourceRepo}</a><small class="quiet">commit <code>${shortSha(job.sourceSha)}</code>, job <code>${job.id.slice(0, 8)}</code></small></th>
-<td data-label="State">${jobBadge(job.state)}</td>
+<td data-label="State">${jobBadge(job, options.now)}</td>
 <td data-label="What it does"><span>${job.refusal?.message ?? job.statusText}</span></td>
 <td data-label="Time" class="number">${duration(job, options.now)}</td>
 <td data-label="Asked for">${timeElement(job.createdAt, options.now)}</td>

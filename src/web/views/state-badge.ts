@@ -1,7 +1,8 @@
 import { assertNever } from "../../errors.ts";
 import { VARIANT_STATE_WORDS } from "../../publish/variant-state-words.ts";
+import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { DeliveryOutcome } from "../../records/delivery.ts";
-import type { JobState } from "../../records/job.ts";
+import { isFinished, type JobRecord, type JobState } from "../../records/job.ts";
 import type { VariantState } from "../../records/variant.ts";
 import { type Html, html } from "../html.ts";
 
@@ -51,8 +52,16 @@ export function jobStateWord(state: JobState): { readonly tone: Tone; readonly t
 	}
 }
 
-export function jobBadge(state: JobState): Html {
-	const word = jobStateWord(state);
+/** A job in words, with what its state alone does not tell: that it is in line, or being ended. */
+export function jobWord(job: JobRecord, now: Date): { readonly tone: Tone; readonly text: string } {
+	if (job.cancelRequested && !isFinished(job.state)) return { tone: "quiet", text: "Being ended" };
+	const isHeld = job.heldUntil != null && job.heldUntil > now;
+	if (job.state === "waiting" && !isHeld) return { tone: "wait", text: "Queued" };
+	return jobStateWord(job.state);
+}
+
+export function jobBadge(job: JobRecord, now: Date): Html {
+	const word = jobWord(job, now);
 	return badge(word.tone, word.text);
 }
 
@@ -64,7 +73,8 @@ const VARIANT_TONES: Readonly<Record<VariantState, Tone>> = {
 	failed: "bad",
 };
 
-export function variantBadge(state: VariantState): Html {
+export function variantBadge({ state, cancelled }: Pick<VariantSummary, "state" | "cancelled">): Html {
+	if (cancelled) return badge("quiet", "Cancelled");
 	return badge(VARIANT_TONES[state], VARIANT_STATE_WORDS[state].label);
 }
 

@@ -61,7 +61,7 @@ ${variants.map((variant) => {
 <td data-label="KL, nats a token"><span class="estimate">${figure(variant.klNats === null ? null : formatEstimate(variant.klNats))}</span>${comparison(variant)}</td>
 <td data-label="Against GPTQ" class="number">${figure(change)}</td>
 <td data-label="Same top token" class="number">${figure(variant.topOneAgreement === null ? null : formatPercent(variant.topOneAgreement))}</td>
-<td data-label="State"><span>${variantBadge(variant.state)}${outdated && html`<small class="quiet">of an older commit</small>`}</span></td>
+<td data-label="State"><span>${variantBadge(variant)}${outdated && html`<small class="quiet">of an older commit</small>`}</span></td>
 <td data-label="On the Hub">${
 		variant.state === "published"
 			? html`<a href="${variant.url}" title="${variant.repo}" aria-label="Open ${variant.repo} on the Hub">Open</a>`
