@@ -302,6 +302,49 @@ test("the empty catalogue says what to do", async () => {
 	assert.match(text, /@yaqa-bot quantize 4bit gguf/);
 });
 
+test("who has a page already is told that it has not changed, and gets it anew once it has", async () => {
+	let now = NOW;
+	const jobs = [running, failed, queued, cancelled];
+	const places = { [queued.id]: { ahead: 2, front: null } };
+	const content = memoryData({ variants: [makeVariant()], jobs, events: makeEvents(running.id), places });
+	const changing = await startSite(content, { clock: { now: () => now } });
+	const none = await startSite(memoryData(), { clock: { now: () => now } });
+	// `fetch` asks caches for a new copy as soon as it is given an If-None-Match, unless told otherwise.
+	const ask = (address: string, etag: string, accept: string) =>
+		fetch(address, { headers: { "If-None-Match": etag, "Cache-Control": "max-age=0", Accept: accept } });
+	try {
+		const addresses = [
+			...PAGES.filter((address) => !/no-such|nobody|jobs\/./.test(address)),
+			...jobs.map((job) => `/jobs/${job.id}`),
+			"/feed.atom",
+			"/sitemap.xml",
+			"/robots.txt",
+		].map((address) => `${changing.url}${address}`);
+		addresses.push(`${none.url}/`, `${none.url}/jobs`, `${none.url}/feed.atom`, `${none.url}/deliveries`);
+		for (const address of addresses) {
+			for (const accept of ["text/html", "application/json"]) {
+				now = NOW;
+				const first = await fetch(address, { headers: { Accept: accept } });
+				const etag = first.headers.get("etag") ?? "";
+				assert.equal(first.status, 200, address);
+				assert.match(etag, /^W\//, address);
+				now = new Date(NOW.getTime() + 7_000);
+				const again = await ask(address, etag, accept);
+				assert.equal(again.status, 304, `${address} as ${accept}`);
+				assert.equal(await again.text(), "");
+			}
+		}
+		const address = `${changing.url}/jobs`;
+		const page = (await fetch(address, { headers: { Accept: "text/html" } })).headers.get("etag") ?? "";
+		assert.equal((await ask(address, page, "application/json")).status, 200, "the other form is another answer");
+		now = new Date(NOW.getTime() + 3_600_000);
+		assert.equal((await ask(address, page, "text/html")).status, 200, "an hour later it says so");
+	} finally {
+		await changing.close();
+		await none.close();
+	}
+});
+
 test("parameters that make no sense count as not given", async () => {
 	for (const list of ["/", "/variants"]) {
 		const { response } = await page(`${list}?bits=abc&container=exe&sort=;drop&cursor=%00&q=&q=x&size=9&since=never`);

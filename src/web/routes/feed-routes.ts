@@ -8,6 +8,8 @@ const FEED_ENTRIES = 50;
 /** The protocol allows 50,000 addresses a file. */
 const SITEMAP_PAGES = 200;
 const PAGE_MODELS = 200;
+/** When an empty feed was last updated: a time of its own each time would make it new each time. */
+const NOTHING_YET = "1970-01-01T00:00:00Z";
 const DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n';
 const EVERYTHING = {
 	words: [],
@@ -59,7 +61,7 @@ export function feedRoutes(site: Site): Router {
 		const query = { search: null, container: null, bits: null, sort: "newest", cursor: null } as const;
 		const { items } = await site.data.listPublishedVariants({ ...query, limit: FEED_ENTRIES });
 		const variants = site.summarize(items);
-		const newest = variants[0]?.publishedAt ?? site.context().now.toISOString();
+		const newest = variants[0]?.publishedAt ?? NOTHING_YET;
 		const document = html`<feed xmlns="http://www.w3.org/2005/Atom">
 <title>Quantized models, measured</title><id>${base}/feed.atom</id><updated>${newest}</updated>
 <link rel="self" href="${base}/feed.atom"/><link href="${base}/"/><author><name>${site.context().botName}</name></author>

@@ -50,7 +50,7 @@ ${links.map((link) => html`<li><a href="${link.href}"${link.section === page.sec
 ${page.main}
 </main>
 <footer class="site">
-<p>yaqa-bot ${context.version} · page made <time datetime="${context.now.toISOString()}">${context.now.toISOString().slice(0, 16).replace("T", " ")} UTC</time></p>
+<p>yaqa-bot ${context.version}</p>
 <p><a href="${context.hubUrl}">The Hub</a> · <a href="/feed.atom">Feed</a> · <a href="/deliveries">Deliveries</a> · <a href="/readyz">Health</a></p>
 </footer>
 </body>
