@@ -135,10 +135,7 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			json: JSON_OUTPUT,
 			help: HELP,
 		},
-		examples: [
-			"yaqa-bot local-hub --port 7861",
-			"yaqa-bot local-hub --users people.yaml --jobs gpu-runner/.venv/bin --fault dropWebhooks=1",
-		],
+		examples: ["yaqa-bot local-hub --port 7861", "yaqa-bot local-hub --users people.yaml --fault dropWebhooks=1"],
 		notes: ["Faults:", ...FAULT_FORMS.map((form) => `  ${form}`), "The page /__local-hub explains the rest."],
 	},
 	{
@@ -255,7 +252,7 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			help: HELP,
 		},
 		examples: [
-			"yaqa-bot measure owner/model model-Q4_K_M.gguf theirs-Q4_K_M.gguf --text news.txt",
+			"yaqa-bot measure owner/model ours-Q4_K_M.gguf theirs-Q4_K_M.gguf",
 			"yaqa-bot measure demo/model quantized/model/gguf-q4_0 --json",
 		],
 		notes: [
