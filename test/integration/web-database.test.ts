@@ -17,6 +17,7 @@ import {
 import { setSourceVisibility } from "../../src/db/visibility.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { databaseData } from "../../src/web/database-data.ts";
+import { readApiDescription } from "../support/api-answers.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 import { makeManifest, NOW, SECRET, startSite, type TestSite } from "../support/web-fixtures.ts";
 
@@ -241,6 +242,16 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(await count("container=gguf&bits=4"), 25);
 			const page = await (await fetch(`${site.url}/variants?bits=4`)).text();
 			assert.match(page, /<a rel="next" href="\/variants\?bits=4&amp;cursor=/);
+		});
+
+		test("answers are as /openapi.json describes them", async () => {
+			const api = await readApiDescription(site.url);
+			await api.check("/", "/");
+			await api.check("/variants", "/variants?q=model-3");
+			await api.check("/m/{owner}/{name}", "/m/demo/model-0");
+			const { jobs } = (await api.check("/jobs", "/jobs")) as { jobs: { id: string }[] };
+			await api.check("/jobs/{id}", `/jobs/${jobs[0]?.id}`);
+			await api.check("/deliveries", "/deliveries");
 		});
 
 		test("a job in line names the one in front, unless that one is private", async () => {

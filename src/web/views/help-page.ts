@@ -36,6 +36,8 @@ ${RECIPES.mixed.examples.map(
 	(example) =>
 		html`<tr><th scope="row"><span class="tag">${example}</span></th><td>gguf</td><td class="number">mixed</td><td class="number">2 to 8.5</td><td>a type for each layer, by what it can bear</td></tr>`,
 )}
-</tbody></table></div>`;
+</tbody></table></div>
+<h2 id="programs">For programs</h2>
+<p>Every page answers with JSON when it is asked for it (<code>Accept: application/json</code>), as <a href="/openapi.json">this description</a> says. <a href="/feed.atom">The feed</a> tells of what is new.</p>`;
 	return renderPage(context, { title: "Help", section: "help", main });
 }
