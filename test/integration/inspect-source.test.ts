@@ -96,6 +96,16 @@ test("a sound source is described without downloading its weights", async () => 
 			gated: false,
 			private: false,
 			tags: [],
+			shape: {
+				architecture: "LlamaForCausalLM",
+				attention: [{ keyWidth: 64, layers: 1, valueWidth: 64, window: null }],
+				contextLength: 128,
+				feedForward: 256,
+				hidden: 128,
+				layers: 1,
+				stateWidth: 0,
+				vocabulary: 291,
+			},
 		},
 	);
 	assert.equal(requests.filter((line) => line.includes("model.safetensors")).length, 1, requests.join("\n"));

@@ -42,7 +42,7 @@ test("everything is as it was after a restart", async (context) => {
 		Promise.all(
 			[
 				"api/models/lab/new",
-				"api/models/lab/model/refs?include_prs=1",
+				"api/models/lab/new/refs?include_prs=1",
 				"api/models/lab/new/commits/refs%2Fpr%2F1",
 				"api/models/lab/new/tree/main?recursive=true",
 				"api/models/lab/new/discussions/1",
@@ -57,6 +57,8 @@ test("everything is as it was after a restart", async (context) => {
 	await before.close();
 	const after = await testHub(context, { dataDirectory });
 	assert.deepEqual(await views(after.url), was);
+	const old = await call(`${after.url}/api/models/lab/model`, { token: OWNER });
+	assert.deepEqual([old.status, old.headers.get("location")], [307, "/api/models/lab/new"]);
 	assert.equal(at(was[0], "sha"), at(pushed.json, "commitOid"));
 });
 
