@@ -1,4 +1,5 @@
 import { listModels, modelInfo } from "@huggingface/hub";
+import { repoName } from "../protocol/job-spec.ts";
 import type { HubAccess } from "./hub-access.ts";
 import { hubStatus } from "./hub-request-error.ts";
 
@@ -23,22 +24,25 @@ export async function* listHeads(
 				additionalFields: ["sha"],
 			})) {
 				// Lists lag behind pushes; without a commit in the list the repo itself is asked.
-				const sha = SHA.test(String(model.sha)) ? String(model.sha) : await headSha(access, model.name);
-				if (sha !== null) yield { repo: model.name, sha };
+				const head = SHA.test(String(model.sha))
+					? { repo: model.name, sha: String(model.sha) }
+					: await headOf(access, model.name);
+				if (head !== null) yield head;
 			}
 			return;
 		case "repo": {
-			const sha = await headSha(access, of.repo);
-			if (sha !== null) yield { repo: of.repo, sha };
+			const head = await headOf(access, of.repo);
+			if (head !== null) yield head;
 			return;
 		}
 	}
 }
 
-async function headSha(access: HubAccess, repo: string): Promise<string | null> {
+/** Under the name that the repo has now. */
+async function headOf(access: HubAccess, repo: string): Promise<Head | null> {
 	try {
-		const { sha } = await modelInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
-		return SHA.test(String(sha)) ? String(sha) : null;
+		const { name, sha } = await modelInfo({ ...access, name: repo, revision: "main", additionalFields: ["sha"] });
+		return SHA.test(String(sha)) ? { repo: repoName.safeParse(name).data ?? repo, sha: String(sha) } : null;
 	} catch (error) {
 		const status = hubStatus(error);
 		if (status === 401 || status === 403 || status === 404) return null;

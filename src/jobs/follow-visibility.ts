@@ -1,16 +1,29 @@
+import { listJobs } from "../db/jobs.ts";
 import { listPublishedRepos, setSourceVisibility, setTightened } from "../db/visibility.ts";
 import type { JobsContext } from "./context.ts";
+import { followName } from "./follow-name.ts";
 
-/** Lets what is published of a source, or of every source, follow its visibility and gating; answers how many could not. */
+/**
+ * Lets what is published of a source, or of every source, follow its visibility and gating, and what is recorded of it
+ * its name; answers how many could not.
+ */
 export async function followVisibility(
 	context: JobsContext,
 	sourceRepo: string | null,
 ): Promise<{ readonly failed: number }> {
 	const { database, ports, clock, log } = context;
 	const { handle } = database;
-	const published = await listPublishedRepos(handle, sourceRepo);
+	const bySource = Map.groupBy(await listPublishedRepos(handle, sourceRepo), (one) => one.sourceRepo);
+	// Nothing published, but perhaps jobs that failed, or a discussion: they follow its name too.
+	if (
+		sourceRepo !== null &&
+		bySource.size === 0 &&
+		(await listJobs(handle, { sourceRepo, limit: 1 })).items.length > 0
+	) {
+		bySource.set(sourceRepo, []);
+	}
 	let failed = 0;
-	for (const [source, repos] of Map.groupBy(published, (one) => one.sourceRepo)) {
+	for (const [source, repos] of bySource) {
 		try {
 			const seen = await ports.followVisibility({ sourceRepo: source, repos });
 			for (const { repo, tightened } of seen.repos) {
@@ -18,8 +31,11 @@ export async function followVisibility(
 				log.info("A published repo follows its source", { repo, source, tightened });
 				await setTightened(handle, repo, tightened);
 			}
-			const { private: isPrivate, gated } = seen;
-			await setSourceVisibility(handle, { repo: source, private: isPrivate, gated: String(gated), now: clock.now() });
+			const now = clock.now();
+			const visibility = { private: seen.private, gated: String(seen.gated), now };
+			await setSourceVisibility(handle, { repo: source, ...visibility });
+			const name = await followName(context, { from: source, to: seen.name });
+			if (name !== source) await setSourceVisibility(handle, { repo: name, ...visibility });
 		} catch (error) {
 			failed++;
 			log.warn("The visibility of a source could not be followed", { source, error });

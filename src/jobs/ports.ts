@@ -124,8 +124,8 @@ type Republisher = (request: {
 type CardRefresher = (request: {
 	readonly targetRepo: string;
 	readonly sourceRepo: string;
-	/** The commit that the source's main branch points at. */
-	readonly newestSha: string;
+	/** The commit that the source's main branch points at; `null`: not known. */
+	readonly newestSha: string | null;
 	readonly siblings: readonly VariantRecord[];
 }) => Promise<void>;
 
@@ -186,12 +186,14 @@ type HeadLister = (
 
 /**
  * Gives published repos the visibility and gating of their source as it is now, tighter at once and looser only where
- * they were tightened for its sake; answers both.
+ * they were tightened for its sake; answers both, and the name that the source has now.
  */
 type VisibilityFollower = (request: {
 	readonly sourceRepo: string;
 	readonly repos: readonly { readonly repo: string; readonly tightened: boolean }[];
 }) => Promise<{
+	/** What the source is called now. */
+	readonly name: string;
 	readonly private: boolean;
 	readonly gated: false | "auto" | "manual";
 	readonly repos: readonly { readonly repo: string; readonly tightened: boolean }[];

@@ -1,5 +1,5 @@
 import type { Handle } from "../db/database.ts";
-import { getJob, lockSource } from "../db/jobs.ts";
+import { getJob, listJobs, lockSource } from "../db/jobs.ts";
 import { findRequestByKey } from "../db/requests.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import { listVariantsOfSourceCommit } from "../db/variants.ts";
@@ -60,6 +60,17 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 	if (earlier !== null) return await outcomeOf(database.handle, earlier);
 	// The source is read outside the transaction: that may take long, and holds no lock.
 	const checked = await checkRequest(context, input);
+	const name = checked.ok ? (checked.facts.currentName ?? input.sourceRepo) : input.sourceRepo;
+	if (name !== input.sourceRepo && (await listJobs(database.handle, { sourceRepo: name, limit: 1 })).items.length > 0) {
+		// Asked for by a former name, which the records have followed: what was made is found under the name of now.
+		const renamed = await checkRequest(context, { ...input, sourceRepo: name });
+		return await store(context, { ...input, sourceRepo: name }, renamed);
+	}
+	return await store(context, input, checked);
+}
+
+async function store(context: JobsContext, input: RequestInput, checked: CheckedRequest): Promise<RequestOutcome> {
+	const { database } = context;
 	const recorded = await database.transaction((tx) => record(context, tx, input, checked));
 	for (const job of recorded.wakeJobs) await wakeJob(context, job);
 	if (recorded.wakeOutbox !== null)

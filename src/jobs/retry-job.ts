@@ -37,6 +37,7 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 		await lockSource(tx, job.sourceRepo);
 		const current = await lockJob(tx, id);
 		if (current === null || current.job.state !== job.state || current.job.fence !== job.fence) return null;
+		if (current.job.sourceRepo !== job.sourceRepo) return null;
 		const now = clock.now();
 		if (inspection?.ok === true) {
 			const taken = new Set(

@@ -15,7 +15,7 @@ import { hasSketch } from "./estimate/estimate-run.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import type { RequestInput, RequestOutcome } from "./ports.ts";
 import { type Reusable, reusableVariants } from "./reusable-variants.ts";
-import { isStanding, targetOf } from "./target-of.ts";
+import { isOfFormerName, isStanding, targetOf } from "./target-of.ts";
 import { stepOf } from "./transitions.ts";
 import { uniqueRecipes } from "./unique-recipes.ts";
 
@@ -95,7 +95,9 @@ async function insertReuse(
 		const origin = reused.get(recipeHash(recipe));
 		if (origin === undefined) continue;
 		const row = variantRow(context, facts, recipe, job.id);
-		variants.push(await insertVariant(tx, { ...row, reusedFrom: origin.variant.id }));
+		// The files stay in the repo that they are in, also where that is named after the source's former name.
+		const { targetRepo } = isOfFormerName(origin.variant, row.targetRepo) ? origin.variant : row;
+		variants.push(await insertVariant(tx, { ...row, targetRepo, reusedFrom: origin.variant.id }));
 	}
 	return { job, variants };
 }

@@ -58,7 +58,8 @@ export async function sweep(context: JobsContext): Promise<SweepReport> {
 	const { watch } = configuration;
 	let seen = 0;
 	let found = 0;
-	let failed = 0;
+	// First, so that a repo with a new name is not taken for a new one.
+	let { failed } = await followVisibility(context, null);
 	async function look(head: WatchedHead): Promise<void> {
 		seen++;
 		try {
@@ -88,13 +89,15 @@ export async function sweep(context: JobsContext): Promise<SweepReport> {
 	for (const repo of watch.repos) {
 		if (watch.namespaces.includes(repo.split("/")[0] ?? "")) continue;
 		try {
-			for await (const head of ports.listHeads({ kind: "repo", repo })) await look(head);
+			for await (const head of ports.listHeads({ kind: "repo", repo })) {
+				// One that was renamed is looked at under the name that its records have.
+				await look(checkRepo(watch, head.repo).watched ? head : { ...head, repo });
+			}
 		} catch (error) {
 			failed++;
 			log.warn("A watched repo could not be listed", { repo, error });
 		}
 	}
-	failed += (await followVisibility(context, null)).failed;
 	await forgetSweepSlots(database.handle, later(clock.now(), -KEEP_SLOTS_SECONDS), BASELINE);
 	log.info("Looked over the watched repos", { seen, found, failed });
 	return { seen, found, failed };

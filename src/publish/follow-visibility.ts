@@ -7,6 +7,8 @@ import { isStricter, tighten } from "./tighten.ts";
 export type FollowedRepo = { readonly repo: string; readonly tightened: boolean };
 
 type SourceVisibility = {
+	/** What the source is called now. */
+	readonly name: string;
 	/** A source that is gone, or that the bot may no longer see, counts as private: nobody else sees it either. */
 	readonly private: boolean;
 	readonly gated: RepoGating;
@@ -45,5 +47,5 @@ export async function followVisibility(request: {
 		await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: wanted.gated } });
 		repos.push({ repo, tightened: wanted.private || wanted.gated !== false });
 	}
-	return { private: source?.private ?? true, gated: source?.gated ?? false, repos };
+	return { name: card?.repo ?? sourceRepo, private: source?.private ?? true, gated: source?.gated ?? false, repos };
 }

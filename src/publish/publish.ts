@@ -9,6 +9,7 @@ import { isOfOneCommit } from "../protocol/one-commit.ts";
 import { parseRecipe } from "../protocol/recipe.ts";
 import { commitFiles } from "./commit-files.ts";
 import { createPrivateRepo, type RepoState, repoState } from "./create-private-repo.ts";
+import { findForeign } from "./find-foreign.ts";
 import type { ManifestSigner } from "./manifest-signature.ts";
 import { targetRepo } from "./names.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
@@ -106,7 +107,7 @@ export async function publishInto(
 	},
 ): Promise<PublishOutcome> {
 	const { hub, reader, targetRepo: repo, job, variants, siblings, newestSha = null, source, state, head } = request;
-	const taken = whyTaken(repo, job.sourceRepo, head);
+	const taken = await whyTaken({ reader, repo, sourceRepo: job.sourceRepo, head });
 	if (taken !== null) return { ok: false, refusal: taken };
 
 	const wanted = new Map<string, string>();
@@ -160,17 +161,20 @@ export async function publishInto(
 }
 
 /** A repo is ours when every manifest in it is of this source, and there is one, or nothing is there at all. */
-function whyTaken(
-	repo: string,
-	sourceRepo: string,
-	head: { readonly files: readonly RepoFile[]; readonly manifests: readonly PublishedManifest[] },
-): Refusal | null {
+async function whyTaken(request: {
+	readonly reader: HubAccess;
+	readonly repo: string;
+	readonly sourceRepo: string;
+	readonly head: { readonly files: readonly RepoFile[]; readonly manifests: readonly PublishedManifest[] };
+}): Promise<Refusal | null> {
+	const { reader, repo, sourceRepo, head } = request;
 	const remedy = `The operator moves or deletes ${repo}, or sets another hub.namespace, then retries the job.`;
-	const foreign = head.manifests.find(({ manifest }) => manifest.source.repo !== sourceRepo);
-	if (foreign !== undefined) {
+	const manifests = head.manifests.map(({ manifest }) => manifest);
+	const foreign = await findForeign({ reader, sourceRepo, manifests });
+	if (foreign !== null) {
 		return {
 			code: "target-taken",
-			message: `${repo} holds variants of another model, ${foreign.manifest.source.repo}; nothing was changed there.`,
+			message: `${repo} holds variants of another model, ${foreign.source.repo}; nothing was changed there.`,
 			remedy,
 		};
 	}

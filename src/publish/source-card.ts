@@ -3,9 +3,11 @@ import { z } from "zod";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import type { RepoGating } from "../hub/update-repo-settings.ts";
+import { repoName } from "../protocol/job-spec.ts";
 
 /** What a published repo takes over from its source. */
 export type SourceCard = {
+	/** Its name now; another than was asked for when it was renamed since. */
 	readonly repo: string;
 	/** The commit that its main branch points at; `null`: the Hub does not say. */
 	readonly headSha: string | null;
@@ -27,6 +29,7 @@ const Card = z.looseObject({
 	language: optional(z.union([tag, z.array(tag).max(300)])),
 });
 const Info = z.object({
+	name: optional(repoName),
 	sha: optional(z.string().regex(/^[0-9a-f]{40}$/)),
 	private: z.boolean(),
 	gated: z.union([z.literal(false), z.literal("auto"), z.literal("manual")]).catch("manual"),
@@ -41,7 +44,7 @@ export async function readSourceCard(params: HubAccess & { readonly repo: string
 		const info = Info.parse(await modelInfo({ ...access, name: repo, additionalFields: ["sha", "cardData"] }));
 		const card = info.cardData;
 		return {
-			repo,
+			repo: info.name ?? repo,
 			headSha: info.sha ?? null,
 			private: info.private,
 			gated: info.gated,

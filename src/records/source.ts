@@ -13,6 +13,8 @@ export type SourceContent = {
 export type SourceFacts = {
 	readonly repo: string;
 	readonly sha: string;
+	/** What the Hub calls the repo, another than was asked for when it was renamed; absent: as asked for. */
+	readonly currentName?: string;
 	/** The commit that the main branch points at; absent: this one. */
 	readonly headSha?: string;
 	readonly architecture: string;

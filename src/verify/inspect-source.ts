@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
+import { repoName } from "../protocol/job-spec.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
 import type { SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
@@ -17,6 +18,7 @@ import { SourceAccessError, type SourceFile } from "./source-reader.ts";
 type InspectedSource = {
 	readonly repo: string;
 	readonly sha: string;
+	readonly currentName: string;
 	/** The commit of the main branch. */
 	readonly headSha: string;
 	readonly architecture: string;
@@ -40,6 +42,7 @@ type SourceInspection =
 
 const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
 const Info = z.object({
+	name: repoName.nullish().catch(null),
 	private: z.boolean(),
 	gated: z.union([z.literal(false), z.string()]),
 	disabled: z.boolean().nullish(),
@@ -139,6 +142,7 @@ export async function inspectSource(
 			facts: {
 				repo,
 				sha,
+				currentName: info.name ?? repo,
 				headSha: head,
 				architecture: files.inspected.architecture,
 				parameters: files.inspected.parameters,

@@ -20,6 +20,7 @@ import { followVisibility } from "../../src/publish/follow-visibility.ts";
 import { type PublishOutcome, publish } from "../../src/publish/publish.ts";
 import { createPublishPorts } from "../../src/publish/publish-ports.ts";
 import { readPublishedManifests } from "../../src/publish/published-manifests.ts";
+import { refreshCard } from "../../src/publish/refresh-card.ts";
 import { repoSettings } from "../../src/publish/repo-settings.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import {
@@ -471,6 +472,37 @@ describe("publishing", () => {
 		});
 		assert.equal(gone.private, true);
 		assert.equal((await repoSettings({ ...access(BOT), repo: open }))?.private, true, "gone is as private as can be");
+	});
+
+	test("a renamed source keeps its repos: the card says the new name, and more is published beside", async () => {
+		const sha = await source("owner/first-name");
+		const targetRepo = "bot/first-name-YAQA-GGUF";
+		const target = { hub: access(BOT), reader: access(OWNER), targetRepo, siblings: [] };
+		const job = { sourceRepo: "owner/first-name", sourceSha: sha };
+		await assertOk(publish({ ...target, job, variants: [await variantOf("gguf:q4_0", "owner/first-name", sha)] }));
+		const moved = await fetch(`${hub.url}/api/repos/move`, {
+			method: "POST",
+			headers: { authorization: `Bearer ${OWNER}`, "content-type": "application/json" },
+			body: JSON.stringify({ fromRepo: "owner/first-name", toRepo: "owner/second-name" }),
+		});
+		assert.equal(moved.status, 200);
+		const { hub: bot, reader } = target;
+		const seen = await followVisibility({ hub: bot, reader, sourceRepo: "owner/first-name", repos: [] });
+		assert.deepEqual([seen.name, seen.private], ["owner/second-name", false]);
+		await refreshCard({ ...target, sourceRepo: "owner/second-name", newestSha: sha });
+		assert.match(await textOf(targetRepo, "README.md"), /^base_model: owner\/second-name$/m);
+		const renamed = { sourceRepo: "owner/second-name", sourceSha: sha };
+		await assertOk(
+			publish({ ...target, job: renamed, variants: [await variantOf("gguf:q4_0", renamed.sourceRepo, sha)] }),
+		);
+		await source("owner/other-name");
+		const other = { sourceRepo: "owner/other-name", sourceSha: sha };
+		const refused = await publish({
+			...target,
+			job: other,
+			variants: [await variantOf("gguf:q4_0", other.sourceRepo, sha)],
+		});
+		assert.equal(refused.ok ? null : refused.refusal.code, "target-taken");
 	});
 
 	test("gating is inherited", async () => {

@@ -18,6 +18,8 @@ export type ScriptedWorld = {
 	readonly directory: string;
 	setHead(repo: string, sha: string): void;
 	setPrivate(repo: string, isPrivate: boolean): void;
+	/** Its owner gives a repo another name; the former one leads there. */
+	rename(from: string, to: string): void;
 	setRefusal(repo: string, refusal: Refusal): void;
 	/** What the owner says in the repo itself. */
 	setOwnerSettings(repo: string, owner: OwnerSettings): void;
@@ -49,6 +51,7 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 	for (const folder of [
 		"heads",
 		"private",
+		"renamed",
 		"refusals",
 		"owner-settings",
 		"behaviours",
@@ -67,6 +70,13 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 			const path = join(directory, "private", safeName(repo));
 			if (isPrivate) writeFileSync(path, "");
 			else rmSync(path, { force: true });
+		},
+		rename: (from, to) => {
+			for (const folder of ["heads", "private"]) {
+				const path = join(directory, folder, safeName(from));
+				if (existsSync(path)) renameSync(path, join(directory, folder, safeName(to)));
+			}
+			writeFileSync(join(directory, "renamed", safeName(from)), JSON.stringify(to));
 		},
 		setRefusal: (repo, refusal) => writeFileSync(join(directory, "refusals", safeName(repo)), JSON.stringify(refusal)),
 		setOwnerSettings: (repo, owner) =>
@@ -128,8 +138,9 @@ export function scriptedComments(world: ScriptedWorld): CommentHandler {
 export function scriptedPorts(world: ScriptedWorld): Ports {
 	const { directory } = world;
 	const { record, enter } = scriptedCalls(world);
+	const nameOf = (repo: string) => readJson(join(directory, "renamed", safeName(repo)), repo);
 	const headOf = (repo: string) => {
-		const path = join(directory, "heads", safeName(repo));
+		const path = join(directory, "heads", safeName(nameOf(repo)));
 		return existsSync(path) ? readFileSync(path, "utf8") : null;
 	};
 	return {
@@ -150,6 +161,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				facts: {
 					repo,
 					sha,
+					currentName: nameOf(repo),
 					headSha: head,
 					architecture: "LlamaForCausalLM",
 					parameters: 1000,
@@ -243,14 +255,20 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 		},
 		async followVisibility({ sourceRepo, repos }) {
 			await enter("followVisibility");
-			const isPrivate = existsSync(join(directory, "private", safeName(sourceRepo)));
+			const name = nameOf(sourceRepo);
+			const isPrivate = existsSync(join(directory, "private", safeName(name)));
 			const changed = repos.filter(({ tightened }) => tightened !== isPrivate);
 			for (const { repo } of changed) record(isPrivate ? "tighten" : "loosen", repo);
-			return { private: isPrivate, gated: false, repos: repos.map(({ repo }) => ({ repo, tightened: isPrivate })) };
+			return {
+				name,
+				private: isPrivate,
+				gated: false,
+				repos: repos.map(({ repo }) => ({ repo, tightened: isPrivate })),
+			};
 		},
 		async refreshCard({ targetRepo, newestSha }) {
 			await enter("refreshCard");
-			record("refresh-card", `${targetRepo} ${newestSha.slice(0, 8)}`);
+			record("refresh-card", `${targetRepo} ${newestSha?.slice(0, 8)}`);
 		},
 		async announce({ sourceRepo, discussion, jobs, refused }) {
 			await enter("announce");
