@@ -60,6 +60,22 @@ const Hub = z.strictObject({
 	mention: commandWord.default("yaqa-bot").describe("The name that commands in comments are addressed to, after an @."),
 });
 
+const About = z.strictObject({
+	operator: z
+		.string()
+		.min(1)
+		.max(200)
+		.nullable()
+		.default(null)
+		.describe("Who runs this bot, as people should read it."),
+	contact: z
+		.union([httpUrl, z.email()])
+		.nullable()
+		.default(null)
+		.describe("An address or an e-mail address for questions. Absent: a discussion in a repo that it published."),
+	source: httpUrl.nullable().default(null).describe("Where the program's source is found."),
+});
+
 const Database = z.strictObject({
 	dataDirectory: filePath
 		.default("data")
@@ -510,6 +526,7 @@ const LogSection = z.strictObject({
 export const ConfigurationFile = z.strictObject({
 	server: Server.prefault({}),
 	hub: Hub.prefault({}),
+	about: About.prefault({}),
 	database: Database.prefault({}),
 	watch: Watch.prefault({}),
 	requests: Requests.prefault({}),

@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
 import type { Metrics } from "../web/metrics.ts";
+import { aboutOf } from "../web/views/about-page.ts";
 import { readAccess } from "./hub-access.ts";
 import type { Progress } from "./progress-channel.ts";
 import type { Settings } from "./settings.ts";
@@ -77,6 +78,7 @@ export function buildSite(options: {
 		maxBodyBytes: configuration.server.maxBodyBytes,
 		hubUrl: configuration.hub.url,
 		botName: configuration.hub.mention,
+		about: aboutOf(configuration, secrets.signingKey !== null),
 		version: programVersion(),
 		checks: healthChecks(
 			database,

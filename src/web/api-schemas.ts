@@ -181,6 +181,23 @@ const Readiness = z.object({
 	checks: z.array(z.object({ name: z.string(), ok: z.boolean(), detail: z.string() })),
 });
 
+const About = z.object({
+	operator: z.string().nullable(),
+	contact: z.string().nullable(),
+	source: z.string().nullable(),
+	account: z.string(),
+	namespace: z.string(),
+	calibration: z.object({ kind: z.enum(["self", "text"]), sequences: count, length: count }),
+	evaluation: z.object({ texts: z.array(z.string()), sequences: count, length: count }),
+	floor: z.array(
+		z.object({ bitsPerWeight: z.number(), maximumKlNats: z.number(), minimumTopOneAgreement: z.number() }),
+	),
+	unmeasured: z.enum(["refuse", "allow"]),
+	runner: z.enum(["local", "hf-jobs", "github-actions"]),
+	isolation: z.enum(["auto", "required"]),
+	signed: z.boolean().describe("Whether manifests carry this bot's signature."),
+});
+
 /** By the names that the document gives them. */
 export const API_SCHEMAS = {
 	Refusal,
@@ -216,6 +233,7 @@ export const API_SCHEMAS = {
 		place: QueuePlace.nullable().describe("Its place in line for a runner; null when it is not in line."),
 	}),
 	DeliveryList: z.object({ deliveries: z.array(Delivery), nextCursor }),
+	AboutPage: z.object({ about: About }),
 	Help: z.object({ commands: z.array(Command) }),
 	Alive: z.object({ alive: z.literal(true), version: z.string() }),
 	Fault: z.object({ error: z.string() }),

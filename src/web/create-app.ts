@@ -23,6 +23,7 @@ import { type ProgressIngestOptions, progressIngest } from "./routes/progress-in
 import { siteAssets } from "./routes/site-assets.ts";
 import { variantRoutes } from "./routes/variant-routes.ts";
 import { createSite } from "./site.ts";
+import type { About } from "./views/about-page.ts";
 
 export type WebOptions = {
 	/** What everybody may see, and all there is. */
@@ -42,6 +43,7 @@ export type WebOptions = {
 	/** As people mention it, without `@`. */
 	readonly botName: string;
 	readonly version: string;
+	readonly about: About;
 	readonly checks: readonly HealthCheck[];
 	readonly metrics: Metrics;
 	readonly clock: Clock;
@@ -100,7 +102,7 @@ export function createApp(options: WebOptions): WebApp {
 			modelRoutes(site),
 			jobRoutes(site, streams),
 			deliveryRoutes(site),
-			helpRoutes(site),
+			helpRoutes(site, options.about),
 			feedRoutes(site),
 		);
 		return { site, streams, router };

@@ -110,6 +110,10 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 		responses: { "200": json("A page of deliveries.", "DeliveryList") },
 	},
 	"/help": { summary: "What the bot understands in comments.", responses: { "200": json("The commands.", "Help") } },
+	"/about": {
+		summary: "Who runs this bot, and how it measures.",
+		responses: { "200": json("The facts.", "AboutPage") },
+	},
 	"/healthz": { summary: "Whether the process lives.", responses: { "200": json("It does.", "Alive") } },
 	"/readyz": {
 		summary: "Whether database, queue and Hub answer, and a delivery could be stored.",

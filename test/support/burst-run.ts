@@ -5,6 +5,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "../../src/clock.ts";
+import { ConfigurationFile } from "../../src/config/schema.ts";
 import type { Database } from "../../src/db/database.ts";
 import { listDueDeliveries } from "../../src/db/deliveries.ts";
 import { listJobs } from "../../src/db/jobs.ts";
@@ -14,6 +15,7 @@ import type { Runner } from "../../src/runners/runner.ts";
 import { createApp } from "../../src/web/create-app.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";
+import { aboutOf } from "../../src/web/views/about-page.ts";
 import { type EngineWithRequests, engineWithRequests } from "./engine-with-requests.ts";
 import { push, scriptedConfiguration } from "./scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld, shaOf } from "./scripted-ports.ts";
@@ -59,6 +61,7 @@ async function startReplica(database: Database, world: ScriptedWorld, folder: st
 		runner: heldRunner(name),
 	});
 	const site = createApp({
+		about: aboutOf(ConfigurationFile.parse({}), false),
 		data: databaseData({
 			audience: "everybody",
 			database,

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { ConfigurationFile } from "../../src/config/schema.ts";
 import type { QueuePlace } from "../../src/db/admission.ts";
 import type { StoreDelivery } from "../../src/deliveries/store-delivery.ts";
 import { silentLog } from "../../src/log.ts";
@@ -13,6 +14,7 @@ import type { VariantRecord } from "../../src/records/variant.ts";
 import { createApp, type WebOptions } from "../../src/web/create-app.ts";
 import type { WebData } from "../../src/web/data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";
+import { aboutOf } from "../../src/web/views/about-page.ts";
 
 export const NOW = new Date("2026-11-22T12:00:00.000Z");
 export const SECRET = "a long enough secret";
@@ -287,6 +289,7 @@ export async function startSite(
 		maxBodyBytes: 4096,
 		hubUrl: "http://hub.example",
 		botName: "yaqa-bot",
+		about: aboutOf(ConfigurationFile.parse({}), false),
 		version: "0.1.0",
 		checks: [],
 		metrics: createMetrics(),

@@ -71,6 +71,7 @@ test("real answers of every documented path are as documented, no field more or 
 		"/jobs/{id}": [running, queued, failed].map((job) => `/jobs/${job.id}`),
 		"/deliveries": ["/deliveries"],
 		"/help": ["/help"],
+		"/about": ["/about"],
 		"/healthz": ["/healthz"],
 		"/readyz": ["/readyz"],
 	};

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { ConfigurationFile } from "../../src/config/schema.ts";
 import { escapeHtml } from "../../src/publish/escape.ts";
 import { html } from "../../src/web/html.ts";
+import { aboutOf } from "../../src/web/views/about-page.ts";
 import {
 	EIGHT_BILLION,
 	makeEvents,
@@ -90,6 +92,7 @@ const PAGES = [
 	`/jobs/${cancelled.id}`,
 	"/deliveries",
 	"/help",
+	"/about",
 	"/no-such-page",
 	"/m/nobody/nothing",
 ] as const;
@@ -296,6 +299,34 @@ test("a running job is followed, and reloads by itself where there is no script"
 	assert.match(text, /role="status"/);
 });
 
+test("the about page says who runs the bot and how it measures, from the configuration", async () => {
+	const plain = (await page("/about")).text;
+	assert.match(plain, /<dt>Operator<\/dt><dd>not named</);
+	assert.match(plain, /Open a discussion in any repo of <a href="http:\/\/hub\.example\/yaqa-bot">/);
+	assert.match(plain, /32 sequences of each text, of 256 tokens/);
+	assert.match(plain, /as far as the machine allows/);
+	const settings = {
+		about: { operator: HOSTILE, contact: "ann@example.org", source: "https://example.org/source" },
+		quantization: { evaluation: { sequences: 1234 } },
+		verification: { unmeasured: "allow", floor: [] },
+		runner: { kind: "hf-jobs" },
+	} as const;
+	const told = await startSite(memoryData(), { about: aboutOf(ConfigurationFile.parse(settings), true) });
+	try {
+		const { text } = await page("/about", told.url);
+		assert.match(text, /<dd>&lt;script&gt;alert/);
+		assert.match(text, /<a href="mailto:ann@example\.org">/);
+		assert.match(text, /<a href="https:\/\/example\.org\/source">source<\/a>/);
+		assert.match(text, /1,234 sequences/);
+		for (const words of ["No file is held back", "with a card that says so", "Hugging Face Jobs", "Manifests carry"]) {
+			assert.ok(text.includes(words), words);
+		}
+	} finally {
+		await told.close();
+	}
+	assert.equal(ConfigurationFile.safeParse({ about: { contact: "javascript:alert(1)" } }).success, false);
+});
+
 test("the empty catalogue says what to do", async () => {
 	const { text } = await page("/", empty.url);
 	assert.match(text, /Nothing is published yet/);
@@ -319,6 +350,7 @@ test("who has a page already is told that it has not changed, and gets it anew o
 			"/feed.atom",
 			"/sitemap.xml",
 			"/robots.txt",
+			"/openapi.json",
 		].map((address) => `${changing.url}${address}`);
 		addresses.push(`${none.url}/`, `${none.url}/jobs`, `${none.url}/feed.atom`, `${none.url}/deliveries`);
 		for (const address of addresses) {

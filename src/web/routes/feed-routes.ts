@@ -40,7 +40,7 @@ export function feedRoutes(site: Site): Router {
 
 	router.get("/sitemap.xml", async (request, response) => {
 		const base = baseOf(request);
-		const entries: Html[] = ["/", "/variants", "/jobs", "/help"].map(
+		const entries: Html[] = ["/", "/variants", "/jobs", "/help", "/about"].map(
 			(path) => html`<url><loc>${base + path}</loc></url>\n`,
 		);
 		let cursor: string | null = null;

@@ -51,7 +51,7 @@ ${page.main}
 </main>
 <footer class="site">
 <p>yaqa-bot ${context.version}</p>
-<p><a href="${context.hubUrl}">The Hub</a> · <a href="/feed.atom">Feed</a> · <a href="/deliveries">Deliveries</a> · <a href="/readyz">Health</a></p>
+<p><a href="${context.hubUrl}">The Hub</a> · <a href="/about">About</a> · <a href="/feed.atom">Feed</a> · <a href="/deliveries">Deliveries</a> · <a href="/readyz">Health</a></p>
 </footer>
 </body>
 </html>
