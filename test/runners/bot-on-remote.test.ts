@@ -249,7 +249,7 @@ describe("a bot whose runs are elsewhere", () => {
 			test(`${title}: cancel while dispatching, ${when}, leaves no run and nothing published`, async () => {
 				const bench = benchOf();
 				await withBot(bench, async (engine) => {
-					if (when === "before the start") world.setDelay("fetchSource", 700);
+					if (when === "before the start") world.setDelay("inspectSource", 700);
 					else bench.loseNextAnswer();
 					const id = await request(engine, { hang: true, steps: 1 });
 					await untilState(database, id, ["dispatching"]);
@@ -259,7 +259,7 @@ describe("a bot whose runs are elsewhere", () => {
 						);
 					}
 					assert.ok((await engine.cancelJob(id)).ok);
-					world.setDelay("fetchSource", 0);
+					world.setDelay("inspectSource", 0);
 					await untilState(database, id, ["cancelled"]);
 					const runs = await bench.engine.list({ job: id, fence: 1 });
 					assert.equal(runs.length, when === "before the start" ? 0 : 1);
