@@ -86,6 +86,7 @@ test("a sound source is described without downloading its weights", async () => 
 		{ ...facts, tags: [], parameters: 0 },
 		{
 			repo: "owner/sound",
+			currentName: "owner/sound",
 			sha,
 			headSha: sha,
 			architecture: "LlamaForCausalLM",
