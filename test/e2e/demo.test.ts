@@ -182,9 +182,12 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 	});
 
 	test("shows the variants in the catalogue, for people and for programs", async () => {
-		const page = await (await fetch(accounts.botUrl, { headers: { accept: "text/html" } })).text();
+		const models = await (await fetch(accounts.botUrl, { headers: { accept: "text/html" } })).text();
+		assert.ok(models.includes(sourceRepo), sourceRepo);
+		const variants = new URL("/variants", accounts.botUrl);
+		const page = await (await fetch(variants, { headers: { accept: "text/html" } })).text();
 		for (const { repo } of result.variants) assert.ok(page.includes(repo), repo);
-		const twin = await (await fetch(accounts.botUrl, { headers: { accept: "application/json" } })).json();
+		const twin = await (await fetch(variants, { headers: { accept: "application/json" } })).json();
 		const listed = z.object({ variants: z.array(z.object({ recipe: z.string() })) }).parse(twin);
 		assert.deepEqual(
 			listed.variants.map((variant) => variant.recipe).sort(),
