@@ -3,6 +3,7 @@ import { shapeOfConfig } from "../fit/model-shape.ts";
 import { parseJson } from "../parse-json.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
 import { isOfKind, isPickle } from "../protocol/source-files.ts";
+import { SUPPORTED_ARCHITECTURES } from "./architectures.ts";
 import { quoted, refusal } from "./refusals.ts";
 import {
 	findDuplicateKey,
@@ -12,7 +13,7 @@ import {
 	safetensorsHeaderLength,
 	type TensorInfo,
 } from "./safetensors-header.ts";
-import { absurdSize, SourceConfig, SUPPORTED_ARCHITECTURES, sizeOf } from "./source-config.ts";
+import { absurdSize, languageConfigOf, SourceConfig, sizeOf } from "./source-config.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
 
 /** `count` linears of the model's blocks are `[rows, columns]`. */
@@ -101,7 +102,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		);
 	}
 	const tensors = await readTensors(reader, shards, declared);
-	checkTensors(tensors, config);
+	const vocabulary = checkTensors(tensors, config);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
 	const companionBytes = companions.reduce((sum, file) => sum + file.size, 0);
 	if (companionBytes > MAXIMUM_COMPANION_BYTES) {
@@ -124,8 +125,8 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		architecture,
 		modelType: config.model_type ?? null,
 		parameters: [...tensors.values()].reduce((sum, tensor) => sum + elements(tensor), 0),
-		linears: linearShapes(tensors),
-		vocabulary: sizeOf(config, "vocab_size"),
+		linears: linearShapes(tensors, architecture),
+		vocabulary,
 		shape: shapeOfConfig(config),
 		weightBytes,
 		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
@@ -212,6 +213,14 @@ async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, Sour
 	return parsed.data;
 }
 
+/** The families that most people push, for a refusal. */
+const EXAMPLES = [
+	"LlamaForCausalLM",
+	"Qwen3ForCausalLM",
+	"Gemma3ForConditionalGeneration",
+	"MixtralForCausalLM",
+] as const;
+
 function checkConfig(config: SourceConfig): string {
 	if (config.auto_map !== undefined && config.auto_map !== null) refuseCode("config.json");
 	if (config.quantization_config !== undefined && config.quantization_config !== null) {
@@ -229,7 +238,7 @@ function checkConfig(config: SourceConfig): string {
 			architecture === undefined
 				? "config.json names no architecture."
 				: `The architecture ${quoted(architecture)} is not one this version can quantize.`,
-			`Supported today: ${SUPPORTED_ARCHITECTURES.join(", ")}.`,
+			`${SUPPORTED_ARCHITECTURES.length} architectures are taken, such as ${EXAMPLES.join(", ")}. The recipe page lists them.`,
 		);
 	}
 	const absurd = absurdSize(config);
@@ -352,20 +361,23 @@ async function readHeader(reader: SourceReader, file: SourceFile): Promise<Reado
 	}
 }
 
-/** Where decoders keep their token embedding; some checkpoints leave out the first part. */
-const EMBEDDINGS: readonly string[] = [
-	"model.embed_tokens.weight",
-	"transformer.wte.weight",
-	"wte.weight",
-	"gpt_neox.embed_in.weight",
-	"model.decoder.embed_tokens.weight",
-	"decoder.embed_tokens.weight",
-];
-const LAYER = /^(?:model\.layers|(?:transformer\.)?h|gpt_neox\.layers|(?:model\.)?decoder\.layers)\.(\d+)\./;
-const CONV1D_LAYER = /^(?:transformer\.)?h\./;
+/** Where decoders keep their token embedding, and their blocks; some checkpoints leave out the first part of names. */
+const EMBEDDING = /(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings)\.weight$/;
+const LAYER = /^(?:[\w.]+\.)?(?:layers|h|blocks)\.(\d+)\./;
+/** Towers of images and sounds have blocks of their own, and predictors of further tokens too. */
+const BESIDE_THE_LANGUAGE_MODEL = /(?:^|[._])(?:vision|visual|audio|image|mtp)(?=[._])/;
+/** Blocks after the last that predict further tokens, by the names that configs have for their number. */
+const FURTHER_LAYERS = ["num_nextn_predict_layers", "mtp_num_hidden_layers"] as const;
 
-/** The config against the weights: a model that a loader would build at another size than the files have is refused. */
-function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): void {
+function layerOf(name: string): string | null {
+	return BESIDE_THE_LANGUAGE_MODEL.test(name) ? null : (LAYER.exec(name)?.[1] ?? null);
+}
+
+/**
+ * The config against the weights: a model that a loader would build at another size than the files have is refused.
+ * Gives the size of the vocabulary.
+ */
+function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): number {
 	for (const tensor of tensors.values()) {
 		if (!FLOATING.has(tensor.dtype) && tensor.shape.length >= 2) {
 			refuse(
@@ -375,41 +387,49 @@ function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCo
 			);
 		}
 	}
-	const embedding = EMBEDDINGS.map((name) => tensors.get(name)).find((tensor) => tensor !== undefined);
+	const embedding = [...tensors.values()].find(
+		({ name }) => EMBEDDING.test(name) && layerOf(name) === null && !BESIDE_THE_LANGUAGE_MODEL.test(name),
+	);
 	if (embedding === undefined) {
 		refuse("broken-config", "The weights hold no token embedding under a name that is known here.", ASK_OWNER);
 	}
-	const vocabulary = sizeOf(config, "vocab_size");
+	const [rows = 0, columns = 0] = embedding.shape;
+	const vocabulary = sizeOf(config, "vocab_size") ?? rows;
 	// OPT's smallest models have an embedding narrower than the blocks.
 	const projected = config["word_embed_proj_dim"];
-	const hidden = typeof projected === "number" ? projected : sizeOf(config, "hidden_size");
-	if (embedding.shape[0] !== vocabulary || embedding.shape[1] !== hidden) {
+	const hidden = typeof projected === "number" ? projected : (sizeOf(config, "hidden_size") ?? columns);
+	if (embedding.shape.length !== 2 || rows !== vocabulary || columns !== hidden) {
 		refuse(
 			"broken-config",
 			`config.json says ${vocabulary} × ${hidden} for the embedding; the weights have ${embedding.shape.join(" × ")}.`,
 			ASK_OWNER,
 		);
 	}
-	const layers = new Set<string>();
-	for (const name of tensors.keys()) {
-		const layer = LAYER.exec(name)?.[1];
-		if (layer !== undefined) layers.add(layer);
-	}
-	const wanted = sizeOf(config, "num_hidden_layers");
-	if (layers.size !== wanted) {
+	checkLayers(tensors, config);
+	return vocabulary;
+}
+
+function checkLayers(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): void {
+	const layers = new Set([...tensors.keys()].map(layerOf).filter((layer) => layer !== null));
+	const wanted = sizeOf(config, "num_hidden_layers") ?? layers.size;
+	const language = languageConfigOf(config);
+	const further = FURTHER_LAYERS.map((name) => language[name]).find((count) => typeof count === "number");
+	if (layers.size < Math.max(1, wanted) || layers.size > wanted + (typeof further === "number" ? further : 0)) {
 		refuse("broken-config", `config.json says ${wanted} layers; the weights have ${layers.size}.`, ASK_OWNER);
 	}
 }
 
-/** Weights of two dimensions inside the blocks, counted by shape. */
-function linearShapes(tensors: ReadonlyMap<string, TensorInfo>): readonly LinearShape[] {
+/** Weights of two dimensions inside the blocks, counted by shape; experts of one tensor each for itself. */
+function linearShapes(tensors: ReadonlyMap<string, TensorInfo>, architecture: string): readonly LinearShape[] {
 	const shapes = new Map<string, LinearShape>();
 	for (const { name, shape } of tensors.values()) {
+		if (layerOf(name) === null) continue;
+		const [experts, ...matrix] = shape.length === 3 && name.includes("experts") ? shape : [1, ...shape];
 		// GPT-2 stores its weights with inputs first.
-		const [rows, columns] = CONV1D_LAYER.test(name) ? shape.toReversed() : shape;
-		if (shape.length !== 2 || rows === undefined || columns === undefined || !LAYER.test(name)) continue;
+		const [rows, columns] = architecture === "GPT2LMHeadModel" ? matrix.toReversed() : matrix;
+		if (matrix.length !== 2 || experts === undefined || rows === undefined || columns === undefined) continue;
 		const key = `${rows} ${columns}`;
-		shapes.set(key, { rows, columns, count: (shapes.get(key)?.count ?? 0) + 1 });
+		shapes.set(key, { rows, columns, count: (shapes.get(key)?.count ?? 0) + experts });
 	}
 	return [...shapes.values()];
 }

@@ -1,25 +1,5 @@
 import { z } from "zod";
 
-/**
- * Causal language models that the runner is tested with. It finds linears by structure and takes more than these, but
- * the bot promises only what was tried. Which containers can hold an architecture the runner says before it computes.
- */
-export const SUPPORTED_ARCHITECTURES = [
-	"Gemma2ForCausalLM",
-	"Gemma3ForCausalLM",
-	"GPT2LMHeadModel",
-	"GPTNeoXForCausalLM",
-	"LlamaForCausalLM",
-	"MistralForCausalLM",
-	"MixtralForCausalLM",
-	"OPTForCausalLM",
-	"Phi3ForCausalLM",
-	"PhiForCausalLM",
-	"Qwen2ForCausalLM",
-	"Qwen3ForCausalLM",
-	"Qwen3MoeForCausalLM",
-] as const;
-
 /** Far beyond any real model, far below what exhausts memory by itself. */
 const BOUNDS = {
 	hidden_size: 65_536,
@@ -43,10 +23,10 @@ const REQUIRED_FIELDS: readonly BoundedField[] = [
 
 /** Older families write some sizes under names of their own. */
 const OTHER_NAMES: Readonly<Partial<Record<BoundedField, readonly string[]>>> = {
-	hidden_size: ["n_embd"],
+	hidden_size: ["n_embd", "d_model"],
 	intermediate_size: ["n_inner", "ffn_dim", "moe_intermediate_size"],
-	num_hidden_layers: ["n_layer"],
-	num_attention_heads: ["n_head"],
+	num_hidden_layers: ["n_layer", "n_layers", "num_layers"],
+	num_attention_heads: ["n_head", "n_heads", "num_heads", "attention_heads"],
 	max_position_embeddings: ["n_positions"],
 };
 
@@ -59,31 +39,54 @@ export const SourceConfig = z.looseObject({
 });
 export type SourceConfig = z.infer<typeof SourceConfig>;
 
-/** What is wrong with the config's sizes, or `null`. Missing ones count where every supported model has them. */
+/** Where an image-text model's config keeps the sizes of its language model, what stands outside counting as well. */
+export function languageConfigOf(config: SourceConfig): SourceConfig {
+	const { text_config: text, ...outer } = config;
+	const inner = z.looseObject({}).safeParse(text);
+	return inner.success ? { ...outer, ...inner.data, architectures: config.architectures } : config;
+}
+
+/**
+ * What is wrong with the config's sizes, or `null`. Missing ones count where every supported model has them; configs of
+ * image-text models leave out what is as usual. Towers are built by the same loader, so theirs are bounded too.
+ */
 export function absurdSize(config: SourceConfig): string | null {
-	for (const field of BOUNDED_FIELDS) {
-		const given = namesOf(field).filter((name) => config[name] !== undefined && config[name] !== null);
-		if (given.length === 0 && REQUIRED_FIELDS.includes(field)) return `${field} is missing`;
-		for (const name of given) {
-			const value = config[name];
-			if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > BOUNDS[field]) {
-				return `${name} must be a whole number from 1 to ${BOUNDS[field]}`;
-			}
+	const language = languageConfigOf(config);
+	if (language === config) {
+		const missing = REQUIRED_FIELDS.find((field) => givenOf(config, field).length === 0);
+		if (missing !== undefined) return `${missing} is missing`;
+	}
+	const parts = Object.entries(config).flatMap(([name, value]) => {
+		const part = name.endsWith("_config") ? z.looseObject({}).safeParse(value) : null;
+		return part?.success === true ? [part.data] : [];
+	});
+	for (const part of [language, ...parts]) {
+		for (const field of BOUNDED_FIELDS) {
+			const wrong = givenOf(part, field).find((name) => !isBounded(part[name], BOUNDS[field]));
+			if (wrong !== undefined) return `${wrong} must be a whole number from 1 to ${BOUNDS[field]}`;
 		}
 	}
 	return null;
+}
+
+/** Some families give a size for each layer. */
+function isBounded(value: unknown, bound: number): boolean {
+	const sizes: readonly unknown[] = Array.isArray(value) && value.length > 0 ? value : [value];
+	return sizes.every((size) => typeof size === "number" && Number.isInteger(size) && size >= 1 && size <= bound);
+}
+
+function givenOf(config: Readonly<Record<string, unknown>>, field: BoundedField): readonly string[] {
+	return namesOf(field).filter((name) => config[name] !== undefined && config[name] !== null);
 }
 
 function namesOf(field: BoundedField): readonly string[] {
 	return [field, ...(OTHER_NAMES[field] ?? [])];
 }
 
-/** A size that `absurdSize` has accepted. */
-export function sizeOf(config: SourceConfig, field: BoundedField): number {
-	const value = namesOf(field)
-		.map((name) => config[name])
-		.find((candidate) => candidate !== undefined && candidate !== null);
-	if (typeof value !== "number")
-		throw new Error(`config.json was not checked for ${field}. This is a bug in yaqa-bot.`);
-	return value;
+/** A size that `absurdSize` has accepted; `null`: the config leaves it as usual. */
+export function sizeOf(config: SourceConfig, field: BoundedField): number | null {
+	const language = languageConfigOf(config);
+	const [name] = givenOf(language, field);
+	const value = name === undefined ? null : language[name];
+	return typeof value === "number" ? value : null;
 }

@@ -40,8 +40,6 @@ const CASES: Readonly<
 	adapter: { outcome: "refused", refusal: /adapter/i },
 	"no-opening-token": { outcome: "equal", refusal: /bos|begins/i },
 };
-/** Not right yet; a case that comes right is taken off. */
-const OPEN: ReadonlySet<string> = new Set(["yarn-factors", "vision-tower", "fused-experts"]);
 const DEFAULT_RECIPE = "gguf:q8_0,tune=off,refine=0";
 const LIMITS = { milliseconds: 120_000, memoryBytes: 4e9, threads: 1 } as const;
 /** 8 bits of weights and of activations cost these models 0.002 nats at most. */
@@ -83,9 +81,7 @@ async function inTheEngine(
 
 describe("models of kinds that public bug reports describe", { concurrency: 2 }, () => {
 	for (const [name, { outcome, refusal, recipe }] of Object.entries(CASES)) {
-		test(`${name}: ${outcome === "either" ? "refused by name, or equal" : outcome}`, {
-			todo: OPEN.has(name),
-		}, async (context) => {
+		test(`${name}: ${outcome === "either" ? "refused by name, or equal" : outcome}`, async (context) => {
 			const missing = join(folder, name, "missing.txt");
 			if (existsSync(missing)) {
 				context.skip(`no package ${await readFile(missing, "utf8")} to make it with`);
