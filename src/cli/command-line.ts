@@ -175,18 +175,26 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 	},
 	{
 		name: "plan",
-		operands: "REPO",
+		operands: "REPO|CONFIG.json",
 		minimumOperands: 1,
 		maximumOperands: 1,
 		summary: "Say what quantizing a Hub repo needs and costs, machine by machine; starts nothing.",
 		options: {
 			revision: { type: "string", value: "REVISION", summary: "branch or commit (main)" },
 			variants: { type: "string", value: "N", summary: "how many variants (as many as watch.recipes has)" },
+			stages: { type: "boolean", summary: "stage by stage, of the repo's config.json alone" },
+			sequences: { type: "string", value: "N", summary: "calibration sequences, for a plan by stages" },
+			length: { type: "string", value: "TOKENS", summary: "length of a calibration sequence, for the same" },
+			disk: { type: "string", value: "SIZE", summary: "of every machine, as 6TB, instead of what it has" },
 			config: CONFIG,
 			json: JSON_OUTPUT,
 			help: HELP,
 		},
-		examples: ["yaqa-bot plan owner/model", "yaqa-bot plan owner/model --variants 1 --json"],
+		examples: [
+			"yaqa-bot plan owner/model",
+			"yaqa-bot plan owner/model --variants 1 --json",
+			"yaqa-bot plan config.json --disk 6TB",
+		],
 	},
 	{
 		name: "approve",

@@ -1,4 +1,6 @@
 import { loadConfiguration } from "../config/load.ts";
+import type { Configuration } from "../config/schema.ts";
+import type { HubAccess } from "../hub/hub-access.ts";
 import { createEstimator } from "../jobs/estimate/estimator.ts";
 import type { Hardware } from "../jobs/estimate/hardware.ts";
 import { recipesOfRules } from "../jobs/watch-rules.ts";
@@ -8,6 +10,7 @@ import { configuredMachines, hubMachines } from "../server/machines.ts";
 import { inspectSource } from "../verify/inspect-source.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { planConfiguration, readConfigFile, readConfigOfRepo } from "./plan-configuration.ts";
 import { printable, type Terminal, table } from "./terminal.ts";
 
 export type PlanOptions = {
@@ -15,9 +18,37 @@ export type PlanOptions = {
 	readonly revision: string | null;
 	/** How many variants; the configuration's recipes when `null`. */
 	readonly variants: string | null;
+	/** Stage by stage, of the configuration alone. */
+	readonly stages: boolean;
+	readonly sequences: string | null;
+	readonly length: string | null;
+	/** Of every machine, instead of what it says itself. */
+	readonly disk: string | null;
 	readonly configurationPath: string | null;
 	readonly json: boolean;
 };
+
+/** Whatever jobs could run on: this machine, GitHub's as configured, and the Hub's. */
+async function machinesOf(
+	configuration: Configuration,
+	hub: HubAccess,
+	terminal: Terminal,
+): Promise<readonly Hardware[]> {
+	const own = await Promise.all(
+		(["local", "github-actions"] as const).map(
+			async (kind) =>
+				(await configuredMachines({ ...configuration, runner: { ...configuration.runner, kind } }, hub)) ?? [],
+		),
+	);
+	try {
+		return [...own.flat(), ...(await hubMachines(hub))];
+	} catch (error) {
+		terminal.err(
+			`The Hub's machines cannot be listed: ${error instanceof Error ? printable(error.message) : "unknown reason"}\n`,
+		);
+		return own.flat();
+	}
+}
 
 /** `yaqa-bot plan`: what a repo's job needs and costs, machine by machine. Starts nothing. */
 export async function plan(options: PlanOptions, terminal: Terminal): Promise<ExitCode> {
@@ -33,6 +64,19 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 	const wanted = options.variants ?? String(recipesOfRules(configuration.watch, repo).length);
 	if (!/^[1-9]\d?$/.test(wanted)) return refuse("--variants is a number from 1 to 99.", EXIT_CODES.usage.code);
 	const hub = readAccess(configuration, secrets);
+	const isFile = /\.json$/i.test(repo);
+	if (isFile || options.stages) {
+		const read = isFile ? await readConfigFile(repo) : await readConfigOfRepo(hub, repo, options.revision ?? "main");
+		if (!read.ok) return refuse(read.message, EXIT_CODES.refused.code);
+		const machines = await machinesOf(configuration, hub, terminal);
+		return planConfiguration(
+			{ ...options, name: repo, document: read.document, variants: Number(wanted), configuration, machines },
+			terminal,
+		);
+	}
+	if (options.disk !== null || options.sequences !== null || options.length !== null) {
+		return refuse("--disk, --sequences and --length go with --stages or a config.json.", EXIT_CODES.usage.code);
+	}
 	const inspection = await inspectSource({
 		...hub,
 		repo,
@@ -42,23 +86,7 @@ export async function plan(options: PlanOptions, terminal: Terminal): Promise<Ex
 	if (!inspection.ok) {
 		return refuse(`${inspection.refusal.message} ${inspection.refusal.remedy}`, EXIT_CODES.refused.code);
 	}
-	const machines: Hardware[] = [
-		...(
-			await Promise.all(
-				(["local", "github-actions"] as const).map(
-					async (kind) =>
-						(await configuredMachines({ ...configuration, runner: { ...configuration.runner, kind } }, hub)) ?? [],
-				),
-			)
-		).flat(),
-	];
-	try {
-		machines.push(...(await hubMachines(hub)));
-	} catch (error) {
-		terminal.err(
-			`The Hub's machines cannot be listed: ${error instanceof Error ? printable(error.message) : "unknown reason"}\n`,
-		);
-	}
+	const machines = await machinesOf(configuration, hub, terminal);
 	const { facts } = inspection;
 	const request = { facts, variants: Number(wanted), sketchReused: false };
 	const planned = createEstimator(configuration, machines, [])(request);

@@ -8,6 +8,7 @@ const JobHardware = z.object({
 	prettyName: z.string(),
 	cpu: z.string(),
 	ram: z.string(),
+	ephemeralStorage: z.string().nullish(),
 	accelerator: Accelerator.nullish(),
 	unitCostMicroUSD: z.number().min(0),
 	unitLabel: z.string(),

@@ -7,6 +7,12 @@ type Shape = { readonly rows: number; readonly columns: number };
 /** Tokens of one of its batches, by kind of device. */
 export const BATCH_TOKENS: Readonly<Record<"cpu" | "cuda", number>> = memory.batchTokens;
 
+/** Shares of memory and disk that its sweep over a model's blocks takes. */
+export const SWEEP: Readonly<typeof memory.sweep> = memory.sweep;
+
+/** Of a device's memory: what a model may take that is there whole; larger ones are loaded block by block. */
+export const RESIDENT_SHARE: number = memory.residentShare;
+
 /** Bytes of one linear's factors while a sketch gathers them: float32 squares of its two sides. */
 export function sketchBytes({ rows, columns }: Shape): number {
 	return 4 * (memory.sketchSquares.input * columns * columns + memory.sketchSquares.output * rows * rows);
@@ -15,4 +21,14 @@ export function sketchBytes({ rows, columns }: Shape): number {
 /** Bytes of one linear that is rounded on a GPU. */
 export function roundingBytes({ rows, columns }: Shape): number {
 	return memory.roundingSquares * 4 * (rows * rows + columns * columns);
+}
+
+/** Bytes that one linear's factors take while a sketch weighs tokens by them: float64 squares of the wider side. */
+export function factoringBytes({ rows, columns }: Shape): number {
+	return memory.factoringSquares * 4 * Math.max(rows, columns) ** 2;
+}
+
+/** Bytes of a symmetric float32 matrix as a sketch's files keep it. */
+export function triangleBytes(size: number): number {
+	return 2 * size * (size + 1);
 }

@@ -8,6 +8,7 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { type JobHardware, listJobHardware } from "../hub/list-job-hardware.ts";
 import type { Hardware } from "../jobs/estimate/hardware.ts";
 import { type MeasuredRate, ratesOf } from "../jobs/estimate/measured-rates.ts";
+import { parseByteSize } from "../protocol/byte-size.ts";
 
 const run = promisify(execFile);
 const GIB = 1024 ** 3;
@@ -60,6 +61,7 @@ function leadingNumber(text: string): number {
 export function hardwareOfHub(rows: readonly JobHardware[]): readonly Hardware[] {
 	return rows.flatMap((row) => {
 		if (row.unitLabel !== "minute") return [];
+		const diskBytes = parseByteSize((row.ephemeralStorage ?? "").replaceAll(" ", ""));
 		const count = row.accelerator == null ? 0 : Math.max(1, leadingNumber(row.accelerator.quantity));
 		return [
 			{
@@ -77,6 +79,7 @@ export function hardwareOfHub(rows: readonly JobHardware[]): readonly Hardware[]
 								// The list gives the memory of all of them together.
 								bytesEach: (leadingNumber(row.accelerator.vram) * GIB) / count,
 							},
+				...(diskBytes === null ? {} : { diskBytes }),
 				microUsdPerMinute: row.unitCostMicroUSD,
 			},
 		];

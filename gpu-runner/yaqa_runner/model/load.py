@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from yaqa_runner.config import read_list
 from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.auto_class import auto_class
@@ -32,7 +33,7 @@ from yaqa_runner.protocol.manifest import UnquantizedWeight
 logger = logging.getLogger(__name__)
 
 # Of a device's memory, for the whole model; the rest is for what is done with it.
-RESIDENT_SHARE = 0.5
+RESIDENT_SHARE: float = read_list("memory.json")["residentShare"]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from yaqa_runner.sketches.settings import SketchSettings
 # Of the host's memory, and of what the model leaves of a GPU's (not of what is free now: a plan must come out the same
 # twice on one machine). A batch's activations may take as much again, and logits and their gradients come on top.
 BUDGET_SHARE = 0.15
-GPU_BUDGET_SHARE = 0.35
 # Pinned memory cannot be swapped out; what is left serves the loader, the containers and everybody else.
 PINNED_SHARE = 0.6
 GIB = 1024**3
 _TABLE = read_list("memory.json")
+GPU_BUDGET_SHARE: float = _TABLE["sweep"]["gpuShare"]
 # Tokens of a batch: past this a CPU gains nothing and logits [tokens, vocabulary] grow. The bot plans machines by this
 # and by the squares below.
 BATCH_TOKENS: dict[str, int] = _TABLE["batchTokens"]

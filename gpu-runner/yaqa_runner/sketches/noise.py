@@ -42,19 +42,18 @@ def noise_kernel(factor: torch.Tensor, damping: float = DAMPING) -> NoiseKernel:
     A factor that says nothing (zero, not finite, never positive definite) weighs all directions alike.
     """
     size = factor.shape[0]
-    exact = factor.to(torch.float64)
-    mean = float(exact.diagonal().mean())
-    identity = NoiseKernel(torch.eye(size, device=factor.device), max(0.0, mean) * size)
+    mean = float(factor.diagonal().to(torch.float64).mean())
     if not mean > torch.finfo(torch.float32).tiny:
-        return identity
-    exact = exact / mean
-    lower = damped_cholesky(exact, damping)
+        return NoiseKernel(torch.eye(size, device=factor.device), max(0.0, mean) * size)
+    # A square of a wide linear is gigabytes in float64: in place, three are there at once, and the bot plans for three.
+    lower = damped_cholesky(factor.to(torch.float64, copy=True).div_(mean), damping)
     if lower is None:
-        return identity
+        return NoiseKernel(torch.eye(size, device=factor.device), mean * size)
     pivots = lower.diagonal().clone()
-    inverse = torch.linalg.solve_triangular(
-        lower / pivots, torch.eye(size, dtype=torch.float64, device=factor.device), upper=False, unitriangular=True
-    )
+    lower.div_(pivots)
+    identity = torch.eye(size, dtype=torch.float64, device=factor.device)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True, out=identity)
+    del lower
     return NoiseKernel((inverse.T @ inverse).to(torch.float32), mean * float(pivots.square().sum()))
 
 

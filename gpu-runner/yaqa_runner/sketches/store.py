@@ -118,12 +118,24 @@ class LayerFactors:
 
 @dataclass(frozen=True)
 class FreshLayer:
-    """A linear that was just sketched. ``second_moment`` is ``None`` where ``moment_of`` names another linear."""
+    """A linear that was just sketched. ``second_moment`` is ``None`` where ``moment_of`` names another linear.
+
+    Matrices are whole, or packed as they are stored.
+    """
 
     entry: SketchedLayer
     input: torch.Tensor
     output: torch.Tensor
     second_moment: torch.Tensor | None
+
+    def packed(self) -> FreshLayer:
+        """The same in half the bytes, and on the CPU."""
+        moment = None if self.second_moment is None else _packed(self.second_moment)
+        return FreshLayer(self.entry, _packed(self.input), _packed(self.output), moment)
+
+
+def _packed(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix if matrix.ndim == 1 else pack_triangle(matrix)
 
 
 class Sketch:
@@ -230,10 +242,11 @@ class SketchWriter:
         tensors: dict[str, torch.Tensor] = {}
         for layer in layers:
             name = layer.entry.name
-            tensors[f"{name}.input"] = pack_triangle(layer.input)
-            tensors[f"{name}.output"] = pack_triangle(layer.output)
-            if layer.second_moment is not None:
-                tensors[f"{name}.second_moment"] = pack_triangle(layer.second_moment)
+            packed = layer.packed()
+            tensors[f"{name}.input"] = packed.input
+            tensors[f"{name}.output"] = packed.output
+            if packed.second_moment is not None:
+                tensors[f"{name}.second_moment"] = packed.second_moment
         path = self.partial / f"{_stem(block)}.safetensors"
         temporary = path.with_suffix(".tmp")
         save_file(tensors, temporary, metadata={"layout": LAYOUT})

@@ -323,7 +323,8 @@ def _sketch_block(sweep: _Sweep, number: int, layers: list[LinearLayer]) -> None
             found = cached_window(run, members)
         else:
             found = streaming_window(run, members, number * len(layers) + place)
-        fresh.update((layer.entry.name, layer) for layer in found)
+        # A GPU holds one window's factors, not those of a block: of a mixture's they would fill it many times over.
+        fresh.update((layer.entry.name, layer.packed()) for layer in found)
     if run.ranks.leads:
         run.writer.write_block(number, [fresh[layer.name] for layer in layers])
 

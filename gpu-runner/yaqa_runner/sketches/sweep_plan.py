@@ -8,21 +8,24 @@ from typing import Literal
 
 import torch
 
+from yaqa_runner.config import read_list
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.sketches.memory import BATCH_TOKENS, GIB, GPU_BUDGET_SHARE, streaming_bytes
 from yaqa_runner.sketches.settings import SketchSettings
 
+# The bot plans machines by these shares too, and by the arithmetic below: test/contract/sweep-plans.json holds both.
+_SHARES: dict[str, float] = read_list("memory.json")["sweep"]
 # Of the host's memory; of what is left when the model's resident weights are in it.
-SWEEP_SHARE = 0.4
+SWEEP_SHARE = _SHARES["hostShare"]
 # Of the budget: boundary store, pairs or factors of a block, and activations of a batch. The rest is a linear's work.
-STORE_SHARE = 0.2
-PAIRS_SHARE = 0.5
-ACTIVATIONS_SHARE = 0.2
+STORE_SHARE = _SHARES["storeShare"]
+PAIRS_SHARE = _SHARES["pairsShare"]
+ACTIVATIONS_SHARE = _SHARES["activationsShare"]
 # A block's activations are more than the inputs and outputs of its linears: norms, attention, the gated product.
-ACTIVATIONS_BESIDES = 1.5
+ACTIVATIONS_BESIDES = _SHARES["activationsBesides"]
 # Of what a disk has free.
-DISK_SHARE = 0.8
+DISK_SHARE = _SHARES["diskShare"]
 
 
 @dataclass(frozen=True)

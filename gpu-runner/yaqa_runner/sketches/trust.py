@@ -87,9 +87,8 @@ def choose_trust(
 
 
 def _whitened(factor: torch.Tensor, damping: float, values: torch.Tensor) -> torch.Tensor | None:
-    exact = factor.to(torch.float64)
-    mean = exact.diagonal().mean()
+    mean = factor.diagonal().to(torch.float64).mean()
     if not float(mean) > 0:
         return None
-    lower = damped_cholesky(exact / mean, damping)
+    lower = damped_cholesky(factor.to(torch.float64, copy=True).div_(mean), damping)
     return None if lower is None else whitened(lower.float(), values)

@@ -7,6 +7,8 @@ export type Hardware = {
 	readonly cores: number;
 	readonly memoryBytes: number;
 	readonly accelerator: { readonly model: string; readonly count: number; readonly bytesEach: number } | null;
+	/** Of the disk that a job may fill; absent: nobody says. */
+	readonly diskBytes?: number;
 	/** Millionths of a US dollar a minute; 0 for a machine of one's own. */
 	readonly microUsdPerMinute: number;
 };

@@ -6,9 +6,9 @@ import { type JobWorkload, STAGES, workOf } from "./workload.ts";
 /** Loading, calibration text, files: what does not grow with the work. */
 const FIXED_SECONDS = 60;
 /** Bytes a second from the Hub or a disk, at which sources are loaded. */
-const LOAD_BYTES_PER_SECOND = 200_000_000;
+export const LOAD_BYTES_PER_SECOND = 200_000_000;
 /** Several accelerators share out the sketch's sequences, not the model; of their number, what that is worth. */
-const PARALLEL_SHARE = 0.9;
+export const PARALLEL_SHARE = 0.9;
 
 /**
  * Operations a second that the runner reaches in half precision, a third of the makers' dense figures; before any job
@@ -32,7 +32,7 @@ const SPEED_PER_CORE = 15e9;
  * Rounding settles element after element: it reaches this share of the speed of plain matrix products. On CUDA by all
  * linears of an 8B Llama in 169 s on an H200.
  */
-const ROUNDING_SHARE = { cpu: 0.5, cuda: 0.01 } as const;
+export const ROUNDING_SHARE = { cpu: 0.5, cuda: 0.01 } as const;
 
 export type MachineEstimate = {
 	readonly hardware: Hardware;
@@ -48,7 +48,7 @@ export type MachineEstimate = {
 	readonly inTime: boolean;
 };
 
-function speedOf(hardware: Hardware): number {
+export function speedOf(hardware: Hardware): number {
 	const { accelerator } = hardware;
 	if (accelerator === null) return hardware.cores * SPEED_PER_CORE;
 	const model = accelerator.model.toLowerCase();

@@ -4,7 +4,7 @@ import { type JobWorkload, linearsOf } from "./workload.ts";
 export const GIB = 1024 ** 3;
 
 /** Code, libraries, fragmentation, and what a device's driver keeps. */
-const OVERHEAD_BYTES = { cpu: 1.5 * GIB, cuda: 2.5 * GIB } as const;
+export const OVERHEAD_BYTES = { cpu: 1.5 * GIB, cuda: 2.5 * GIB } as const;
 
 const DEFAULT_VOCABULARY = 128_000;
 

@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { EXIT_CODES } from "../../src/cli/exit-codes.ts";
+import { planConfiguration } from "../../src/cli/plan-configuration.ts";
+import { ConfigurationFile } from "../../src/config/schema.ts";
+import { blocksOfConfig, type ConfiguredModel } from "../../src/jobs/estimate/blocks-of-config.ts";
+import type { Hardware } from "../../src/jobs/estimate/hardware.ts";
+import { type MachineStages, planStages, type StageSettings } from "../../src/jobs/estimate/plan-stages.ts";
+import { JOB_HARDWARE } from "../../src/local-hub/job-hardware.ts";
+import { hardwareOfHub } from "../../src/server/machines.ts";
+
+const SETTINGS: StageSettings = {
+	sequences: 128,
+	length: 256,
+	iterations: 6,
+	evaluationTokens: 16_384,
+	variants: 3,
+	bitsPerWeight: 4.5,
+};
+const MACHINES = hardwareOfHub(JOB_HARDWARE);
+
+function documentOf(name: string): unknown {
+	return JSON.parse(readFileSync(join(import.meta.dirname, `../fixtures/configs/${name}.json`), "utf8"));
+}
+
+function modelOf(document: unknown): ConfiguredModel {
+	const read = blocksOfConfig(document);
+	assert.ok(read.ok, read.ok ? "" : read.message);
+	return read.model;
+}
+
+function machine(flavor: string, diskBytes: number): Hardware {
+	const found = MACHINES.find((one) => one.flavor === flavor);
+	assert.ok(found !== undefined);
+	return { ...found, diskBytes };
+}
+
+function stage(plan: MachineStages, name: string): MachineStages["stages"][number] {
+	const found = plan.stages.find((one) => one.name === name);
+	assert.ok(found !== undefined);
+	return found;
+}
+
+const LLAMA_8B = {
+	model_type: "llama",
+	hidden_size: 4096,
+	num_hidden_layers: 32,
+	num_attention_heads: 32,
+	num_key_value_heads: 8,
+	intermediate_size: 14_336,
+	vocab_size: 128_256,
+};
+
+test("published configurations have their published numbers of parameters", () => {
+	const near = (found: number, billions: number) => assert.ok(Math.abs(found / 1e9 / billions - 1) < 0.01, `${found}`);
+	near(modelOf(documentOf("Llama-3.1-405B")).parameters, 405.9);
+	const mixture = modelOf(documentOf("DeepSeek-V3"));
+	near(mixture.parameters, 671);
+	assert.equal(Math.round(mixture.activeParameters / 1e9), 37);
+	assert.deepEqual(
+		mixture.blocks.map(({ count, linears }) => [count, linears.length]),
+		[
+			[3, 8],
+			[58, 5 + 3 * 257],
+		],
+	);
+	near(modelOf(LLAMA_8B).parameters, 8.03);
+	// GPT-2 names sizes otherwise, ties its output layer, and has one matrix before the activation.
+	near(modelOf({ model_type: "gpt2", n_embd: 768, n_layer: 12, n_head: 12, vocab_size: 50_257 }).parameters, 0.1235);
+});
+
+test("a 405B is sketched and rounded on one H200 with enough disk; what it is too large for is told with the number", () => {
+	const model = modelOf(documentOf("Llama-3.1-405B"));
+	const large = planStages(model, SETTINGS, machine("h200", 6e12));
+	assert.equal(large.store, "disk");
+	assert.equal(large.storeBytes, 128 * 256 * 2 * 16_384 * (126 + 2));
+	assert.equal(stage(large, "sketch").lacks, null);
+	assert.equal(stage(large, "round").lacks, null);
+	// Every weight is read twice, and every factor written once.
+	assert.ok(stage(large, "sketch").readBytes > 2 * 2 * model.parameters);
+	assert.match(stage(large, "measure").lacks ?? "", /^8\d\d GB of an accelerator's 151 GB$/);
+	const small = planStages(model, SETTINGS, machine("a100-large", 6e12));
+	assert.match(stage(small, "sketch").lacks ?? "", /^1\d\d GB of an accelerator's 86 GB$/);
+	assert.match(stage(planStages(model, SETTINGS, machine("h200", 2e12)), "sketch").lacks ?? "", /TB of disk/);
+});
+
+test("experts' factors fill the disk, not the accelerator", () => {
+	const plan = planStages(modelOf(documentOf("DeepSeek-V3")), SETTINGS, machine("a100-large", 12e12));
+	const sketch = stage(plan, "sketch");
+	assert.equal(sketch.lacks, null);
+	assert.ok(sketch.diskBytes > 6e12 && sketch.deviceBytes < 86e9, `${sketch.diskBytes} ${sketch.deviceBytes}`);
+});
+
+test("a disk too small for all sequences has fewer of them, and one that holds none is refused with the number", () => {
+	const model = modelOf(LLAMA_8B);
+	const settings = { ...SETTINGS, sequences: 1024, length: 2048 };
+	const weights = 2 * model.parameters;
+	const aSequence = 2048 * 2 * 4096 * (32 + 2);
+	const some = planStages(model, settings, { ...machine("h200", weights + 1001 * aSequence), memoryBytes: 1e9 });
+	assert.equal(some.sequences, 800);
+	assert.equal(some.storeBytes, 800 * aSequence);
+	const none = planStages(model, settings, { ...machine("h200", weights + aSequence), memoryBytes: 1e9 });
+	assert.equal(none.sequences, 0);
+	assert.match(stage(none, "sketch").lacks ?? "", /^17 GB of disk for the weights and one sequence between blocks/);
+});
+
+test("a small model's job is done on the cheapest machine that does every stage, and the JSON says so", () => {
+	const [out, err]: [string[], string[]] = [[], []];
+	const terminal = {
+		out: (text: string) => void out.push(text),
+		err: (text: string) => void err.push(text),
+		isScreen: false,
+		columns: () => 80,
+	};
+	const options = {
+		name: "config.json",
+		document: LLAMA_8B,
+		variants: 3,
+		sequences: null,
+		length: null,
+		disk: "1TB",
+		json: true,
+		configuration: ConfigurationFile.parse({}),
+		machines: MACHINES,
+	};
+	assert.equal(planConfiguration(options, terminal), 0);
+	const told = JSON.parse(out.join("")) as { ok: boolean; assumptions: string[]; machines: Record<string, unknown>[] };
+	const fitting = told.machines.filter((one) => one["fits"] === true);
+	assert.ok(told.ok && fitting.length > 0 && fitting.length < MACHINES.length);
+	const prices = fitting.map((one) => Number(one["microUsd"]));
+	assert.equal(told.machines[0]?.["microUsd"], Math.min(...prices));
+	assert.ok(told.assumptions.some((one) => /assumed, not measured/.test(one)));
+	assert.match(err.join(""), /does every stage, at the lowest price/);
+	for (const wrong of [{ disk: "much" }, { sequences: "0" }, { length: "1e9" }]) {
+		assert.equal(planConfiguration({ ...options, ...wrong }, terminal), EXIT_CODES.usage.code);
+	}
+});
+
+test("what a configuration does not tell, or tells absurdly, is refused", () => {
+	const message = (document: unknown) => {
+		const read = blocksOfConfig(document);
+		return read.ok ? "" : read.message;
+	};
+	assert.match(message([]), /no JSON object/);
+	assert.match(message({ ...LLAMA_8B, hidden_size: 1e9 }), /hidden_size/);
+	assert.match(message({ ...LLAMA_8B, intermediate_size: null }), /feed-forward/);
+	assert.match(message({ ...LLAMA_8B, layer_types: ["linear_attention"] }), /linear_attention/);
+	assert.match(message({ ...LLAMA_8B, num_experts: 4096, num_experts_per_tok: 8 }), /parameters/);
+});
