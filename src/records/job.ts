@@ -1,19 +1,21 @@
 import type { Refusal } from "../errors.ts";
 import type { SourceFacts } from "./source.ts";
 
-export type JobState =
-	| "planned"
-	| "waiting"
-	| "dispatching"
-	| "running"
-	| "ingesting"
-	| "verifying"
-	| "publishing"
-	| "announcing"
-	| "done"
-	| "failed"
-	| "cancelled"
-	| "superseded";
+export const JOB_STATES = [
+	"planned",
+	"waiting",
+	"dispatching",
+	"running",
+	"ingesting",
+	"verifying",
+	"publishing",
+	"announcing",
+	"done",
+	"failed",
+	"cancelled",
+	"superseded",
+] as const;
+export type JobState = (typeof JOB_STATES)[number];
 
 export const TERMINAL_STATES = ["done", "failed", "cancelled", "superseded"] as const satisfies readonly JobState[];
 

@@ -3,24 +3,9 @@ import { CACHE_TYPES } from "../fit/memory.ts";
 import { StageName } from "../protocol/events.ts";
 import { Estimate, Quantizer } from "../protocol/manifest.ts";
 import { Container } from "../protocol/recipe-table.ts";
-import type { JobState } from "../records/job.ts";
+import { JOB_STATES } from "../records/job.ts";
 
 /** What the JSON twins of the pages hold, for `/openapi.json`; a test holds real answers against it. */
-
-const JOB_STATES = [
-	"planned",
-	"waiting",
-	"dispatching",
-	"running",
-	"ingesting",
-	"verifying",
-	"publishing",
-	"announcing",
-	"done",
-	"failed",
-	"cancelled",
-	"superseded",
-] as const satisfies readonly JobState[];
 
 const time = z.iso.datetime();
 const count = z.int().min(0);

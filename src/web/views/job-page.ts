@@ -11,7 +11,7 @@ import {
 	shortSha,
 } from "../../publish/figures.ts";
 import type { VariantSummary } from "../../publish/variant-summary.ts";
-import { isFinished, type JobRecord, type JobState, TERMINAL_STATES } from "../../records/job.ts";
+import { isFinished, JOB_STATES, type JobRecord, type JobState } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
 import { type PageContext, renderPage } from "./layout.ts";
@@ -51,20 +51,8 @@ const QUANTIZER_NAMES: Readonly<Record<Quantizer, string>> = {
 /** From the best to the simplest. */
 const METRIC_COLUMNS: readonly Quantizer[] = ["two-sided-tuned", "two-sided", "two-sided-cautious", "one-sided", "rtn"];
 
-/** The happy path, as a person follows it. */
-const STEPS: readonly JobState[] = [
-	"planned",
-	"dispatching",
-	"running",
-	"ingesting",
-	"verifying",
-	"publishing",
-	"announcing",
-	"done",
-];
-
 function stateOf(text: string): JobState | null {
-	return [...STEPS, "waiting", ...TERMINAL_STATES].find((state) => state === text) as JobState | null;
+	return JOB_STATES.find((state) => state === text) ?? null;
 }
 
 function secondsBetween(from: Date, to: Date): number {
