@@ -1,12 +1,9 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { systemClock } from "../../src/clock.ts";
 import { backUp, restore } from "../../src/db/backup-file.ts";
 import type { Database } from "../../src/db/database.ts";
@@ -18,10 +15,10 @@ import { signingKey } from "../../src/db/pushed-events.ts";
 import { setSourceVisibility } from "../../src/db/visibility.ts";
 import { silentLog } from "../../src/log.ts";
 import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
+import { runBot } from "../support/run-bot.ts";
 import { push, scriptedBot, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
-const PROGRAM = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
 const NOW = new Date("2026-01-01T00:00:00Z");
 
 async function linesOf(database: Database): Promise<readonly string[]> {
@@ -37,26 +34,6 @@ async function linesOf(database: Database): Promise<readonly string[]> {
 
 async function* each(lines: readonly string[]): AsyncGenerator<string> {
 	yield* lines;
-}
-
-async function program(
-	args: readonly string[],
-	env: Readonly<Record<string, string>>,
-): Promise<{ readonly code: number | null; readonly out: string; readonly err: string }> {
-	const child = spawn(process.execPath, [PROGRAM, ...args], {
-		env: { PATH: process.env["PATH"] ?? "", ...env },
-		stdio: ["ignore", "pipe", "pipe"],
-	});
-	let out = "";
-	let err = "";
-	child.stdout.on("data", (chunk: Buffer) => {
-		out += chunk.toString("utf8");
-	});
-	child.stderr.on("data", (chunk: Buffer) => {
-		err += chunk.toString("utf8");
-	});
-	const [code] = (await once(child, "close")) as [number | null];
-	return { code, out, err };
 }
 
 await onEveryDatabase((databases, name) => {
@@ -191,7 +168,7 @@ await onEveryDatabase((databases, name) => {
 
 			const target = await databases();
 			const env = { ...target.environment, YAQA_BOT_DATA_DIR: dataDirectory };
-			const moved = await program(["to-postgres", "--json"], env);
+			const moved = await runBot(["to-postgres", "--json"], env);
 			assert.equal(moved.code, 0, moved.err);
 			const there = await target.open();
 			assert.deepEqual(await linesOf(there), lines);
@@ -204,18 +181,18 @@ await onEveryDatabase((databases, name) => {
 			if (name === "PGlite") await database.close();
 			const env = { ...own.environment, YAQA_BOT_DATA_DIR: own.dataDirectory };
 			const file = join(folder, "by-command.gz");
-			const written = await program(["backup", file, "--json"], env);
+			const written = await runBot(["backup", file, "--json"], env);
 			assert.equal(written.code, 0, written.err);
 			assert.ok(JSON.parse(written.out).rows.jobs >= 4);
-			assert.equal((await program(["backup", file], env)).code, 1, "no backup is overwritten");
+			assert.equal((await runBot(["backup", file], env)).code, 1, "no backup is overwritten");
 			const target = await databases();
 			const elsewhere = { ...target.environment, YAQA_BOT_DATA_DIR: target.dataDirectory };
-			const restored = await program(["restore", file, "--json"], elsewhere);
+			const restored = await runBot(["restore", file, "--json"], elsewhere);
 			assert.equal(restored.code, 0, restored.err);
 			const there = await target.open();
 			assert.deepEqual(await linesOf(there), lines);
 			await there.close();
-			assert.equal((await program(["restore", join(folder, "none.gz")], elsewhere)).code, 1);
+			assert.equal((await runBot(["restore", join(folder, "none.gz")], elsewhere)).code, 1);
 			assert.ok(!existsSync(`${file}.draft`));
 		});
 	});

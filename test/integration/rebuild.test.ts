@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { generateKeyPairSync, randomUUID } from "node:crypto";
-import { once } from "node:events";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { pathToFileURL } from "node:url";
 import { commit, createRepo, uploadFiles } from "@huggingface/hub";
 import { systemClock } from "../../src/clock.ts";
 import { listJobs } from "../../src/db/jobs.ts";
@@ -19,13 +17,13 @@ import { silentLog } from "../../src/log.ts";
 import { manifestSigner } from "../../src/publish/manifest-signature.ts";
 import { publish } from "../../src/publish/publish.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
+import { runBot } from "../support/run-bot.ts";
 import { scriptedConfiguration, scriptedRunner, worldFolder } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
 import { readTinyManifest, TINY_SOURCE, type TinyRecipe, tinyDirectory } from "../support/tiny-variants.ts";
 
 const OWNER = "hf_owner_token";
 const BOT = "hf_bot_token";
-const PROGRAM = fileURLToPath(new URL("../../bin/yaqa-bot.mjs", import.meta.url));
 const LIMITS = { maximumWeightBytes: 1e9 };
 
 const KEYS = generateKeyPairSync("ed25519", {
@@ -66,31 +64,13 @@ async function sourceRepo(name: string, visibility: "public" | "private"): Promi
 	return done?.commit.oid ?? "";
 }
 
-async function program(
-	args: readonly string[],
-	dataDirectory: string,
-): Promise<{ readonly code: number | null; readonly out: string; readonly err: string }> {
-	const child = spawn(process.execPath, [PROGRAM, ...args], {
-		env: {
-			PATH: process.env["PATH"] ?? "",
-			YAQA_BOT_HUB_TOKEN: BOT,
-			YAQA_BOT_HUB_URL: hub.url,
-			YAQA_BOT_NAMESPACE: "bot",
-			YAQA_BOT_DATA_DIR: dataDirectory,
-		},
-		stdio: ["ignore", "pipe", "pipe"],
+const program = (args: readonly string[], dataDirectory: string) =>
+	runBot(args, {
+		YAQA_BOT_HUB_TOKEN: BOT,
+		YAQA_BOT_HUB_URL: hub.url,
+		YAQA_BOT_NAMESPACE: "bot",
+		YAQA_BOT_DATA_DIR: dataDirectory,
 	});
-	let out = "";
-	let err = "";
-	child.stdout.on("data", (chunk: Buffer) => {
-		out += chunk.toString("utf8");
-	});
-	child.stderr.on("data", (chunk: Buffer) => {
-		err += chunk.toString("utf8");
-	});
-	const [code] = (await once(child, "close")) as [number | null];
-	return { code, out, err };
-}
 
 before(async () => {
 	work = await mkdtemp(join(tmpdir(), "yaqa-rebuild-"));
