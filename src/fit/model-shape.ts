@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { ModelShape } from "../protocol/model-shape.ts";
+import { languageConfigOf } from "./language-config.ts";
 
 const size = z.int().min(1).max(4_194_304);
 /** Null and absent are one: configurations of older families leave fields out that newer ones set to null. */
@@ -109,8 +110,7 @@ function sizesOf(fields: Fields) {
 export function shapeOfConfig(config: unknown): ModelShape | null {
 	const outer = z.looseObject({ text_config: z.looseObject({}).nullish() }).safeParse(config);
 	if (!outer.success) return null;
-	const { text_config: text, ...rest } = outer.data;
-	const parsed = Fields.safeParse({ ...rest, ...text, architectures: rest["architectures"] });
+	const parsed = Fields.safeParse(languageConfigOf(outer.data));
 	if (!parsed.success) return null;
 	const fields = parsed.data;
 	const sizes = sizesOf(fields);

@@ -1,4 +1,5 @@
 import type { Refusal } from "../errors.ts";
+import { languageConfigOf } from "../fit/language-config.ts";
 import { shapeOfConfig } from "../fit/model-shape.ts";
 import { parseJson } from "../parse-json.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
@@ -13,7 +14,7 @@ import {
 	safetensorsHeaderLength,
 	type TensorInfo,
 } from "./safetensors-header.ts";
-import { absurdSize, languageConfigOf, SourceConfig, sizeOf } from "./source-config.ts";
+import { absurdSize, SourceConfig, sizeOf } from "./source-config.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
 
 /** `count` linears of the model's blocks are `[rows, columns]`. */
@@ -238,7 +239,7 @@ function checkConfig(config: SourceConfig): string {
 			architecture === undefined
 				? "config.json names no architecture."
 				: `The architecture ${quoted(architecture)} is not one this version can quantize.`,
-			`${SUPPORTED_ARCHITECTURES.length} architectures are taken, such as ${EXAMPLES.join(", ")}. The recipe page lists them.`,
+			`${SUPPORTED_ARCHITECTURES.length} architectures are taken, such as ${EXAMPLES.join(", ")}. docs/recipes.md of yaqa-bot lists them.`,
 		);
 	}
 	const absurd = absurdSize(config);

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { languageConfigOf } from "../fit/language-config.ts";
 
 /** Far beyond any real model, far below what exhausts memory by itself. */
 const BOUNDS = {
@@ -38,13 +39,6 @@ export const SourceConfig = z.looseObject({
 	quantization_config: z.unknown().optional(),
 });
 export type SourceConfig = z.infer<typeof SourceConfig>;
-
-/** Where an image-text model's config keeps the sizes of its language model, what stands outside counting as well. */
-export function languageConfigOf(config: SourceConfig): SourceConfig {
-	const { text_config: text, ...outer } = config;
-	const inner = z.looseObject({}).safeParse(text);
-	return inner.success ? { ...outer, ...inner.data, architectures: config.architectures } : config;
-}
 
 /**
  * What is wrong with the config's sizes, or `null`. Missing ones count where every supported model has them; configs of

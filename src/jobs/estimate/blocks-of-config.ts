@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { languageConfigOf } from "../../fit/language-config.ts";
 import type { PlannedLinear } from "./sweep-plan.ts";
 
 /** A linear, and the share of all tokens that reaches it: less than 1 for the experts of a mixture. */
@@ -91,8 +92,7 @@ const MOST_PARAMETERS = 2e12;
 export function blocksOfConfig(document: unknown): ConfiguredResult {
 	const outer = z.record(z.string(), z.unknown()).safeParse(document);
 	if (!outer.success) return { ok: false, message: "This is no config.json: it holds no JSON object." };
-	const text = z.record(z.string(), z.unknown()).safeParse(outer.data["text_config"]);
-	const given: Record<string, unknown> = { ...outer.data, ...(text.success ? text.data : {}) };
+	const given: Record<string, unknown> = { ...languageConfigOf(outer.data) };
 	for (const [from, to] of RENAMED) given[to] ??= given[from];
 	const parsed = Config.safeParse(given);
 	if (!parsed.success) {
@@ -107,7 +107,7 @@ export function blocksOfConfig(document: unknown): ConfiguredResult {
 			message: `A config.json does not say what linears layers of the kind ${JSON.stringify(strange ?? "mamba")} have. The repo's weights do: \`yaqa-bot plan OWNER/MODEL\`.`,
 		};
 	}
-	const [first] = outer.data["architectures"] === undefined ? [] : (config.architectures ?? []);
+	const [first] = config.architectures ?? [];
 	const blocks = kindsOf(config);
 	if (blocks === null) return { ok: false, message: "config.json does not say how wide feed-forward layers are." };
 	const model = modelOf(config, first ?? config.model_type ?? "unknown", blocks);
