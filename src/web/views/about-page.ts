@@ -89,9 +89,9 @@ export function aboutPage(context: PageContext, about: About): string {
 ${
 	floor.length === 0
 		? html`<p>No file is held back for its KL.</p>`
-		: html`<div class="scroll" tabindex="0"><table><caption>What a file has to reach to be published</caption>
-<thead><tr><th scope="col">Bits a weight, up to</th><th scope="col" class="number">KL at most</th><th scope="col" class="number">Same top token at least</th></tr></thead><tbody>
-${floor.map((row) => html`<tr><th scope="row">${row.bitsPerWeight}</th><td class="number">${row.maximumKlNats}</td><td class="number">${formatPercent(row.minimumTopOneAgreement)}</td></tr>\n`)}</tbody></table></div>`
+		: html`<div class="scroll" tabindex="0"><table class="cards"><caption>What a file has to reach to be published</caption>
+<thead><tr><th scope="col">Bits a weight</th><th scope="col" class="number">KL at most</th><th scope="col" class="number">Same top token at least</th></tr></thead><tbody>
+${floor.map((row) => html`<tr><th scope="row">up to ${row.bitsPerWeight} bits</th><td data-label="KL at most" class="number">${row.maximumKlNats}</td><td data-label="Same top token at least" class="number">${formatPercent(row.minimumTopOneAgreement)}</td></tr>\n`)}</tbody></table></div>`
 }
 <p>${about.unmeasured === "refuse" ? "GGUF files are published only once llama.cpp itself has loaded and measured them." : "GGUF files that llama.cpp could not measure here are published with a card that says so."}</p>
 <h2>What is trusted</h2>
