@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { setImmediate, setTimeout } from "node:timers/promises";
 import type { JobEventRecord, JobRecord } from "../../src/records/job.ts";
 import { makeEvents, makeJob, memoryData, startSite, type TestSite } from "../support/web-fixtures.ts";
 
@@ -138,10 +139,13 @@ test("a number that is none gets 400", async () => {
 test("listeners beyond the cap are turned away and let in again later", async () => {
 	const { job } = addJob();
 	const controllers = [new AbortController(), new AbortController()];
-	for (const { signal } of controllers) await fetch(`${site.url}/jobs/${job.id}/events`, { signal });
+	// A response that nobody holds is collected as garbage, and its stream closed with it.
+	const streams: Response[] = [];
+	for (const { signal } of controllers) streams.push(await fetch(`${site.url}/jobs/${job.id}/events`, { signal }));
 
 	const refused = await fetch(`${site.url}/jobs/${job.id}/events`);
 	assert.equal(refused.status, 503);
+	assert.ok(streams.every((stream) => stream.status === 200));
 	assert.ok(refused.headers.has("retry-after"));
 
 	for (const controller of controllers) controller.abort();
@@ -151,7 +155,7 @@ test("listeners beyond the cap are turned away and let in again later", async ()
 		abort.abort();
 		if (response.status === 200) break;
 		assert.ok(attempt < 100);
-		await new Promise((resolve) => setTimeout(resolve, 20));
+		await setTimeout(20);
 	}
 });
 
@@ -175,12 +179,14 @@ test("the evidence of single layers is left out unless it is asked for, and the 
 test("however many follow a job, the database is asked once a turn; an address has a cap of its own", async () => {
 	const { job, rows } = addJob();
 	const asked = { job: 0, events: 0, variants: 0 };
+	let held: Promise<void> | null = null;
 	const memory = memoryData({ jobs, events });
 	const crowded = await startSite(
 		{
 			...memory,
-			getJob: (id) => {
+			getJob: async (id) => {
 				asked.job++;
+				await held;
 				return memory.getJob(id);
 			},
 			listJobEvents: (id, after, limit) => {
@@ -202,20 +208,30 @@ test("however many follow a job, the database is asked once a turn; an address h
 				signal: abort.signal,
 				headers: { "X-Forwarded-For": address },
 			});
+		// A response that nobody holds is collected as garbage, and its stream closed with it.
+		const streams: Response[] = [];
 		for (let index = 0; index < 100; index++) {
-			assert.equal((await open(`203.0.113.${index % 10}`)).status, 200, `stream ${index}`);
+			const stream = await open(`203.0.113.${index % 10}`);
+			assert.equal(stream.status, 200, `stream ${index}`);
+			streams.push(stream);
 		}
 		assert.equal((await open("203.0.113.1")).status, 503);
-		await new Promise((resolve) => setTimeout(resolve, 200));
+		let release = (): void => {};
+		held = new Promise((resolve) => {
+			release = resolve;
+		});
 		Object.assign(asked, { job: 0, events: 0, variants: 0 });
+		while (asked.job === 0) await setImmediate();
+		await setTimeout(100);
+		assert.equal(asked.job, 1, "while one look is under way there is no other");
 		events.push({ jobId: job.id, sequence: rows.length + 1, at: new Date(), kind: "state", body: { to: "ingesting" } });
-		await new Promise((resolve) => setTimeout(resolve, 500));
-		// As often as one watcher alone would have it.
-		assert.ok(asked.job > 1 && asked.job < 100, `${asked.job} looks at the job`);
+		release();
+		while (asked.job < 10) await setTimeout(10);
 		assert.ok(asked.events <= asked.job + 1, `${asked.events} looks at its events`);
 		assert.ok(asked.variants <= 2, `${asked.variants} looks at its variants, which changed once`);
 		const alive = await fetch(`${crowded.url}/healthz`);
 		assert.equal(alive.status, 200);
+		assert.ok(streams.every((stream) => stream.body?.locked === false));
 		abort.abort();
 	} finally {
 		await crowded.close();
