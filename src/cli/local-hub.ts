@@ -35,7 +35,7 @@ export async function localHub(
 		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
 		return code;
 	};
-	let start: Pick<Parameters<typeof runLocalHub>[0], "users" | "organizations" | "faults" | "jobFolders">;
+	let start: Pick<Parameters<typeof runLocalHub>[0], "users" | "organizations" | "oauthApps" | "faults" | "jobFolders">;
 	try {
 		const folders = options.jobFolders.map((folder) => resolve(folder));
 		const missing = folders.find((folder) => !existsSync(folder));

@@ -9,6 +9,8 @@ import type { DiscussionStore } from "./discussion-store.ts";
 import type { Faults } from "./faults.ts";
 import { HubError } from "./hub-error.ts";
 import type { JobStore } from "./job-store.ts";
+import type { OAuthApp } from "./oauth/oauth-apps.ts";
+import { identityOfConsent, type OAuthGrants } from "./oauth/oauth-grants.ts";
 import type { ReadMarks } from "./read-marks.ts";
 import type { RepoFacts } from "./repo-facts.ts";
 import { type Commit, fullName, type RefUpdate, type Repo, type RepoStore, type RepoType } from "./repo-store.ts";
@@ -24,6 +26,8 @@ export type HubContext = {
 	readonly clock: Clock;
 	readonly log: Log;
 	readonly accounts: Accounts;
+	readonly oauthApps: ReadonlyMap<string, OAuthApp>;
+	readonly oauthGrants: OAuthGrants;
 	readonly blobs: BlobStore;
 	readonly repos: RepoStore;
 	readonly discussions: DiscussionStore;
@@ -82,7 +86,9 @@ export function queryNumber(request: Request, name: string, otherwise: number, m
 }
 
 export function identityOf(context: HubContext, request: Request): Identity | null {
-	return context.accounts.authenticate(request.headers.authorization);
+	const header = request.headers.authorization;
+	const consent = context.oauthGrants.consentOf(header);
+	return consent === null ? context.accounts.authenticate(header) : identityOfConsent(consent, context.accounts);
 }
 
 export function requireIdentity(context: HubContext, request: Request): Identity {

@@ -11,6 +11,7 @@ const RESERVED_NAMESPACES: ReadonlySet<string> = new Set([
 	"settings",
 	"avatars",
 	"lfs",
+	"oauth",
 	"healthz",
 ]);
 const LONGEST_PATH = 1024;

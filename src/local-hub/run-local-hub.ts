@@ -1,6 +1,7 @@
 import type { Log } from "../log.ts";
 import type { LocalHubOrganization, LocalHubUser } from "./accounts.ts";
 import type { FaultPlan } from "./faults.ts";
+import type { LocalHubOAuthApp } from "./oauth/oauth-apps.ts";
 import { type LocalHub, startLocalHub } from "./start-local-hub.ts";
 
 /**
@@ -20,6 +21,7 @@ export async function runLocalHub(options: {
 	host?: string;
 	users?: readonly LocalHubUser[];
 	organizations?: readonly LocalHubOrganization[];
+	oauthApps?: readonly LocalHubOAuthApp[];
 	/** Where the programs are that jobs call; `null`: this Hub runs no jobs. */
 	jobFolders?: readonly string[] | null;
 	faults?: FaultPlan;
@@ -37,6 +39,7 @@ export async function runLocalHub(options: {
 		host,
 		users,
 		...(options.organizations === undefined ? {} : { organizations: options.organizations }),
+		...(options.oauthApps === undefined ? {} : { oauthApps: options.oauthApps }),
 		...(options.jobFolders ? { jobs: { programFolders: options.jobFolders } } : {}),
 		...(options.faults === undefined ? {} : { initialFaults: options.faults }),
 		log: options.log,

@@ -18,6 +18,10 @@ import { HubError } from "./hub-error.ts";
 import { newId } from "./identifiers.ts";
 import { type JobOptions, openJobStore } from "./job-store.ts";
 import { escapeHtml } from "./markdown.ts";
+import { authorizeRoutes } from "./oauth/authorize-routes.ts";
+import { type LocalHubOAuthApp, oauthApps } from "./oauth/oauth-apps.ts";
+import { createOAuthGrants } from "./oauth/oauth-grants.ts";
+import { oauthRoutes } from "./oauth/oauth-routes.ts";
 import { pageLayout } from "./pages/page-layout.ts";
 import { pageRoutes } from "./pages/page-routes.ts";
 import { openReadMarks } from "./read-marks.ts";
@@ -53,6 +57,8 @@ export type LocalHubOptions = {
 	readonly publicUrl?: string;
 	readonly users: readonly LocalHubUser[];
 	readonly organizations?: readonly LocalHubOrganization[];
+	/** Programs that people can sign in to with their account here. */
+	readonly oauthApps?: readonly LocalHubOAuthApp[];
 	readonly log?: Log;
 	readonly clock?: Clock;
 	/** What goes wrong from the start. */
@@ -75,6 +81,8 @@ export type LocalHub = {
 	readonly url: string;
 	readonly adminToken: string;
 	readonly faults: Faults;
+	/** Takes back what a person let apps do. */
+	readonly revokeApps: (userName: string) => void;
 	/** Resolves when no webhook delivery is under way or waiting for a retry. */
 	webhooksIdle(): Promise<void>;
 	close(): Promise<void>;
@@ -126,6 +134,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 	const host = options.host ?? "127.0.0.1";
 	const adminToken = options.adminToken ?? randomBytes(24).toString("base64url");
 	const accounts = createAccounts(options.users, options.organizations);
+	const apps = oauthApps(options.oauthApps ?? []);
+	const oauthGrants = createOAuthGrants(clock);
 
 	await mkdir(dataDirectory, { recursive: true, mode: 0o700 });
 	const unlock = await lockDirectory(dataDirectory);
@@ -173,6 +183,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			clock,
 			log,
 			accounts,
+			oauthApps: apps,
+			oauthGrants,
 			blobs,
 			repos,
 			discussions,
@@ -205,6 +217,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		app.use((request, response, next) => faults.middleware(request, response, next));
 		for (const routes of [
 			accountRoutes,
+			authorizeRoutes,
+			oauthRoutes,
 			storageRoutes,
 			repoAdminRoutes,
 			webhookRoutes,
@@ -267,6 +281,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			url: origin,
 			adminToken,
 			faults,
+			revokeApps: oauthGrants.revoke,
 			webhooksIdle: () => dispatcher.idle(),
 			async close() {
 				await jobs.close();

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { z } from "zod";
 import { type LocalHubOrganization, type LocalHubUser, SCOPED_PERMISSIONS } from "./accounts.ts";
+import { type LocalHubOAuthApp, OAUTH_SCOPES } from "./oauth/oauth-apps.ts";
 
 const TokenFields = {
 	token: z.string().regex(/^hf_[A-Za-z0-9._-]{3,}$/, "a token starts with hf_, or stock clients refuse it"),
@@ -36,12 +37,24 @@ const UsersFile = z.strictObject({
 			}),
 		)
 		.optional(),
+	oauthApps: z
+		.array(
+			z.strictObject({
+				clientId: z.string().min(1).max(200),
+				clientSecret: z.string().min(16).max(1000),
+				name: z.string().min(1).max(200),
+				redirectUris: z.array(z.url({ protocol: /^https?$/ })).min(1),
+				scopes: z.array(z.enum(OAUTH_SCOPES)).optional(),
+			}),
+		)
+		.optional(),
 });
 
-/** Who is on a local Hub: a YAML or JSON file of users with their tokens, and of organizations. Throws what is wrong with it. */
+/** Who is on a local Hub: a YAML or JSON file of users with their tokens, and of organizations, and the apps that they sign in to. Throws what is wrong with it. */
 export function readUsersFile(path: string): {
 	readonly users: readonly LocalHubUser[];
 	readonly organizations: readonly LocalHubOrganization[];
+	readonly oauthApps: readonly LocalHubOAuthApp[];
 } {
 	let value: unknown;
 	try {
@@ -54,5 +67,6 @@ export function readUsersFile(path: string): {
 		const [issue] = parsed.error.issues;
 		throw new Error(`${path}, at ${issue?.path.join(".") || "its top"}: ${issue?.message ?? "not a users file"}.`);
 	}
-	return { users: parsed.data.users, organizations: parsed.data.organizations ?? [] };
+	const { users, organizations = [], oauthApps = [] } = parsed.data;
+	return { users, organizations, oauthApps };
 }

@@ -20,6 +20,7 @@ import {
 	testHub,
 	textAt,
 } from "../support/local-hub-fixture.ts";
+import { oauthApp, signedInToken } from "../support/oauth-person.ts";
 
 /** Of the Hub's own description: the operations that this test calls, with the schemas that their answers refer to. */
 const description = join(root, "test/contract/hub.openapi.json");
@@ -54,7 +55,8 @@ test("answers fit the Hub's own API description", async (context) => {
 	ajv.removeKeyword("id");
 	const components = relaxed(at(document, "components") ?? {}, false);
 
-	const hub = await testHub(context, { jobs: { programFolders: [] } });
+	const back = "http://127.0.0.1:9/back";
+	const hub = await testHub(context, { jobs: { programFolders: [] }, oauthApps: [oauthApp(back)] });
 	const checked = new Set<string>();
 	const problems: string[] = [];
 
@@ -98,6 +100,8 @@ test("answers fit the Hub's own API description", async (context) => {
 	const M = "/api/models/{namespace}/{repo}";
 	const m = "/api/models/lab/model";
 	for (const token of [OWNER, READER, SCOPED]) await check("get", "/api/whoami-v2", "/api/whoami-v2", { token });
+	const signedIn = await signedInToken(hub.url, back, "owner", ["lab"]);
+	await check("get", "/oauth/userinfo", "/oauth/userinfo", { token: signedIn });
 	await check("get", "/api/settings/repositories", "/api/settings/repositories?sort=updatedAt");
 	await check("post", "/api/jobs/{namespace}/auth-check/{perms}", "/api/jobs/lab/auth-check/write");
 	await check("get", "/api/users/{username}/overview", "/api/users/owner/overview");

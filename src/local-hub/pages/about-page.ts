@@ -19,6 +19,10 @@ export function aboutPage(context: HubContext): string {
 			({ name, fullname, members, refusesWebhooks }) =>
 				`<a href="/${escapeHtml(name)}">${escapeHtml(name)}</a> (${escapeHtml(fullname)}): ${members.size} members${refusesWebhooks ? ", allows no webhooks" : ""}`,
 		);
+	const apps = [...context.oauthApps.values()].map(
+		({ name, clientId, redirectUris }) =>
+			`${escapeHtml(name)} (<code>${escapeHtml(clientId)}</code>), back at ${redirectUris.map((uri) => `<code>${escapeHtml(uri)}</code>`).join(", ")}`,
+	);
 	const jobs = context.jobs.runsJobs
 		? "It runs jobs: as processes of this machine with its rights, whatever image they name."
 		: "It runs no jobs. Start it with <code>--jobs FOLDER</code>: what jobs call is looked for there.";
@@ -31,6 +35,7 @@ hf upload OWNER/MODEL FOLDER</pre>
 <p>With <code>@huggingface/hub</code> pass <code>hubUrl: "${origin}"</code> and <code>accessToken</code> to each call. A browser sees public repos; everything else needs a token.</p>
 <h2>People</h2>${list(people)}
 <h2>Organizations</h2>${organizations.length === 0 ? "<p>None.</p>" : list(organizations)}
+<h2>Apps that people sign in to</h2>${apps.length === 0 ? "<p>None. Name them under <code>oauthApps</code> in the file of <code>--users</code>.</p>" : list(apps)}
 <h2>Jobs</h2><p>${jobs}</p>
 <h2>Faults</h2>
 <p>By <code>--fault</code> at the start, or while it runs: <code>POST ${origin}/__local-hub/faults</code> with the admin token that it printed; <code>DELETE</code> ends them. The forms of <code>--fault</code>:</p>
