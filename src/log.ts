@@ -14,7 +14,8 @@ export type Log = {
 
 const SEVERITY: Readonly<Record<LogLevel, number>> = { debug: 10, info: 20, warn: 30, error: 40 };
 const SECRET_FIELD = /token|secret|authorization|password|cookie/i;
-const SECRET_VALUE = /\b(hf|ghp|ghs|gho|github_pat)_[A-Za-z0-9_]{8,}/g;
+/** A token of somebody who signed in is a JSON Web Token, with dots and hyphens. */
+const SECRET_VALUE = /\bhf_oauth_[A-Za-z0-9_.-]{8,}|\b(hf|ghp|ghs|gho|github_pat)_[A-Za-z0-9_]{8,}/g;
 
 function redact(key: string, value: unknown): unknown {
 	if (SECRET_FIELD.test(key) && (typeof value === "string" || typeof value === "object")) return "[redacted]";

@@ -17,6 +17,7 @@ import { measureIsolation } from "../runners/isolation.ts";
 import { checkEngines } from "./check-engines.ts";
 import { checkIssues } from "./check-issues.ts";
 import { checkRunner } from "./check-runner.ts";
+import { checkSignIn } from "./check-sign-in.ts";
 import { checkPublisherToken, checkReadToken, checkStagingToken } from "./check-tokens.ts";
 import { checkWatch, checkWebhook } from "./check-watch.ts";
 import { problemLine } from "./config-check.ts";
@@ -250,6 +251,7 @@ export async function doctor(
 			checkStagingToken(configuration, secrets),
 			checkWebhook(configuration, secrets),
 			checkIssues(configuration, secrets),
+			checkSignIn(configuration, secrets),
 			checkPort(configuration),
 			checkWatch(configuration, secrets),
 		);

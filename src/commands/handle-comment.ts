@@ -5,24 +5,16 @@ import type { CommentHandler } from "./comment-handler.ts";
 import type { Author, Comment, Place, Thread } from "./forum.ts";
 import { requesterName } from "./host.ts";
 import { readTrailer } from "./reply-trailer.ts";
+import { hasRights, isRobot } from "./rights.ts";
 import { runCommands } from "./run/run-commands.ts";
-import { sameName } from "./same-name.ts";
 import { usualSubject } from "./usual-subject.ts";
 
 /** Strangers are answered this often in a thread; after that the bot is silent, whatever they write. */
 const MAXIMUM_ANSWERS_TO_STRANGERS = 10;
 
 async function isTrusted(place: Place, author: Author, options: AnswerOptions): Promise<boolean> {
-	if (author.trusted === true || options.allow.some((name) => sameName(name, author.name))) return true;
+	if (hasRights(author.name, author.trusted === true, options)) return true;
 	return author.trusted === null && (await options.forum.isTrusted(place, author));
-}
-
-/** Accounts that are programs by their host's word, by their name's usual ending, or by the operator's list. */
-function isRobot(author: Author, options: AnswerOptions): boolean {
-	if (options.allow.some((name) => sameName(name, author.name))) return false;
-	return (
-		author.robot || /[-_.[]bots?\]?$/i.test(author.name) || options.ignore.some((name) => sameName(name, author.name))
-	);
 }
 
 /** Most comments never name the bot; for them nothing is looked up. */

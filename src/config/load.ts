@@ -43,6 +43,8 @@ export const ENVIRONMENT_OVERRIDES: readonly EnvironmentOverride[] = [
 	{ variable: "YAQA_BOT_HUB_URL", path: ["hub", "url"] },
 	{ variable: "YAQA_BOT_NAMESPACE", path: ["hub", "namespace"] },
 	{ variable: "YAQA_BOT_USER", path: ["hub", "botUser"] },
+	{ variable: "OAUTH_CLIENT_ID", path: ["signIn", "clientId"] },
+	{ variable: "YAQA_BOT_OAUTH_CLIENT_ID", path: ["signIn", "clientId"] },
 	{ variable: "PORT", path: ["server", "port"], number: true },
 	{ variable: "YAQA_BOT_HOST", path: ["server", "host"] },
 	{ variable: "YAQA_BOT_PUBLIC_URL", path: ["server", "publicUrl"] },
@@ -151,6 +153,7 @@ function readSecrets(env: Environment): { secrets: Secrets; problems: Configurat
 		gitHubWebhookSecret: read("gitHubWebhookSecret"),
 		previousGitHubWebhookSecret: read("previousGitHubWebhookSecret"),
 		operatorToken: read("operatorToken"),
+		oauthClientSecret: read("oauthClientSecret"),
 		signingKey: read("signingKey"),
 	};
 	return { secrets, problems };
@@ -230,6 +233,18 @@ function gitHubProblems(configuration: Configuration, secrets: Secrets): Configu
 		.map(([where]) => ({ where, message: "Answering in GitHub issues needs it.", suggestion: null }));
 }
 
+/** What signing in needs, besides the app's id. */
+function signInProblems(configuration: Configuration, secrets: Secrets): ConfigurationProblem[] {
+	if (configuration.signIn.clientId === null) return [];
+	const needed: readonly [where: string, value: string | null][] = [
+		["server.publicUrl", configuration.server.publicUrl],
+		["YAQA_BOT_OAUTH_CLIENT_SECRET", secrets.oauthClientSecret],
+	];
+	return needed
+		.filter(([, value]) => value === null)
+		.map(([where]) => ({ where, message: "Signing in on the pages needs it.", suggestion: null }));
+}
+
 /** More runs than GPUs for them would wait in the runner, where nobody sees why. */
 function gpuProblems({ runner }: Configuration): ConfigurationProblem[] {
 	if (runner.gpus === null) return [];
@@ -280,6 +295,7 @@ function crossChecks(configuration: Configuration, secrets: Secrets): Configurat
 		...gpuProblems(configuration),
 		...runnerProblems(configuration, secrets),
 		...gitHubProblems(configuration, secrets),
+		...signInProblems(configuration, secrets),
 	);
 	const [sketchNamespace] = configuration.sketches.repo?.split("/") ?? [];
 	if (sketchNamespace !== undefined && sketchNamespace === configuration.runner.stagingNamespace) {

@@ -76,6 +76,27 @@ const About = z.strictObject({
 	source: httpUrl.nullable().default(null).describe("Where the program's source is found."),
 });
 
+/** A user's name, or the number that the Hub gives an account: names can change hands. */
+const accountReference = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/, "a Hub user's name or number");
+
+const SignIn = z.strictObject({
+	clientId: z
+		.string()
+		.regex(/^[\x21-\x7e]{1,200}$/, "the app's client id")
+		.nullable()
+		.default(null)
+		.describe(
+			"The Hub's OAuth app by which people sign in on the pages; its secret is YAQA_BOT_OAUTH_CLIENT_SECRET. Absent: nobody can.",
+		),
+	operators: z
+		.array(accountReference)
+		.max(1000)
+		.default([])
+		.describe(
+			"Who sees everything and the page /operator once signed in: users by name, or by the 24 digits of their account's number.",
+		),
+});
+
 const Database = z.strictObject({
 	dataDirectory: filePath
 		.default("data")
@@ -527,6 +548,7 @@ export const ConfigurationFile = z.strictObject({
 	server: Server.prefault({}),
 	hub: Hub.prefault({}),
 	about: About.prefault({}),
+	signIn: SignIn.prefault({}),
 	database: Database.prefault({}),
 	watch: Watch.prefault({}),
 	requests: Requests.prefault({}),

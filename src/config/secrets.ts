@@ -22,6 +22,8 @@ export type Secrets = {
 	readonly previousGitHubWebhookSecret: string | null;
 	/** Shows the pages of private sources to whoever sends it. */
 	readonly operatorToken: string | null;
+	/** Of the OAuth app that people sign in to. */
+	readonly oauthClientSecret: string | null;
 	/** Signs manifests: an Ed25519 private key, PEM. */
 	readonly signingKey: string | null;
 };
@@ -39,6 +41,7 @@ export const SECRET_VARIABLES = {
 	gitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET"],
 	previousGitHubWebhookSecret: ["YAQA_BOT_GITHUB_WEBHOOK_SECRET_PREVIOUS"],
 	operatorToken: ["YAQA_BOT_OPERATOR_TOKEN"],
+	oauthClientSecret: ["YAQA_BOT_OAUTH_CLIENT_SECRET", "OAUTH_CLIENT_SECRET"],
 	signingKey: ["YAQA_BOT_SIGNING_KEY"],
 } as const satisfies Readonly<Record<keyof Secrets, readonly string[]>>;
 
@@ -74,6 +77,7 @@ export const secretSchemas = {
 	gitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 	previousGitHubWebhookSecret: headerText.min(16, "at least 16 characters"),
 	operatorToken: headerText.min(24, "at least 24 characters"),
+	oauthClientSecret: headerText.min(16, "at least 16 characters"),
 	signingKey: z
 		.string()
 		.max(2000)

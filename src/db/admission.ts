@@ -79,6 +79,24 @@ export async function queuePlace(
 	};
 }
 
+export type LinePlace = { readonly id: string; readonly sourceRepo: string; readonly position: number };
+
+/** Jobs that may start, the next one first. */
+export async function listLine(handle: Handle, now: Date, limit: number): Promise<readonly LinePlace[]> {
+	const { rows } = await sql<{ id: string; source_repo: string; position: number }>`
+		select jobs.id, jobs.source_repo, line.position from (${line(now)}) as line join jobs on jobs.id = line.id
+		order by line.position limit ${sql.lit(limit)}`.execute(handle);
+	return rows.map((row) => ({ id: row.id, sourceRepo: row.source_repo, position: row.position }));
+}
+
+/** What jobs may have cost that began since then: every attempt is paid for. */
+export async function spentSince(handle: Handle, since: Date): Promise<number> {
+	const { rows } = await sql<{ spent: string }>`
+		select coalesce(sum(estimate_micro_usd * greatest(fence, 1)), 0)::text as spent from jobs
+		where started_at >= ${since}`.execute(handle);
+	return Number(rows[0]?.spent ?? 0);
+}
+
 /** Lets the first `limit` waiting jobs look for a free runner again. */
 export async function wakeNextInLine(handle: Handle, now: Date, limit: number): Promise<readonly string[]> {
 	if (limit <= 0) return [];

@@ -56,6 +56,18 @@ export async function reviveDelivery(handle: Handle, id: string, now: Date): Pro
 	return row !== undefined;
 }
 
+/** A settled delivery that the operator wants worked on once more: `true` when it was one. */
+export async function replayDelivery(handle: Handle, id: string, now: Date): Promise<boolean> {
+	const row = await handle
+		.updateTable("deliveries")
+		.set({ outcome: "pending", attempts: 0, next_attempt_at: now, lease_owner: null, lease_until: null })
+		.where("id", "=", id)
+		.where("outcome", "!=", "pending")
+		.returning("id")
+		.executeTakeFirst();
+	return row !== undefined;
+}
+
 /** Takes a pending delivery for `owner` until `until`; `null` when it is settled or somebody else works on it. */
 export async function leaseDelivery(
 	handle: Handle,
@@ -134,7 +146,8 @@ export async function listDeliveries(
 ): Promise<Page<DeliveryRecord>> {
 	const limit = pageLimit(options.limit, 50);
 	const after = cursorTime(decodeCursor(options.cursor));
-	const audience = options.audience ?? "operator";
+	// What a delivery says of itself decides here: nobody but the operator sees those of private repos.
+	const audience = options.audience === undefined || options.audience === "operator" ? "operator" : "everybody";
 	let query = handle.selectFrom("deliveries").selectAll();
 	if (audience === "everybody") {
 		query = query

@@ -13,6 +13,7 @@ import { sourceVisibility } from "./migrations/0011-source-visibility.ts";
 import { strangerAnswers } from "./migrations/0012-stranger-answers.ts";
 import { catalogueModels } from "./migrations/0013-catalogue-models.ts";
 import { plannedSeconds } from "./migrations/0014-planned-seconds.ts";
+import { siteSessions } from "./migrations/0015-site-sessions.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -31,6 +32,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	strangerAnswers,
 	catalogueModels,
 	plannedSeconds,
+	siteSessions,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

@@ -179,6 +179,15 @@ type CatalogueModelsTable = {
 type SweepSlotsTable = { slot: string; claimed_at: Time };
 type KnownHeadsTable = { repo: string; sha: string; seen_at: Time };
 
+type SiteSessionsTable = {
+	id_hash: string;
+	subject: string;
+	person: string;
+	sealed_token: string;
+	signed_in_at: Time;
+	expires_at: Time;
+};
+
 type StrangerAnswersTable = { comment: string; person: string; at: Time };
 
 export type Schema = {
@@ -197,5 +206,6 @@ export type Schema = {
 	source_visibility: SourceVisibilityTable;
 	published_repos: PublishedReposTable;
 	stranger_answers: StrangerAnswersTable;
+	site_sessions: SiteSessionsTable;
 	catalogue_models: CatalogueModelsTable;
 };

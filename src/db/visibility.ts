@@ -1,8 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Handle } from "./database.ts";
 
-/** Who looks: everybody, or whoever runs the bot. */
-export type Audience = "everybody" | "operator";
+/** Who looks: everybody, whoever runs the bot, or somebody who may read some private sources besides. */
+export type Audience = "everybody" | "operator" | { readonly reads: readonly string[] };
 
 /** Keeps what a look at a source showed. */
 export async function setSourceVisibility(
@@ -19,7 +19,7 @@ export async function setSourceVisibility(
 
 /** Whether a source may be named to everybody. */
 export async function isShown(handle: Handle, repo: string, audience: Audience): Promise<boolean> {
-	if (audience === "operator") return true;
+	if (audience === "operator" || (audience !== "everybody" && audience.reads.includes(repo))) return true;
 	const row = await handle
 		.selectFrom("source_visibility")
 		.select("private")
@@ -31,7 +31,27 @@ export async function isShown(handle: Handle, repo: string, audience: Audience):
 /** A condition on the source that `column` names. */
 export function shownTo(audience: Audience, column: RawBuilder<unknown>): RawBuilder<boolean> {
 	if (audience === "operator") return sql<boolean>`true`;
-	return sql<boolean>`not exists (select 1 from source_visibility as hidden where hidden.repo = ${column} and hidden.private)`;
+	const isPublic = sql<boolean>`not exists (select 1 from source_visibility as hidden where hidden.repo = ${column} and hidden.private)`;
+	if (audience === "everybody" || audience.reads.length === 0) return isPublic;
+	return sql<boolean>`(${column} in (${sql.join(audience.reads)}) or ${isPublic})`;
+}
+
+/** Sources in these namespaces that were private when they were last looked at. */
+export async function listPrivateSources(
+	handle: Handle,
+	namespaces: readonly string[],
+	limit: number,
+): Promise<readonly string[]> {
+	if (namespaces.length === 0) return [];
+	const rows = await handle
+		.selectFrom("source_visibility")
+		.select("repo")
+		.where("private", "=", true)
+		.where(sql<boolean>`split_part(repo, '/', 1) in (${sql.join(namespaces)})`)
+		.orderBy("seen_at", "desc")
+		.limit(limit)
+		.execute();
+	return rows.map((row) => row.repo);
 }
 
 /** Sources that something is published of, with the repos that it stands in. */

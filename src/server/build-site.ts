@@ -4,12 +4,14 @@ import type { Database } from "../db/database.ts";
 import { probeWrite } from "../db/retention.ts";
 import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import { freeBytes } from "../disk-full.ts";
+import type { JobsContext } from "../jobs/context.ts";
 import type { Log } from "../log.ts";
 import { createApp, type WebApp } from "../web/create-app.ts";
 import { databaseData } from "../web/database-data.ts";
 import type { Metrics } from "../web/metrics.ts";
 import { aboutOf } from "../web/views/about-page.ts";
 import { readAccess } from "./hub-access.ts";
+import { jobControlOf, operatorDataOf, signInOf } from "./member-pages.ts";
 import type { Progress } from "./progress-channel.ts";
 import type { Settings } from "./settings.ts";
 
@@ -58,6 +60,8 @@ export function buildSite(options: {
 	readonly settings: Settings;
 	readonly database: Database;
 	readonly storeDelivery: StoreDelivery;
+	/** For what people change on the pages. */
+	readonly context: JobsContext;
 	readonly isRunning: () => boolean;
 	readonly progress: Progress;
 	readonly metrics: Metrics;
@@ -68,6 +72,9 @@ export function buildSite(options: {
 	return createApp({
 		data: databaseData({ database, clock: systemClock, audience: "everybody" }),
 		operatorData: databaseData({ database, clock: systemClock, audience: "operator" }),
+		signIn: signInOf(settings, database, systemClock),
+		jobControl: jobControlOf(settings, options.context),
+		operatorPage: operatorDataOf(settings, options.context, metrics),
 		storeDelivery,
 		operatorToken: secrets.operatorToken,
 		webhookSecrets: [secrets.webhookSecret, secrets.previousWebhookSecret].filter((secret) => secret !== null),

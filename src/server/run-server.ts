@@ -66,6 +66,7 @@ export async function runServer(options: {
 		settings,
 		database,
 		storeDelivery: store,
+		context,
 		isRunning: engine.isRunning,
 		progress,
 		metrics,

@@ -183,6 +183,48 @@ const About = z.object({
 	signed: z.boolean().describe("Whether manifests carry this bot's signature."),
 });
 
+const dollars = z.number().nullable();
+const counts = z.record(z.string(), count).describe("How many of each state.");
+
+/** What the page /operator shows. */
+const Operator = z.object({
+	queue: z.object({
+		jobs: counts,
+		variants: counts,
+		deliveries: counts,
+		oldestDueSeconds: z.number(),
+		line: z.array(z.object({ id: z.uuid(), sourceRepo: z.string(), position: count })),
+	}),
+	budget: z.object({
+		spentThisMonthUsd: z.number().describe("By estimate; every attempt counts."),
+		perMonthUsd: dollars,
+		perJobUsd: dollars,
+		approvalUsd: dollars,
+		runsPerNamespacePerDay: z.number().nullable(),
+	}),
+	kept: z
+		.record(z.string(), z.object({ entries: count, bytes: bytes.optional(), removed: count }))
+		.nullable()
+		.describe("By the last look over it; null: there was none yet."),
+	isolation: z.object({
+		runner: z.enum(["local", "hf-jobs", "github-actions"]),
+		required: z.enum(["auto", "required"]),
+		now: z
+			.object({ level: z.enum(["own-account", "namespaces", "none"]), reason: z.string().nullable() })
+			.nullable()
+			.describe("Of runs on this machine; null: they are elsewhere."),
+	}),
+	deliveries: z.array(Delivery),
+	nextCursor,
+});
+
+const KnownModel = z.object({
+	repo: z.string(),
+	private: z.boolean(),
+	variants: count,
+	lastJob: z.object({ id: z.uuid(), state: z.enum(JOB_STATES), createdAt: time }),
+});
+
 /** By the names that the document gives them. */
 export const API_SCHEMAS = {
 	Refusal,
@@ -220,6 +262,13 @@ export const API_SCHEMAS = {
 	DeliveryList: z.object({ deliveries: z.array(Delivery), nextCursor }),
 	AboutPage: z.object({ about: About }),
 	Help: z.object({ commands: z.array(Command) }),
+	MyModels: z.object({
+		person: z.string(),
+		organizations: z.array(z.string()),
+		models: z.array(KnownModel),
+		nextCursor,
+	}),
+	Operator,
 	Alive: z.object({ alive: z.literal(true), version: z.string() }),
 	Fault: z.object({ error: z.string() }),
 } as const;

@@ -1,28 +1,25 @@
-import type { Express } from "express";
+import type { Express, Request } from "express";
 import express from "express";
 import type { Clock } from "../clock.ts";
+import type { JobControl } from "../commands/job-control.ts";
 import type { StoreDelivery } from "../deliveries/store-delivery.ts";
 import type { Log } from "../log.ts";
 import type { WebData } from "./data.ts";
 import { errorPage } from "./error-page.ts";
 import { createHealth, type HealthCheck } from "./health-checks.ts";
-import { createJobStreams } from "./job-stream.ts";
-import { jobView } from "./job-view.ts";
+import { countClients } from "./job-stream.ts";
 import type { Metrics } from "./metrics.ts";
+import type { OperatorData } from "./operator-data.ts";
 import { isSentBy } from "./operator-token.ts";
-import { catalogueRoutes } from "./routes/catalogue-routes.ts";
-import { deliveryRoutes } from "./routes/delivery-routes.ts";
-import { feedRoutes, readOnly } from "./routes/feed-routes.ts";
+import { createPages, type Pages, type PagesOptions } from "./pages.ts";
+import { readOnly } from "./routes/feed-routes.ts";
 import { gitHubWebhook } from "./routes/github-webhook.ts";
 import { healthRoutes } from "./routes/health-routes.ts";
-import { helpRoutes } from "./routes/help-routes.ts";
 import { hubWebhook } from "./routes/hub-webhook.ts";
-import { jobRoutes } from "./routes/job-routes.ts";
-import { modelRoutes } from "./routes/model-routes.ts";
 import { type ProgressIngestOptions, progressIngest } from "./routes/progress-ingest.ts";
 import { siteAssets } from "./routes/site-assets.ts";
-import { variantRoutes } from "./routes/variant-routes.ts";
-import { createSite } from "./site.ts";
+import { createSignIn, type SignIn, type SignInSetup } from "./sign-in/create-sign-in.ts";
+import type { Viewer } from "./sign-in/viewer.ts";
 import type { About } from "./views/about-page.ts";
 
 export type WebOptions = {
@@ -31,6 +28,12 @@ export type WebOptions = {
 	readonly operatorData?: WebData;
 	/** Who sends it sees all there is; `null` or absent: nobody does. */
 	readonly operatorToken?: string | null;
+	/** Signing in with an account of the Hub; `null` or absent: nobody can. */
+	readonly signIn?: SignInSetup | null;
+	/** What signed-in people may do to jobs. */
+	readonly jobControl?: JobControl | null;
+	/** What stands on the page /operator. */
+	readonly operatorPage?: OperatorData | null;
 	/** Durable when it returns. The same dedupe key twice is stored and worked on once. */
 	readonly storeDelivery: StoreDelivery;
 	readonly webhookSecrets: readonly string[];
@@ -70,47 +73,67 @@ const SECURITY_HEADERS = {
 	"Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 };
 
+/** Everybody's pages, the operator's, and those of who is signed in. */
+function allPages(options: WebOptions, files: ReturnType<typeof siteAssets>) {
+	const { data, clock, log, signIn: setup = null } = options;
+	const shared: PagesOptions = {
+		hubUrl: options.hubUrl,
+		about: options.about,
+		log,
+		clients: countClients(options.maximumStreams ?? 200, options.maximumStreamsPerAddress ?? 20),
+		pollMilliseconds: options.pollMilliseconds ?? 500,
+		keepAliveMilliseconds: options.keepAliveMilliseconds ?? 15_000,
+		jobControl: options.jobControl ?? null,
+		origin: setup === null ? null : new URL(setup.publicUrl).origin,
+		operatorData: options.operatorPage ?? null,
+	};
+	const contextOf = (viewer: () => Viewer | null) => () => ({
+		botName: options.botName,
+		hubUrl: options.hubUrl,
+		version: options.version,
+		now: clock.now(),
+		assets: files.assets,
+		signIn: setup !== null,
+		viewer: viewer(),
+	});
+	const nobody = contextOf(() => null);
+	const everybody = createPages(shared, { data, context: nobody, isOperator: () => false, everybody: null });
+	const operator = createPages(shared, {
+		data: options.operatorData ?? data,
+		context: nobody,
+		isOperator: () => true,
+		everybody: null,
+	});
+	const signIn: SignIn | null =
+		setup === null
+			? null
+			: createSignIn(setup, {
+					everybody: everybody.site,
+					clock,
+					log,
+					pagesFor: (viewer, audience) =>
+						createPages(shared, {
+							data: setup.dataFor(audience),
+							context: contextOf(viewer),
+							isOperator: () => viewer().isOperator,
+							everybody,
+						}),
+				});
+	return { everybody, operator, signIn };
+}
+
 /** The HTTP side: webhook ingest, pages with their JSON twins, event streams, health and metrics. */
 export function createApp(options: WebOptions): WebApp {
-	const { data, clock, log, hubUrl, metrics, maxBodyBytes } = options;
+	const { data, clock, log, metrics, maxBodyBytes } = options;
 	const files = siteAssets();
-	const pagesOf = (shown: WebData) => {
-		const site = createSite({
-			data: shown,
-			hubUrl,
-			context: () => ({
-				botName: options.botName,
-				hubUrl,
-				version: options.version,
-				now: clock.now(),
-				assets: files.assets,
-			}),
-		});
-		const streams = createJobStreams({
-			data: shown,
-			log,
-			maximumClients: options.maximumStreams ?? 200,
-			maximumPerAddress: options.maximumStreamsPerAddress ?? 20,
-			pollMilliseconds: options.pollMilliseconds ?? 500,
-			keepAliveMilliseconds: options.keepAliveMilliseconds ?? 15_000,
-			view: (job, progress) => jobView(site, job, progress),
-		});
-		const router = express.Router();
-		router.use(
-			catalogueRoutes(site),
-			variantRoutes(site),
-			modelRoutes(site),
-			jobRoutes(site, streams),
-			deliveryRoutes(site),
-			helpRoutes(site, options.about),
-			feedRoutes(site),
-		);
-		return { site, streams, router };
-	};
-	const everybody = pagesOf(data);
-	const operator = pagesOf(options.operatorData ?? data);
+	const { everybody, operator, signIn } = allPages(options, files);
 	const { site } = everybody;
 	const ingest = { maxBodyBytes, store: options.storeDelivery, clock, log, onOutcome: metrics.countIngest };
+
+	async function pagesOf(request: Request): Promise<Pages> {
+		if (isSentBy(request, options.operatorToken ?? null)) return operator;
+		return (await signIn?.pagesOf(request)) ?? everybody;
+	}
 
 	const app = express();
 	app.disable("x-powered-by");
@@ -131,16 +154,18 @@ export function createApp(options: WebOptions): WebApp {
 			health: createHealth(options.checks, clock),
 			metrics,
 			data,
-			clients: () => everybody.streams.clients() + operator.streams.clients(),
+			clients: () => everybody.streams.clients() + operator.streams.clients() + (signIn?.clients() ?? 0),
 		}),
 	);
-	app.use(readOnly(site));
-	app.use((request, response, next) => {
-		const isOperator = isSentBy(request, options.operatorToken ?? null);
-		// What only the operator sees must not come out of a cache for anybody else.
-		if (isOperator) response.set("Cache-Control", "no-store").vary("Authorization");
-		(isOperator ? operator : everybody).router(request, response, next);
+	if (signIn !== null) app.use(signIn.router);
+	app.use(async (request, response, next) => {
+		const pages = await pagesOf(request);
+		// What only some see must not come out of a cache for anybody else.
+		if (pages !== everybody) response.set("Cache-Control", "no-store");
+		response.vary(signIn === null ? "Authorization" : "Authorization, Cookie");
+		pages.router(request, response, next);
 	});
+	app.use(readOnly(site));
 	app.use((request, response) => site.notFound(request, response, "There is no such page."));
 	app.use(errorPage(site, log));
 	return {
@@ -148,6 +173,7 @@ export function createApp(options: WebOptions): WebApp {
 		close: () => {
 			everybody.streams.close();
 			operator.streams.close();
+			signIn?.close();
 		},
 	};
 }

@@ -2,6 +2,7 @@ import type { QueuePlace } from "../db/admission.ts";
 import type { CatalogueModel, Facets, ModelFilters, ModelSort } from "../db/catalogue.ts";
 import type { Page } from "../db/cursor.ts";
 import type { Counts } from "../db/metrics.ts";
+import type { KnownSource } from "../db/sources-of-namespaces.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobEventRecord, JobRecord } from "../records/job.ts";
@@ -48,5 +49,11 @@ export type WebData = {
 	queuePlace(jobId: string): Promise<QueuePlace | null>;
 	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
 	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
+	/** Models in these namespaces that there ever was a job on. */
+	listSourcesOf(query: {
+		readonly namespaces: readonly string[];
+		readonly cursor: string | null;
+		readonly limit: number;
+	}): Promise<Page<KnownSource>>;
 	counts(): Promise<Counts>;
 };

@@ -5,6 +5,7 @@ import type { Database } from "../db/database.ts";
 import { listDeliveries } from "../db/deliveries.ts";
 import { getJob, listJobEvents, listJobs } from "../db/jobs.ts";
 import { countEverything } from "../db/metrics.ts";
+import { listSourcesOfNamespaces } from "../db/sources-of-namespaces.ts";
 import { listPublishedVariants, listVariantsOfJob, listVariantsOfSource } from "../db/variants.ts";
 import { type Audience, isShown } from "../db/visibility.ts";
 import type { ModelList, ModelQuery, WebData } from "./data.ts";
@@ -13,12 +14,14 @@ import type { ModelList, ModelQuery, WebData } from "./data.ts";
 export function databaseData(options: {
 	readonly database: Database;
 	readonly clock: Clock;
-	readonly audience: Audience;
+	/** Asked at each look where it may change: rights that somebody lost must not show any longer. */
+	readonly audience: Audience | (() => Promise<Audience>);
 }): WebData {
-	const { audience } = options;
+	const audienceNow = async (): Promise<Audience> =>
+		typeof options.audience === "function" ? await options.audience() : options.audience;
 	const { handle } = options.database;
 	const modelsLike = async (query: ModelQuery, similar: boolean): Promise<ModelList> => {
-		const asked = { ...query, audience, similar };
+		const asked = { ...query, audience: await audienceNow(), similar };
 		const [page, counted] = [await listModels(handle, asked), await countModels(handle, asked)];
 		return { page, ...counted, similar };
 	};
@@ -29,28 +32,30 @@ export function databaseData(options: {
 			const similar = await modelsLike(query, true);
 			return similar.models > 0 ? similar : found;
 		},
-		listPublishedVariants: (query) =>
-			listPublishedVariants(handle, {
+		listPublishedVariants: async (query) =>
+			await listPublishedVariants(handle, {
 				...(query.search === null ? {} : { search: query.search }),
 				...(query.container === null ? {} : { container: query.container }),
 				...(query.bits === null ? {} : { bits: query.bits }),
 				sort: query.sort,
 				cursor: query.cursor,
 				limit: query.limit,
-				audience,
+				audience: await audienceNow(),
 			}),
 		listVariantsOfSource: async (repo) =>
-			(await isShown(handle, repo, audience)) ? await listVariantsOfSource(handle, repo) : [],
+			(await isShown(handle, repo, await audienceNow())) ? await listVariantsOfSource(handle, repo) : [],
 		listVariantsOfJob: (id) => listVariantsOfJob(handle, id, { layers: false }),
-		listJobs: (query) => listJobs(handle, { ...query, audience }),
-		listJobsOfSource: async (sourceRepo, limit) => (await listJobs(handle, { sourceRepo, limit, audience })).items,
+		listJobs: async (query) => await listJobs(handle, { ...query, audience: await audienceNow() }),
+		listJobsOfSource: async (sourceRepo, limit) =>
+			(await listJobs(handle, { sourceRepo, limit, audience: await audienceNow() })).items,
 		getJob: async (id) => {
 			const job = await getJob(handle, id);
-			return job !== null && (await isShown(handle, job.sourceRepo, audience)) ? job : null;
+			return job !== null && (await isShown(handle, job.sourceRepo, await audienceNow())) ? job : null;
 		},
-		queuePlace: (id) => queuePlace(handle, id, options.clock.now(), audience),
+		queuePlace: async (id) => await queuePlace(handle, id, options.clock.now(), await audienceNow()),
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
-		listDeliveries: (query) => listDeliveries(handle, { ...query, audience }),
+		listDeliveries: async (query) => await listDeliveries(handle, { ...query, audience: await audienceNow() }),
+		listSourcesOf: async (query) => await listSourcesOfNamespaces(handle, { ...query, audience: await audienceNow() }),
 		counts: () => countEverything(handle, options.clock.now()),
 	};
 }

@@ -4,11 +4,12 @@ import type { WebData } from "./data.ts";
 import { createJobFeed, type JobFeed, type JobFeedOptions, type Watcher } from "./job-feed.ts";
 
 type JobStreamOptions = JobFeedOptions & {
-	readonly maximumClients: number;
-	/** Streams to one address. */
-	readonly maximumPerAddress: number;
+	/** Shared by all who serve streams of one site. */
+	readonly clients: StreamClients;
 	readonly keepAliveMilliseconds: number;
 };
+
+export type StreamClients = ReturnType<typeof countClients>;
 
 export type JobStreams = {
 	readonly handle: (request: Request, response: Response, job: JobRecord) => void;
@@ -29,7 +30,7 @@ function lastEventId(request: Request): number | null {
 }
 
 /** Holds how many streams there are, in all and to one address. */
-function countClients(maximumClients: number, maximumPerAddress: number) {
+export function countClients(maximumClients: number, maximumPerAddress: number) {
 	const perAddress = new Map<string, number>();
 	let total = 0;
 	return {
@@ -71,8 +72,7 @@ function begin(response: Response): void {
  * after that gets 204, which stops `EventSource`.
  */
 export function createJobStreams(options: JobStreamOptions): JobStreams {
-	const { data, log, maximumClients, maximumPerAddress, keepAliveMilliseconds } = options;
-	const clients = countClients(maximumClients, maximumPerAddress);
+	const { data, log, clients, keepAliveMilliseconds } = options;
 	const open = new Set<() => void>();
 	const feeds = new Map<string, JobFeed>();
 

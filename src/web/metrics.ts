@@ -2,7 +2,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import type { Counts } from "../db/metrics.ts";
 
 /** What lies about, by kind: files, or rows of the database, which have no size of their own. */
-type KeptThings = Readonly<
+export type KeptThings = Readonly<
 	Record<string, { readonly entries: number; readonly bytes?: number; readonly removed: number }>
 >;
 
@@ -17,10 +17,13 @@ export type Metrics = {
 	readonly observePublication: (seconds: number) => void;
 	/** What a look over what is kept found, and what it deleted. */
 	readonly setKept: (kept: KeptThings) => void;
+	/** What the last look found; `null`: there was none yet. */
+	readonly lastKept: () => KeptThings | null;
 };
 
 /** Gauges of what is kept, set by every look over it. */
-function keptGauges(registry: Registry): Metrics["setKept"] {
+function keptGauges(registry: Registry): Pick<Metrics, "setKept" | "lastKept"> {
+	let last: KeptThings | null = null;
 	const labelNames = ["what"];
 	const registers = [registry];
 	const entries = new Gauge({ name: "yaqa_bot_kept_entries", help: "What is kept, by kind.", labelNames, registers });
@@ -31,13 +34,15 @@ function keptGauges(registry: Registry): Metrics["setKept"] {
 		labelNames,
 		registers,
 	});
-	return (kept) => {
+	const setKept: Metrics["setKept"] = (kept) => {
+		last = kept;
 		for (const [what, one] of Object.entries(kept)) {
 			entries.set({ what }, one.entries);
 			if (one.bytes !== undefined) bytes.set({ what }, one.bytes);
 			pruned.inc({ what }, one.removed);
 		}
 	};
+	return { setKept, lastKept: () => last };
 }
 
 /**
@@ -118,6 +123,6 @@ export function createMetrics(freeBytes: (() => number) | null = null): Metrics 
 		countIngest: (outcome) => ingest.inc({ outcome }),
 		observeStep: (step, seconds) => steps.observe({ step }, seconds),
 		observePublication: (seconds) => publication.observe(seconds),
-		setKept: keptGauges(registry),
+		...keptGauges(registry),
 	};
 }

@@ -109,6 +109,16 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 		parameters: [CURSOR],
 		responses: { "200": json("A page of deliveries.", "DeliveryList") },
 	},
+	"/my": {
+		summary: "The models of who is signed in, and of their organisations, private ones too.",
+		parameters: [CURSOR],
+		responses: { "200": json("A page of models.", "MyModels"), "404": json("Nobody is signed in.", "Fault") },
+	},
+	"/operator": {
+		summary: "What whoever runs the bot looks after; for them alone.",
+		parameters: [CURSOR],
+		responses: { "200": json("Queue, budget, what is kept and what came in.", "Operator"), "404": MISSING },
+	},
 	"/help": { summary: "What the bot understands in comments.", responses: { "200": json("The commands.", "Help") } },
 	"/about": {
 		summary: "Who runs this bot, and how it measures.",
@@ -139,7 +149,7 @@ export function openApiDocument(options: { readonly botName: string; readonly ve
 			title: options.botName,
 			version: options.version,
 			description:
-				"What the pages show, as JSON: send `Accept: application/json` to the same address. Everything can only be read, and needs no account. Answers carry an `ETag`; `If-None-Match` saves what has not changed. Filters that make no sense count as not given. Fields may be added.",
+				"What the pages show, as JSON: send `Accept: application/json` to the same address. All of it can be read without an account; who is signed in on the pages also sees the private models that the Hub lets them read. Whoever runs the bot sends `Authorization: Bearer` with its operator's token. What changes something is a form of the pages, and takes the token that they carry. Answers carry an `ETag`; `If-None-Match` saves what has not changed. Filters that make no sense count as not given. Fields may be added.",
 		},
 		paths: Object.fromEntries(Object.entries(OPERATIONS).map(([address, get]) => [address, { get }])),
 		components: { schemas: componentSchemas() },

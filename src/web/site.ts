@@ -3,6 +3,7 @@ import { summarizeVariant, type VariantSummary } from "../publish/variant-summar
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { WebData } from "./data.ts";
+import type { Viewer } from "./sign-in/viewer.ts";
 import type { PageContext } from "./views/layout.ts";
 import { messagePage } from "./views/message-page.ts";
 
@@ -12,6 +13,8 @@ export const PAGE_ROWS = 25;
 /** What the routes of pages are built with. */
 export type Site = {
 	readonly data: WebData;
+	/** Who looks; `null`: nobody that is known. */
+	readonly viewer: () => Viewer | null;
 	/** What every page shows around its own content. */
 	readonly context: () => PageContext;
 	readonly summarize: (variants: readonly VariantRecord[]) => VariantSummary[];
@@ -38,6 +41,7 @@ export function createSite(options: {
 
 	return {
 		data,
+		viewer: () => context().viewer,
 		context,
 		reply,
 		summarize: (variants) => variants.map((variant) => summarizeVariant(variant, hubUrl)),

@@ -25,7 +25,12 @@ export type ApiAnswers = {
 	/** Of a path and a status: what is wrong with the body; empty when it is as described. */
 	readonly faults: (path: string, status: number, body: unknown) => readonly string[];
 	/** Asks, and holds the answer against the description of the path. */
-	readonly check: (path: string, address: string, status?: number) => Promise<unknown>;
+	readonly check: (
+		path: string,
+		address: string,
+		status?: number,
+		headers?: Readonly<Record<string, string>>,
+	) => Promise<unknown>;
 };
 
 /** Reads the site's own description of its answers. */
@@ -57,8 +62,8 @@ export async function readApiDescription(siteUrl: string): Promise<ApiAnswers> {
 	return {
 		paths: Object.keys(paths),
 		faults,
-		check: async (path, address, status = 200) => {
-			const answer = await fetch(`${siteUrl}${address}`, { headers: { Accept: "application/json" } });
+		check: async (path, address, status = 200, headers = {}) => {
+			const answer = await fetch(`${siteUrl}${address}`, { headers: { Accept: "application/json", ...headers } });
 			assert.equal(answer.status, status, address);
 			const body: unknown = await answer.json();
 			assert.deepEqual(faults(path, status, body), [], address);

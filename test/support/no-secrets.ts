@@ -12,5 +12,6 @@ export const NO_SECRETS: Secrets = {
 	gitHubWebhookSecret: null,
 	previousGitHubWebhookSecret: null,
 	operatorToken: null,
+	oauthClientSecret: null,
 	signingKey: null,
 };

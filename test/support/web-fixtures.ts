@@ -265,6 +265,7 @@ export function memoryData(
 			stored.push(row);
 			return { id: row.id, duplicate: false };
 		},
+		listSourcesOf: async () => ({ items: [], next: null }),
 		counts: async () => ({
 			jobsByState: { running: 2 },
 			deliveriesByOutcome: { accepted: 3 },

@@ -78,6 +78,7 @@ test("real answers of every documented path are as documented, no field more or 
 	for (const [path, samples] of Object.entries(addresses)) {
 		for (const address of samples) await api.check(path, address);
 	}
+	for (const path of ["/my", "/operator"]) await api.check(path, path, 404);
 	await api.check("/m/{owner}/{name}", "/m/nobody/nothing", 404);
 	await api.check("/jobs/{id}", `/jobs/${uuid()}`, 404);
 	await api.check("/jobs/{id}/events", `/jobs/${uuid()}/events`, 404);
@@ -88,7 +89,7 @@ test("real answers of every documented path are as documented, no field more or 
 	const stream = await fetch(`${site.url}/jobs/${running.id}/events`);
 	assert.match(stream.headers.get("content-type") ?? "", /^text\/event-stream/);
 	await stream.body?.cancel();
-	assert.deepEqual([...Object.keys(addresses), "/jobs/{id}/events"].sort(), [...api.paths].sort());
+	assert.deepEqual([...Object.keys(addresses), "/jobs/{id}/events", "/my", "/operator"].sort(), [...api.paths].sort());
 });
 
 test("an answer with a field that is not documented, without one that is, or of another kind is noticed", async () => {
@@ -106,7 +107,7 @@ test("every address that answers with JSON is documented, and the help page link
 	const routes = source
 		.flatMap((text) => [...text.matchAll(/router\.get\("([^"]+)"/g)])
 		.map(([, address = ""]) => address.replaceAll(/:([a-z]+)/g, "{$1}"));
-	const withoutTwin = ["/robots.txt", "/sitemap.xml", "/feed.atom", "/metrics", "/openapi.json"];
+	const withoutTwin = ["/auth/sign-in", "/robots.txt", "/sitemap.xml", "/feed.atom", "/metrics", "/openapi.json"];
 	assert.deepEqual(routes.filter((address) => !withoutTwin.includes(address)).sort(), [...api.paths].sort());
 	const help = await (await fetch(`${site.url}/help`, { headers: { Accept: "text/html" } })).text();
 	assert.match(help, /<a href="\/openapi\.json">/);

@@ -2,15 +2,12 @@ import { isFinished, type JobRecord } from "../../records/job.ts";
 import { requesterName } from "../host.ts";
 import { renderChanges, renderNoJob, renderWhichJob } from "../replies/render-jobs.ts";
 import { renderMayNot } from "../replies/render-permission.ts";
-import { sameName } from "../same-name.ts";
+import { mayCancel } from "../rights.ts";
 import type { CommandRun } from "./effect.ts";
 
-/** People without rights in the repo may cancel what they alone asked for. */
-async function mayCancel(job: JobRecord, { options, at }: CommandRun<"cancel">): Promise<boolean> {
-	if (at.trusted) return true;
-	const requesters = await options.requestersOf(job.id);
-	const own = requesterName(options.host, at.author.name);
-	return requesters.length > 0 && requesters.every((name) => name !== null && sameName(name, own));
+async function isAllowed(job: JobRecord, { options, at }: CommandRun<"cancel">): Promise<boolean> {
+	const requesters = at.trusted ? [] : await options.requestersOf(job.id);
+	return mayCancel(at.trusted, requesterName(options.host, at.author.name), requesters);
 }
 
 export async function cancel(run: CommandRun<"cancel">): Promise<string> {
@@ -27,7 +24,7 @@ export async function cancel(run: CommandRun<"cancel">): Promise<string> {
 		return renderNoJob(context, what);
 	}
 	const allowed: JobRecord[] = [];
-	for (const job of meant) if (await mayCancel(job, run)) allowed.push(job);
+	for (const job of meant) if (await isAllowed(job, run)) allowed.push(job);
 	if (allowed.length === 0) return renderMayNot(context, "cancel", at.author.name);
 	if (allowed.length > 1 && target !== "all") return renderWhichJob(context, "cancel", allowed);
 	const changes = [];

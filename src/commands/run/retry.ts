@@ -1,10 +1,11 @@
 import { transition } from "../../jobs/transitions.ts";
 import { renderChanges, renderNoJob, renderWhichJob } from "../replies/render-jobs.ts";
 import { renderMayNot } from "../replies/render-permission.ts";
+import { mayRetry } from "../rights.ts";
 import type { CommandRun } from "./effect.ts";
 
 export async function retry({ command, options, at, source, context }: CommandRun<"retry">): Promise<string> {
-	if (!at.trusted) return renderMayNot(context, "retry", at.author.name);
+	if (!mayRetry(at.trusted)) return renderMayNot(context, "retry", at.author.name);
 	const { jobs } = await options.statusOf(source);
 	const { target } = command;
 	const [job, ...others] =

@@ -1,34 +1,9 @@
 import type { Router } from "express";
 import express from "express";
-import { GitHubWebhookBody } from "../../github/webhook-body.ts";
-import { HubWebhookBody } from "../../hub/webhook-body.ts";
-import type { DeliveryRecord } from "../../records/delivery.ts";
 import { CursorParameter } from "../cursor-parameter.ts";
+import { summarizeDelivery } from "../delivery-summary.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
-import { type DeliverySummary, deliveriesPage } from "../views/deliveries-page.ts";
-
-/** What it is about, as far as its body tells. */
-function subjectOf(delivery: DeliveryRecord): Pick<DeliverySummary, "event" | "repo"> {
-	if (delivery.source === "github") {
-		const { data } = GitHubWebhookBody.safeParse(delivery.body);
-		if (data === undefined) return { event: "github", repo: null };
-		const { action, repository } = data.payload;
-		return { event: `github ${data.event} ${action ?? ""}`.trim(), repo: repository?.full_name ?? null };
-	}
-	const { data } = HubWebhookBody.safeParse(delivery.body);
-	if (data === undefined) return { event: delivery.source, repo: null };
-	return { event: `${data.event.scope} ${data.event.action}`, repo: data.repo.name };
-}
-
-function summarizeDelivery(delivery: DeliveryRecord): DeliverySummary {
-	return {
-		id: delivery.id,
-		receivedAt: delivery.receivedAt.toISOString(),
-		outcome: delivery.outcome,
-		detail: delivery.detail,
-		...subjectOf(delivery),
-	};
-}
+import { deliveriesPage } from "../views/deliveries-page.ts";
 
 /** `GET /deliveries`: what came in, and what became of it. */
 export function deliveryRoutes(site: Site): Router {

@@ -1,6 +1,7 @@
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
+import type { JobControl } from "../../commands/job-control.ts";
 import type { JobRecord } from "../../records/job.ts";
 import { CursorParameter } from "../cursor-parameter.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "../job-progress.ts";
@@ -11,7 +12,7 @@ import { jobPage } from "../views/job-page.ts";
 import { jobsPage } from "../views/jobs-page.ts";
 
 /** `GET /jobs`, a job's page, and the stream of its events. */
-export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">): Router {
+export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">, jobControl: JobControl | null): Router {
 	const router = express.Router();
 
 	async function findJob(id: string): Promise<JobRecord | null> {
@@ -43,8 +44,10 @@ export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">): Rout
 		}
 		const view = await jobView(site, job, await progressOf(job.id));
 		const { variants, progress, place } = view;
+		const viewer = site.viewer();
+		const actions = viewer === null || jobControl === null ? [] : await jobControl.actionsFor(job, viewer);
 		site.reply(request, response, { job: jobJson(job), variants, progress, place }, () =>
-			jobPage(site.context(), view),
+			jobPage(site.context(), view, actions),
 		);
 	});
 

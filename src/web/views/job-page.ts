@@ -1,3 +1,4 @@
+import type { JobAction } from "../../commands/job-control.ts";
 import type { QueuePlace } from "../../db/admission.ts";
 import { assertNever } from "../../errors.ts";
 import type { StageName } from "../../protocol/events.ts";
@@ -14,6 +15,7 @@ import type { VariantSummary } from "../../publish/variant-summary.ts";
 import { isFinished, JOB_STATES, type JobRecord, type JobState } from "../../records/job.ts";
 import { type Html, html } from "../html.ts";
 import type { JobProgress, StageProgress } from "../job-progress.ts";
+import { jobActions } from "./job-actions.ts";
 import { type PageContext, renderPage } from "./layout.ts";
 import { jobBadge, jobStateWord, jobWord } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";
@@ -271,7 +273,7 @@ export function jobParts(view: JobView): Readonly<Record<string, string>> {
 	};
 }
 
-export function jobPage(context: PageContext, view: JobView): string {
+export function jobPage(context: PageContext, view: JobView, actions: readonly JobAction[]): string {
 	const { job } = view;
 	const parts = jobParts(view);
 	const part = (id: string): Html => ({ markup: parts[id] ?? "" });
@@ -282,7 +284,7 @@ export function jobPage(context: PageContext, view: JobView): string {
 <h1><a href="/m/${job.sourceRepo}">${job.sourceRepo}</a></h1>
 <div id="part-head">${part("part-head")}</div>
 <div id="part-refusal">${part("part-refusal")}</div>
-<p id="part-announcement" class="skip" role="status">${part("part-announcement")}</p>
+${jobActions(context.viewer, job, actions)}<p id="part-announcement" class="skip" role="status">${part("part-announcement")}</p>
 <h2>States</h2>
 <div id="part-timeline">${part("part-timeline")}</div>
 <section class="panel"><h2>Progress</h2>

@@ -1,4 +1,6 @@
 import { type Html, html } from "../html.ts";
+import type { Viewer } from "../sign-in/viewer.ts";
+import { accountPart } from "./account-part.ts";
 
 export type Assets = { readonly css: string; readonly liveScript: string };
 
@@ -9,9 +11,13 @@ export type PageContext = {
 	readonly version: string;
 	readonly now: Date;
 	readonly assets: Assets;
+	/** Whether people can sign in here. */
+	readonly signIn: boolean;
+	/** Who looks; `null`: nobody that is known. */
+	readonly viewer: Viewer | null;
 };
 
-type Section = "models" | "variants" | "jobs" | "help" | "deliveries" | null;
+type Section = "models" | "variants" | "jobs" | "help" | "deliveries" | "my" | "operator" | null;
 
 /** One whole document. `live`: loads the script that follows the job's events; without it the page reloads itself. */
 export function renderPage(
@@ -22,6 +28,10 @@ export function renderPage(
 		{ section: "models", href: "/", label: "Models" },
 		{ section: "jobs", href: "/jobs", label: "Jobs" },
 		{ section: "help", href: "/help", label: "Help" },
+		...(context.viewer === null ? [] : [{ section: "my", href: "/my", label: "My models" } as const]),
+		...(context.viewer?.isOperator === true
+			? [{ section: "operator", href: "/operator", label: "Operator" } as const]
+			: []),
 	];
 	const document = html`<!doctype html>
 <html lang="en">
@@ -45,7 +55,7 @@ ${
 <nav aria-label="Main"><ul>
 ${links.map((link) => html`<li><a href="${link.href}"${link.section === page.section && html` aria-current="page"`}>${link.label}</a></li>`)}
 </ul></nav>
-</header>
+${accountPart(context)}</header>
 <main id="main" tabindex="-1">
 ${page.main}
 </main>

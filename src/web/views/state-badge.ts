@@ -17,7 +17,7 @@ const SHAPES: Readonly<Record<Tone, Html>> = {
 };
 
 /** A state as a sign and a word: never by colour alone. */
-function badge(tone: Tone, text: string): Html {
+export function stateBadge(tone: Tone, text: string): Html {
 	return html`<span class="state ${tone}"><svg viewBox="0 0 12 12" width="12" height="12" aria-hidden="true">${SHAPES[tone]}</svg>${text}</span>`;
 }
 
@@ -62,7 +62,7 @@ export function jobWord(job: JobRecord, now: Date): { readonly tone: Tone; reado
 
 export function jobBadge(job: JobRecord, now: Date): Html {
 	const word = jobWord(job, now);
-	return badge(word.tone, word.text);
+	return stateBadge(word.tone, word.text);
 }
 
 const VARIANT_TONES: Readonly<Record<VariantState, Tone>> = {
@@ -74,20 +74,20 @@ const VARIANT_TONES: Readonly<Record<VariantState, Tone>> = {
 };
 
 export function variantBadge({ state, cancelled }: Pick<VariantSummary, "state" | "cancelled">): Html {
-	if (cancelled) return badge("quiet", "Cancelled");
-	return badge(VARIANT_TONES[state], VARIANT_STATE_WORDS[state].label);
+	if (cancelled) return stateBadge("quiet", "Cancelled");
+	return stateBadge(VARIANT_TONES[state], VARIANT_STATE_WORDS[state].label);
 }
 
 export function deliveryBadge(outcome: DeliveryOutcome): Html {
 	switch (outcome) {
 		case "pending":
-			return badge("wait", "Pending");
+			return stateBadge("wait", "Pending");
 		case "accepted":
-			return badge("good", "Accepted");
+			return stateBadge("good", "Accepted");
 		case "ignored":
-			return badge("quiet", "Ignored");
+			return stateBadge("quiet", "Ignored");
 		case "failed":
-			return badge("bad", "Failed");
+			return stateBadge("bad", "Failed");
 		default:
 			return assertNever(outcome);
 	}
