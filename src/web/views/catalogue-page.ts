@@ -118,7 +118,7 @@ function sizesText({ leastBytes, mostBytes }: CatalogueModel): string {
 }
 
 function table(models: readonly CatalogueModel[], caption: string, now: Date): Html {
-	return html`<div class="scroll"><table class="cards"><caption>${caption}</caption>
+	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>${caption}</caption>
 <thead><tr><th scope="col">Model</th><th scope="col">Runs in</th><th scope="col" class="number">Parameters</th><th scope="col" class="number">Variants</th><th scope="col" class="number">Sizes</th><th scope="col" class="number">Least KL</th><th scope="col">Newest</th></tr></thead>
 <tbody>
 ${models.map(

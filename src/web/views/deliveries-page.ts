@@ -21,7 +21,7 @@ export function deliveriesPage(context: PageContext, page: Page<DeliverySummary>
 ${
 	page.items.length === 0
 		? html`<div class="panel empty"><h2>No webhook has arrived</h2><p class="quiet">Where none can reach this server, the periodic sweep still finds new pushes. <code>yaqa-bot doctor</code> says what is set up.</p></div>`
-		: html`<div class="scroll"><table class="cards"><caption>Newest first</caption>
+		: html`<div class="scroll" tabindex="0"><table class="cards"><caption>Newest first</caption>
 <thead><tr><th scope="col">Repo</th><th scope="col">Event</th><th scope="col">Outcome</th><th scope="col">Why</th><th scope="col">Received</th></tr></thead>
 <tbody>
 ${page.items.map(

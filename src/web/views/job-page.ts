@@ -184,7 +184,7 @@ function stagesPart({ progress, job }: JobView): Html {
 function layersPart({ progress }: JobView): Html {
 	if (progress.layerCount === 0) return html`<p class="quiet">None is rounded yet.</p>`;
 	const cell = (value: number | null): string => (value === null ? "–" : `${(value * 100).toFixed(0)} %`);
-	return html`<div class="scroll"><table class="cards"><caption>The last of ${formatCount(progress.layerCount)}: error of the rounding as a share of round to nearest's, lower is better</caption>
+	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>The last of ${formatCount(progress.layerCount)}: error of the rounding as a share of round to nearest's, lower is better</caption>
 <thead><tr><th scope="col">Layer</th><th scope="col">Recipe</th><th scope="col" class="number">YAQA</th><th scope="col" class="number">GPTQ</th></tr></thead>
 <tbody>${progress.layers
 		.toReversed()
@@ -201,7 +201,7 @@ function metricsPart({ progress }: JobView): Html {
 	const columns = METRIC_COLUMNS.filter(
 		(quantizer) => !optional.includes(quantizer) || progress.metrics.some((row) => row.quantizer === quantizer),
 	);
-	return html`<div class="scroll"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
+	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
 <thead><tr><th scope="col">Recipe</th>${columns.map((quantizer) => html`<th scope="col">${QUANTIZER_NAMES[quantizer]}</th>`)}<th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
 ${recipes.map((recipe) => {
 	const of = (quantizer: Quantizer) =>

@@ -15,7 +15,7 @@ export function jobTable(options: {
 	readonly caption: string;
 	readonly now: Date;
 }): Html {
-	return html`<div class="scroll"><table class="cards">
+	return html`<div class="scroll" tabindex="0"><table class="cards">
 <caption>${options.caption}</caption>
 <thead><tr><th scope="col">Model</th><th scope="col">State</th><th scope="col">What it does</th><th scope="col" class="number">Time</th><th scope="col">Asked for</th></tr></thead>
 <tbody>

@@ -36,7 +36,7 @@ export function variantTable(options: {
 	readonly now: Date;
 }): Html {
 	const { variants, withSource, newestSha, now } = options;
-	return html`<div class="scroll"><table class="cards">
+	return html`<div class="scroll" tabindex="0"><table class="cards">
 <caption>${options.caption}</caption>
 <thead><tr>
 <th scope="col">${withSource ? "Model and variant" : "Variant"}</th>

@@ -1,0 +1,286 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { Agent, get } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { Client } from "pg";
+import { z } from "zod";
+import { BUSY_MODEL } from "./site-seed.ts";
+
+/**
+ * `npm run bench:site -- [--json] [--variants 1000,100000] [--database PGlite|PostgreSQL] [--requests N]`: how long each
+ * page and each API call takes with eight clients that ask for nothing else, on every database and at every size, and
+ * what 200 who follow one job do to the others. One JSON line a page with `--json`; the last line judges. Ratios count:
+ * other programs of the machine slow all pages alike, and the help page, which reads nothing, is the measure.
+ */
+const { values } = parseArgs({
+	options: {
+		json: { type: "boolean", default: false },
+		variants: { type: "string", default: "1000,100000" },
+		database: { type: "string" },
+		requests: { type: "string", default: "160" },
+		watchers: { type: "string", default: "200" },
+	},
+});
+const CLIENTS = 8;
+const requests = Number(values.requests);
+const watcherCount = Number(values.watchers);
+const sizes = values.variants.split(",").map(Number);
+if (sizes.some((size) => !Number.isInteger(size) || size < 100))
+	throw new Error("--variants takes numbers from 100 on.");
+
+/** The measure of the others. */
+const HELP = "/help";
+const MOST_GROWTH = 2;
+const MOST_OF_HELP = 10;
+const MOST_BESIDE_WATCHERS = 3;
+
+type Site = {
+	readonly url: string;
+	readonly liveJob: string;
+	readonly variant: string;
+	readonly process: ChildProcess;
+};
+
+function addresses({ liveJob }: Site): readonly string[] {
+	return [
+		HELP,
+		"/about",
+		"/",
+		"/?sort=kl",
+		"/?q=model+7b",
+		"/?q=4bit+llama",
+		"/?q=nothinglikethis",
+		"/?family=Rare",
+		"/?container=onnx&bits=8&license=mit",
+		"/variants",
+		"/variants?sort=size",
+		"/variants?q=Model-7",
+		"/variants?q=nothinglikethis",
+		"/variants?container=onnx&bits=3",
+		`/m/${BUSY_MODEL}`,
+		`/m/${BUSY_MODEL}?fits=8+GB&context=8k`,
+		"/jobs",
+		`/jobs/${liveJob}`,
+		"/deliveries",
+		"/feed.atom",
+		"/sitemap.xml",
+	];
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: CLIENTS });
+
+/** Milliseconds until the last byte. */
+function take(url: string, accept: string): Promise<number> {
+	return new Promise((resolve, reject) => {
+		const started = performance.now();
+		get(url, { agent, headers: { Accept: accept, "Accept-Encoding": "gzip" } }, (response) => {
+			response.on("end", () => {
+				if (response.statusCode === 200) resolve(performance.now() - started);
+				else reject(new Error(`${url} answered ${response.statusCode}.`));
+			});
+			response.on("error", reject);
+			response.resume();
+		}).on("error", reject);
+	});
+}
+
+type Figures = { readonly p50: number; readonly p95: number };
+
+function figuresOf(milliseconds: readonly number[]): Figures {
+	const sorted = milliseconds.toSorted((one, other) => one - other);
+	const at = (share: number): number => Math.round((sorted[Math.floor((sorted.length - 1) * share)] ?? 0) * 100) / 100;
+	return { p50: at(0.5), p95: at(0.95) };
+}
+
+async function measure(url: string, accept: string): Promise<Figures> {
+	await take(url, accept);
+	const taken: number[] = [];
+	let left = requests;
+	const client = async (): Promise<void> => {
+		while (left-- > 0) taken.push(await take(url, accept));
+	};
+	await Promise.all(Array.from({ length: CLIENTS }, client));
+	return figuresOf(taken);
+}
+
+async function answerOf<T>(child: ChildProcess, schema: z.ZodType<T>): Promise<T> {
+	const [message] = (await once(child, "message")) as [unknown];
+	return schema.parse(message);
+}
+
+async function startServer(directory: string, variants: number, databaseUrl: string | null): Promise<Site> {
+	const child = fork(join(import.meta.dirname, "site-server.ts"), [directory, String(variants), databaseUrl ?? ""], {
+		stdio: ["ignore", "pipe", "inherit", "ipc"],
+	});
+	let text = "";
+	for await (const chunk of child.stdout ?? []) {
+		text += String(chunk);
+		if (text.includes("\n")) break;
+	}
+	const told = z.object({ url: z.string(), liveJob: z.string(), variant: z.string() }).parse(JSON.parse(text));
+	return { ...told, process: child };
+}
+
+type Row = {
+	readonly database: string;
+	readonly variants: number;
+	readonly page: string;
+	readonly accept: "html" | "json";
+} & Figures;
+
+function tell(row: object, text: string): void {
+	process.stdout.write(values.json ? `${JSON.stringify(row)}\n` : `${text}\n`);
+}
+
+async function measureSite(database: string, variants: number, site: Site): Promise<readonly Row[]> {
+	const rows: Row[] = [];
+	for (const page of addresses(site)) {
+		for (const accept of ["html", "json"] as const) {
+			if (accept === "json" && /\.(atom|xml)$/.test(page)) continue;
+			const type = accept === "html" ? "text/html" : "application/json";
+			const figures = await measure(site.url + page, type);
+			const row = { database, variants, page: page.replace(site.liveJob, "ID"), accept, ...figures };
+			rows.push(row);
+			tell(row, `${database} ${variants} ${row.page} ${accept}: p50 ${figures.p50} ms, p95 ${figures.p95} ms`);
+		}
+	}
+	return rows;
+}
+
+const OTHERS = [HELP, "/", "/variants", `/m/${BUSY_MODEL}`, "/jobs"];
+
+type Watched = {
+	readonly database: string;
+	readonly watchers: number;
+	readonly reached: number;
+	readonly pages: readonly { readonly page: string; readonly without: Figures; readonly with: Figures }[];
+};
+
+async function measureWatched(database: string, site: Site): Promise<Watched> {
+	const without = new Map<string, Figures>();
+	for (const page of OTHERS) without.set(page, await measure(site.url + page, "text/html"));
+	const stream = `${site.url}/jobs/${site.liveJob}/events`;
+	const child = fork(join(import.meta.dirname, "site-watchers.ts"), [stream, String(watcherCount)]);
+	await answerOf(child, z.object({ watching: z.literal(watcherCount) }));
+	const told = answerOf(site.process, z.object({ first: z.int(), last: z.int() }));
+	site.process.send({ events: 200 });
+	const pages = [];
+	for (const page of OTHERS) {
+		const figures = await measure(site.url + page, "text/html");
+		const before = without.get(page);
+		if (before !== undefined) pages.push({ page, without: before, with: figures });
+	}
+	child.send(await told);
+	const { reached } = await answerOf(child, z.object({ reached: z.int() }));
+	child.disconnect();
+	await once(child, "exit");
+	const watched = { database, watchers: watcherCount, reached, pages };
+	tell(
+		watched,
+		`${database}: ${reached} of ${watcherCount} who follow a job got every event; ${pages.map((one) => `${one.page} p95 ${one.without.p95} → ${one.with.p95} ms`).join(", ")}`,
+	);
+	return watched;
+}
+
+async function findServer(): Promise<string | null> {
+	const candidates = [
+		process.env["DATABASE_URL"],
+		"postgres://postgres@127.0.0.1:5432/postgres",
+		"postgres://root@127.0.0.1:5432/test",
+	];
+	for (const url of candidates) {
+		if (url === undefined || url === "") continue;
+		const client = new Client({ connectionString: url, connectionTimeoutMillis: 2000 });
+		try {
+			await client.connect();
+			await client.end();
+			return url;
+		} catch {
+			// The next one, then.
+		}
+	}
+	return null;
+}
+
+async function withDatabase<T>(
+	server: string | null,
+	use: (directory: string, url: string | null) => Promise<T>,
+): Promise<T> {
+	const directory = mkdtempSync(join(tmpdir(), "yaqa-site-"));
+	const name = `yaqa_site_${randomBytes(6).toString("hex")}`;
+	const administer = async (statement: string): Promise<void> => {
+		const client = new Client({ connectionString: server ?? "" });
+		await client.connect();
+		await client.query(statement);
+		await client.end();
+	};
+	try {
+		if (server === null) return await use(directory, null);
+		await administer(`create database ${name}`);
+		try {
+			const url = new URL(server);
+			url.pathname = `/${name}`;
+			return await use(directory, url.href);
+		} finally {
+			await administer(`drop database if exists ${name} with (force)`);
+		}
+	} finally {
+		rmSync(directory, { recursive: true, force: true });
+	}
+}
+
+const rows: Row[] = [];
+const watched: Watched[] = [];
+const server = await findServer();
+const databases = (["PGlite", "PostgreSQL"] as const).filter(
+	(name) => values.database === undefined || values.database === name,
+);
+for (const database of databases) {
+	if (database === "PostgreSQL" && server === null) {
+		process.stderr.write("skipped: no PostgreSQL\n");
+		continue;
+	}
+	for (const [index, variants] of sizes.entries()) {
+		await withDatabase(database === "PGlite" ? null : server, async (directory, url) => {
+			const site = await startServer(directory, variants, url);
+			try {
+				rows.push(...(await measureSite(database, variants, site)));
+				if (index === sizes.length - 1) watched.push(await measureWatched(database, site));
+			} finally {
+				site.process.disconnect();
+				await once(site.process, "exit");
+			}
+		});
+	}
+}
+
+const faults: string[] = [];
+for (const row of rows) {
+	const same = (other: Row): boolean => other.database === row.database && other.accept === row.accept;
+	const help = rows.find((other) => same(other) && other.page === HELP && other.variants === row.variants);
+	if (help !== undefined && row.p95 > MOST_OF_HELP * help.p95) {
+		faults.push(
+			`${row.database} ${row.variants} ${row.page} ${row.accept}: ${(row.p95 / help.p95).toFixed(1)} times the help page`,
+		);
+	}
+	const first = rows.find((other) => same(other) && other.page === row.page && other.variants === sizes[0]);
+	if (first !== undefined && row.p95 > MOST_GROWTH * first.p95) {
+		faults.push(
+			`${row.database} ${row.page} ${row.accept}: ${(row.p95 / first.p95).toFixed(1)} times what it is at ${sizes[0]} variants`,
+		);
+	}
+}
+for (const { database, watchers, reached, pages } of watched) {
+	if (reached !== watchers) faults.push(`${database}: ${watchers - reached} of ${watchers} did not get every event`);
+	for (const { page, without, with: beside } of pages) {
+		if (beside.p95 > MOST_BESIDE_WATCHERS * without.p95) {
+			faults.push(`${database} ${page}: ${(beside.p95 / without.p95).toFixed(1)} times as long beside watchers`);
+		}
+	}
+}
+tell({ ok: faults.length === 0, faults }, faults.length === 0 ? "ok" : faults.join("\n"));
+process.exitCode = faults.length === 0 ? 0 : 1;

@@ -1,0 +1,81 @@
+import type { WebData } from "../../src/web/data.ts";
+import { EIGHT_BILLION, makeEvents, makeJob, makeVariant, memoryData, NOW, uuid } from "../support/web-fixtures.ts";
+
+const REPO = "lab/Example-8B-Instruct";
+const OLDER = "0".repeat(40);
+
+/** A site with something on every page: files of every engine, jobs in every state that looks different, long names. */
+export function siteContent(): { readonly data: WebData; readonly pages: Readonly<Record<string, string>> } {
+	const common = { sourceRepo: REPO, shape: EIGHT_BILLION };
+	const running = makeJob({ sourceRepo: REPO, plannedSeconds: 900, planText: "On this machine, about 15 minutes." });
+	const queued = makeJob({ sourceRepo: REPO, state: "waiting", startedAt: null });
+	const done = makeJob({ sourceRepo: REPO, state: "done", finishedAt: NOW });
+	const failed = makeJob({
+		sourceRepo: "somebody/broken",
+		state: "failed",
+		finishedAt: NOW,
+		refusal: {
+			code: "pickle-only",
+			message: "The repo holds pickle files only, which are never opened.",
+			remedy: "Save the weights as safetensors and push again.",
+		},
+	});
+	const cancelled = makeJob({
+		state: "cancelled",
+		finishedAt: NOW,
+		statusText: "The job was cancelled.",
+		refusal: { code: "cancelled", message: "The job was cancelled.", remedy: "Retry it when it is wanted again." },
+	});
+	const variants = [
+		makeVariant({ ...common, recipe: "gguf:q8_0", kl: 0.0004, bytes: 8.54e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q6_k", kl: 0.0021, bytes: 6.6e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q4_k_m", kl: 0.019, bytes: 4.92e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q4_0", kl: 0.034, bytes: 4.66e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q3_k_m", kl: 0.071, bytes: 4.02e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q2_k", kl: 0.31, bytes: 3.18e9, sourceSha: OLDER, jobId: done.id }),
+		makeVariant({ ...common, recipe: "onnx:q4", kl: 0.025, bytes: 5.2e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "w4a16", kl: 0.029, bytes: 5.4e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gptq:4", kl: 0.03, bytes: 5.5e9, jobId: done.id }),
+		makeVariant({ ...common, recipe: "gguf:q5_k_m", state: "wanted", jobId: running.id }),
+		makeVariant({
+			sourceRepo: "an-organisation-with-a-long-name/a-model-whose-name-takes-more-than-one-line-on-a-phone-0.6B",
+			recipe: "gguf:iq4_xs,embedding=q8_0",
+		}),
+	];
+	const data = memoryData({
+		variants,
+		jobs: [running, queued, done, failed, cancelled],
+		events: [running, done].flatMap((job) => makeEvents(job.id)),
+		places: { [queued.id]: { ahead: 1, front: { id: running.id, sourceRepo: REPO, isRunning: true } } },
+		deliveries: (["accepted", "ignored", "failed", "pending"] as const).map((outcome) => ({
+			id: uuid(),
+			source: "hub",
+			dedupeKey: outcome,
+			receivedAt: NOW,
+			outcome,
+			detail: outcome === "failed" ? "The Hub did not answer." : null,
+			body: { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: REPO } },
+		})),
+	});
+	return {
+		data,
+		pages: {
+			models: "/",
+			"models-none": "/?q=nothing&bits=4&size=4GB",
+			variants: "/variants",
+			model: `/m/${REPO}`,
+			"model-fits": `/m/${REPO}?fits=8+GB&context=8k&container=gguf`,
+			"model-fits-not": `/m/${REPO}?fits=1+GB&context=8k`,
+			jobs: "/jobs",
+			"job-running": `/jobs/${running.id}`,
+			"job-queued": `/jobs/${queued.id}`,
+			"job-done": `/jobs/${done.id}`,
+			"job-failed": `/jobs/${failed.id}`,
+			"job-cancelled": `/jobs/${cancelled.id}`,
+			deliveries: "/deliveries",
+			help: "/help",
+			about: "/about",
+			missing: "/no-such-page",
+		},
+	};
+}
