@@ -4,7 +4,6 @@ import { after, before, describe, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import { waitFor } from "../../demo/follow-job.ts";
 import { venvPython } from "../../demo/stack.ts";
-import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 import {
 	axeFaults,
 	consoleErrors,
@@ -14,7 +13,8 @@ import {
 	launchChromium,
 	NO_CHROMIUM,
 	overflow,
-} from "./browser.ts";
+} from "../support/chromium.ts";
+import { startTinyStack, type TinyStack } from "../support/tiny-stack.ts";
 
 const skip =
 	findChromium() === null

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
-import { startSite, type TestSite } from "../support/web-fixtures.ts";
 import {
 	axeFaults,
 	consoleErrors,
@@ -12,8 +11,9 @@ import {
 	launchChromium,
 	NO_CHROMIUM,
 	overflow,
-} from "./browser.ts";
-import { siteContent } from "./site-content.ts";
+} from "../support/chromium.ts";
+import { siteContent } from "../support/site-content.ts";
+import { startSite, type TestSite } from "../support/web-fixtures.ts";
 
 const { data, pages } = siteContent();
 

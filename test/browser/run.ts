@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { findChromium } from "./browser.ts";
+import { findChromium } from "../support/chromium.ts";
 
 /** `npm run test:browser`: the site in Chromium. Pictures of every page are kept in `.cache/pictures`. */
 if (findChromium() === null) {

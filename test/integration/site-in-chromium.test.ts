@@ -9,8 +9,8 @@ import {
 	launchChromium,
 	NO_CHROMIUM,
 	overflow,
-} from "../browser/browser.ts";
-import { siteContent } from "../browser/site-content.ts";
+} from "../support/chromium.ts";
+import { siteContent } from "../support/site-content.ts";
 import { startSite, type TestSite } from "../support/web-fixtures.ts";
 
 /** The short form of `npm run test:browser`: the way that most people take, on a phone. */

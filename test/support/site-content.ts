@@ -1,5 +1,5 @@
 import type { WebData } from "../../src/web/data.ts";
-import { EIGHT_BILLION, makeEvents, makeJob, makeVariant, memoryData, NOW, uuid } from "../support/web-fixtures.ts";
+import { EIGHT_BILLION, makeEvents, makeJob, makeVariant, memoryData, NOW, uuid } from "./web-fixtures.ts";
 
 const REPO = "lab/Example-8B-Instruct";
 const OLDER = "0".repeat(40);
