@@ -48,6 +48,59 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 2.0},
     ),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "arcee": ("arcee", {}),
+    "bitnet": ("bitnet", {}),
+    "cohere": ("cohere", {"logit_scale": 1.5}),
+    "cohere by head": ("cohere", {"logit_scale": 1.5, "use_qk_norm": True}),
+    "cohere2": (
+        "cohere2",
+        {
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "head_dim": 16,
+            "logit_scale": 1.5,
+        },
+    ),
+    "cwm": ("cwm", {"sliding_window": 6, "layer_types": ["full_attention", "sliding_attention"]}),
+    "ernie4.5": ("ernie4_5", {"use_bias": True}),
+    "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "exaone4 windowed": ("exaone4", {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}),
+    "glm": ("glm", {"head_dim": 16}),
+    "glm4": ("glm4", {"head_dim": 16}),
+    "helium": ("helium", {"head_dim": 16, "num_key_value_heads": 4}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 16}),
+    "hyperclovax": ("hyperclovax", {"use_post_norm": True, "logits_scaling": 0.5, "residual_multiplier": 0.7}),
+    "jais2": ("jais2", {}),
+    "ministral": (
+        "ministral",
+        {"head_dim": 16, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            "sliding_window": None,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "llama_4_scaling_beta": 0.5,
+                "original_max_position_embeddings": 4,
+            },
+        },
+    ),
+    "nemotron": ("nemotron", {"head_dim": 16}),
+    "olmo": ("olmo", {"clip_qkv": 0.5}),
+    "olmo3": ("olmo3", {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}),
+    "persimmon": ("persimmon", {}),
+    "phi": ("phi", {"num_key_value_heads": 4}),
+    "phi by head": ("phi", {"num_key_value_heads": 4, "qk_layernorm": True}),
+    "seed oss": ("seed_oss", {}),
+    "stablelm": ("stablelm", {"use_qkv_bias": True}),
+    "stablelm parallel": ("stablelm", {"use_parallel_residual": True}),
+    "starcoder2": ("starcoder2", {"sliding_window": 6}),
+    "vaultgemma": (
+        "vaultgemma",
+        {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 6},
+    ),
 }
 
 
@@ -92,7 +145,7 @@ def test_the_graph_computes_what_torch_computes(label: str, tmp_path: Path) -> N
         assert torch.equal(container.decode(output, name), linear.grid.decode(linear.codes)), name
 
 
-@pytest.mark.parametrize("label", ["llama", "mistral windowed", "gemma3"])
+@pytest.mark.parametrize("label", ["llama", "mistral windowed", "gemma3", "cohere2", "ministral3", "persimmon"])
 def test_the_cache_gives_what_one_pass_gives(label: str, tmp_path: Path) -> None:
     container = OnnxContainer("q4", 4, 32)
     _, _, output = written(tmp_path, label, container)

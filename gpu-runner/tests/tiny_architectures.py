@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from tiny_checkpoints import save_tokenizer
+from tiny_settings import BLOCKS, FORMS, IMAGE_TEXT, OWN
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 VOCABULARY = 320
-BLOCKS = 4
 # What a size is called by the configuration classes, and the tiny value of it.
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -98,120 +98,6 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
-# What a kind needs beyond that.
-OWN: dict[str, dict[str, Any]] = {
-    "afmoe": {"mup_enabled": True},
-    "axk1": {"qk_head_dim": 48, "head_dim": 16},
-    "axk2": {"qk_head_dim": 48, "head_dim": 16, "gated_norm_rank": 16},
-    "bamba": {"attn_layer_indices": [1, 3]},
-    "codegen": {"rotary_dim": 16},
-    "cohere": {"logit_scale": 1.0},
-    "cohere2": {"head_dim": 16, "logit_scale": 1.0},
-    "cohere2_moe": {"logit_scale": 1.0},
-    "cohere_compass_text": {
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        }
-    },
-    "dots1": {"num_key_value_heads": 4},
-    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * BLOCKS},
-    "falcon": {
-        "multi_query": False,
-        "new_decoder_architecture": True,
-        "num_kv_heads": 2,
-        "num_ln_in_parallel_attn": 2,
-        "ffn_hidden_size": 256,
-    },
-    "gemma3n_text": {
-        "num_kv_shared_layers": 0,
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "activation_sparsity_pattern": [0.0] * BLOCKS,
-        "intermediate_size": [96] * BLOCKS,
-    },
-    "gemma2": {"query_pre_attn_scalar": 32},
-    "gemma3_text": {"query_pre_attn_scalar": 32},
-    "glm": {"head_dim": 16},
-    "gptj": {"rotary_dim": 16},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
-    "helium": {"head_dim": 16, "num_key_value_heads": 4},
-    "jamba": {
-        "attn_layer_offset": 1,
-        "attn_layer_period": 2,
-        "expert_layer_offset": 1,
-        "expert_layer_period": 2,
-        "use_mamba_kernels": False,
-    },
-    "kimi_linear": {"linear_head_dim": 32, "linear_num_heads": 4},
-    "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
-    "longcat_flash": {
-        "head_dim": 16,
-        "num_layers": 2,
-        "moe_topk": 2,
-        "zero_expert_num": 2,
-        "expert_ffn_hidden_size": 64,
-    },
-    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 32},
-    "mellum": {
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
-    },
-    "minicpm3": {"v_head_dim": 16},
-    "ministral3": {"sliding_window": None},
-    "mistral": {"sliding_window": None},
-    "mixtral": {"sliding_window": None},
-    "nemotron": {"head_dim": 16},
-    "nemotron_h": {"n_groups": 1, "layers_block_type": ["mamba", "attention", "mlp", "mamba"]},
-    "olmoe": {"num_key_value_heads": 4},
-    "phi": {"num_key_value_heads": 4},
-    "phi3": {"sliding_window": None},
-    "phimoe": {"sliding_window": None},
-    "qwen2_moe": {"sliding_window": None},
-    "qwen3_5_moe_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "qwen3_moe": {"norm_topk_prob": True},
-    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "starcoder2": {"sliding_window": None},
-    "xglm": {"attention_heads": 4, "num_layers": BLOCKS, "ffn_dim": 96},
-    "zamba2": {
-        "layers_block_type": ["mamba", "hybrid"] * 2,
-        "n_mamba_heads": 8,
-        "mamba_headdim": 16,
-        "attention_head_dim": 32,
-        "attention_hidden_size": 128,
-        "num_query_groups": 4,
-        "kv_channels": 16,
-        "hybrid_layer_ids": [1, 3],
-        "num_key_value_heads": 4,
-        "adapter_rank": 16,
-        "intermediate_size": 96,
-    },
-    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 32},
-}
-QWEN_TOKENS = {
-    "image_token_id": 300,
-    "video_token_id": 301,
-    "vision_start_token_id": 302,
-    "vision_end_token_id": 303,
-}
-# Models of images and text, with what their configurations need beyond that of the language model.
-IMAGE_TEXT: dict[str, dict[str, Any]] = {
-    "gemma3": {"mm_tokens_per_image": 4, "image_token_index": 300, "boi_token_index": 301, "eoi_token_index": 302},
-    "llama4": {"image_token_index": 300, "boi_token_index": 301, "eoi_token_index": 302},
-    "llava": {"image_token_index": 300},
-    "mistral3": {"image_token_index": 300},
-    "qwen3_5": {"image_token_id": 300, "video_token_id": 301, "vision_start_token_id": 302, "vision_end_token_id": 303},
-    "qwen3_vl": {
-        "image_token_id": 300,
-        "video_token_id": 301,
-        "vision_start_token_id": 302,
-        "vision_end_token_id": 303,
-    },
-}
 VISION: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -251,7 +137,9 @@ def shrunk(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def tiny_config(kind: str, **settings: Any) -> PretrainedConfig:
-    """A configuration of ``kind`` with :data:`SIZES`, changed by ``settings``."""
+    """A configuration of ``kind`` (or ``kind:form``) with :data:`SIZES`, changed by ``settings``."""
+    settings = {**FORMS.get(kind, {}), **settings}
+    kind = kind.partition(":")[0]
     small = shrunk(CONFIG_MAPPING[kind]().to_dict())
     if kind in IMAGE_TEXT:
         known = CONFIG_MAPPING[kind]().to_dict()
@@ -269,7 +157,8 @@ def tiny_config(kind: str, **settings: Any) -> PretrainedConfig:
 def tiny_model(kind: str, **settings: Any) -> PreTrainedModel:
     """A random float32 model of ``kind`` whose layers all have a say in its answer."""
     torch.manual_seed(0)
-    loader = AutoModelForImageTextToText if kind in IMAGE_TEXT else AutoModelForCausalLM
+    base = kind.partition(":")[0]
+    loader = AutoModelForImageTextToText if base in IMAGE_TEXT else AutoModelForCausalLM
     model: PreTrainedModel = loader.from_config(tiny_config(kind, **settings))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -282,7 +171,7 @@ def tiny_model(kind: str, **settings: Any) -> PreTrainedModel:
             # Norms and biases start as ones and zeros, which would hide a mix-up.
             if parameter.ndim == 1 and "A_log" not in name and not name.endswith((".D", "dt_bias")):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-            elif parameter.ndim >= 2 and kind not in ("mamba", "falcon_mamba"):
+            elif parameter.ndim >= 2 and base not in ("mamba", "falcon_mamba"):
                 # Their scans make much of little: larger weights show the order of sums.
                 parameter.mul_(4.0)
     return model.eval()

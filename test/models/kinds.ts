@@ -1,11 +1,13 @@
+import { z } from "zod";
 import { PYTHON, ROOT, runProgram } from "../support/quantize-command.ts";
 
-/** The kinds of which `tiny_architectures.py` makes tiny checkpoints. */
-export async function kindsToTry(): Promise<readonly string[]> {
-	const script = "import sys; sys.path.insert(0, 'gpu-runner/tests'); import tiny_kinds; print(*tiny_kinds.KINDS)";
+/** The kinds of which `tiny_architectures.py` makes tiny checkpoints, each with the settings that are its own. */
+export async function kindsToTry(): Promise<Readonly<Record<string, string>>> {
+	const script =
+		"import json, sys; sys.path.insert(0, 'gpu-runner/tests'); import tiny_kinds, tiny_settings; print(json.dumps({kind: json.dumps(tiny_settings.own_settings(kind)) for kind in tiny_kinds.KINDS}))";
 	const { code, out, errors } = await runProgram(PYTHON, ["-c", script]);
 	if (code !== 0) throw new Error(`the list of kinds in ${ROOT} cannot be read: ${errors.slice(-1000)}`);
-	return out.trim().split(" ");
+	return z.record(z.string(), z.string()).parse(JSON.parse(out));
 }
 
 /** Unlike kinds for the short form, with the containers that hold each: with experts, hybrid with images, transposed. */

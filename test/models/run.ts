@@ -19,29 +19,53 @@ const USAGE = `Usage: npm run test:models -- [--json] [--fresh] [--kind NAME]…
 Writes docs/models.md when all kinds were tried. The last line with --json sums all of them up.
 `;
 const CACHE = join(ROOT, ".cache/models.json");
-/** What the rows depend on. */
-const SOURCES = ["gpu-runner/yaqa_runner", "gpu-runner/tests/tiny_architectures.py", "src/verify", "test/models"];
+/** What every row depends on. */
+const SOURCES = [
+	"gpu-runner/yaqa_runner",
+	"gpu-runner/tests/tiny_architectures.py",
+	"gpu-runner/tests/tiny_checkpoints.py",
+	"src/verify",
+	"test/engines/open_folder.py",
+	"test/models/quantize_kinds.py",
+	"test/models/rows.ts",
+	"test/models/worker.ts",
+];
+/** What rows of one container alone depend on. */
+const OF_CONTAINER: Readonly<Record<(typeof CONTAINERS)[number], RegExp>> = {
+	gguf: /formats\/gguf\/|verify\/(gguf|llama-cpp)-/,
+	onnx: /formats\/onnx\/|verify\/onnx-/,
+	"compressed-tensors": /formats\/compressed_tensors\/|verify\/compressed-tensors-/,
+	gptq: /formats\/gptq\/|verify\/gptq-/,
+};
 
-async function fingerprint(): Promise<string> {
-	const digest = createHash("sha256");
+/** A digest of what the rows of each container depend on. */
+async function fingerprints(): Promise<ReadonlyMap<string, string>> {
+	const digests = new Map(CONTAINERS.map((container) => [container, createHash("sha256")]));
 	for (const source of SOURCES) {
-		const found = source.endsWith(".py")
+		const found = /\.(py|ts)$/.test(source)
 			? [source]
 			: (await readdir(join(ROOT, source), { recursive: true }))
 					.filter((path) => /\.(py|ts|json)$/.test(path))
 					.sort()
 					.map((path) => join(source, path));
-		for (const path of found) digest.update(`${path}\0`).update(await readFile(join(ROOT, path)));
+		for (const path of found) {
+			const content = await readFile(join(ROOT, path));
+			const own = CONTAINERS.find((container) => OF_CONTAINER[container].test(path));
+			for (const [container, digest] of digests) {
+				if (own === undefined || own === container) digest.update(`${path}\0`).update(content);
+			}
+		}
 	}
-	return digest.digest("hex");
+	return new Map([...digests].map(([container, digest]) => [container, digest.digest("hex")]));
 }
 
-type Cache = { readonly fingerprint: string; readonly kinds: Record<string, KindResult> };
+/** Rows found before, by kind and container, each under the digest of what it depends on. */
+type Cache = Record<string, { readonly unmade: string | null; readonly rows: Record<string, CachedRow> }>;
+type CachedRow = { readonly key: string; readonly row: Row };
 
-async function readCache(wanted: string): Promise<Cache> {
+async function readCache(): Promise<Cache> {
 	const text = await readFile(CACHE, "utf8").catch(() => null);
-	const found = text === null ? null : (JSON.parse(text) as Cache);
-	return found?.fingerprint === wanted ? found : { fingerprint: wanted, kinds: {} };
+	return text === null ? {} : (JSON.parse(text) as Cache);
 }
 
 function shown(row: Row): string {
@@ -87,20 +111,32 @@ async function main(): Promise<number> {
 		return 0;
 	}
 	const some = values.kind !== undefined || values.container !== undefined;
-	const kinds = values.kind ?? (await kindsToTry());
-	const current = await fingerprint();
-	const cache = values.fresh || some ? { fingerprint: current, kinds: {} } : await readCache(current);
+	const known = await kindsToTry();
+	const kinds = values.kind ?? Object.keys(known);
+	const current = await fingerprints();
+	const keyOf = (kind: string, container: string): string => `${current.get(container)} ${known[kind]}`;
+	const cache = values.fresh ? {} : await readCache();
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-models-"));
 	const worker = startWorker(folder, { showLog: values.log });
 	const results = new Map<string, KindResult>();
 	try {
 		for (const kind of kinds) {
-			const result = cache.kinds[kind] ?? (await rowsOfKind(worker, folder, kind, values.container ?? CONTAINERS));
+			const before = cache[kind];
+			const wanted = (values.container ?? CONTAINERS).filter(
+				(container) => some || before?.rows[container]?.key !== keyOf(kind, container),
+			);
+			const fresh = wanted.length === 0 ? null : await rowsOfKind(worker, folder, kind, wanted);
+			const found: Record<string, CachedRow> = { ...before?.rows };
+			for (const row of fresh?.rows ?? []) found[row.container] = { key: keyOf(kind, row.container), row };
+			const kept = { unmade: fresh === null ? (before?.unmade ?? null) : fresh.unmade, rows: found };
+			const rows = CONTAINERS.flatMap((container) => found[container]?.row ?? []).filter(
+				({ container }) => !some || wanted.includes(container),
+			);
+			const result = { unmade: kept.unmade, rows: kept.unmade === null ? rows : [] };
 			results.set(kind, result);
 			if (result.unmade !== null) process.stderr.write(`unmade   ${kind.padEnd(20)} ${result.unmade}\n`);
 			for (const row of result.rows) process.stderr.write(shown(row));
-			if (some) continue;
-			cache.kinds[kind] = result;
+			cache[kind] = kept;
 			await mkdir(join(ROOT, ".cache"), { recursive: true });
 			await writeFile(CACHE, JSON.stringify(cache));
 		}

@@ -20,6 +20,7 @@ from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.onnx.decoder_architecture import DecoderArchitecture, LayerArchitecture
 from yaqa_runner.formats.onnx.model import OnnxModel
+from yaqa_runner.formats.onnx.module_probes import Norm
 from yaqa_runner.formats.onnx.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.packing import pack_bits, pack_blocks
 from yaqa_runner.formats.source import SourceSnapshot
@@ -85,6 +86,7 @@ class _Builder:
         self.linears = linears
         self.settings = settings
         self.model = OnnxModel()
+        self.growth: str | None = None
         self._vocabulary: dict[str, QuantizedLinear] = {}
         self.type = TensorProto.FLOAT16 if settings.half else TensorProto.FLOAT
         self.numpy_type: Any = np.float16 if settings.half else np.float32
@@ -104,6 +106,7 @@ class _Builder:
             for part in ("key", "value"):
                 model.output(f"present.{index}.{part}", self.type, present)
 
+        self.growth = self._query_growth(positions)
         angles = {label: self._angles(positions, label) for label in self._used_rotaries()}
         biases = {window: self._bias(ids, mask, window) for window in {layer.window for layer in shape.layers}}
         stream = self._embedded(ids)
@@ -112,7 +115,7 @@ class _Builder:
         for index, layer in enumerate(shape.layers):
             rotary = None if layer.rotary is None else angles[layer.rotary]
             stream = self._layer(index, layer, stream, rotary, biases[layer.window])
-        stream = self._norm(stream, "model.norm.weight", "/model/norm")
+        stream = self._norm(stream, shape.final_norm, "/model/norm")
         self._logits(stream, ids)
         return model
 
@@ -165,7 +168,12 @@ class _Builder:
         wide = model.node("Unsqueeze", [wide, model.integers(1, 3)], f"{at}/Unsqueeze")
         frequencies = model.constant(rotary.frequencies.numpy(), np.float32)
         half = model.node("Mul", [wide, frequencies], f"{at}/Mul")
-        full = model.node("Concat", [half, half], f"{at}/Concat", axis=-1)
+        if rotary.interleaved:
+            pairs = model.node("Unsqueeze", [half, model.integers(-1)], f"{at}/Pairs")
+            pairs = model.node("Concat", [pairs, pairs], f"{at}/Concat", axis=-1)
+            full = model.node("Reshape", [pairs, model.integers(0, 0, 0, -1)], f"{at}/Reshape")
+        else:
+            full = model.node("Concat", [half, half], f"{at}/Concat", axis=-1)
         results = []
         for kind in ("Cos", "Sin"):
             value = model.node(kind, [full], f"{at}/{kind}")
@@ -174,6 +182,22 @@ class _Builder:
                 value = model.node("Mul", [value, scale], f"{at}/{kind}/Mul")
             results.append(self._narrow(value, f"{at}/{kind}/Cast"))
         return results[0], results[1]
+
+    def _query_growth(self, positions: str) -> str | None:
+        """What queries are multiplied by, ``[batch, 1, sequence, 1]``."""
+        if self.architecture.query_growth is None:
+            return None
+        (beta, context), model, at = self.architecture.query_growth, self.model, "/model/query_growth"
+        wide = model.node("Cast", [positions], f"{at}/Cast", to=TensorProto.FLOAT)
+        wide = model.node("Unsqueeze", [wide, model.integers(1, 3)], f"{at}/Unsqueeze")
+        times = model.node("Div", [wide, model.constant(float(context), np.float32)], f"{at}/Div")
+        times = model.node("Floor", [times], f"{at}/Floor")
+        grown = model.node(
+            "Log", [model.node("Add", [times, model.constant(1.0, np.float32)], f"{at}/Add")], f"{at}/Log"
+        )
+        grown = model.node("Mul", [grown, model.constant(beta, np.float32)], f"{at}/Mul")
+        grown = model.node("Add", [grown, model.constant(1.0, np.float32)], f"{at}/One")
+        return self._narrow(grown, f"{at}/Narrow")
 
     def _bias(self, ids: str, mask: str, window: int | None) -> str:
         """Float32 ``[batch, 1, sequence, total]``: 0 where a query may look, the lowest float elsewhere.
@@ -209,20 +233,18 @@ class _Builder:
         self, index: int, layer: LayerArchitecture, stream: str, rotary: tuple[str, str] | None, bias: str
     ) -> str:
         at = f"/{layer.prefix.replace('.', '/')}"
-        value = stream
-        if layer.norm_before_attention:
-            value = self._norm(value, layer.norm_before_attention, f"{at}/input_layernorm")
-        value = self._attention(index, layer, value, rotary, bias)
-        if layer.norm_after_attention:
-            value = self._norm(value, layer.norm_after_attention, f"{at}/post_attention_layernorm")
-        stream = self._residual(stream, value, f"{at}/attention_residual")
-        value = stream
-        if layer.norm_before_feed_forward:
-            value = self._norm(value, layer.norm_before_feed_forward, f"{at}/feed_forward_layernorm")
-        value = self._feed_forward(layer, value)
-        if layer.norm_after_feed_forward:
-            value = self._norm(value, layer.norm_after_feed_forward, f"{at}/post_feedforward_layernorm")
-        return self._residual(stream, value, f"{at}/feed_forward_residual")
+        read = self._normed(stream, layer.norm_before_attention, f"{at}/input_layernorm")
+        value = self._attention(index, layer, read, rotary, bias)
+        value = self._normed(value, layer.norm_after_attention, f"{at}/post_attention_layernorm")
+        attended = self._residual(stream, value, f"{at}/attention_residual")
+        if not layer.parallel:
+            read = self._normed(attended, layer.norm_before_feed_forward, f"{at}/feed_forward_layernorm")
+        value = self._feed_forward(layer, read)
+        value = self._normed(value, layer.norm_after_feed_forward, f"{at}/post_feedforward_layernorm")
+        return self._residual(attended, value, f"{at}/feed_forward_residual")
+
+    def _normed(self, value: str, norm: Norm | None, at: str) -> str:
+        return value if norm is None else self._norm(value, norm, at)
 
     def _residual(self, stream: str, value: str, at: str) -> str:
         if self.architecture.residual_multiplier != 1.0:
@@ -235,19 +257,22 @@ class _Builder:
         model, shape = self.model, self.architecture
         prefix = f"{layer.prefix}.self_attn"
         at = f"/{prefix.replace('.', '/')}"
-        if layer.fused_attention:
-            joined = self._linear(f"{prefix}.qkv_proj", value)
-            width, narrow = shape.heads * shape.head, shape.key_value_heads * shape.head
-            sizes = model.integers(width, narrow, narrow)
-            query, key, content = model.split_node("Split", [joined, sizes], f"{at}/Split", 3, axis=-1)
-        else:
-            query, key, content = (self._linear(f"{prefix}.{part}_proj", value) for part in ("q", "k", "v"))
-        query = self._heads(query, shape.heads, layer.query_norm, f"{at}/query")
-        key = self._heads(key, shape.key_value_heads, layer.key_norm, f"{at}/key")
+        query, key, content = self._projected(layer, value, prefix)
+        norms = (layer.query_norm, layer.key_norm)
+        later = shape.norm_after_rotation
+        query = self._heads(query, shape.heads, None if later else norms[0], f"{at}/query")
+        key = self._heads(key, shape.key_value_heads, None if later else norms[1], f"{at}/key")
         content = self._heads(content, shape.key_value_heads, None, f"{at}/value")
         if rotary is not None:
             query = self._rotated(query, rotary, layer, f"{at}/query/rotary")
             key = self._rotated(key, rotary, layer, f"{at}/key/rotary")
+        if later:
+            query, key = (
+                self._normed(query, norms[0], f"{at}/query/norm"),
+                self._normed(key, norms[1], f"{at}/key/norm"),
+            )
+        if self.growth is not None:
+            query = model.node("Mul", [query, self.growth], f"{at}/query/Growth")
         keys = model.node("Concat", [f"past_key_values.{index}.key", key], f"{at}/key/Concat", axis=2)
         keys = model.rename(keys, f"present.{index}.key")
         contents = model.node("Concat", [f"past_key_values.{index}.value", content], f"{at}/value/Concat", axis=2)
@@ -266,12 +291,39 @@ class _Builder:
         mixed = model.node("MatMul", [shares, contents], f"{at}/mix")
         mixed = model.node("Transpose", [mixed], f"{at}/mix/Transpose", perm=[0, 2, 1, 3])
         mixed = model.node("Reshape", [mixed, model.integers(0, 0, shape.heads * shape.head)], f"{at}/mix/Reshape")
-        return self._linear(f"{prefix}.o_proj", mixed)
+        mixed = self._normed(mixed, layer.norm_before_output, f"{at}/mix/norm")
+        return self._linear(f"{prefix}.{layer.attention[-1]}", mixed)
 
-    def _heads(self, value: str, heads: int, norm: str | None, at: str) -> str:
+    def _projected(self, layer: LayerArchitecture, value: str, prefix: str) -> tuple[str, str, str]:
+        """Queries, keys and values ``[batch, sequence, heads·head]``."""
+        model, shape = self.model, self.architecture
+        at = f"/{prefix.replace('.', '/')}"
+        width, narrow = shape.heads * shape.head, shape.key_value_heads * shape.head
+        inputs = layer.attention[:-1]
+        if len(inputs) == 3:
+            parts = [self._linear(f"{prefix}.{name}", value) for name in inputs]
+        elif inputs == ("query_key_value",):
+            # Three by head.
+            joined = self._linear(f"{prefix}.{inputs[0]}", value)
+            joined = model.node("Reshape", [joined, model.integers(0, 0, shape.heads, 3, shape.head)], f"{at}/ByHead")
+            split = model.split_node("Split", [joined, model.integers(1, 1, 1)], f"{at}/Split", 3, axis=3)
+            parts = [
+                model.node("Reshape", [part, model.integers(0, 0, width)], f"{at}/Row/{number}")
+                for number, part in enumerate(split)
+            ]
+        else:
+            joined = self._linear(f"{prefix}.{inputs[0]}", value)
+            sizes = model.integers(width, narrow, narrow)
+            parts = model.split_node("Split", [joined, sizes], f"{at}/Split", 3, axis=-1)
+        if shape.clipped is not None:
+            bounds = [model.constant(bound, self.numpy_type) for bound in (-shape.clipped, shape.clipped)]
+            parts = [model.node("Clip", [part, *bounds], f"{at}/Clip/{number}") for number, part in enumerate(parts)]
+        return parts[0], parts[1], parts[2]
+
+    def _heads(self, value: str, heads: int, norm: Norm | None, at: str) -> str:
         """``[batch, sequence, heads·head]`` → ``[batch, heads, sequence, head]``, normed by head or by row."""
         model, head = self.model, self.architecture.head
-        by_head = norm is not None and self.snapshot.shape(norm) == (head,)
+        by_head = norm is not None and (not norm.weighted or self.snapshot.shape(f"{norm.path}.weight")[-1] == head)
         if norm is not None and not by_head:
             value = self._norm(value, norm, f"{at}/norm")
         value = model.node("Reshape", [value, model.integers(0, 0, heads, head)], f"{at}/Reshape")
@@ -289,14 +341,26 @@ class _Builder:
         turning = value
         if len(parts) == 3:
             turning = model.node("Concat", [first, second], f"{at}/Front", axis=-1)
-        negative = model.node("Neg", [second], f"{at}/Neg")
-        turned = model.node("Concat", [negative, first], f"{at}/Turned", axis=-1)
+        if self.architecture.rotaries[layer.rotary].interleaved:
+            turned = self._turned_pairs(turning, f"{at}/pairs")
+        else:
+            negative = model.node("Neg", [second], f"{at}/Neg")
+            turned = model.node("Concat", [negative, first], f"{at}/Turned", axis=-1)
         along = model.node("Mul", [turning, rotary[0]], f"{at}/Cos")
         across = model.node("Mul", [turned, rotary[1]], f"{at}/Sin")
         result = model.node("Add", [along, across], f"{at}/Add")
         if len(parts) == 3:
             result = model.node("Concat", [result, parts[2]], f"{at}/Concat", axis=-1)
         return result
+
+    def _turned_pairs(self, value: str, at: str) -> str:
+        """``(a, b)`` → ``(−b, a)`` for neighbours of the last axis."""
+        model = self.model
+        pairs = model.node("Reshape", [value, model.integers(0, 0, 0, -1, 2)], f"{at}/Reshape")
+        first, second = model.split_node("Split", [pairs, model.integers(1, 1)], f"{at}/Split", 2, axis=-1)
+        negative = model.node("Neg", [second], f"{at}/Neg")
+        pairs = model.node("Concat", [negative, first], f"{at}/Turned", axis=-1)
+        return model.node("Reshape", [pairs, model.integers(0, 0, 0, -1)], f"{at}/Row")
 
     def _repeated(self, value: str, at: str) -> str:
         model, shape = self.model, self.architecture
@@ -311,21 +375,23 @@ class _Builder:
         model = self.model
         prefix = f"{layer.prefix}.mlp"
         at = f"/{prefix.replace('.', '/')}"
-        if layer.fused_gate:
-            joined = self._linear(f"{prefix}.gate_up_proj", value)
+        inputs, output = layer.feed_forward
+        found = [self._linear(f"{prefix}.{name}", value) for name in inputs]
+        if inputs == ("gate_up_proj",):
             sizes = model.integers(self.architecture.inner, self.architecture.inner)
-            gate, up = model.split_node("Split", [joined, sizes], f"{at}/Split", 2, axis=-1)
-        else:
-            gate, up = self._linear(f"{prefix}.gate_proj", value), self._linear(f"{prefix}.up_proj", value)
-        gate = self._activated(gate, f"{at}/act_fn")
-        product = model.node("Mul", [gate, up], f"{at}/Mul")
-        return self._linear(f"{prefix}.down_proj", product)
+            found = model.split_node("Split", [found[0], sizes], f"{at}/Split", 2, axis=-1)
+        product = self._activated(found[0], f"{at}/act_fn")
+        if len(found) == 2:
+            product = model.node("Mul", [product, found[1]], f"{at}/Mul")
+        product = self._normed(product, layer.norm_inside, f"{at}/norm")
+        return self._linear(f"{prefix}.{output}", product)
 
     def _activated(self, value: str, at: str) -> str:
         model, kind = self.model, self.architecture.activation
-        if kind == "relu":
-            return model.node("Relu", [value], f"{at}/Relu")
-        if kind in ("silu", "swish"):
+        if kind in ("relu", "relu2"):
+            kept = model.node("Relu", [value], f"{at}/Relu")
+            return kept if kind == "relu" else model.node("Mul", [kept, kept], f"{at}/Mul")
+        if kind == "silu":
             share = model.node("Sigmoid", [value], f"{at}/Sigmoid")
             return model.node("Mul", [value, share], f"{at}/Mul")
         half = self._scaled(value, 0.5, f"{at}/Half")
@@ -340,22 +406,31 @@ class _Builder:
         lifted = model.node("Add", [curve, model.constant(1.0, self.numpy_type)], f"{at}/Add")
         return model.node("Mul", [half, lifted], f"{at}/Mul")
 
-    def _norm(self, value: str, weight: str, at: str) -> str:
-        """RMSNorm over the last axis, in float32."""
+    def _norm(self, value: str, norm: Norm, at: str) -> str:
+        """``norm`` over the last axis, in float32."""
         model = self.model
         wide = self._wide(value, f"{at}/Cast")
+        if norm.centered:
+            middle = model.node("ReduceMean", [wide, model.integers(-1)], f"{at}/Middle", keepdims=1)
+            wide = model.node("Sub", [wide, middle], f"{at}/Sub")
         square = model.node("Mul", [wide, wide], f"{at}/Square")
         mean = model.node("ReduceMean", [square, model.integers(-1)], f"{at}/ReduceMean", keepdims=1)
-        epsilon = model.constant(self.architecture.epsilon, np.float32)
+        epsilon = model.constant(norm.epsilon, np.float32)
         root = model.node("Sqrt", [model.node("Add", [mean, epsilon], f"{at}/Add")], f"{at}/Sqrt")
         normed = model.node("Div", [wide, root], f"{at}/Div")
-        offset = self.architecture.norm_offset
+        if norm.weighted:
+            normed = model.node("Mul", [normed, self._wide_weight(f"{norm.path}.weight", norm.offset)], f"{at}/Mul")
+        if f"{norm.path}.bias" in self.snapshot:
+            normed = model.node("Add", [normed, self._wide_weight(f"{norm.path}.bias", 0.0)], f"{at}/Shift")
+        return self._narrow(normed, f"{at}/Narrow")
 
-        def gain() -> npt.NDArray[Any]:
-            return (self.snapshot.read(weight).to(torch.float32) + offset).numpy()
+    def _wide_weight(self, name: str, offset: float) -> str:
+        """A weight in float32, ``offset`` added."""
 
-        name = model.weight(weight, TensorProto.FLOAT, self.snapshot.shape(weight), gain)
-        return self._narrow(model.node("Mul", [normed, name], f"{at}/Mul"), f"{at}/Narrow")
+        def make() -> npt.NDArray[Any]:
+            return (self.snapshot.read(name).to(torch.float32) + offset).numpy()
+
+        return self.model.weight(name, TensorProto.FLOAT, self.snapshot.shape(name), make)
 
     def _linear(self, module: str, value: str) -> str:
         linear = self.linears.get(module)
@@ -439,9 +514,9 @@ class _Builder:
             target = model.node("Concat", [lengths, model.integers(shape.vocabulary)], "/lm_head/Concat", axis=0)
             logits = model.node("Reshape", [rows, target], "/lm_head/Reshape")
         logits = self._wide(logits, "/lm_head/Cast")
-        if shape.logits_divisor != 1.0:
-            divisor = model.constant(shape.logits_divisor, np.float32)
-            logits = model.node("Div", [logits, divisor], "/lm_head/Div")
+        if shape.logits_factor != 1.0:
+            factor = model.constant(shape.logits_factor, np.float32)
+            logits = model.node("Mul", [logits, factor], "/lm_head/Mul")
         if shape.logits_cap is not None:
             logits = self._capped(logits, shape.logits_cap, "/lm_head/cap")
         model.rename(logits, "logits")
