@@ -31,7 +31,7 @@ from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.plan import plan_recipes
+from yaqa_runner.pipeline.plan import plan_recipe
 from yaqa_runner.pipeline.round_recipes import RecipeRounder
 from yaqa_runner.protocol.recipes import parse_recipe
 from yaqa_runner.rounding.settings import RoundingSettings
@@ -84,7 +84,7 @@ def make(folder: Path, width: int, intermediate: int, blocks: int) -> None:
 def measure(folder: Path, recipe: str, workers: int, linears: list[str]) -> dict[str, object]:
     """Load, note what that takes, round, note the peak."""
     source = load_source_model(inspect_snapshot(folder / "model"), torch.device("cpu"))
-    (planned,) = plan_recipes([parse_recipe(recipe)], folder / "model", source)
+    planned = plan_recipe(parse_recipe(recipe), folder / "model", source)
     sketch = open_sketch(folder / "sketch", KEY)
     layers = [layer for layer in source.linears if not linears or layer.name.rpartition(".")[2] in linears]
 

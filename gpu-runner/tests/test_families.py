@@ -15,7 +15,7 @@ from tiny_jobs import document, run
 from yaqa_runner.formats import container_for
 from yaqa_runner.model.load import load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.plan import plan_recipes, recipes_of
+from yaqa_runner.pipeline.plan import plan_recipe, recipes_of
 from yaqa_runner.protocol.failures import UnsupportedModel
 from yaqa_runner.protocol.job_spec import parse_job_spec
 from yaqa_runner.protocol.recipes import parse_recipe
@@ -59,8 +59,9 @@ def test_what_a_container_does_not_cover_is_refused_at_once_with_one_that_does(k
     model = save_checkpoint(tmp_path / kind, kind, num_hidden_layers=1, **FAMILIES[kind][0])
     source = load_source_model(inspect_snapshot(model), torch.device("cpu"))
     spec = parse_job_spec(json.dumps(document(model, tmp_path / "out", REFUSED[kind])))
+    (recipe,) = recipes_of(spec)
     with pytest.raises(UnsupportedModel, match="Choose"):
-        plan_recipes(recipes_of(spec), model, source)
+        plan_recipe(recipe, model, source)
 
 
 def test_linears_narrower_than_a_group_stay_as_they_are_and_are_listed(tmp_path: Path) -> None:

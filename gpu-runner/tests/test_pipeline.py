@@ -17,6 +17,8 @@ import pytest
 from tiny_checkpoints import save_checkpoint
 from tiny_jobs import document, run, schema
 
+from yaqa_runner.formats import ExportError
+from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.pipeline import run_job as run_job_module
 from yaqa_runner.pipeline.finish import JobOutcome
 from yaqa_runner.pipeline.run_context import RunContext
@@ -242,6 +244,47 @@ def test_a_model_too_narrow_for_its_recipe_is_refused_before_the_sketch(tmp_path
     with pytest.raises(UnsupportedModel):
         run(document(narrow, tmp_path / "out", "gguf:q4_0"), tmp_path / "out")
     assert not (tmp_path / "out" / "sketch").exists()
+
+
+def test_a_recipe_that_cannot_hold_the_model_leaves_the_others_alone(tmp_path: Path) -> None:
+    # Its linears are Conv1D, which compressed-tensors has no name for.
+    gpt2 = save_checkpoint(tmp_path / "gpt2", "gpt2", num_hidden_layers=1, n_embd=64, n_head=4)
+    spec = document(gpt2, tmp_path / "out", "w4a16,group=32", "gguf:q8_0,refine=0,tune=off")
+    outcome, events = run(spec, tmp_path / "out")
+    assert [manifest.recipe for manifest in outcome.manifests] == ["gguf:q8_0,refine=0,tune=off"]
+    assert [item.request.recipe.canonical for item in outcome.refused] == ["w4a16,group=32"]
+    result = events[-1]
+    assert [one["recipe"] for one in result["variants"]] == ["gguf:q8_0,refine=0,tune=off"]
+    (refused,) = result["refused"]
+    assert (refused["id"], refused["recipe"]) == (spec["variants"][0]["id"], "w4a16,group=32")
+    assert "cannot be written" in refused["message"] and refused["remedy"]
+    jsonschema.Draft202012Validator(schema("events.schema.json")).validate(result)
+    warned = [event["message"] for event in events if event.get("code") == "variant-refused"]
+    assert warned == [refused["message"]]
+
+
+def test_a_recipe_that_fails_while_it_is_written_leaves_nothing_and_the_others_go_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GgufContainer.write
+
+    def failing(self: GgufContainer, *rest: Any, **named: Any) -> Any:
+        if self.type == "q4_0":
+            raise ExportError("a scale is not finite.")
+        return real(self, *rest, **named)
+
+    monkeypatch.setattr(GgufContainer, "write", failing)
+    recipes = ("gguf:q4_0,refine=0,tune=off", "gguf:q8_0,refine=0,tune=off")
+    outcome, events = run(document(model, tmp_path / "out", *recipes), tmp_path / "out")
+    assert [one["recipe"] for one in events[-1]["variants"]] == [recipes[1]]
+    assert [one["recipe"] for one in events[-1]["refused"]] == [recipes[0]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        outcome.variants[0][1],
+        "sketch",
+        "verification.safetensors",
+    ]
+    with pytest.raises(UnsupportedModel, match="not finite"):
+        run(document(model, tmp_path / "none", recipes[0]), tmp_path / "none")
 
 
 def test_files_of_unequal_size_are_a_bug(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.plan import plan_recipes
+from yaqa_runner.pipeline.plan import plan_recipe
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe
 from yaqa_runner.protocol.failures import UnsupportedModel
 from yaqa_runner.protocol.manifest import FittedGroup
@@ -21,8 +21,8 @@ def planned(folder: Path, recipe: str, **shape: int) -> tuple[PlannedRecipe, lis
     checkpoint = save_checkpoint(folder / "model", "llama", **shape)
     source = load_source_model(inspect_snapshot(checkpoint), torch.device("cpu"))
     told: list[str] = []
-    (plan,) = plan_recipes(
-        [parse_recipe(recipe)], checkpoint, source, lambda code, message: told.append(f"{code}: {message}")
+    plan = plan_recipe(
+        parse_recipe(recipe), checkpoint, source, lambda code, message: told.append(f"{code}: {message}")
     )
     return plan, told, source
 

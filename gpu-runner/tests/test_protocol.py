@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from tiny_jobs import JOB, schema, spec_document
 
-from yaqa_runner.protocol.events import ResultSketch, ResultVariant
+from yaqa_runner.protocol.events import ResultRefusal, ResultSketch, ResultVariant
 from yaqa_runner.protocol.failures import (
     EXIT_CODES,
     Interrupted,
@@ -154,6 +154,7 @@ def test_every_event_fits_the_schema_and_is_one_line() -> None:
     reporter.warn("length-capped", "line one\nline two " + "x" * 5000)
     reporter.succeed(
         [ResultVariant(id=JOB, recipe="w4a16", directory="w4a16")],
+        [ResultRefusal(id=JOB, recipe="onnx:q4", message="no graph", remedy="ask for another")],
         ResultSketch(key="ab", directory="sketch"),
         "verification.safetensors",
     )

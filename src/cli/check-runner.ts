@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { assertNever, PermanentError } from "../errors.ts";
@@ -25,7 +27,14 @@ async function tried(name: string, detail: string, call: () => Promise<unknown>)
 }
 
 async function checkLocal(configuration: Configuration): Promise<Finding> {
-	const { device, gpus } = configuration.runner;
+	const { device, gpus, llamaCpp } = configuration.runner;
+	if (llamaCpp !== null && !existsSync(join(llamaCpp, "conversion", "base.py"))) {
+		return broken(
+			"Runner",
+			`runner.llamaCpp: ${llamaCpp} holds no conversion/base.py`,
+			"Name the folder that `git clone` of llama.cpp made, or leave runner.llamaCpp out.",
+		);
+	}
 	const found = await ownGpus();
 	const wanted = gpus ?? [];
 	// A UUID or a MIG instance is nvidia-smi's to know; a number has to be among those there are.

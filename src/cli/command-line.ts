@@ -163,6 +163,11 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			sequences: { type: "string", value: "N", summary: "calibration sequences, instead of the configuration's" },
 			length: { type: "string", value: "TOKENS", summary: "length of a calibration sequence" },
 			device: { type: "string", value: "DEVICE", summary: "auto, cpu or cuda" },
+			"llama-cpp": {
+				type: "string",
+				value: "FOLDER",
+				summary: "a checkout of llama.cpp whose converter lays GGUF files out (the package of it)",
+			},
 			config: CONFIG,
 			json: JSON_OUTPUT,
 			help: HELP,

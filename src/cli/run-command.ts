@@ -126,6 +126,7 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 				sequences: line.text("sequences"),
 				length: line.text("length"),
 				device: line.text("device"),
+				llamaCpp: line.text("llama-cpp"),
 				configurationPath: line.text("config"),
 				json: line.flag("json"),
 			},

@@ -338,7 +338,7 @@ export function loadConfiguration(
 
 	const base = exists ? dirname(path) : process.cwd();
 	const absolute = (text: string) => (isAbsolute(text) ? text : resolve(base, text));
-	const { quantization, database } = parsed.data;
+	const { quantization, database, runner } = parsed.data;
 	const configuration: Configuration = {
 		...parsed.data,
 		database: {
@@ -346,6 +346,7 @@ export function loadConfiguration(
 			dataDirectory: resolve(database.dataDirectory),
 			kind: secrets.databaseUrl === null ? database.kind : "postgres",
 		},
+		runner: { ...runner, llamaCpp: runner.llamaCpp === null ? null : absolute(runner.llamaCpp) },
 		quantization: {
 			...quantization,
 			calibration: { ...quantization.calibration, files: quantization.calibration.files.map(absolute) },

@@ -413,6 +413,12 @@ const Runner = z.strictObject({
 		.nullable()
 		.default(null)
 		.describe("The Python with yaqa-runner; gpu-runner/.venv/bin/python of this checkout when absent."),
+	llamaCpp: filePath
+		.nullable()
+		.default(null)
+		.describe(
+			"For local runs: a checkout of llama.cpp, whose converter lays GGUF files out; the package of it that is installed when absent.",
+		),
 	gpus: z
 		.array(z.string().regex(/^(\d{1,3}|(GPU|MIG)-[A-Za-z0-9/-]{1,80})$/, "a number or UUID as nvidia-smi -L lists it"))
 		.min(1)

@@ -85,6 +85,12 @@ export const ResultEvent = z.discriminatedUnion("ok", [
 		ok: z.literal(true),
 		/** Folders are relative to the staging directory. */
 		variants: z.array(z.object({ id: z.uuid(), recipe: z.string(), directory: z.string() })),
+		/** Variants that their containers cannot hold, beside those that were made; absent from runners that end there. */
+		refused: z
+			.array(
+				z.object({ id: z.uuid(), recipe: z.string(), message: z.string().max(4000), remedy: z.string().max(4000) }),
+			)
+			.default([]),
 		sketch: z.object({ key: z.string(), directory: z.string() }),
 		/** A safetensors file, relative to the staging directory. */
 		verification: z.string(),

@@ -25,6 +25,8 @@ export type StartOptions = {
 	readonly graceSeconds: number;
 	/** How runs are kept from the rest of the machine; absent: not at all. */
 	readonly isolation?: IsolationOptions;
+	/** A checkout of llama.cpp whose converter runs use; absent: the package that is installed. */
+	readonly llamaCpp?: string | null;
 	/** Arguments before `run`; tests put another program in the runner's place. */
 	readonly programArguments?: readonly string[];
 };
@@ -46,6 +48,7 @@ const MAXIMUM_EVENT_BYTES = 512 * 1024 * 1024;
 function settingsFor(options: StartOptions, request: StartRequest, isolation: Isolation): RunSettings {
 	const { files, spec, gpus } = request;
 	const threads = spec.limits.threads;
+	const llamaCpp = options.llamaCpp ?? null;
 	const program = [
 		options.python,
 		...(options.programArguments ?? ["-m", "yaqa_runner"]),
@@ -53,11 +56,12 @@ function settingsFor(options: StartOptions, request: StartRequest, isolation: Is
 		files.spec,
 		"--out",
 		files.staging,
+		...(llamaCpp === null ? [] : ["--llama-cpp", llamaCpp]),
 		// Several GPUs share the sketch out.
 		...(gpus !== null && gpus.length > 1 ? ["--processes", String(gpus.length)] : []),
 	];
 	const [command = options.python, ...args] = isolation.wrap(program, {
-		shown: [files.spec, ...pathsIn(spec)],
+		shown: [files.spec, ...pathsIn(spec), ...(llamaCpp === null ? [] : [llamaCpp])],
 		written: [
 			files.staging,
 			files.home,

@@ -97,6 +97,7 @@ export function createRunner(
 				memoryBytes: runMemoryBytes(runner.memoryBytes),
 				isolation: runIsolation(configuration),
 				graceSeconds: runner.graceSeconds,
+				llamaCpp: runner.llamaCpp,
 				gpus: runner.gpus === null ? null : { devices: runner.gpus, perRun: runner.gpusPerRun },
 				log,
 			});

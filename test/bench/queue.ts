@@ -139,6 +139,7 @@ function waitingRunner(name: string): Runner {
 						recipe: canonical,
 						directory: recipeDirectory(canonical),
 					})),
+					refused: [],
 					sketch: { key: "none", directory: "sketch" },
 					verification: "verification.safetensors",
 				},

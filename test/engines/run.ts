@@ -1,7 +1,9 @@
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { z } from "zod";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
 import { PYTHON, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
@@ -12,17 +14,18 @@ import { ENGINES } from "./engines.ts";
  * opened in the engines that people run. One table: KL by the manifest and by the engine, over the same tokens.
  */
 
-type Row = {
-	readonly model: string;
-	readonly recipe: string;
-	readonly engine: string;
-	readonly manifestKl: number | null;
-	readonly engineKl: number | null;
-	readonly tokensEqual: boolean | null;
-	readonly ok: boolean;
+const Row = z.object({
+	model: z.string(),
+	recipe: z.string(),
+	engine: z.string(),
+	manifestKl: z.number().nullable(),
+	engineKl: z.number().nullable(),
+	tokensEqual: z.boolean().nullable(),
+	ok: z.boolean(),
 	/** Why it is not ok, or why it was not asked. */
-	readonly note: string;
-};
+	note: z.string(),
+});
+type Row = z.infer<typeof Row>;
 
 const GGUF = "gguf:q8_0,tune=off,refine=0";
 const ONNX = "onnx:q8,tune=off,refine=0";
@@ -70,7 +73,7 @@ export async function rowsOf(request: {
 	if ("error" in answer) {
 		return recipes.map((recipe) => failed(model, recipe, "yaqa-bot quantize", answer.error.message));
 	}
-	const rows: Row[] = [];
+	const rows: Row[] = answer.refused.map(({ recipe, message }) => failed(model, recipe, "yaqa-bot quantize", message));
 	for (const variant of answer.variants) {
 		const { recipe } = variant;
 		if (!variant.verified) {
@@ -127,6 +130,10 @@ export async function makeModels(names: readonly string[], folder: string): Prom
 	if (made.code !== 0) throw new Error(`the tiny models could not be made: ${made.errors.slice(-1000)}`);
 }
 
+async function keptRows(path: string): Promise<readonly Row[]> {
+	return existsSync(path) ? z.array(Row).parse(JSON.parse(await readFile(path, "utf8"))) : [];
+}
+
 function shown(row: Row): string {
 	const figure = (value: number | null): string => (value === null ? "–" : value.toPrecision(3));
 	const tokens = row.tokensEqual === null ? "–" : row.tokensEqual ? "equal" : "DIFFER";
@@ -141,16 +148,22 @@ async function main(): Promise<number> {
 			short: { type: "boolean", default: false },
 			model: { type: "string", multiple: true },
 			engine: { type: "string", multiple: true },
+			/** Keeps the rows after every model; models that came out whole before are not made again. */
+			resume: { type: "string" },
 		},
 	});
 	const models = values.model ?? (values.short ? [...SHORT.models] : Object.keys(MODELS));
 	const engines = values.engine ?? (values.short ? [...SHORT.engines] : ENGINES.map(({ name }) => name));
 	const wanted = ENGINES.filter(({ name }) => engines.includes(name)).flatMap((engine) => engine.containers);
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-engines-"));
-	const rows: Row[] = [];
+	const kept = values.resume === undefined ? [] : await keptRows(values.resume);
+	const done = new Set(models.filter((model) => kept.some((row) => row.model === model)));
+	for (const row of kept) if (!row.ok) done.delete(row.model);
+	const rows: Row[] = kept.filter(({ model }) => done.has(model));
 	try {
-		await makeModels(models, folder);
-		for (const model of models) {
+		const todo = models.filter((model) => !done.has(model));
+		await makeModels(todo, folder);
+		for (const model of todo) {
 			const recipes = (MODELS[model] ?? []).filter((recipe) => {
 				const parsed = parseRecipe(recipe);
 				return parsed.ok && wanted.includes(parsed.recipe.name.container);
@@ -162,6 +175,7 @@ async function main(): Promise<number> {
 				process.stderr.write(shown(row));
 			}
 			await rm(work, { recursive: true, force: true });
+			if (values.resume !== undefined) await writeFile(values.resume, JSON.stringify(rows));
 		}
 	} finally {
 		await rm(folder, { recursive: true, force: true });

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { jobsOf, waitFor } from "../../demo/follow-job.ts";
+import { getJobPage, jobsOf, waitFor } from "../../demo/follow-job.ts";
 import { cleanEnvironment, root, venvPython } from "../../demo/stack.ts";
 import type { RefusalCode } from "../../src/errors.ts";
 import { startTinyStack, type TinyFile, type TinyStack } from "../support/tiny-stack.ts";
@@ -127,7 +127,9 @@ async function runBot(args: readonly string[], hubUrl: string): Promise<{ code: 
 describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => {
 	let tiny: TinyStack;
 	before(async () => {
-		tiny = await startTinyStack();
+		tiny = await startTinyStack({
+			configuration: { watch: { namespaces: ["demo"], recipes: ["gguf:q4_0", "onnx:q4", "w4a16"] } },
+		});
 		await tiny.stack.startBot();
 		await tiny.stack.webhookIsSetUp();
 	});
@@ -166,8 +168,42 @@ describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => 
 		});
 	}
 
+	test("a recipe that cannot hold the model is told with its reason, once, and the others are published", async () => {
+		const repo = "demo/other-activation";
+		const files = await tiny.modelFiles();
+		const changed = await Promise.all(
+			files.map(async ({ path, content }) => {
+				if (path !== "config.json") return { path, content };
+				// A Llama of transformers computes it; llama.cpp and the graphs of onnxruntime have none.
+				const config: object = JSON.parse(await content.text());
+				return { path, content: new Blob([JSON.stringify({ ...config, hidden_act: "tanh" })]) };
+			}),
+		);
+		await tiny.push(repo, changed);
+		const done = async () => ((await jobsOf(tiny.stack.botUrl, repo)).at(0)?.state === "done" ? true : null);
+		await waitFor(`The job of ${repo}`, done, { seconds: 300 });
+		const [job] = await jobsOf(tiny.stack.botUrl, repo);
+		assert.ok(job !== undefined);
+		const { variants } = await getJobPage(tiny.stack.botUrl, job.id);
+		assert.deepEqual(Object.fromEntries(variants.map(({ recipe, state }) => [recipe, state])), {
+			"gguf:q4_0": "failed",
+			"onnx:q4": "failed",
+			w4a16: "published",
+		});
+		assert.deepEqual(await tiny.botRepos(), ["yaqa-bot/other-activation-YAQA-W4A16"]);
+		const discussions = await tiny.discussionsOf(repo);
+		assert.equal(discussions.length, 1);
+		const text = discussions[0]?.[0]?.data.latest.raw ?? "";
+		for (const recipe of ["gguf:q4_0", "onnx:q4"]) {
+			assert.equal(text.split(`\`${recipe}\` failed:`).length, 2, text);
+		}
+		assert.match(text, /activation is 'tanh'/);
+		assert.match(text, /no activation 'tanh'/);
+		assert.match(text, /other-activation-YAQA-W4A16/);
+	});
+
 	test("leaves nothing behind", async () => {
-		assert.deepEqual(await tiny.botRepos(), []);
+		assert.deepEqual(await tiny.botRepos(), ["yaqa-bot/other-activation-YAQA-W4A16"]);
 		for (const { name } of CASES) {
 			for (const job of await jobsOf(tiny.stack.botUrl, `demo/${name}`)) assert.equal(job.state, "failed");
 		}

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { checkRunner } from "../../src/cli/check-runner.ts";
@@ -136,6 +136,17 @@ test("read and staging tokens: no more rights than they need, staging apart from
 	);
 	assert.match(await stage("hf_bot_jobs"), /^broken Staging token.*may not write to staging/);
 	assert.equal(await repos(), 0, "nothing is left behind");
+});
+
+test("a checkout of llama.cpp that is none is told, with the setting", async (t: TestContext) => {
+	const folder = await temporaryFolder(t);
+	const runner = { device: "cpu", llamaCpp: folder } as const;
+	const checked = async () =>
+		(await checkRunner(ConfigurationFile.parse({ runner }), NO_SECRETS)).map(({ state }) => state);
+	assert.deepEqual(await checked(), ["broken"]);
+	mkdirSync(join(folder, "conversion"));
+	writeFileSync(join(folder, "conversion/base.py"), "");
+	assert.deepEqual(await checked(), ["fine"]);
 });
 
 test("whether the Hub runs jobs is seen before the first one", async (t: TestContext) => {

@@ -124,6 +124,16 @@ test("a run sees none of the bot's environment and cannot reach the Hub by accid
 	);
 });
 
+test("an operator's checkout of llama.cpp is handed to every run", async () => {
+	const runner = createLocalRunner(options({ llamaCpp: "/srv/llama.cpp" }));
+	const { handle } = await runner.dispatch(specOf({ steps: 1 }));
+	await ended(runner, handle);
+	const [, line = ""] = readFileSync(join(folder, "runs", handle, "stderr.log"), "utf8").split("\n");
+	const given: unknown = JSON.parse(line.replace("arguments: ", ""));
+	const run = join(folder, "runs", handle);
+	assert.deepEqual(given, ["run", join(run, "job.json"), "--out", join(run, "out"), "--llama-cpp", "/srv/llama.cpp"]);
+});
+
 test("cancel ends a run that ignores SIGTERM, and everything in its group", async () => {
 	const runner = createLocalRunner(options());
 	const { handle } = await runner.dispatch(specOf({ hang: true, ignoreTerm: true, steps: 1 }));

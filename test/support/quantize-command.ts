@@ -42,8 +42,12 @@ const Report = z.object({
 	klNats: z.object({ mean: z.number() }).nullable(),
 });
 const Answer = z.union([
-	/** `ok` is false where a variant did not pass. */
-	z.object({ ok: z.boolean(), variants: z.array(Report) }),
+	/** `ok` is false where a variant did not pass, or a recipe cannot hold the model. */
+	z.object({
+		ok: z.boolean(),
+		variants: z.array(Report),
+		refused: z.array(z.object({ recipe: z.string(), message: z.string() })),
+	}),
 	z.object({ ok: z.literal(false), error: z.object({ message: z.string() }) }),
 ]);
 export type QuantizeAnswer = z.infer<typeof Answer>;

@@ -24,6 +24,7 @@ function emit(event) {
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 process.stderr.write(`environment: ${JSON.stringify(process.env)}\n`);
+process.stderr.write(`arguments: ${JSON.stringify(process.argv.slice(2))}\n`);
 process.on("SIGTERM", () => {
 	if (behaviour.ignoreTerm) return;
 	process.exit(75);

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yaqa_runner.api.arguments import DeviceName, Files, SketchKind, Texts
-from yaqa_runner.api.results import Quantized, QuantizedVariant
+from yaqa_runner.api.results import Quantized, QuantizedVariant, RefusedRecipe
 
 if TYPE_CHECKING:
     from yaqa_runner.protocol.events import RunnerEvent
@@ -82,11 +82,11 @@ def quantize(
         interrupt: Set it from elsewhere (a signal handler) to end the run at its next safe point.
 
     Returns:
-        The finished folders with their manifests, and the sketch.
+        The finished folders with their manifests, the recipes that cannot hold the model, and the sketch.
 
     Raises:
         RunnerFailure: with ``code``, ``message`` and ``remedy``: an argument does not fit (``invalid-spec``), the
-            source is unsafe or broken (``source-refused``), a recipe cannot store the model (``unsupported-model``),
+            source is unsafe or broken (``source-refused``), no recipe can store the model (``unsupported-model``),
             or the run was ended (``interrupted``).
     """
     # Imported late: torch and transformers take seconds, and help() should not.
@@ -124,4 +124,8 @@ def quantize(
         QuantizedVariant(manifest.recipe, folder / directory, manifest)
         for (_, directory), manifest in zip(outcome.variants, outcome.manifests, strict=True)
     ]
-    return Quantized(folder, variants, outcome.sketch)
+    refused = [
+        RefusedRecipe(item.request.recipe.canonical, item.failure.message, item.failure.remedy)
+        for item in outcome.refused
+    ]
+    return Quantized(folder, variants, refused, outcome.sketch)

@@ -33,15 +33,26 @@ class QuantizedVariant:
 
 
 @dataclass(frozen=True)
+class RefusedRecipe:
+    """A recipe that cannot hold the model, with the reason and what to do."""
+
+    recipe: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Quantized:
     """What :func:`yaqa_runner.quantize` made.
 
     Attributes:
         output: The folder of it all.
-        variants: One for each recipe, in their order.
+        variants: One for each recipe that holds the model, in their order.
+        refused: The recipes that cannot.
         sketch: The sketch, in ``output / "sketch"``.
     """
 
     output: Path
     variants: list[QuantizedVariant]
+    refused: list[RefusedRecipe]
     sketch: Sketch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,13 +143,16 @@ def _quantize(options: argparse.Namespace, flag: InterruptFlag) -> int:
                 }
                 for variant in made.variants
             ]
-            person.print_json({"ok": True, "output": str(options.output), "variants": variants})
+            refused = [asdict(item) for item in made.refused]
+            person.print_json({"ok": True, "output": str(options.output), "variants": variants, "refused": refused})
             return 0
         from yaqa_runner.cli.display import print_summary
 
         print_summary(person.console(), manifests)
         for name, word in words.items():
             person.print(f"{name}: {word}")
+        for item in made.refused:
+            person.print(f"Not made: {item.message} {item.remedy}")
         person.print(f"Finished folders are in {options.output}.")
         return 0
 

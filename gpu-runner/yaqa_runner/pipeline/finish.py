@@ -11,12 +11,12 @@ from pathlib import Path
 from yaqa_runner.evaluate.gate import choose
 from yaqa_runner.evaluate.statistics import Comparison, summarize
 from yaqa_runner.pipeline.measure import VERIFICATION_FILE, MeasuringReference
-from yaqa_runner.pipeline.planned_recipe import PlannedVariant
+from yaqa_runner.pipeline.planned_recipe import PlannedVariant, RefusedVariant
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, read_manifest
 from yaqa_runner.pipeline.run_context import RunContext
 from yaqa_runner.pipeline.sketch import ObtainedSketch
 from yaqa_runner.pipeline.variant_manifest import MeasuredWork, describe_variant
-from yaqa_runner.protocol.events import ResultSketch, ResultVariant
+from yaqa_runner.protocol.events import ResultRefusal, ResultSketch, ResultVariant
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import VariantRequest
 from yaqa_runner.protocol.manifest import Estimate, Manifest
@@ -29,6 +29,7 @@ class JobOutcome:
 
     output: Path
     variants: list[tuple[VariantRequest, str]]
+    refused: list[RefusedVariant]
     manifests: list[Manifest]
     sketch: Sketch
 
@@ -75,7 +76,9 @@ def finish_variant(
     return manifest
 
 
-def finish_job(*, context: RunContext, variants: list[PlannedVariant], sketch: ObtainedSketch) -> JobOutcome:
+def finish_job(
+    *, context: RunContext, variants: list[PlannedVariant], refused: list[RefusedVariant], sketch: ObtainedSketch
+) -> JobOutcome:
     """Read back every variant's manifest, clear up, and report the result, which is the job's last event."""
     with context.monitor.reporter.stage("finish"):
         manifests = [read_manifest(context.output / variant.directory) for variant in variants]
@@ -85,11 +88,20 @@ def finish_job(*, context: RunContext, variants: list[PlannedVariant], sketch: O
             ResultVariant(id=variant.request.id, recipe=variant.canonical, directory=variant.directory)
             for variant in variants
         ],
+        [
+            ResultRefusal(
+                id=item.request.id,
+                recipe=item.request.recipe.canonical,
+                message=item.failure.message,
+                remedy=item.failure.remedy,
+            )
+            for item in refused
+        ],
         ResultSketch(key=sketch.sketch.key, directory=SKETCH_DIRECTORY),
         VERIFICATION_FILE,
     )
     made = [(variant.request, variant.directory) for variant in variants]
-    return JobOutcome(context.output, made, manifests, sketch.sketch)
+    return JobOutcome(context.output, made, refused, manifests, sketch.sketch)
 
 
 def _estimate(comparisons: list[Comparison]) -> Estimate:

@@ -9,6 +9,7 @@ import torch
 
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.formats import Container
+from yaqa_runner.protocol.failures import UnsupportedModel
 from yaqa_runner.protocol.job_spec import VariantRequest
 from yaqa_runner.protocol.manifest import FittedGroup
 from yaqa_runner.protocol.recipes import Recipe, recipe_directory
@@ -52,3 +53,11 @@ class PlannedVariant:
     def directory(self) -> str:
         """The name of its folder in the job's output."""
         return recipe_directory(self.canonical)
+
+
+@dataclass(frozen=True)
+class RefusedVariant:
+    """A variant that its container cannot hold, beside others of the job that theirs can."""
+
+    request: VariantRequest
+    failure: UnsupportedModel

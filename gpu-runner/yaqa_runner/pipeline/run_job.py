@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from yaqa_runner.formats import ExportError
@@ -9,7 +10,7 @@ from yaqa_runner.pipeline.calibrate import make_splits
 from yaqa_runner.pipeline.finish import JobOutcome, finish_job, finish_variant, is_finished
 from yaqa_runner.pipeline.measure import MeasuringReference, measure_variant, prepare_reference
 from yaqa_runner.pipeline.plan import plan_variants, recipes_of
-from yaqa_runner.pipeline.planned_recipe import PlannedVariant
+from yaqa_runner.pipeline.planned_recipe import PlannedVariant, RefusedVariant
 from yaqa_runner.pipeline.round import RoundedJob, round_variants
 from yaqa_runner.pipeline.run_context import RunContext, load_run
 from yaqa_runner.pipeline.run_monitor import RunMonitor
@@ -39,16 +40,25 @@ def run_job(
     output.mkdir(parents=True, exist_ok=True)
     monitor = RunMonitor(reporter, interrupt)
     context = load_run(spec=spec, output=output, monitor=monitor, label_samples=label_samples)
-    variants = plan_variants(context=context, recipes=recipes)
+    planned = plan_variants(context=context, recipes=recipes)
+    refused = list(planned.refused)
     splits = make_splits(context=context)
     sketch = obtain_sketch(context=context, calibration=splits.calibration)
-    todo = [item for item in variants if not is_finished(context=context, variant=item, sketch=sketch.sketch)]
+    todo = [item for item in planned.variants if not is_finished(context=context, variant=item, sketch=sketch.sketch)]
     rounded = round_variants(context=context, variants=todo, sketch=sketch.sketch)
     tune_recipes(context=context, rounded=rounded, tokens=splits.calibration.tokens)
     reference = prepare_reference(context=context, splits=splits, is_measured=bool(todo))
     for variant in todo:
-        make_variant(context=context, sketch=sketch, reference=reference, variant=variant, rounded=rounded)
-    return finish_job(context=context, variants=variants, sketch=sketch)
+        try:
+            make_variant(context=context, sketch=sketch, reference=reference, variant=variant, rounded=rounded)
+        except UnsupportedModel as failure:
+            refused.append(RefusedVariant(variant.request, failure))
+            context.monitor.warn("variant-refused", failure.message)
+    unmade = {item.request.id for item in refused}
+    made = [item for item in planned.variants if item.request.id not in unmade]
+    if not made:
+        raise refused[0].failure
+    return finish_job(context=context, variants=made, refused=refused, sketch=sketch)
 
 
 def make_variant(
@@ -59,7 +69,7 @@ def make_variant(
     variant: PlannedVariant,
     rounded: RoundedJob,
 ) -> None:
-    """Write, measure and finish one variant.
+    """Write, measure and finish one variant; nothing of it is left where that cannot be done.
 
     Raises:
         UnsupportedModel: its container cannot write the model after all.
@@ -72,4 +82,5 @@ def make_variant(
         done = MeasuredWork(variant, written, measured, settled.mixed)
         finish_variant(context=context, sketch=sketch, reference=reference, done=done)
     except ExportError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise UnsupportedModel(f"{variant.canonical} cannot be written: {error}", "Ask for another recipe.") from error

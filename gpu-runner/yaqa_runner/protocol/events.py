@@ -80,6 +80,15 @@ class ResultVariant(WireModel):
     directory: str
 
 
+class ResultRefusal(WireModel):
+    """A variant that cannot be made, beside those that were: why, and what to do."""
+
+    id: str
+    recipe: str
+    message: Annotated[str, StringConstraints(max_length=4000)]
+    remedy: Annotated[str, StringConstraints(max_length=4000)]
+
+
 class ResultSketch(WireModel):
     """The sketch that was made or reused; ``directory`` is relative to the staging directory."""
 
@@ -93,6 +102,7 @@ class SuccessEvent(_Event):
     event: Literal["result"] = "result"
     ok: Literal[True] = True
     variants: list[ResultVariant]
+    refused: list[ResultRefusal]
     sketch: ResultSketch
     verification: str
 

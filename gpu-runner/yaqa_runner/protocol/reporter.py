@@ -12,6 +12,7 @@ from yaqa_runner.protocol.events import (
     LayerEvent,
     MetricEvent,
     ProgressEvent,
+    ResultRefusal,
     ResultSketch,
     ResultVariant,
     RunnerEvent,
@@ -125,7 +126,13 @@ class Reporter:
             WarningEvent(job=self._job, fence=self._fence, at=timestamp(), code=code[:64], message=message[:4000])
         )
 
-    def succeed(self, variants: list[ResultVariant], sketch: ResultSketch, verification: str) -> None:
+    def succeed(
+        self,
+        variants: list[ResultVariant],
+        refused: list[ResultRefusal],
+        sketch: ResultSketch,
+        verification: str,
+    ) -> None:
         """The last line of a run that worked."""
         self._sink(
             SuccessEvent(
@@ -133,6 +140,7 @@ class Reporter:
                 fence=self._fence,
                 at=timestamp(),
                 variants=variants,
+                refused=refused,
                 sketch=sketch,
                 verification=verification,
             )

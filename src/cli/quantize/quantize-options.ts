@@ -17,6 +17,7 @@ export type QuantizeOptions = {
 	readonly sequences: string | null;
 	readonly length: string | null;
 	readonly device: string | null;
+	readonly llamaCpp: string | null;
 	readonly configurationPath: string | null;
 	readonly json: boolean;
 };
@@ -91,7 +92,11 @@ export function taskOf(options: QuantizeOptions): Task {
 					length: wholeNumber("length", options.length, calibration.length),
 				},
 			},
-			runner: { ...runner, device: deviceOf(options.device, runner.device) },
+			runner: {
+				...runner,
+				device: deviceOf(options.device, runner.device),
+				llamaCpp: options.llamaCpp === null ? runner.llamaCpp : resolve(options.llamaCpp),
+			},
 		},
 	};
 }

@@ -31,11 +31,15 @@ export type QuantizeContext = {
 	readonly log: Log;
 };
 
+type RefusedRecipe = { readonly recipe: string; readonly message: string; readonly remedy: string };
+
 type Ending =
 	| {
 			readonly ok: true;
 			readonly source: object;
 			readonly variants: readonly VariantReport[];
+			/** Recipes that cannot hold the model. */
+			readonly refused: readonly RefusedRecipe[];
 			readonly seconds: object;
 	  }
 	| { readonly ok: false; readonly exit: ExitCode; readonly refusal: Refusal };
@@ -76,6 +80,7 @@ async function runHere(
 		memoryBytes: runMemoryBytes(configuration.runner.memoryBytes),
 		isolation: runIsolation(configuration),
 		graceSeconds: configuration.runner.graceSeconds,
+		llamaCpp: configuration.runner.llamaCpp,
 		log,
 	});
 	display.step("start the runner");
@@ -115,7 +120,10 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 		const result = await runHere(specOf(task, source, staging), task, { work, staging, display, signal, log });
 		const verificationPath = join(staging, result.verification);
 		const variants: VariantReport[] = [];
+		const refused = result.refused.map(({ recipe, message, remedy }) => ({ recipe, message, remedy }));
+		for (const { recipe, message, remedy } of refused) display.say(`✗ ${recipe}: ${message} ${remedy}`);
 		for (const recipe of recipes) {
+			if (refused.some((one) => one.recipe === recipe.canonical)) continue;
 			variants.push(await checkVariant(recipe, { configuration, staging, output, verificationPath, display, signal }));
 		}
 		await keepByproducts(staging, result, output);
@@ -123,6 +131,7 @@ async function run(options: QuantizeOptions, context: QuantizeContext, display: 
 			ok: true,
 			source: { repo: source.repo, revision: source.revision },
 			variants,
+			refused,
 			seconds: { job: (clock.now().getTime() - begun) / 1000 },
 		};
 	} finally {
@@ -160,7 +169,12 @@ export async function quantize(options: QuantizeOptions, context: QuantizeContex
 		return ending.exit;
 	}
 	const allVerified = ending.variants.every((variant) => variant.verified);
-	if (options.json) terminal.out(`${JSON.stringify({ ...ending, ok: allVerified })}\n`);
-	else terminal.out(`${printable(variantLines(ending.variants))}\n`);
-	return allVerified ? EXIT_CODES.ok.code : EXIT_CODES.unverified.code;
+	const isWhole = allVerified && ending.refused.length === 0;
+	if (options.json) terminal.out(`${JSON.stringify({ ...ending, ok: isWhole })}\n`);
+	else {
+		const lines = ending.refused.map(({ recipe, message, remedy }) => `\n${recipe} was not made. ${message} ${remedy}`);
+		terminal.out(`${printable(`${variantLines(ending.variants)}${lines.join("")}`)}\n`);
+	}
+	if (!allVerified) return EXIT_CODES.unverified.code;
+	return isWhole ? EXIT_CODES.ok.code : EXIT_CODES.refused.code;
 }

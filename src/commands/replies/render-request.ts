@@ -50,7 +50,7 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`}${remark} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}\n\n${cancel}`;
 		}
 		case "done":
-			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them.${remark} ${jobLink(context, job, "How it was made")}.${table}\n\n${more}`;
+			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them.${remark} ${jobLink(context, job, "How it was made")}.${table}${reasons(variants)}\n\n${more}`;
 		case "failed":
 			return `**This failed**${names === "" ? "" : ` (${names})`} for commit ${commit}.${remark} ${job.refusal === null ? "" : refusalText(job.refusal)}\n\n${jobLink(context, job, "The job")}.${isMeasured ? table : ""}\n\n${retry}`;
 		case "cancelled":
@@ -60,4 +60,14 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 		default:
 			return assertNever(job.state);
 	}
+}
+
+/** Why variants of a job that is done are not among what it published. */
+function reasons(variants: readonly VariantRecord[]): string {
+	return variants
+		.filter((variant) => variant.state === "failed")
+		.map(({ recipe, refusal }) =>
+			refusal === null ? "" : `\n\n${markdownCode(recipe)} was not made. ${refusalText(refusal)}`,
+		)
+		.join("");
 }

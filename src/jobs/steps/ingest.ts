@@ -1,8 +1,9 @@
 import { lstat } from "node:fs/promises";
 import { join } from "node:path";
+import { appendNotes } from "../../db/jobs.ts";
 import { keepSketch } from "../../db/sketches.ts";
-import { listVariantsOfJob, stageVariant } from "../../db/variants.ts";
-import { PermanentError } from "../../errors.ts";
+import { listVariantsOfJob, setVariantState, stageVariant } from "../../db/variants.ts";
+import { PermanentError, type Refusal } from "../../errors.ts";
 import type { ResultEvent } from "../../protocol/events.ts";
 import { type Manifest, publishedPath } from "../../protocol/manifest.ts";
 import { readManifest } from "../../protocol/read-manifest.ts";
@@ -13,7 +14,7 @@ import { copyTree } from "../../runners/copy-tree.ts";
 import { sketchFingerprint } from "../sketch-fingerprint.ts";
 import { workFolders } from "../work-folders.ts";
 import { runLost } from "./poll.ts";
-import { advanceIn, type Step, type StepContext } from "./step-context.ts";
+import { advanceIn, StaleJobError, type Step, type StepContext } from "./step-context.ts";
 
 function contradiction(message: string): PermanentError {
 	return new PermanentError({
@@ -83,7 +84,7 @@ async function takeSketch(
 
 /** ingesting → verifying: the run's files are taken over, checked by their manifests and staged on the Hub. */
 export const ingestStep: Step = async (context, work) => {
-	const { database, runner, ports, configuration, signal } = context;
+	const { database, runner, ports, configuration, clock, owner, signal } = context;
 	const { job } = work;
 	const handle = job.runnerHandle;
 	if (handle === null) throw new Error("A run that ended has no handle.");
@@ -103,7 +104,14 @@ export const ingestStep: Step = async (context, work) => {
 
 	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
 	const files: VariantFiles[] = [];
+	const refused: { readonly variant: VariantRecord; readonly refusal: Refusal }[] = [];
 	for (const variant of variants) {
+		const refusal = result.refused.find((candidate) => candidate.id === variant.id);
+		if (refusal !== undefined) {
+			const { message, remedy } = refusal;
+			refused.push({ variant, refusal: { code: "unsupported-model", message, remedy } });
+			continue;
+		}
 		const reported = result.variants.find((candidate) => candidate.id === variant.id);
 		if (reported === undefined) throw contradiction(`${variant.recipe} is missing.`);
 		if (reported.directory !== recipeDirectory(variant.recipe)) {
@@ -112,6 +120,8 @@ export const ingestStep: Step = async (context, work) => {
 		const directory = join(collected, reported.directory);
 		files.push({ variant, manifest: await manifestOf(job, variant, directory), directory });
 	}
+	const [first] = refused;
+	if (files.length === 0 && first !== undefined) return { kind: "fail", refusal: first.refusal };
 	const verificationPath = join(collected, relative(result.verification, "the verification file"));
 	if (!(await exists(verificationPath))) throw contradiction("the verification file is missing.");
 	await takeSketch(context, work, collected, result.sketch);
@@ -120,6 +130,12 @@ export const ingestStep: Step = async (context, work) => {
 	const staged = await ports.stage({ job, variants: files, verificationPath });
 	if (!staged.ok) return { kind: "fail", refusal: staged.refusal };
 	const moved = await database.transaction(async (tx) => {
+		const notes = refused.map(({ variant, refusal }) => `${variant.recipe}: refused. ${refusal.message}`);
+		const held = await appendNotes(tx, { job, owner, notes, now: clock.now() });
+		if (!held) throw new StaleJobError(`Job ${job.id} moved on while its files were taken over.`);
+		for (const { variant, refusal } of refused) {
+			await setVariantState(tx, { id: variant.id, state: "failed", refusal });
+		}
 		for (const { variant, manifest } of files) await stageVariant(tx, { id: variant.id, manifest });
 		return await advanceIn(tx, context, job, "staged", { statusText: "Verifying the staged files." });
 	});
