@@ -11,6 +11,7 @@ from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.formats.gguf.engine_limits import refusals_of_settings
 
 MINICPM3 = {
     "dim_model_base": 64,
@@ -119,3 +120,20 @@ def test_every_tensor_of_a_source_is_quantized_kept_or_left_out_with_a_reason(tm
     vectors = {name for name, tensor in tensors.items() if tensor.ndim == 1 and name not in listed}
     assert {f"{name}.weight" for name in quantized} | set(listed) | vectors == set(tensors)
     assert all("norm" in name for name in vectors)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "told"),
+    [
+        ("gemma4", {"hidden_size_per_layer_input": 32}, "own input is 32 wide, and llama.cpp's gemma4 has 256"),
+        ("gemma4", {"hidden_size_per_layer_input": 256}, None),
+        ("gemma4", {"hidden_size_per_layer_input": 0}, None),
+        ("gemma3n", {"activation_sparsity_pattern": [0.0] * 4}, "activation_sparsity_pattern is not 0.95"),
+        ("gemma3n", {"activation_sparsity_pattern": [0.95] * 10 + [0.0] * 20}, None),
+    ],
+)
+def test_what_the_engine_has_built_in_for_gemma_is_told(
+    architecture: str, settings: dict[str, Any], told: str | None
+) -> None:
+    found = list(refusals_of_settings(architecture, {"model_type": "gemma3n_text", **settings}))
+    assert (found == []) if told is None else (len(found) == 1 and told in found[0])

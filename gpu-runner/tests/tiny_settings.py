@@ -7,10 +7,11 @@ from typing import Any
 BLOCKS = 4
 # What a kind needs beyond that.
 OWN: dict[str, dict[str, Any]] = {
-    "afmoe": {"mup_enabled": True},
+    "afmoe": {"mup_enabled": True, "route_norm": True},
     "axk1": {"qk_head_dim": 48, "head_dim": 16},
     "axk2": {"qk_head_dim": 48, "head_dim": 16, "gated_norm_rank": 16},
-    "bamba": {"attn_layer_indices": [1, 3]},
+    # Smaller weights: its scans make much of what llama.cpp rounds activations by.
+    "bamba": {"attn_layer_indices": [1, 3], "initializer_range": 0.01},
     "codegen": {"rotary_dim": 16},
     "cohere": {"logit_scale": 1.0},
     "cohere2": {"head_dim": 16, "logit_scale": 1.0},
@@ -21,6 +22,11 @@ OWN: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         }
     },
+    "dbrx": {
+        "attn_config": {"clip_qkv": 8, "kv_n_heads": 2, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "deepseek_v4": {"o_groups": 2, "o_lora_rank": 32},
     "dots1": {"num_key_value_heads": 4},
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * BLOCKS},
     "falcon": {
@@ -33,11 +39,15 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3n_text": {
         "num_kv_shared_layers": 0,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "activation_sparsity_pattern": [0.0] * BLOCKS,
+        # What llama.cpp has built in: the released ones have these.
+        "activation_sparsity_pattern": [0.95] * BLOCKS,
+        "hidden_size_per_layer_input": 256,
         "intermediate_size": [96] * BLOCKS,
     },
     "gemma2": {"query_pre_attn_scalar": 32},
     "gemma3_text": {"query_pre_attn_scalar": 32},
+    # What llama.cpp has built in.
+    "gemma4_text": {"hidden_size_per_layer_input": 256},
     "glm": {"head_dim": 16},
     "gptj": {"rotary_dim": 16},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
@@ -133,6 +143,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "granite:untied": {"tie_word_embeddings": False},
     "stablelm:biased": {"use_qkv_bias": True},
     "smollm3:untied": {"tie_word_embeddings": False},
+    "gemma4_text:dense": {"hidden_size_per_layer_input": 0},
 }
 
 

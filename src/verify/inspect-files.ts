@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import { languageConfigOf } from "../fit/language-config.ts";
 import { shapeOfConfig } from "../fit/model-shape.ts";
@@ -92,6 +93,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	const config = await readConfig(reader, byPath);
 	const architecture = checkConfig(config);
 	await refuseTokenizerCode(reader, byPath);
+	refuseWithoutProcessor(config, reader.files);
 
 	const { shards, declared } = await weightFiles(reader, byPath);
 	const weightBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
@@ -227,7 +229,7 @@ function checkConfig(config: SourceConfig): string {
 	if (config.quantization_config !== undefined && config.quantization_config !== null) {
 		refuse(
 			"already-quantized",
-			"config.json says that these weights are quantized already (quantization_config).",
+			`config.json says that these weights are quantized already (quantization_config${quantizedBy(config)}).`,
 			"Ask in a discussion of the original model, or push weights in 16 or 32 bits.",
 		);
 	}
@@ -245,6 +247,24 @@ function checkConfig(config: SourceConfig): string {
 	const absurd = absurdSize(config);
 	if (absurd !== null) refuse("absurd-config", `config.json cannot be right: ${absurd}.`, ASK_OWNER);
 	return known;
+}
+
+const Quantization = z.looseObject({ quant_method: z.string() });
+
+function quantizedBy(config: SourceConfig): string {
+	const found = Quantization.safeParse(config.quantization_config);
+	return found.success ? `: ${quoted(found.data.quant_method)}` : "";
+}
+
+/** A folder without it would answer to text alone. */
+function refuseWithoutProcessor(config: SourceConfig, files: readonly SourceFile[]): void {
+	const tower = ["vision_config", "audio_config"].find((name) => typeof config[name] === "object" && config[name]);
+	if (tower === undefined || files.some(({ path }) => isOfKind(path, "processor"))) return;
+	refuse(
+		"broken-config",
+		`config.json has a ${tower}, and the repo no processor (preprocessor_config.json or processor_config.json).`,
+		"Push the processor's files as well: `processor.save_pretrained(folder)` of transformers writes them.",
+	);
 }
 
 function refuseCode(file: string): never {

@@ -28,7 +28,8 @@ for kind in KINDS:
         continue
     if type(model).__name__ in wanted:
         model.save_pretrained(folder / kind)
-        (folder / kind / "tokenizer.json").write_text("{}")
+        for name in ("tokenizer.json", "preprocessor_config.json"):
+            (folder / kind / name).write_text("{}")
         made[kind] = type(model).__name__
 print(json.dumps(made))
 `;

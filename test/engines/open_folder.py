@@ -23,15 +23,22 @@ NEW_TOKENS = 8
 Opened = tuple[str, Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], int]]
 
 
-def open_transformers(folder: Path) -> Opened:
-    """transformers, with whatever library the folder's quantization asks for, in float32."""
+def transformers_model(folder: Path) -> Any:
+    """The folder's model by transformers, with whatever library its quantization asks for, in float32."""
     import transformers
 
     named = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).architectures or [""]
     loader = getattr(transformers, named[0], transformers.AutoModelForCausalLM)
     model = loader.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     # GPT-NeoX's output layer and experts stay in the folder's type, and the quantized model's own float() refuses.
-    return transformers.__version__, *_of_torch(torch.nn.Module.float(model).eval())
+    return torch.nn.Module.float(model).eval()
+
+
+def open_transformers(folder: Path) -> Opened:
+    """transformers, with whatever library the folder's quantization asks for, in float32."""
+    import transformers
+
+    return transformers.__version__, *_of_torch(transformers_model(folder))
 
 
 def open_gptqmodel(folder: Path) -> Opened:
@@ -44,7 +51,7 @@ def open_gptqmodel(folder: Path) -> Opened:
     return gptqmodel.__version__, *_of_torch(model.eval())
 
 
-def open_plain_gptq(folder: Path) -> Opened:
+def plain_gptq_model(folder: Path) -> Any:
     """transformers in float32 on the folder's weights, ``scales · (codes − zeros − 1)`` in groups of inputs."""
     import transformers
 
@@ -57,7 +64,12 @@ def open_plain_gptq(folder: Path) -> Opened:
     loader = getattr(transformers, (config.architectures or [""])[0], None)
     model = transformers.AutoModelForCausalLM.from_config(config) if loader is None else loader(config)
     modules = dict(model.named_modules())
-    weights = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    packed = (".qweight", ".qzeros", ".g_idx")
+    weights = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(packed)
+    }
     for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
         groups = tensors[f"{name}.g_idx"].long()
         scales = weights.pop(f"{name}.scales")
@@ -72,7 +84,14 @@ def open_plain_gptq(folder: Path) -> Opened:
     wrong = {kind: sorted(map(str, report.get(kind, ()))) for kind in ("missing_keys", "unexpected_keys")}
     if any(wrong.values()):
         raise ValueError(f"the folder does not hold the model's weights: {wrong}")
-    return transformers.__version__, *_of_torch(loaded.eval())
+    return loaded.eval()
+
+
+def open_plain_gptq(folder: Path) -> Opened:
+    """transformers on the folder's decoded weights."""
+    import transformers
+
+    return transformers.__version__, *_of_torch(plain_gptq_model(folder))
 
 
 def _unpacked(words: torch.Tensor, bits: int) -> torch.Tensor:
@@ -139,6 +158,10 @@ ENGINES: dict[str, Callable[[Path], Opened]] = {
     "gptqmodel": open_gptqmodel,
     "vllm": open_vllm,
 }
+
+
+# Those that give a model of transformers.
+MODELS: dict[str, Callable[[Path], Any]] = {"transformers": transformers_model, "plain-gptq": plain_gptq_model}
 
 
 def tokens_equal(folder: Path, record: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ const Answer = z.union([
 const KIND_MILLISECONDS = 300_000;
 const KIND_BYTES = 5e9;
 /** What one kind leaves in memory is not carried on for ever. */
-const KINDS_A_PROCESS = 12;
+const KINDS_A_PROCESS = 24;
 
 type Begun = { readonly child: ChildProcess; readonly lines: AsyncIterator<string>; errors: string; kinds: number };
 

@@ -87,8 +87,14 @@ def inspect_snapshot(directory: Path) -> Snapshot:
     tokenizer_config = directory / "tokenizer_config.json"
     if tokenizer_config.is_file():
         _refuse_remote_code(read_json(tokenizer_config), tokenizer_config.name)
-    if config.get("quantization_config") is not None:
-        raise UnsupportedModel("The weights are quantized already.", "Point at the original, 16- or 32-bit model.")
+    quantization = config.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        by = f", by {str(method)[:40]!r}" if method is not None else ""
+        raise UnsupportedModel(
+            f"The weights are quantized already{by} (quantization_config).",
+            "Point at the original, 16- or 32-bit model.",
+        )
     weight_files = _weight_files(directory)
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files:

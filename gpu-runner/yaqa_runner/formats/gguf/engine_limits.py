@@ -38,6 +38,8 @@ _LINEAR_HYBRIDS = ("qwen3next", "qwen35", "qwen35moe")
 # It aborts on files of these.
 _NOT_RUN = {"deepseek32": "it chooses keys by an indexer, whose matrices do not fit there"}
 _ONE_ROTARY_BASE = ("mellum",)
+_WIDTH_BY_LAYER = 256
+_SPARSITY, _SPARSE_LAYERS = 0.95, 10
 _ROTARY_PERIOD = {"smollm3": 4, "llama4": 4}
 _HEADS_SHARE_WIDTH = ("chatglm", "cohere2", "nemotron")
 _TURNS_WHOLE_HEADS = ("llama", "deci", "falcon")
@@ -73,6 +75,7 @@ def refusals_of_settings(architecture: str, settings: Mapping[str, Any]) -> Iter
         yield f"{heads} heads of {head} are not its width of {hidden}, as llama.cpp's {architecture} has it"
     yield from _layer_pattern(architecture, settings)
     yield from _rotary_bases(architecture, settings)
+    yield from _inputs_by_layer(architecture, settings)
     yield from _attention_scale(architecture, settings)
 
 
@@ -214,6 +217,21 @@ def _rotary_bases(architecture: str, settings: Mapping[str, Any]) -> Iterator[st
     if architecture in _ONE_ROTARY_BASE and len(bases) > 1:
         told = " and ".join(f"{base:g}" for base in sorted(bases))
         yield f"its layers turn by angles of unlike bases ({told}), and llama.cpp's {architecture} has one for all"
+
+
+def _inputs_by_layer(architecture: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Gemma 3n and 4 feed every layer a small embedding of its own."""
+    width = settings.get("hidden_size_per_layer_input")
+    if architecture in ("gemma3n", "gemma4") and width not in (None, 0, _WIDTH_BY_LAYER):
+        yield f"every layer's own input is {width} wide, and llama.cpp's {architecture} has {_WIDTH_BY_LAYER}"
+    pattern = settings.get("activation_sparsity_pattern")
+    if architecture == "gemma3n" and isinstance(pattern, list):
+        wanted = [_SPARSITY if number < _SPARSE_LAYERS else 0.0 for number in range(len(pattern))]
+        if pattern != wanted:
+            yield (
+                f"its activation_sparsity_pattern is not {_SPARSITY} in the first {_SPARSE_LAYERS} layers and 0 in the "
+                f"others, as llama.cpp's {architecture} has it"
+            )
 
 
 def _attention_scale(architecture: str, settings: Mapping[str, Any]) -> Iterator[str]:
