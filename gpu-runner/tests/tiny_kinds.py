@@ -22,5 +22,5 @@ KINDS = (
     *("gemma3", "llama4", "llava", "mistral3", "qwen3_5", "qwen3_vl"),
     # Forms that are released beside the usual one.
     *("llama:tied", "llama:biased", "qwen2:tied", "qwen2:yarn", "qwen3:tied", "qwen3:yarn", "granite:untied"),
-    *("stablelm:biased", "smollm3:untied"),
+    *("stablelm:biased", "smollm3:untied", "gemma4_text:dense"),
 )

@@ -81,6 +81,9 @@ def visiting_gradients(layers: list[LinearLayer], visit: Visit) -> Iterator[None
 
     def hook_for(layer: LinearLayer) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            if not output.requires_grad:
+                # Some models repeat their blocks and let gradients through the last time alone.
+                return
             values = inputs[0].detach()
             output.register_hook(lambda gradient: visit(layer, values, gradient.detach()))  # type: ignore[no-untyped-call]
 
@@ -119,7 +122,7 @@ def _recomputing_hooks(model: nn.Module, layers: list[LinearLayer], visit: Visit
             calls[layer.name] = call + 1
             if backward:
                 meet(layer, call, "input", inputs[0].detach())
-            else:
+            elif output.requires_grad:
                 output.register_hook(  # type: ignore[no-untyped-call]
                     lambda gradient: meet(layer, call, "gradient", gradient.detach())
                 )
