@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { checkRunner } from "../../src/cli/check-runner.ts";
+import { checkSignIn } from "../../src/cli/check-sign-in.ts";
 import { checkPublisherToken, checkReadToken, checkStagingToken } from "../../src/cli/check-tokens.ts";
 import { checkWatch, checkWebhook } from "../../src/cli/check-watch.ts";
 import type { Finding } from "../../src/cli/finding.ts";
@@ -13,6 +14,7 @@ import type { LocalHubUser } from "../../src/local-hub/accounts.ts";
 import { registerWebhook } from "../../src/server/register-webhook.ts";
 import { call, createRepo, temporaryFolder, testHub } from "../support/local-hub-fixture.ts";
 import { NO_SECRETS } from "../support/no-secrets.ts";
+import { CLIENT_ID, CLIENT_SECRET, oauthApp } from "../support/oauth-person.ts";
 import { recordingTerminal } from "../support/recording-terminal.ts";
 
 const fineGrained = { role: "fineGrained", writeNamespaces: ["quants"] } as const;
@@ -220,4 +222,36 @@ test("doctor says what it has found while it still looks", async (t: TestContext
 	assert.match(out, /\n✓ Staging is apart /);
 	assert.match(out, /\nThe bot can work\.\n$/);
 	assert.ok((times.at(-1) ?? 0) - (times[0] ?? 0) > 1500, times.join(" "));
+});
+
+test("whether people can sign in is asked of the Hub: the app, its address and its secret", async (t) => {
+	const address = "https://bot.example";
+	const hub = await testHub(t, { oauthApps: [oauthApp(`${address}/auth/callback`)] });
+	const found = async (publicUrl: string, clientId: string, oauthClientSecret: string, hubUrl = hub.url) => {
+		const configuration = ConfigurationFile.parse({
+			hub: { url: hubUrl },
+			server: { publicUrl },
+			signIn: { clientId },
+		});
+		const findings = await checkSignIn(configuration, { ...NO_SECRETS, oauthClientSecret });
+		return findings.map((finding) => `${finding.state}: ${finding.detail} ${finding.remedy ?? ""}`).join("");
+	};
+	assert.match(
+		await found(address, CLIENT_ID, CLIENT_SECRET),
+		/^fine: the Hub sends people back to https:\/\/bot\.example\/auth\/callback/,
+	);
+	const wrong = await found(address, CLIENT_ID, "another secret of the app");
+	assert.match(wrong, /^broken: the Hub does not take the app's secret/);
+	assert.ok(!wrong.includes("another secret"));
+	assert.match(
+		await found("https://elsewhere.example", CLIENT_ID, CLIENT_SECRET),
+		/^broken: .*add https:\/\/elsewhere\.example\/auth/,
+	);
+	assert.match(await found(address, "nobody", CLIENT_SECRET), /^broken: the Hub does not take the app's id/);
+	assert.match(
+		await found(address, CLIENT_ID, CLIENT_SECRET, "http://127.0.0.1:9"),
+		/^broken: the Hub does not answer/,
+	);
+	const configuration = ConfigurationFile.parse({});
+	assert.deepEqual(await checkSignIn(configuration, NO_SECRETS), [], "off where no app is named");
 });

@@ -14,7 +14,7 @@ export function myPage(context: PageContext, viewer: Viewer, page: Page<KnownSou
 ${
 	page.items.length === 0
 		? html`<div class="panel empty"><h2>None yet</h2><p class="quiet">Write in a discussion of a model that the bot watches: <code>@${context.botName} quantize 4bit gguf</code>. <a href="/help">What the bot understands</a>.</p></div>`
-		: html`<div class="scroll"><table class="cards"><caption>The one with the newest job first</caption>
+		: html`<div class="scroll" tabindex="0"><table class="cards"><caption>The one with the newest job first</caption>
 <thead><tr><th scope="col">Model</th><th scope="col">Seen by</th><th scope="col" class="number">Variants</th><th scope="col">Last job</th><th scope="col">Asked for</th></tr></thead>
 <tbody>
 ${page.items.map((source) => {

@@ -42,7 +42,7 @@ ${fact("Jobs", countsText(counts.jobsByState))}${fact("Variants", countsText(cou
 ${
 	line.length === 0
 		? html`<p class="quiet">No job is in line for a runner.</p>`
-		: html`<div class="scroll"><table class="cards"><caption>In line for a runner</caption>
+		: html`<div class="scroll" tabindex="0"><table class="cards"><caption>In line for a runner</caption>
 <thead><tr><th scope="col">Model</th><th scope="col" class="number">Place</th></tr></thead><tbody>
 ${line.map((place) => html`<tr><th scope="row"><a href="/jobs/${place.id}">${place.sourceRepo}</a></th><td data-label="Place" class="number">${place.position}</td></tr>\n`)}</tbody></table></div>`
 }`;
@@ -91,7 +91,7 @@ function retentionPart({ retention: { kept, settings } }: OperatorView): Html {
 		return html`<h2>What is kept</h2>\n<p class="quiet">${note} It was not yet since this bot started.</p>`;
 	return html`<h2>What is kept</h2>
 <p class="quiet">${note}</p>
-<div class="scroll"><table class="cards"><caption>By the last look over it</caption>
+<div class="scroll" tabindex="0"><table class="cards"><caption>By the last look over it</caption>
 <thead><tr><th scope="col">What</th><th scope="col" class="number">Entries</th><th scope="col" class="number">Size</th><th scope="col" class="number">Went then</th><th scope="col">At most</th></tr></thead><tbody>
 ${Object.entries(kept).map(
 	([what, one]) =>
@@ -118,7 +118,7 @@ function isolationPart({ isolation }: OperatorView): Html {
 	}
 	const { level, reason } = isolation.now;
 	return html`<h2>Isolation of runs</h2>
-<p>${isolationText(level)}${reason !== null && ` ${reason}`} ${isolation.required === "required" ? "Without it no model is run." : "Where the system allows less, models are run all the same."}</p>`;
+<p>${isolationText(level)}${reason !== null && ` ${reason}`} ${isolation.required === "required" ? "Without it no model is run." : "By runner.isolation: auto, models are run where the system allows less, too."}</p>`;
 }
 
 function deliveriesPart(context: PageContext, view: OperatorView, cursor: string | null): Html {
@@ -132,17 +132,17 @@ function deliveriesPart(context: PageContext, view: OperatorView, cursor: string
 <td data-label="Received">${timeElement(new Date(delivery.receivedAt), context.now)}</td>
 <td data-label="Again">${
 			viewer !== null && delivery.outcome !== "pending"
-				? html`<form method="post" action="/operator/deliveries/${delivery.id}/replay">${formTokenField(viewer)}<button type="submit" aria-label="Replay the delivery about ${delivery.repo ?? "no repo"}">Replay</button></form>`
+				? html`<form method="post" action="/operator/deliveries/${delivery.id}/replay">${formTokenField(viewer)}<button class="plain" type="submit" aria-label="Replay the delivery about ${delivery.repo ?? "no repo"}">Replay</button></form>`
 				: "–"
 		}</td></tr>
 `,
 	);
 	return html`<h2 id="deliveries">Deliveries</h2>
-<p class="quiet">${countsText(view.counts.deliveriesByOutcome)}. A replay works on it anew, as though it had just come: what was done stays done, and is not done twice.</p>
+<p class="quiet">By outcome: ${countsText(view.counts.deliveriesByOutcome)}. A replay works on it anew, as though it had just come: what was done stays done, and is not done twice.</p>
 ${
 	rows.length === 0
 		? html`<p class="quiet">No webhook has arrived.</p>`
-		: html`<div class="scroll"><table class="cards"><caption>Newest first</caption>
+		: html`<div class="scroll" tabindex="0"><table class="cards"><caption>Newest first</caption>
 <thead><tr><th scope="col">Repo and event</th><th scope="col">Outcome</th><th scope="col">Why</th><th scope="col">Received</th><th scope="col">Again</th></tr></thead><tbody>
 ${rows}</tbody></table></div>`
 }
