@@ -2,7 +2,7 @@ import type { Configuration } from "../config/schema.ts";
 import { judgeWithLlamaCpp, LLAMA_CPP_REMEDY } from "../verify/llama-cpp-judge.ts";
 import { broken, type Finding, fine, lacking } from "./finding.ts";
 
-const LIMITS = { milliseconds: 60_000, memoryBytes: 2e9, threads: 1 } as const;
+const LIMITS = { milliseconds: 180_000, memoryBytes: 2e9, threads: 1 } as const;
 
 /** The engines that judge finished files before they are published. */
 export async function checkEngines(configuration: Configuration): Promise<Finding> {

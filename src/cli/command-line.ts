@@ -132,6 +132,7 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 				value: "FAULT",
 				summary: "what goes wrong from the start, see below; may be repeated (nothing)",
 			},
+			cdn: { type: "boolean", summary: "large files come from another host, as the Hub's do" },
 			json: JSON_OUTPUT,
 			help: HELP,
 		},

@@ -20,6 +20,8 @@ export async function localHub(
 		/** Where the programs are that jobs call. */
 		readonly jobFolders: readonly string[];
 		readonly faults: readonly string[];
+		/** Large files come from another host. */
+		readonly cdn: boolean;
 		readonly json: boolean;
 	},
 	terminal: Terminal,
@@ -35,7 +37,10 @@ export async function localHub(
 		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
 		return code;
 	};
-	let start: Pick<Parameters<typeof runLocalHub>[0], "users" | "organizations" | "oauthApps" | "faults" | "jobFolders">;
+	let start: Pick<
+		Parameters<typeof runLocalHub>[0],
+		"users" | "organizations" | "oauthApps" | "legacyNames" | "faults" | "jobFolders"
+	>;
 	try {
 		const folders = options.jobFolders.map((folder) => resolve(folder));
 		const missing = folders.find((folder) => !existsSync(folder));
@@ -53,6 +58,7 @@ export async function localHub(
 			...start,
 			dataDirectory: resolve(options.dataDirectory ?? "data/local-hub"),
 			port: options.port ?? DEFAULT_PORT,
+			cdn: options.cdn,
 			...(options.host === null ? {} : { host: options.host }),
 			log,
 			print: (line) => (options.json ? terminal.err(`${line}\n`) : terminal.out(`${line}\n`)),

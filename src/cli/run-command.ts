@@ -107,6 +107,7 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 				dataDirectory: line.text("data-dir"),
 				usersFile: line.text("users"),
 				jobFolders: line.texts("jobs"),
+				cdn: line.flag("cdn"),
 				faults: line.texts("fault"),
 				json: line.flag("json"),
 			},

@@ -23,6 +23,7 @@ const eventSchema = z.discriminatedUnion("type", [
 	}),
 	z.object({ ...common, type: z.literal("title-change"), from: z.string(), to: z.string() }),
 	z.object({ ...common, type: z.literal("pinning-change"), pinned: z.boolean() }),
+	z.object({ ...common, type: z.literal("locking-change"), locked: z.boolean() }),
 	z.object({ ...common, type: z.literal("commit"), subject: z.string(), oid: z.string() }),
 	z.object({ ...common, type: z.literal("ref-deleted") }),
 ]);
@@ -37,6 +38,8 @@ const discussionSchema = z.object({
 	author: z.string(),
 	createdAt: z.string(),
 	pinned: z.boolean(),
+	/** Only those who may write to the repo still comment. */
+	locked: z.boolean().default(false),
 	events: z.array(eventSchema),
 	pull: z
 		.object({

@@ -35,6 +35,8 @@ function eventData(context: HubContext, event: DiscussionEvent): Record<string, 
 			return { from: event.from, to: event.to };
 		case "pinning-change":
 			return { pinned: event.pinned };
+		case "locking-change":
+			return { locked: event.locked };
 		case "commit":
 			return { subject: event.subject, oid: event.oid };
 		case "ref-deleted":
@@ -98,7 +100,7 @@ export function discussionDetails(
 		status: discussion.status,
 		events: discussion.events.map((event) => eventView(context, repo, event)),
 		pinned: discussion.pinned,
-		locked: false,
+		locked: discussion.locked,
 		collection: "discussions",
 		isPullRequest: pull !== null,
 		isReport: false,

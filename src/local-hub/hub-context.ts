@@ -4,6 +4,7 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { type Accounts, type Identity, isMemberOf, mayWriteNamespace } from "./accounts.ts";
 import type { BlobStore } from "./blob-store.ts";
+import type { BucketStore } from "./bucket-store.ts";
 import type { CollectionStore } from "./collection-store.ts";
 import type { DiscussionStore } from "./discussion-store.ts";
 import type { Faults } from "./faults.ts";
@@ -14,6 +15,7 @@ import { identityOfConsent, type OAuthGrants } from "./oauth/oauth-grants.ts";
 import type { ReadMarks } from "./read-marks.ts";
 import type { RepoFacts } from "./repo-facts.ts";
 import { type Commit, fullName, type RefUpdate, type Repo, type RepoStore, type RepoType } from "./repo-store.ts";
+import type { ScheduledJobStore } from "./scheduled-job-store.ts";
 import type { UrlSigner } from "./url-signer.ts";
 import type { WebhookDispatcher } from "./webhook-delivery.ts";
 import type { HubEvent } from "./webhook-payload.ts";
@@ -36,11 +38,15 @@ export type HubContext = {
 	readonly webhooks: WebhookStore;
 	readonly dispatcher: WebhookDispatcher;
 	readonly jobs: JobStore;
+	readonly buckets: BucketStore;
+	readonly scheduledJobs: ScheduledJobStore;
 	readonly faults: Faults;
 	readonly facts: (commit: Commit) => Promise<RepoFacts>;
 	readonly signer: UrlSigner;
 	readonly multipartThreshold: number;
 	readonly multipartChunk: number;
+	/** Where LFS files are fetched from when that is another origin than this one, as on the Hub; `null`: from here. */
+	readonly cdnOrigin: () => string | null;
 };
 
 type Access = "read" | "content" | "write";

@@ -9,6 +9,8 @@ import { HubError } from "./hub-error.ts";
 import { newId } from "./identifiers.ts";
 import { JOB_HARDWARE } from "./job-hardware.ts";
 import { endGroup, type JobProcess, startJobProcess, startTicksOf } from "./job-process.ts";
+import type { JobSpec } from "./job-spec.ts";
+import { type GroupUsage, groupUsage } from "./job-usage.ts";
 
 type JobStage = "SCHEDULING" | "RUNNING" | "COMPLETED" | "CANCELED" | "ERROR" | "DELETED";
 
@@ -16,6 +18,11 @@ const recordSchema = z.object({
 	id: z.string(),
 	namespace: z.string(),
 	createdBy: z.string(),
+	/** What started it, where that was not a person. */
+	initiator: z
+		.object({ type: z.enum(["scheduled-job", "duplicated-job", "webhook"]), id: z.string() })
+		.nullable()
+		.default(null),
 	createdAt: z.string(),
 	startedAt: z.string().nullable(),
 	finishedAt: z.string().nullable(),
@@ -42,18 +49,23 @@ export type JobRecord = z.infer<typeof recordSchema>;
 const lineSchema = z.object({ data: z.string(), timestamp: z.string() });
 type JobLogLine = z.infer<typeof lineSchema>;
 
-type JobRequest = Pick<
-	JobRecord,
-	"dockerImage" | "spaceId" | "command" | "arguments" | "environment" | "flavor" | "arch" | "labels"
-> & {
-	readonly secrets: Readonly<Record<string, string>>;
-	readonly timeoutSeconds: number | null;
-};
-
 export type JobStore = {
 	/** Whether this Hub was started to run jobs at all. */
 	readonly runsJobs: boolean;
-	run(request: JobRequest, by: { readonly namespace: string; readonly user: string }): Promise<JobRecord>;
+	run(
+		spec: JobSpec,
+		by: {
+			readonly namespace: string;
+			readonly user: string;
+			readonly initiator?: JobRecord["initiator"];
+			/** Known to the process alone, besides what the spec says. */
+			readonly environment?: Readonly<Record<string, string>>;
+		},
+	): Promise<JobRecord>;
+	/** With its secrets; `null` where those went with an earlier process of this Hub. */
+	specOf(record: JobRecord): JobSpec | null;
+	/** What the processes of a job use now; `null`: it does not run. */
+	usage(record: JobRecord): GroupUsage | null;
 	/** Newest first. */
 	list(namespace: string): readonly JobRecord[];
 	get(namespace: string, id: string): JobRecord | null;
@@ -105,6 +117,7 @@ export async function openJobStore(deps: {
 	const root = join(deps.dataDirectory, "jobs");
 	const records = new Map<string, JobRecord>();
 	const live = new Map<string, Live>();
+	const specs = new Map<string, JobSpec>();
 	let lastStamp = 0;
 
 	const folderOf = (id: string): string => join(root, id);
@@ -151,8 +164,12 @@ export async function openJobStore(deps: {
 
 	async function execute(
 		job: Live,
-		request: JobRequest,
-		settings: { readonly programFolders: readonly string[]; readonly empty: boolean },
+		request: Pick<JobSpec, "secrets">,
+		settings: {
+			readonly programFolders: readonly string[];
+			readonly empty: boolean;
+			readonly environment: Readonly<Record<string, string>>;
+		},
 	): Promise<void> {
 		const { programFolders, empty } = settings;
 		const { record } = job;
@@ -174,6 +191,7 @@ export async function openJobStore(deps: {
 				environment: {
 					...record.environment,
 					...request.secrets,
+					...settings.environment,
 					PATH: [...programFolders, "/usr/local/bin", "/usr/bin", "/bin"].join(":"),
 					HOME: directory,
 					TMPDIR: directory,
@@ -235,6 +253,7 @@ export async function openJobStore(deps: {
 				id: newId(),
 				namespace: by.namespace,
 				createdBy: by.user,
+				initiator: by.initiator ?? null,
 				createdAt: clock.now().toISOString(),
 				startedAt: null,
 				finishedAt: null,
@@ -254,8 +273,13 @@ export async function openJobStore(deps: {
 				done: Promise.resolve(),
 			};
 			live.set(record.id, job);
+			specs.set(record.id, request);
 			if (fate.unpaid) job.ending = { stage: "CANCELED", message: null, cancelReason: "NO_CREDITS" };
-			job.done = execute(job, request, { programFolders, empty: fate.empty }).catch((error: unknown) => {
+			job.done = execute(job, request, {
+				programFolders,
+				empty: fate.empty,
+				environment: by.environment ?? {},
+			}).catch((error: unknown) => {
 				log.error("A job could not be carried out", { error, job: record.id });
 			});
 			if (fate.vanishing) {
@@ -268,6 +292,19 @@ export async function openJobStore(deps: {
 					});
 			}
 			return record;
+		},
+		specOf(record) {
+			const known = specs.get(record.id);
+			if (known !== undefined) return known;
+			const { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels } = record;
+			if (record.secrets.length > 0) return null;
+			const { arguments: words } = record;
+			const rest = { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels };
+			return { ...rest, arguments: words, secrets: {} };
+		},
+		usage(record) {
+			const running = live.get(record.id)?.process ?? null;
+			return running === null ? null : groupUsage(running.pid);
 		},
 		list: (namespace) =>
 			[...records.values()]

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import { createKeyedLock } from "../keyed-lock.ts";
-import { readJson, writeJsonAtomically } from "./atomic-file.ts";
+import { readJson, writeFileAtomically, writeJsonAtomically } from "./atomic-file.ts";
 import { commitOid, type FileEntry, type FileTree, treeObjects } from "./git-objects.ts";
 import { HubError } from "./hub-error.ts";
 import { accountId, newId } from "./identifiers.ts";
@@ -20,6 +20,24 @@ const accessRequestSchema = z.object({
 });
 export type AccessRequest = z.infer<typeof accessRequestSchema>;
 
+const described = { description: z.string().optional(), updatedAt: z.string() };
+/** What a Space was given; of a secret, only that there is one: no Space runs here. */
+const spaceSchema = z.object({
+	variables: z.record(z.string(), z.object({ value: z.string(), ...described })),
+	secrets: z.record(z.string(), z.object(described)),
+	hardware: z.string(),
+	sleepSeconds: z.number().nullable(),
+	paused: z.boolean(),
+});
+export type SpaceSettings = z.infer<typeof spaceSchema>;
+const NEW_SPACE: SpaceSettings = {
+	variables: {},
+	secrets: {},
+	hardware: "cpu-basic",
+	sleepSeconds: null,
+	paused: false,
+};
+
 const recordSchema = z.object({
 	id: z.string(),
 	type: z.enum(REPO_TYPES),
@@ -33,6 +51,8 @@ const recordSchema = z.object({
 	/** Full names this repo had before; they keep leading here until another repo takes them. */
 	formerNames: z.array(z.string()),
 	access: z.array(accessRequestSchema),
+	likes: z.array(z.object({ user: z.string(), at: z.string() })).default([]),
+	space: spaceSchema.default(NEW_SPACE),
 });
 type RepoRecord = z.infer<typeof recordSchema>;
 
@@ -113,6 +133,8 @@ export type RepoStore = {
 	/** Replaces refs in one rename: the moment at which a commit exists. */
 	setRefs(repo: Repo, change: Partial<Pick<Refs, "branches" | "tags" | "pulls">>): Promise<void>;
 	registerLfs(repo: Repo, oid: string, size: number): Promise<void>;
+	/** Takes LFS objects from the repo; the bytes stay for other repos that hold them. */
+	forgetLfs(repo: Repo, oids: ReadonlySet<string>): Promise<void>;
 };
 
 export function messageOf({ title, message }: { readonly title: string; readonly message: string }): string {
@@ -236,6 +258,8 @@ export async function openRepoStore(dataDirectory: string, clock: Clock): Promis
 					createdBy: options.createdBy,
 					formerNames: [],
 					access: [],
+					likes: [],
+					space: NEW_SPACE,
 				};
 				const first = await writeCommitTo(building, id, {
 					parents: [],
@@ -317,6 +341,12 @@ export async function openRepoStore(dataDirectory: string, clock: Clock): Promis
 			const object: LfsObject = { oid, size, pushedAt: clock.now().toISOString() };
 			await appendFile(join(repo.directory, "lfs.ndjson"), `${JSON.stringify(object)}\n`, { mode: 0o600 });
 			repo.lfs.set(oid, object);
+		},
+		async forgetLfs(repo, oids) {
+			const kept = [...repo.lfs.values()].filter(({ oid }) => !oids.has(oid));
+			const lines = kept.map((object) => `${JSON.stringify(object)}\n`).join("");
+			await writeFileAtomically(join(repo.directory, "lfs.ndjson"), Buffer.from(lines));
+			for (const oid of oids) repo.lfs.delete(oid);
 		},
 	};
 	return store;

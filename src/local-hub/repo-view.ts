@@ -87,7 +87,7 @@ export async function repoInfo(
 	put("disabled", false);
 	put("downloads", 0);
 	put("downloadsAllTime", 0);
-	put("likes", 0);
+	put("likes", record.likes.length);
 	put("trendingScore", 0);
 	put("lastModified", refs.lastModified);
 	put("createdAt", record.createdAt);

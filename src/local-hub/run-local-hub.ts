@@ -25,6 +25,9 @@ export async function runLocalHub(options: {
 	/** Where the programs are that jobs call; `null`: this Hub runs no jobs. */
 	jobFolders?: readonly string[] | null;
 	faults?: FaultPlan;
+	legacyNames?: Readonly<Record<string, string>>;
+	/** Large files come from another host, as the Hub's do. */
+	cdn?: boolean;
 	log: Log;
 	/** Where the lines for people go. */
 	print: (line: string) => void;
@@ -42,6 +45,8 @@ export async function runLocalHub(options: {
 		...(options.oauthApps === undefined ? {} : { oauthApps: options.oauthApps }),
 		...(options.jobFolders ? { jobs: { programFolders: options.jobFolders } } : {}),
 		...(options.faults === undefined ? {} : { initialFaults: options.faults }),
+		...(options.legacyNames === undefined ? {} : { legacyNames: options.legacyNames }),
+		...(options.cdn === undefined ? {} : { cdn: options.cdn }),
 		log: options.log,
 	});
 	const { print } = options;

@@ -3,13 +3,14 @@ import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import express, { type NextFunction, type Request, type Response } from "express";
+import express, { type NextFunction, type Request, type RequestHandler, type Response } from "express";
 import { z } from "zod";
 import { type Clock, systemClock } from "../clock.ts";
 import { type Log, silentLog } from "../log.ts";
 import { createAccounts, type LocalHubOrganization, type LocalHubUser } from "./accounts.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
 import { openBlobStore } from "./blob-store.ts";
+import { openBucketStore } from "./bucket-store.ts";
 import { openCollectionStore } from "./collection-store.ts";
 import { createDiscussionStore } from "./discussion-store.ts";
 import { createFaults, type FaultPlan, type Faults } from "./faults.ts";
@@ -30,20 +31,29 @@ import { createFactsReader } from "./repo-facts.ts";
 import { openRepoStore } from "./repo-store.ts";
 import { accountRoutes } from "./routes/account-routes.ts";
 import { adminRoutes } from "./routes/admin-routes.ts";
+import { bucketRoutes } from "./routes/bucket-routes.ts";
 import { collectionRoutes } from "./routes/collection-routes.ts";
+import { compareRoutes } from "./routes/compare-routes.ts";
 import { discussionRoutes } from "./routes/discussion-routes.ts";
+import { duplicateRoutes } from "./routes/duplicate-routes.ts";
 import { gateRoutes } from "./routes/gate-routes.ts";
 import { gitRoutes } from "./routes/git-routes.ts";
 import { jobRoutes } from "./routes/job-routes.ts";
+import { lfsRoutes } from "./routes/lfs-routes.ts";
+import { likeRoutes } from "./routes/like-routes.ts";
 import { notificationRoutes } from "./routes/notification-routes.ts";
 import { refRoutes } from "./routes/ref-routes.ts";
 import { repoAdminRoutes } from "./routes/repo-admin-routes.ts";
 import { repoReadRoutes } from "./routes/repo-read-routes.ts";
 import { resolveRoutes } from "./routes/resolve-routes.ts";
+import { scheduledJobRoutes } from "./routes/scheduled-job-routes.ts";
+import { spaceRoutes } from "./routes/space-routes.ts";
 import { storageRoutes } from "./routes/storage-routes.ts";
+import { tagRoutes } from "./routes/tag-routes.ts";
 import { uploadRoutes } from "./routes/upload-routes.ts";
 import { webhookRoutes } from "./routes/webhook-routes.ts";
 import { xetRoutes } from "./routes/xet-routes.ts";
+import { openScheduledJobStore } from "./scheduled-job-store.ts";
 import { createUrlSigner } from "./url-signer.ts";
 import { createWebhookDispatcher } from "./webhook-delivery.ts";
 import { openWebhookStore } from "./webhook-store.ts";
@@ -73,6 +83,10 @@ export type LocalHubOptions = {
 	readonly multipartChunkBytes?: number;
 	/** Lets people who may write run jobs, as processes of this machine with its rights. Absent: this Hub runs none. */
 	readonly jobs?: JobOptions;
+	/** Large files come from another host, as the Hub's do: clients go there without their token, or are refused. */
+	readonly cdn?: boolean;
+	/** Names of one word, as the first models had them, and the full names that they lead to. */
+	readonly legacyNames?: Readonly<Record<string, string>>;
 	/** Called once for each answered request. */
 	readonly onRequest?: (request: { method: string; path: string; status: number }) => void;
 };
@@ -162,6 +176,8 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		const webhooks = await openWebhookStore(dataDirectory);
 		const faults = createFaults(options.initialFaults);
 		const jobs = await openJobStore({ dataDirectory, clock, log, faults, options: options.jobs ?? null });
+		const buckets = await openBucketStore(dataDirectory, clock);
+		const scheduledJobs = await openScheduledJobStore({ dataDirectory, clock, log, jobs });
 		const dispatcher = createWebhookDispatcher({
 			store: webhooks,
 			clock,
@@ -169,6 +185,10 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			faults,
 			ownerType: (name) =>
 				accounts.user(name) !== null ? "user" : accounts.organization(name) !== null ? "org" : null,
+			startJob: async (spec, { webhook, owner, environment }) => {
+				const initiator = { type: "webhook", id: webhook } as const;
+				await jobs.run(spec, { namespace: owner, user: owner, initiator, environment });
+			},
 			options: {
 				retryDelaysMilliseconds: options.webhookRetryMilliseconds ?? [1000, 5000, 30_000, 120_000, 600_000],
 				timeoutMilliseconds: options.webhookTimeoutMilliseconds ?? 30_000,
@@ -193,11 +213,14 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			webhooks,
 			dispatcher,
 			jobs,
+			scheduledJobs,
+			buckets,
 			faults,
 			facts: createFactsReader(blobs),
 			signer: createUrlSigner(Buffer.from(instance.key, "base64"), () => clock.now().getTime()),
 			multipartThreshold: options.multipartThresholdBytes ?? 64 * MEBIBYTE,
 			multipartChunk: options.multipartChunkBytes ?? 16 * MEBIBYTE,
+			cdnOrigin: () => (options.cdn === true ? otherLoopback(origin) : null),
 		};
 
 		const app = express();
@@ -214,17 +237,26 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		});
 		app.use(adminRoutes({ adminToken, faults }));
 		app.use(crossOriginReads);
+		app.use(legacyNames(options.legacyNames ?? {}));
 		app.use((request, response, next) => faults.middleware(request, response, next));
 		for (const routes of [
 			accountRoutes,
 			authorizeRoutes,
 			oauthRoutes,
+			likeRoutes,
+			tagRoutes,
 			storageRoutes,
+			spaceRoutes,
+			duplicateRoutes,
+			lfsRoutes,
+			compareRoutes,
 			repoAdminRoutes,
 			webhookRoutes,
 			notificationRoutes,
 			jobRoutes,
+			scheduledJobRoutes,
 			collectionRoutes,
+			bucketRoutes,
 			uploadRoutes,
 			gitRoutes,
 			xetRoutes,
@@ -284,6 +316,7 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 			revokeApps: oauthGrants.revoke,
 			webhooksIdle: () => dispatcher.idle(),
 			async close() {
+				await scheduledJobs.close();
 				await jobs.close();
 				await dispatcher.close();
 				const closed = new Promise<void>((resolve) => server.close(() => resolve()));
@@ -296,6 +329,28 @@ export async function startLocalHub(options: LocalHubOptions): Promise<LocalHub>
 		await release();
 		throw error;
 	}
+}
+
+/** The same Hub under another name, so that a client sees another host; `null` where it has none but its own. */
+function otherLoopback(origin: string): string | null {
+	const url = new URL(origin);
+	if (url.hostname !== "127.0.0.1" && url.hostname !== "localhost") return null;
+	url.hostname = url.hostname === "localhost" ? "127.0.0.1" : "localhost";
+	return url.origin;
+}
+
+const NAMED_BY_ONE_WORD =
+	/^\/(api\/models\/)?([A-Za-z0-9._-]+)((?:\/(?:resolve|raw|revision|tree|commits|refs|paths-info|treesize|scan)(?:\/.*)?)?)$/;
+
+/** Sends who asks for `gpt2` on to the name with an owner, as the Hub does. */
+function legacyNames(names: Readonly<Record<string, string>>): RequestHandler {
+	return (request, response, next) => {
+		const url = new URL(request.originalUrl, "http://hub.invalid");
+		const [, api = "", name = "", rest = ""] = NAMED_BY_ONE_WORD.exec(url.pathname) ?? [];
+		const full = Object.hasOwn(names, name) ? names[name] : undefined;
+		if (full === undefined) next();
+		else response.redirect(307, `/${api}${full}${rest}${url.search}`);
+	};
 }
 
 /**

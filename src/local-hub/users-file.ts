@@ -48,6 +48,7 @@ const UsersFile = z.strictObject({
 			}),
 		)
 		.optional(),
+	legacyNames: z.record(z.string().regex(/^[A-Za-z0-9._-]+$/), z.string().regex(/^[^/\s]+\/[^/\s]+$/)).optional(),
 });
 
 /** Who is on a local Hub: a YAML or JSON file of users with their tokens, and of organizations, and the apps that they sign in to. Throws what is wrong with it. */
@@ -55,6 +56,7 @@ export function readUsersFile(path: string): {
 	readonly users: readonly LocalHubUser[];
 	readonly organizations: readonly LocalHubOrganization[];
 	readonly oauthApps: readonly LocalHubOAuthApp[];
+	readonly legacyNames: Readonly<Record<string, string>>;
 } {
 	let value: unknown;
 	try {
@@ -67,6 +69,6 @@ export function readUsersFile(path: string): {
 		const [issue] = parsed.error.issues;
 		throw new Error(`${path}, at ${issue?.path.join(".") || "its top"}: ${issue?.message ?? "not a users file"}.`);
 	}
-	const { users, organizations = [], oauthApps = [] } = parsed.data;
-	return { users, organizations, oauthApps };
+	const { users, organizations = [], oauthApps = [], legacyNames = {} } = parsed.data;
+	return { users, organizations, oauthApps, legacyNames };
 }

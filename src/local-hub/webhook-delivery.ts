@@ -1,7 +1,9 @@
+import { z } from "zod";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Faults } from "./faults.ts";
 import { newId } from "./identifiers.ts";
+import type { JobSpec } from "./job-spec.ts";
 import { domainOf, type HubEvent } from "./webhook-payload.ts";
 import type { Delivery, Webhook, WebhookStore } from "./webhook-store.ts";
 
@@ -25,6 +27,8 @@ export type WebhookDispatcher = {
 	close(): Promise<void>;
 };
 
+const repoOf = z.object({ repo: z.object({ name: z.string(), type: z.string() }) });
+
 function watches(webhook: Webhook, event: HubEvent, ownerType: "user" | "org" | null): boolean {
 	if (!webhook.domains.includes(domainOf(event.event.scope))) return false;
 	const namespace = event.repo.name.slice(0, event.repo.name.indexOf("/"));
@@ -46,6 +50,14 @@ export function createWebhookDispatcher(deps: {
 	faults: Faults;
 	options: DeliveryOptions;
 	ownerType: (namespace: string) => "user" | "org" | null;
+	startJob: (
+		spec: JobSpec,
+		by: {
+			readonly webhook: string;
+			readonly owner: string;
+			readonly environment: Readonly<Record<string, string>>;
+		},
+	) => Promise<void>;
 }): WebhookDispatcher {
 	const { store, clock, log, faults, options, ownerType } = deps;
 	const abort = new AbortController();
@@ -62,8 +74,35 @@ export function createWebhookDispatcher(deps: {
 		waiting.clear();
 	}
 
+	/** Starts the webhook's job with the event in its environment; a job that cannot be started counts as a failure. */
+	async function startJob(
+		webhook: Webhook,
+		delivery: Delivery,
+	): Promise<{ status: number | null; error: string | null }> {
+		try {
+			if (webhook.job === null) throw new Error("the webhook has neither a url nor a job");
+			const { repo } = repoOf.parse(delivery.payload);
+			await deps.startJob(webhook.job, {
+				webhook: webhook.id,
+				owner: webhook.owner,
+				environment: {
+					WEBHOOK_PAYLOAD: JSON.stringify(delivery.payload),
+					WEBHOOK_REPO_ID: repo.name,
+					WEBHOOK_REPO_TYPE: repo.type,
+					WEBHOOK_ID: delivery.deliveryId,
+					...(webhook.secret === null ? {} : { WEBHOOK_SECRET: webhook.secret }),
+				},
+			});
+			return { status: 200, error: null };
+		} catch (error) {
+			return { status: null, error: error instanceof Error ? error.message : "the job could not be started" };
+		}
+	}
+
 	async function send(webhook: Webhook, delivery: Delivery): Promise<{ status: number | null; error: string | null }> {
 		if (faults.takeDroppedDelivery()) return { status: 200, error: "dropped by a fault switch" };
+		const { url } = webhook;
+		if (url === null) return await startJob(webhook, delivery);
 		const headers: Record<string, string> = {
 			"Content-Type": "application/json",
 			"User-Agent": "local-hub-webhooks",
@@ -71,7 +110,7 @@ export function createWebhookDispatcher(deps: {
 		};
 		if (webhook.secret !== null) headers["X-Webhook-Secret"] = webhook.secret;
 		const once = async (): Promise<number> => {
-			const response = await fetch(webhook.url, {
+			const response = await fetch(url, {
 				method: "POST",
 				headers,
 				body: JSON.stringify(delivery.payload),

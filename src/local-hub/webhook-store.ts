@@ -3,13 +3,17 @@ import { join } from "node:path";
 import { z } from "zod";
 import { createKeyedLock } from "../keyed-lock.ts";
 import { readJson, writeJsonAtomically } from "./atomic-file.ts";
+import { jobSpecSchema } from "./job-spec.ts";
 
 export const WATCHED_TYPES = ["dataset", "model", "space", "bucket", "kernel", "user", "org"] as const;
 
 const webhookSchema = z.object({
 	id: z.string(),
 	owner: z.string(),
-	url: z.string(),
+	/** `null`: it starts a job instead. */
+	url: z.string().nullable(),
+	job: jobSpecSchema.nullable().default(null),
+	jobSourceId: z.string().nullable().default(null),
 	secret: z.string().nullable(),
 	watched: z.array(z.object({ type: z.enum(WATCHED_TYPES), name: z.string() })),
 	domains: z.array(z.enum(["repo", "discussion"])),

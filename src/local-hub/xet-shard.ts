@@ -2,6 +2,8 @@ import { HubError } from "./hub-error.ts";
 
 /** A file as a shard describes it: which runs of chunks of which xorbs make it up. */
 export type ShardFile = {
+	/** What Xet calls the content. */
+	readonly hash: string;
 	/** The sha256 of the content, when the client stated it. */
 	readonly sha256: string | null;
 	readonly terms: readonly {
@@ -41,6 +43,7 @@ export function parseShard(shard: Buffer): readonly ShardFile[] {
 		const header = at(offset);
 		offset += ENTRY;
 		if (header.subarray(0, 32).every((byte) => byte === 0xff)) return files;
+		const hash = xetHash(header);
 		const flags = header.readUInt32LE(32);
 		const count = header.readUInt32LE(36);
 		if (count * ENTRY > shard.byteLength) throw new HubError(400, "The shard names more terms than it holds.");
@@ -60,6 +63,6 @@ export function parseShard(shard: Buffer): readonly ShardFile[] {
 			sha256 = xetHash(at(offset));
 			offset += ENTRY;
 		}
-		files.push({ sha256, terms });
+		files.push({ hash, sha256, terms });
 	}
 }

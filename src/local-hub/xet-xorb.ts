@@ -51,6 +51,8 @@ async function readExactly(handle: FileHandle, offset: number, length: number): 
 export type Xorb = {
 	readonly chunkCount: number;
 	chunks(start: number, end: number): AsyncGenerator<Uint8Array>;
+	/** Where these chunks lie in the stored xorb, as they are packed there; `end` is the last byte. */
+	bytesOf(start: number, end: number): { readonly start: number; readonly end: number };
 	close(): Promise<void>;
 };
 
@@ -82,6 +84,11 @@ export async function openXorb(path: string): Promise<Xorb> {
 				if (stored.byteLength !== chunk.stored) throw new HubError(400, "A xorb ends in the middle of a chunk.");
 				yield decodeChunk(chunk.scheme, stored, chunk.size);
 			}
+		},
+		bytesOf(start, end) {
+			const [first, last] = [chunks[start], chunks[end - 1]];
+			if (first === undefined || last === undefined) throw new HubError(400, "The xorb has no such chunks.");
+			return { start: first.offset - HEADER, end: last.offset + last.stored - 1 };
 		},
 		close: () => handle.close(),
 	};

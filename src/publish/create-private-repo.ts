@@ -51,7 +51,7 @@ export async function createPrivateRepo(
 					{
 						code: "not-permitted",
 						message: `The bot's token may not create ${repo}.`,
-						remedy: "The operator gives the publishing token write access to that namespace, then retries the job.",
+						remedy: `The operator sees that the Hub has ${repo.split("/")[0]} (hub.namespace) and gives the publishing token write access to it, then retries the job; \`yaqa-bot doctor\` tells which of the two is missing.`,
 					},
 					{ cause: error },
 				);

@@ -16,6 +16,7 @@ import type { PublishableVariant } from "./publishable-variant.ts";
 import { publishedContent } from "./published-content.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
 import { readSourceCard, type SourceCard } from "./source-card.ts";
+import { tagPublication } from "./tag-publication.ts";
 import { tighten } from "./tighten.ts";
 
 /** What the Hub itself puts into a new repo. */
@@ -145,6 +146,7 @@ export async function publishInto(
 		});
 	}
 	await assertPublished({ hub, repo, sha, variants });
+	await tagPublication({ hub, repo, sha, sourceSha: job.sourceSha, wanted });
 	// An upload takes its time: what the source is now counts, and is never less than what it was when it began.
 	const now = await readSourceCard({ ...reader, repo: job.sourceRepo });
 	if (now === null) {

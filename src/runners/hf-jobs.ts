@@ -135,6 +135,11 @@ export function jobsRefusal(error: unknown, namespace: string, flavor: string): 
 				`The token may not run jobs for ${namespace}.`,
 				"The operator gives YAQA_BOT_JOBS_TOKEN the right to start and manage jobs there, then retries the job.",
 			);
+		case 501:
+			return refuse(
+				"This Hub runs no jobs.",
+				"The operator sets another runner.kind (local, or github-actions), then retries the job.",
+			);
 		case 400:
 		case 404:
 		case 422:

@@ -49,15 +49,19 @@ const COMMANDS: readonly Command[] = [
 	{ args: ["jobs", "hardware"], prints: /cpu-basic/ },
 	{ args: ["jobs", "run", "--namespace", "ann", "--detach", "any", "echo", "hello"] },
 	{ args: ["jobs", "ps", "--all", "--namespace", "ann"] },
+	{ args: ["jobs", "scheduled", "run", "--namespace", "ann", "@daily", "any", "echo", "hello"] },
+	{ args: ["jobs", "scheduled", "ps", "--namespace", "ann"], prints: /@daily/ },
+	{ args: ["repos", "duplicate", "ann/cli", "ann/cli-copy"], prints: /cli-copy/ },
+	{ args: ["buckets", "create", "ann/things"], prints: /things/ },
+	{ args: ["buckets", "cp", "in/a.txt", "hf://buckets/ann/things/a.txt"] },
+	{ args: ["buckets", "list", "ann/things"], prints: /a\.txt/ },
+	{ args: ["buckets", "delete", "ann/things", "--yes"] },
 	{ args: ["webhooks", "list"] },
 	{ args: ["collections", "list", "--owner", "ann"] },
 	{ args: ["repos", "delete", "ann/cli-moved", "--yes"] },
 ];
 const NOT_CLAIMED: Readonly<Record<string, string>> = {
-	buckets: "there are no buckets",
 	endpoints: "there are no Inference Endpoints",
-	"repos duplicate": "repos are not duplicated",
-	"jobs scheduled": "jobs are not scheduled",
 	papers: "there are no papers",
 };
 

@@ -39,6 +39,8 @@ const folder = mkdtempSync(join(tmpdir(), "yaqa-clients-"));
 const hub = await startLocalHub({
 	dataDirectory: join(folder, "hub"),
 	users: PEOPLE,
+	cdn: true,
+	legacyNames: { first: "ann/first-of-all" },
 	jobs: { programFolders: ["/usr/bin"].filter((path) => existsSync(path)) },
 });
 const results: Record<string, ReturnType<typeof countsOf>> = {};

@@ -9,6 +9,7 @@ import { createRepo, deleteRepo, listCommits, modelInfo, uploadFiles } from "@hu
 import { commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
+import { listRefs } from "../../src/hub/list-refs.ts";
 import { listRepoFiles } from "../../src/hub/list-repo-files.ts";
 import { updateRepoSettings } from "../../src/hub/update-repo-settings.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
@@ -238,6 +239,43 @@ describe("publishing", () => {
 		assert.match(card, /Fidelity of `gguf:q8_0`/);
 		const files = new Set(published.files.map((file) => file.path));
 		assert.ok(files.has("tiny-llama-Q4_0.gguf") && files.has("tiny-llama-Q8_0.gguf"));
+	});
+
+	test("a publication has a tag that never moves; what is added later gets the next one", async () => {
+		const sha = await source("owner/tagged");
+		const job = { sourceRepo: "owner/tagged", sourceSha: sha };
+		const targetRepo = "bot/tagged-YAQA-GGUF";
+		const tags = async () =>
+			(await listRefs({ ...access(BOT), repo: targetRepo })).tags.map(({ name, targetCommit }) => [name, targetCommit]);
+		const publishing = async (recipe: string, file: string) => {
+			const variant = await variantOf("gguf:q4_0", "owner/tagged", sha, (manifest) => {
+				manifest.recipe = recipe;
+				for (const one of manifest.files) if (one.path.endsWith(".gguf")) one.path = file;
+			});
+			if (file !== "tiny-llama-Q4_0.gguf")
+				await cp(join(variant.directory, "tiny-llama-Q4_0.gguf"), join(variant.directory, file));
+			return () =>
+				assertOk(
+					publish({ hub: access(BOT), reader: access(BOT), targetRepo, job, variants: [variant], siblings: [] }),
+				);
+		};
+		const first = await publishing("gguf:q4_0", "tiny-llama-Q4_0.gguf");
+		const one = await first();
+		const tag = `source-${sha.slice(0, 12)}`;
+		assert.deepEqual(await tags(), [[tag, one.targetSha]]);
+		const second = await publishing("gguf:q8_0", "tiny-llama-Q8_0.gguf");
+		const two = await second();
+		assert.notEqual(two.targetSha, one.targetSha);
+		await first();
+		await second();
+		assert.deepEqual(await tags(), [
+			[tag, one.targetSha],
+			[`${tag}-2`, two.targetSha],
+		]);
+		const at = async (revision: string) =>
+			(await listRepoFiles({ hubUrl: hub.url, repo: targetRepo, revision })).map(({ path }) => path);
+		assert.ok(!(await at(tag)).includes("tiny-llama-Q8_0.gguf"));
+		assert.ok((await at(`${tag}-2`)).includes("tiny-llama-Q8_0.gguf"));
 	});
 
 	test("50 MB over a line of 1.5 MB a second arrive, and stand in the repo", async () => {

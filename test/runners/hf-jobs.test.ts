@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { PermanentError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { createHfJobsEngine, createHfJobsRunner, type HfJobsOptions } from "../../src/runners/hf-jobs.ts";
 import type { Runner } from "../../src/runners/runner.ts";
@@ -129,6 +130,25 @@ describe("HF Jobs alone", () => {
 		for (const { handle } of [first, second]) {
 			await ended(runner, handle);
 			await runner.discard(handle);
+		}
+	});
+
+	test("a Hub without jobs refuses the run in words, with what to set, and nothing stays of it", async () => {
+		const without = await startRemotePlace({ jobs: false });
+		try {
+			const spec = await without.specOf();
+			const other = createHfJobsRunner(optionsFor(without));
+			await assert.rejects(other.dispatch(spec), (error) => {
+				assert.ok(error instanceof PermanentError, String(error));
+				assert.equal(error.refusal.message, "This Hub runs no jobs.");
+				assert.match(error.refusal.remedy, /another runner\.kind/);
+				return true;
+			});
+			const handle = await other.find(spec.job, spec.fence);
+			if (handle !== null) await other.discard(handle);
+			assert.deepEqual(await without.stagingRepos(), []);
+		} finally {
+			await without.close();
 		}
 	});
 

@@ -41,7 +41,12 @@ export type RemotePlace = {
 };
 
 export async function startRemotePlace(
-	options: { readonly programs?: "scripted" | "real"; readonly environment?: readonly string[] } = {},
+	options: {
+		readonly programs?: "scripted" | "real";
+		readonly environment?: readonly string[];
+		/** Absent: the Hub runs jobs. */
+		readonly jobs?: boolean;
+	} = {},
 ): Promise<RemotePlace> {
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-remote-"));
 	const programFolder = join(folder, "bin");
@@ -84,7 +89,7 @@ export async function startRemotePlace(
 				],
 			},
 		],
-		jobs: { programFolders: [programFolder, venv] },
+		...(options.jobs === false ? {} : { jobs: { programFolders: [programFolder, venv] } }),
 	});
 	const access = (token: string) => ({
 		hubUrl: hub.url,

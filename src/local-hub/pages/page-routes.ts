@@ -134,6 +134,8 @@ export function pageRoutes(context: HubContext): Router {
 				return `<p class="event">${who} changed the title from “${escapeHtml(event.from)}” to “${escapeHtml(event.to)}”</p>`;
 			case "pinning-change":
 				return `<p class="event">${who} ${event.pinned ? "pinned" : "unpinned"} this</p>`;
+			case "locking-change":
+				return `<p class="event">${who} ${event.locked ? "locked" : "unlocked"} this</p>`;
 			case "commit":
 				return `<p class="event">${who} committed <a href="/${escapeHtml(webPath(repo))}/commit/${escapeHtml(event.oid)}"><code>${escapeHtml(event.oid.slice(0, 7))}</code></a> ${escapeHtml(event.subject)}</p>`;
 			case "ref-deleted":

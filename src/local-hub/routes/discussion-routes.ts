@@ -147,6 +147,7 @@ export function discussionRoutes(context: HubContext): Router {
 					author,
 					createdAt: opening.createdAt,
 					pinned: false,
+					locked: false,
 					events: [opening],
 					pull: isPull ? { startedFrom: main, mergeCommitId: null, refDeleted: false } : null,
 				};
@@ -191,7 +192,9 @@ export function discussionRoutes(context: HubContext): Router {
 		router.post(`${base}/:num/comment`, jsonBody, async (request, response) => {
 			const { repo, identity } = openRepo(context, request, type, "read");
 			const author = speaker(repo, identity).user.name;
-			const { num } = find(repo, parameter(request, "num"));
+			const { num, locked } = find(repo, parameter(request, "num"));
+			if (locked && (identity === null || !mayWrite(repo, identity)))
+				throw new HubError(403, "This discussion has been locked.");
 			const said = comment(author, parsedBody(commentSchema, request).comment);
 			const after = await change(repo, num, (one) => ({ ...one, events: [...one.events, said] }));
 			await publishDiscussion(context, repo, { action: "create", scope: "discussion.comment" }, after, said);
@@ -286,6 +289,24 @@ export function discussionRoutes(context: HubContext): Router {
 			const after = await change(repo, num, (one) =>
 				one.pinned === pinned ? one : { ...one, pinned, events: [...one.events, event] },
 			);
+			await publishDiscussion(context, repo, { action: "update", scope: "discussion" }, after, null);
+			response.json({});
+		});
+
+		// A button of the Hub's page; no stock client has the call.
+		router.post(`${base}/:num/lock`, jsonBody, async (request, response) => {
+			const { repo, identity } = openRepo(context, request, type, "read");
+			const who = writerOf(repo, identity);
+			const { locked } = parsedBody(z.object({ locked: z.boolean() }), request);
+			const { num } = find(repo, parameter(request, "num"));
+			const event: DiscussionEvent = {
+				id: newId(),
+				type: "locking-change",
+				author: who.user.name,
+				createdAt: now(),
+				locked,
+			};
+			const after = await change(repo, num, (one) => ({ ...one, locked, events: [...one.events, event] }));
 			await publishDiscussion(context, repo, { action: "update", scope: "discussion" }, after, null);
 			response.json({});
 		});

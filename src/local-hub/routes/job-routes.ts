@@ -1,117 +1,20 @@
 import { type Request, type Response, Router } from "express";
 import { z } from "zod";
-import { type Identity, isMemberOf, mayWriteNamespace } from "../accounts.ts";
-import {
-	type HubContext,
-	namespaceId,
-	parameter,
-	parsedBody,
-	queryNumber,
-	queryText,
-	queryTexts,
-	requireIdentity,
-} from "../hub-context.ts";
+import { type HubContext, namespaceId, parameter, parsedBody, queryNumber, queryTexts } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { JOB_HARDWARE } from "../job-hardware.ts";
+import { jobBodySchema, labelsSchema, specOf } from "../job-spec.ts";
 import { isTerminal, type JobRecord } from "../job-store.ts";
-import { avatarUrl } from "../people.ts";
+import { metricsOf } from "../job-usage.ts";
+import { jobReader, jobView, jobWriter } from "../job-view.ts";
 import { jsonBody } from "./body-parsers.ts";
 
 const PAGE = 100;
 const KEEP_ALIVE_MILLISECONDS = 30_000;
 
-const text = z.record(z.string().regex(/^[a-zA-Z][_a-zA-Z0-9]*$/), z.string().max(100_000));
-const labels = z.record(
-	z
-		.string()
-		.max(100)
-		.regex(/^[a-zA-Z0-9._-]+$/),
-	z
-		.string()
-		.max(100)
-		.regex(/^[a-zA-Z0-9._-]*$/),
-);
-const runBody = z.object({
-	spaceId: z.string().optional(),
-	dockerImage: z.string().min(1).optional(),
-	command: z.array(z.string().min(1)).min(1).optional(),
-	arguments: z.array(z.string()).optional(),
-	environment: text.default({}),
-	secrets: text.default({}),
-	flavor: z.enum(JOB_HARDWARE.map((one) => one.name)),
-	arch: z.enum(["amd64", "arm64"]).default("amd64"),
-	timeoutSeconds: z.number().int().positive().nullable().default(null),
-	attempts: z.number().int().min(1).default(1),
-	labels: labels.default({}),
-});
-
 /** The Jobs API: what the stock clients use of it. Long as a list of routes is: each handler stands alone. */
 export function jobRoutes(context: HubContext): Router {
 	const router = Router();
-
-	function seconds(from: string, to: string | null): number {
-		const end = to === null ? context.clock.now().getTime() : Date.parse(to);
-		return Math.max(0, Math.round((end - Date.parse(from)) / 1000));
-	}
-
-	function person(name: string): Record<string, string> {
-		return {
-			id: namespaceId(context, name),
-			name,
-			type: context.accounts.user(name) === null ? "org" : "user",
-			avatarUrl: avatarUrl(context, name),
-		};
-	}
-
-	function view(job: JobRecord): Record<string, unknown> {
-		const { status } = job;
-		return {
-			type: "job",
-			id: job.id,
-			createdAt: job.createdAt,
-			...(job.startedAt === null ? {} : { startedAt: job.startedAt }),
-			...(job.finishedAt === null ? {} : { finishedAt: job.finishedAt }),
-			...(job.dockerImage === null ? {} : { dockerImage: job.dockerImage }),
-			...(job.spaceId === null ? {} : { spaceId: job.spaceId }),
-			timeout: job.timeoutSeconds,
-			environment: job.environment,
-			command: job.command,
-			arguments: job.arguments,
-			arch: job.arch,
-			flavor: job.flavor,
-			labels: job.labels,
-			secrets: job.secrets,
-			createdBy: { id: namespaceId(context, job.createdBy), name: job.createdBy },
-			owner: person(job.namespace),
-			initiator: person(job.createdBy),
-			durations: {
-				schedulingSecs: seconds(job.createdAt, job.startedAt ?? job.finishedAt),
-				...(job.startedAt === null ? {} : { runningSecs: seconds(job.startedAt, job.finishedAt) }),
-				totalSecs: seconds(job.createdAt, job.finishedAt),
-			},
-			status: {
-				stage: status.stage,
-				message: status.message,
-				...(status.cancelReason === null ? {} : { cancelReason: status.cancelReason }),
-				failureCount: status.stage === "ERROR" ? 1 : 0,
-			},
-		};
-	}
-
-	function member(request: Request): { readonly namespace: string; readonly identity: Identity } {
-		const identity = requireIdentity(context, request);
-		const namespace = parameter(request, "ns");
-		if (!isMemberOf(identity, namespace)) throw new HubError(403, `You have no access to the jobs of ${namespace}.`);
-		return { namespace, identity };
-	}
-
-	function writer(request: Request): { readonly namespace: string; readonly identity: Identity } {
-		const found = member(request);
-		if (!mayWriteNamespace(found.identity, found.namespace, "job.write")) {
-			throw new HubError(403, `This token may not start or change jobs of ${found.namespace}.`);
-		}
-		return found;
-	}
 
 	function jobOf(request: Request, namespace: string): JobRecord {
 		const job = context.jobs.get(namespace, parameter(request, "id"));
@@ -124,13 +27,13 @@ export function jobRoutes(context: HubContext): Router {
 			const separator = pair.indexOf("=");
 			return separator < 0 ? ([pair, null] as const) : ([pair.slice(0, separator), pair.slice(separator + 1)] as const);
 		});
-		const stage = queryText(request, "stage");
+		const stages: readonly string[] = queryTexts(request, "stage");
 		return context.jobs
 			.list(namespace)
 			.filter((job) =>
 				wanted.every(([key, value]) => (value === null ? job.labels[key] !== undefined : job.labels[key] === value)),
 			)
-			.filter((job) => stage === null || job.status.stage === stage);
+			.filter((job) => stages.length === 0 || stages.includes(job.status.stage));
 	}
 
 	router.get("/api/jobs/hardware", (_request, response) => {
@@ -138,32 +41,14 @@ export function jobRoutes(context: HubContext): Router {
 	});
 
 	router.post("/api/jobs/:ns", jsonBody, async (request, response) => {
-		const { namespace, identity } = writer(request);
-		const body = parsedBody(runBody, request);
-		if ((body.dockerImage === undefined) === (body.spaceId === undefined)) {
-			throw new HubError(400, "Give either a dockerImage or a spaceId.");
-		}
-		if (body.command === undefined) throw new HubError(400, "This Hub needs a command to run.");
-		const job = await context.jobs.run(
-			{
-				dockerImage: body.dockerImage ?? null,
-				spaceId: body.spaceId ?? null,
-				command: body.command,
-				arguments: body.arguments ?? [],
-				environment: body.environment,
-				secrets: body.secrets,
-				flavor: body.flavor,
-				arch: body.arch,
-				timeoutSeconds: body.timeoutSeconds,
-				labels: body.labels,
-			},
-			{ namespace, user: identity.user.name },
-		);
-		response.json(view(job));
+		const { namespace, identity } = jobWriter(context, request);
+		const spec = specOf(parsedBody(jobBodySchema, request));
+		const job = await context.jobs.run(spec, { namespace, user: identity.user.name });
+		response.json(jobView(context, job));
 	});
 
 	router.get("/api/jobs/:ns", (request, response) => {
-		const { namespace } = member(request);
+		const { namespace } = jobReader(context, request);
 		const from = queryNumber(request, "cursor", 0, 1_000_000);
 		const found = matching(request, namespace);
 		if (found.length > from + PAGE) {
@@ -171,13 +56,14 @@ export function jobRoutes(context: HubContext): Router {
 			next.searchParams.set("cursor", String(from + PAGE));
 			response.set("Link", `<${next.href}>; rel="next"`);
 		}
-		response.json(found.slice(from, from + PAGE).map(view));
+		response.json(found.slice(from, from + PAGE).map((job) => jobView(context, job)));
 	});
 
 	router.post("/api/jobs/:ns/auth-check/:permission", (request, response) => {
 		const permission = z.enum(["read", "write"]).safeParse(parameter(request, "permission"));
 		if (!permission.success) throw new HubError(404, "Not found");
-		const { namespace, identity } = permission.data === "write" ? writer(request) : member(request);
+		const { namespace, identity } =
+			permission.data === "write" ? jobWriter(context, request) : jobReader(context, request);
 		if (!context.jobs.runsJobs) throw new HubError(403, "This local Hub runs no jobs: it was started without them.");
 		response.json({
 			namespace: { id: namespaceId(context, namespace), name: namespace },
@@ -186,26 +72,66 @@ export function jobRoutes(context: HubContext): Router {
 	});
 
 	router.get("/api/jobs/:ns/:id", (request, response) => {
-		const { namespace } = member(request);
-		response.json(view(jobOf(request, namespace)));
+		const { namespace } = jobReader(context, request);
+		response.json(jobView(context, jobOf(request, namespace)));
 	});
 
 	router.post("/api/jobs/:ns/:id/cancel", (request, response) => {
-		const { namespace } = writer(request);
-		response.json(view(context.jobs.cancel(jobOf(request, namespace))));
+		const { namespace } = jobWriter(context, request);
+		response.json(jobView(context, context.jobs.cancel(jobOf(request, namespace))));
 	});
 
 	router.put("/api/jobs/:ns/:id/labels", jsonBody, async (request, response) => {
-		const { namespace } = writer(request);
-		const body = parsedBody(z.object({ labels }), request);
-		response.json(view(await context.jobs.setLabels(jobOf(request, namespace), body.labels)));
+		const { namespace } = jobWriter(context, request);
+		const body = parsedBody(z.object({ labels: labelsSchema }), request);
+		response.json(jobView(context, await context.jobs.setLabels(jobOf(request, namespace), body.labels)));
+	});
+
+	router.post("/api/jobs/:ns/:id/duplicate", async (request, response) => {
+		const { namespace, identity } = jobWriter(context, request);
+		const first = jobOf(request, namespace);
+		const spec = context.jobs.specOf(first);
+		if (spec === null)
+			throw new HubError(409, "The job's secrets went with an earlier process of this Hub: start it anew.");
+		const by = { namespace, user: identity.user.name, initiator: { type: "duplicated-job", id: first.id } } as const;
+		response.json(jobView(context, await context.jobs.run(spec, by)));
+	});
+
+	router.get("/api/jobs/:ns/:id/metrics", (request, response) => {
+		const { namespace } = jobReader(context, request);
+		streamMetrics(context, jobOf(request, namespace), response);
 	});
 
 	router.get("/api/jobs/:ns/:id/logs", async (request, response) => {
-		const { namespace } = member(request);
+		const { namespace } = jobReader(context, request);
 		await streamLog(context, jobOf(request, namespace), response);
 	});
 	return router;
+}
+
+const SAMPLE_MILLISECONDS = 1000;
+
+/** A sample a second while the job runs; 406 for one that does not. */
+function streamMetrics(context: HubContext, job: JobRecord, response: Response): void {
+	let before = context.jobs.usage(job);
+	if (before === null) throw new HubError(406, "Metrics are there while a job runs.");
+	const gigabytes = Number.parseFloat(JOB_HARDWARE.find((one) => one.name === job.flavor)?.ram ?? "16");
+	response.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
+	response.flushHeaders();
+	const send = (): void => {
+		const now = context.jobs.usage(job);
+		if (now === null || before === null) {
+			clearInterval(timer);
+			response.end();
+			return;
+		}
+		const sample = { secondsSince: SAMPLE_MILLISECONDS / 1000, memoryTotalBytes: gigabytes * 1e9 };
+		response.write(`event: metric\ndata: ${JSON.stringify(metricsOf(before, now, sample))}\n\n`);
+		before = now;
+	};
+	const timer = setInterval(send, SAMPLE_MILLISECONDS);
+	response.once("close", () => clearInterval(timer));
+	send();
 }
 
 /** Server-sent events, from the first line on. The real stream, too, may end while the job still runs. */

@@ -14,9 +14,7 @@ import {
 	queryNumber,
 	queryText,
 	queryTexts,
-	requireIdentity,
 	rest,
-	writerOf,
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { userOverview } from "../people.ts";
@@ -66,6 +64,26 @@ function repoExpansions(request: Request, type: RepoType): readonly string[] {
 	throw new HubError(400, `"expand" must be one of [${[...EXPANDABLE[type]].join(", ")}]`);
 }
 
+const UNITS: Readonly<Record<string, number>> = { "": 1, K: 1e3, M: 1e6, B: 1e9, T: 1e12 };
+
+/** `min:6B,max:128B`, either part alone too; `null`: not asked for. */
+function parameterRange(text: string | null): { readonly least: number; readonly most: number } | null {
+	if (text === null || text === "") return null;
+	const range = { least: 0, most: Number.POSITIVE_INFINITY };
+	for (const part of text.split(",")) {
+		const [, bound, number = "", unit = ""] = /^(min|max):(\d+(?:\.\d+)?)([KMBT]?)$/i.exec(part.trim()) ?? [];
+		const value = Number(number) * (UNITS[unit.toUpperCase()] ?? 1);
+		if (bound === "min") range.least = value;
+		else if (bound === "max") range.most = value;
+		else
+			throw new HubError(
+				400,
+				`"num_parameters" must be like min:6B,max:128B, not ${JSON.stringify(text.slice(0, 80))}.`,
+			);
+	}
+	return range;
+}
+
 async function matching(
 	context: HubContext,
 	request: Request,
@@ -80,6 +98,7 @@ async function matching(
 	const author = queryText(request, "author");
 	const search = queryText(request, "search")?.toLowerCase() ?? null;
 	const gated = queryText(request, "gated");
+	const parameters = parameterRange(queryText(request, "num_parameters"));
 	const found: { repo: Repo; commit: Commit }[] = [];
 	for (const repo of context.repos.all()) {
 		if (repo.record.type !== type || !mayRead(repo, identity)) continue;
@@ -92,10 +111,20 @@ async function matching(
 			const { tags } = await context.facts(commit);
 			if (!filters.every((filter) => tags.includes(filter))) continue;
 		}
+		if (parameters !== null) {
+			const { safetensors, gguf } = await context.facts(commit);
+			const total = safetensors?.total ?? Number(gguf?.["total"] ?? Number.NaN);
+			if (!(total >= parameters.least && total <= parameters.most)) continue;
+		}
 		found.push({ repo, commit });
 	}
 	const sort = queryText(request, "sort") ?? "lastModified";
-	const key = (repo: Repo): string => (sort === "createdAt" ? repo.record.createdAt : repo.refs.lastModified);
+	const key = (repo: Repo): string =>
+		sort === "createdAt"
+			? repo.record.createdAt
+			: sort === "likes"
+				? String(repo.record.likes.length).padStart(9, "0")
+				: repo.refs.lastModified;
 	const sign = queryText(request, "direction") === "1" ? -1 : 1;
 	found.sort(
 		(a, b) => sign * key(b.repo).localeCompare(key(a.repo)) || fullName(a.repo).localeCompare(fullName(b.repo)),
@@ -285,23 +314,6 @@ export function repoReadRoutes(context: HubContext): Router {
 		router.get(`${base}/scan`, (request, response) => {
 			openRepo(context, request, type, "read");
 			response.json({ scansDone: true, filesWithIssues: [] });
-		});
-
-		router.get(`${base}/lfs-files`, async (request, response) => {
-			const { repo, identity } = openRepo(context, request, type, "read");
-			writerOf(repo, identity ?? requireIdentity(context, request));
-			const head = await revisionOrThrow(context.repos, repo, "main");
-			const named = new Map([...head.files].map(([path, { lfs }]) => [lfs?.oid ?? "", path]));
-			response.json(
-				[...repo.lfs.values()].map((object) => ({
-					fileOid: object.oid.slice(0, 24),
-					filename: named.get(object.oid) ?? object.oid,
-					...(named.has(object.oid) ? { ref: "refs/heads/main" } : {}),
-					oid: object.oid,
-					size: object.size,
-					pushedAt: object.pushedAt,
-				})),
-			);
 		});
 
 		router.get(`${base}/user-access-request/:status`, (request, response) => {

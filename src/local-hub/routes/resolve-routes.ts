@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { type Request, type Response, Router } from "express";
 import { lfsPointer } from "../git-objects.ts";
-import { type HubContext, openRepo, rest } from "../hub-context.ts";
+import { type HubContext, openRepo, parameter, queryText, rest } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { REPO_TYPES, type RepoType } from "../repo-store.ts";
 import { splitRevision } from "../revisions.ts";
@@ -24,6 +24,8 @@ function contentType(path: string): string {
 	return image ?? (TEXT.test(path) ? "text/plain; charset=utf-8" : "application/octet-stream");
 }
 
+const CDN_SECONDS = 3600;
+
 type Range = { start: number; end: number };
 
 /** The one byte range asked for; `null` for the whole; "unsatisfiable" when it lies past the end. */
@@ -42,7 +44,7 @@ export function requestedRange(header: string | undefined, size: number): Range 
 	return start >= size ? "unsatisfiable" : { start, end };
 }
 
-/** Downloads: `resolve` gives contents, `raw` gives what git holds, which for LFS files is the pointer. */
+/** Downloads: `resolve` gives contents, `raw` gives what git holds, which for LFS files is the pointer. Long, since both end in the same bytes. */
 export function resolveRoutes(context: HubContext): Router {
 	const router = Router();
 
@@ -76,7 +78,19 @@ export function resolveRoutes(context: HubContext): Router {
 			response.end(request.method === "HEAD" ? undefined : pointer);
 			return;
 		}
-		const size = entry.size;
+		const file = entry.lfs === undefined ? context.blobs.regularPath(entry.oid) : context.blobs.lfsPath(entry.lfs.oid);
+		const cdn = entry.lfs === undefined ? null : context.cdnOrigin();
+		if (cdn !== null) {
+			const fields = [entry.lfs?.oid ?? "", basename(path)];
+			const permission = context.signer.sign("cdn", fields, CDN_SECONDS);
+			response.redirect(302, `${cdn}/__cdn/${entry.lfs?.oid ?? ""}?Signature=${permission}`);
+			return;
+		}
+		await send(request, response, file, entry.size);
+	}
+
+	/** The bytes, or the range of them that was asked for. */
+	async function send(request: Request, response: Response, file: string, size: number): Promise<void> {
 		const range = requestedRange(request.headers.range, size);
 		if (size === 0 && range !== null) {
 			// the JavaScript client learns the size of an empty file from this and from nothing else
@@ -94,7 +108,6 @@ export function resolveRoutes(context: HubContext): Router {
 			response.end();
 			return;
 		}
-		const file = entry.lfs === undefined ? context.blobs.regularPath(entry.oid) : context.blobs.lfsPath(entry.lfs.oid);
 		try {
 			await pipeline(createReadStream(file, { start, end, highWaterMark: 1 << 18 }), response);
 		} catch (error) {
@@ -102,6 +115,23 @@ export function resolveRoutes(context: HubContext): Router {
 			if (!response.destroyed) throw error;
 		}
 	}
+
+	router.get("/__cdn/:oid", async (request, response) => {
+		// The signature is the permission; storage that gets a token besides refuses it, and has seen it.
+		if (request.headers.authorization !== undefined)
+			throw new HubError(400, "Only one auth mechanism allowed: the signature in the address is one already.");
+		const [oid = "", name = ""] = context.signer.verify("cdn", queryText(request, "Signature") ?? "") ?? [];
+		const size = oid === parameter(request, "oid") ? await context.blobs.lfsSize(oid) : null;
+		if (size === null) throw new HubError(403, "The address is not valid, or no longer.");
+		response.set({
+			"Accept-Ranges": "bytes",
+			"Content-Security-Policy": "default-src 'none'; sandbox",
+			"X-Content-Type-Options": "nosniff",
+			"Content-Type": contentType(name),
+			ETag: `"${oid}"`,
+		});
+		await send(request, response, context.blobs.lfsPath(oid), size);
+	});
 
 	for (const type of REPO_TYPES) {
 		const prefix = type === "model" ? "" : `/${type}s`;

@@ -27,7 +27,7 @@ import { checkedPath, newId } from "../identifiers.ts";
 import { fullName, REPO_TYPES, type RefUpdate, type Repo } from "../repo-store.ts";
 import { requestBytes, saveRequest } from "../request-bytes.ts";
 import { findRevision, revisionOrThrow, writableRef } from "../revisions.ts";
-import { xetHeaders, xetWriteToken } from "../xet-token.ts";
+import { xetHeaders, xetToken } from "../xet-token.ts";
 import { jsonBody } from "./body-parsers.ts";
 
 const OID = z.string().regex(/^[0-9a-f]{64}$/);
@@ -141,6 +141,7 @@ async function commit(
 				author,
 				createdAt: made.date,
 				pinned: false,
+				locked: false,
 				pull: { startedFrom: from.oid, mergeCommitId: null, refDeleted: false },
 				events: [
 					{
@@ -294,7 +295,7 @@ export function uploadRoutes(context: HubContext): Router {
 						objects.push({
 							oid,
 							size,
-							actions: { upload: { href, header: xetHeaders(xetWriteToken(context, repo)) } },
+							actions: { upload: { href, header: xetHeaders(xetToken(context, repo.record.id, "write")) } },
 						});
 						continue;
 					}

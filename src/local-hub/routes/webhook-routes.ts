@@ -1,9 +1,10 @@
 import { Router } from "express";
 import { z } from "zod";
-import type { Identity } from "../accounts.ts";
+import { type Identity, mayWriteNamespace } from "../accounts.ts";
 import { type HubContext, parameter, parsedBody, requireIdentity } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { newId } from "../identifiers.ts";
+import { jobBodySchema, shownSpec, specOf } from "../job-spec.ts";
 import { avatarUrl } from "../people.ts";
 import { WATCHED_TYPES, type Webhook } from "../webhook-store.ts";
 import { jsonBody } from "./body-parsers.ts";
@@ -20,8 +21,8 @@ const bodySchema = z.object({
 		.array(z.enum(["repo", "discussion", "discussions"]).transform((one) => (one === "repo" ? one : "discussion")))
 		.nullish(),
 	url: z.url({ protocol: /^https?$/ }).nullish(),
-	job: z.unknown().optional(),
-	jobSourceId: z.unknown().optional(),
+	job: jobBodySchema.optional(),
+	jobSourceId: z.string().optional(),
 	secret: z
 		.string()
 		.regex(/^[\x20-\x7F]*$/)
@@ -37,7 +38,11 @@ export function webhookRoutes(context: HubContext): Router {
 	function view(webhook: Webhook): Record<string, unknown> {
 		return {
 			id: webhook.id,
-			url: webhook.url,
+			...(webhook.url === null ? {} : { url: webhook.url }),
+			...(webhook.job === null
+				? {}
+				: { job: { ...shownSpec(webhook.job), timeoutSeconds: webhook.job.timeoutSeconds } }),
+			...(webhook.jobSourceId === null ? {} : { jobSourceId: webhook.jobSourceId }),
 			disabled: webhook.disabled,
 			watched: webhook.watched.map((one) => ({
 				...one,
@@ -60,10 +65,27 @@ export function webhookRoutes(context: HubContext): Router {
 		return webhook;
 	}
 
-	function fields(body: z.infer<typeof bodySchema>): Pick<Webhook, "url" | "watched" | "domains"> {
-		if (body.job !== undefined || body.jobSourceId !== undefined)
-			throw new HubError(400, "This Hub runs no jobs: give a url.");
-		if (!body.url) throw new HubError(400, "A webhook needs a url.");
+	/** What the webhook does: calls an address, or starts a job of its owner's. */
+	function target(
+		body: z.infer<typeof bodySchema>,
+		identity: Identity,
+	): Pick<Webhook, "url" | "job" | "jobSourceId"> | null {
+		const { url, job, jobSourceId } = body;
+		if (job === undefined && jobSourceId === undefined) return url ? { url, job: null, jobSourceId: null } : null;
+		if (url) throw new HubError(400, "A webhook either calls a url or starts a job.");
+		if (!context.jobs.runsJobs) throw new HubError(400, "This Hub runs no jobs: give a url.");
+		if (!mayWriteNamespace(identity, identity.user.name, "job.write"))
+			throw new HubError(403, "This token may not start jobs.");
+		if (job !== undefined) return { url: null, job: specOf(job), jobSourceId: null };
+		const source = context.jobs.get(identity.user.name, jobSourceId ?? "");
+		if (source === null) throw new HubError(404, "Job not found");
+		const spec = context.jobs.specOf(source);
+		if (spec === null)
+			throw new HubError(409, "The job's secrets went with an earlier process of this Hub: give the job itself.");
+		return { url: null, job: spec, jobSourceId: source.id };
+	}
+
+	function fields(body: z.infer<typeof bodySchema>): Pick<Webhook, "watched" | "domains"> {
 		for (const { type, name } of body.watched) {
 			const known =
 				type === "user"
@@ -77,7 +99,6 @@ export function webhookRoutes(context: HubContext): Router {
 		}
 		const domains = new Set(body.domains ?? ["repo", "discussion"]);
 		return {
-			url: body.url,
 			watched: body.watched,
 			domains: (["repo", "discussion"] as const).filter((one) => domains.has(one)),
 		};
@@ -98,7 +119,10 @@ export function webhookRoutes(context: HubContext): Router {
 		const body = parsedBody(bodySchema, request);
 		if (context.webhooks.all().filter((one) => one.owner === identity.user.name).length >= MOST_WEBHOOKS)
 			throw new HubError(400, `A user has at most ${MOST_WEBHOOKS} webhooks here.`);
+		const does = target(body, identity);
+		if (does === null) throw new HubError(400, "A webhook needs a url, a job or a jobSourceId.");
 		const webhook: Webhook = {
+			...does,
 			...fields(body),
 			id: newId(),
 			owner: identity.user.name,
@@ -116,10 +140,11 @@ export function webhookRoutes(context: HubContext): Router {
 	});
 
 	router.post(`${base}/:id`, jsonBody, async (request, response) => {
-		const before = own(manager(requireIdentity(context, request)), parameter(request, "id"));
+		const identity = manager(requireIdentity(context, request));
+		const before = own(identity, parameter(request, "id"));
 		const body = parsedBody(bodySchema, request);
 		const secret = body.secret === undefined || body.secret === null ? before.secret : body.secret || null;
-		const after = { ...before, ...fields({ ...body, url: body.url ?? before.url }), secret };
+		const after = { ...before, ...target(body, identity), ...fields(body), secret };
 		await context.webhooks.save(after);
 		response.json({ webhook: view(after) });
 	});

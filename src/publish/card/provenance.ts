@@ -1,6 +1,7 @@
 import type { LayerEvidence, Manifest } from "../../protocol/manifest.ts";
 import { escapeHtml, markdownCode, markdownText } from "../escape.ts";
 import { formatNumber } from "../figures.ts";
+import { publicationTag } from "../publication-tag.ts";
 import { manifestPath } from "../published-manifests.ts";
 
 const MAXIMUM_LAYER_ROWS = 400;
@@ -25,6 +26,7 @@ export function provenance(manifest: Manifest, hubUrl: string): string {
 					`- the weights are those of commit [\`${source.measuredRevision.slice(0, 8)}\`](${hubUrl}/${source.repo}/tree/${source.measuredRevision}), unchanged since: they were quantized and measured there, with the tokenizer it had`,
 				]),
 		`- recipe: ${markdownCode(manifest.recipe)}; full record with the hash of every file: [${manifestPath(manifest.recipe)}](${manifestPath(manifest.recipe)})`,
+		`- the same bytes for ever: the tag \`${publicationTag(source.revision, 1)}\` is what was published first of this commit, \`-2\` and so on what came later; give one as \`--revision\``,
 		...groupLine(manifest),
 		`- calibration: ${markdownText(calibration.kind)}, ${calibration.sequences} sequences of ${calibration.length} tokens, sha256 \`${calibration.sha256}\``,
 		...(sketch.warning == null ? [] : [`- **the sketch rests on few tokens:** ${markdownText(sketch.warning, 600)}`]),

@@ -1,0 +1,46 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { cpus } from "node:os";
+
+export type GroupUsage = { readonly cpuSeconds: number; readonly memoryBytes: number };
+
+const TICKS_PER_SECOND = 100;
+
+/** What the processes of a group hold and have used by now. */
+export function groupUsage(group: number): GroupUsage {
+	let ticks = 0;
+	let kilobytes = 0;
+	for (const name of readdirSync("/proc")) {
+		if (!/^\d+$/.test(name)) continue;
+		try {
+			const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+			// The command's name stands in parentheses and may hold anything.
+			const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+			if (Number(fields[2]) !== group) continue;
+			ticks += Number(fields[11]) + Number(fields[12]);
+			// The count in `stat` may lag by more than a small process holds.
+			kilobytes += Number(/^Rss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${name}/smaps_rollup`, "utf8"))?.[1] ?? 0);
+		} catch {
+			// It ended while we looked.
+		}
+	}
+	return { cpuSeconds: ticks / TICKS_PER_SECOND, memoryBytes: kilobytes * 1024 };
+}
+
+/** One sample as the Hub sends it; `secondsSince` the sample before lies between the two. */
+export function metricsOf(
+	before: GroupUsage,
+	now: GroupUsage,
+	{ secondsSince, memoryTotalBytes }: { readonly secondsSince: number; readonly memoryTotalBytes: number },
+): Record<string, unknown> {
+	const cores = secondsSince > 0 ? Math.max(0, now.cpuSeconds - before.cpuSeconds) / secondsSince : 0;
+	return {
+		cpu_usage_pct: Math.round((100 * cores) / Math.max(1, cpus().length)),
+		cpu_millicores: Math.round(cores * 1000),
+		memory_used_bytes: now.memoryBytes,
+		memory_total_bytes: memoryTotalBytes,
+		rx_bps: 0,
+		tx_bps: 0,
+		gpus: {},
+		replica: "local",
+	};
+}
