@@ -179,6 +179,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<number> {
 				"Everything stays open until Ctrl-C. To ask for a variant, comment in that discussion as the publisher:",
 			);
 			display.say("  @yaqa-bot quantize 8bit gguf");
+			display.say(`Signed in at ${botUrl} as "demo", you cancel and retry jobs there, and have the page /operator.`);
 			display.say(`Accounts and tokens of this Hub: ${join(dataDirectory, "accounts.json")}`);
 			await untilInterrupted(interrupt.signal);
 		}

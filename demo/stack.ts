@@ -148,6 +148,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		bot: { name: "yaqa-bot", token: token(), readToken: token() },
 	};
 	const webhookSecret = randomBytes(24).toString("hex");
+	const signInSecret = randomBytes(24).toString("hex");
+	const botPort = options.botPort === undefined || options.botPort === 0 ? await freePort() : options.botPort;
+	const botUrl = `http://127.0.0.1:${botPort}`;
 	const hubLog = createWriteStream(join(dataDirectory, "hub.log"), { flags: "a" });
 	const hub = await startLocalHub({
 		dataDirectory: join(dataDirectory, "hub"),
@@ -163,14 +166,21 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 				moreTokens: [{ token: people.bot.readToken, role: "read", name: "read" }],
 			},
 		],
+		oauthApps: [
+			{
+				clientId: "yaqa-bot",
+				clientSecret: signInSecret,
+				name: "yaqa-bot of the demo",
+				redirectUris: [`${botUrl}/auth/callback`],
+				scopes: ["openid", "profile", "read-repos"],
+			},
+		],
 		clock: systemClock,
 		log: createLog({ level: "info", write: (line) => hubLog.write(`${line}\n`), now: () => new Date() }),
 		...(options.webhookRetryMilliseconds === undefined
 			? {}
 			: { webhookRetryMilliseconds: options.webhookRetryMilliseconds }),
 	});
-	const botPort = options.botPort === undefined || options.botPort === 0 ? await freePort() : options.botPort;
-	const botUrl = `http://127.0.0.1:${botPort}`;
 	// For whoever wants to push and comment by hand, or from a test: accounts of this Hub only.
 	await writeFile(
 		join(dataDirectory, "accounts.json"),
@@ -183,6 +193,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 		{
 			server: { host: "127.0.0.1", port: botPort, publicUrl: botUrl },
 			hub: { url: hub.url, namespace: people.bot.name, botUser: people.bot.name, mention: "yaqa-bot" },
+			signIn: { clientId: "yaqa-bot", operators: [people.owner.name] },
 			database: { dataDirectory: join(dataDirectory, "bot") },
 			watch: { namespaces: [people.owner.name] },
 			quantization: DEMO_QUANTIZATION,
@@ -209,6 +220,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 					YAQA_BOT_HUB_TOKEN: people.bot.token,
 					YAQA_BOT_READ_TOKEN: people.bot.readToken,
 					YAQA_BOT_WEBHOOK_SECRET: webhookSecret,
+					YAQA_BOT_OAUTH_CLIENT_SECRET: signInSecret,
 					...(options.databaseUrl ? { DATABASE_URL: options.databaseUrl } : {}),
 					...options.environment,
 				}),

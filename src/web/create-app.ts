@@ -20,6 +20,7 @@ import { type ProgressIngestOptions, progressIngest } from "./routes/progress-in
 import { siteAssets } from "./routes/site-assets.ts";
 import { createSignIn, type SignIn, type SignInSetup } from "./sign-in/create-sign-in.ts";
 import type { Viewer } from "./sign-in/viewer.ts";
+import type { Site } from "./site.ts";
 import type { About } from "./views/about-page.ts";
 
 export type WebOptions = {
@@ -127,7 +128,9 @@ export function createApp(options: WebOptions): WebApp {
 	const { data, clock, log, metrics, maxBodyBytes } = options;
 	const files = siteAssets();
 	const { everybody, operator, signIn } = allPages(options, files);
-	const { site } = everybody;
+	/** As who sends a request sees the site, once that is known. */
+	const seen = new WeakMap<Request, Site>();
+	const siteOf = (request: Request): Site => seen.get(request) ?? everybody.site;
 	const ingest = { maxBodyBytes, store: options.storeDelivery, clock, log, onOutcome: metrics.countIngest };
 
 	async function pagesOf(request: Request): Promise<Pages> {
@@ -162,12 +165,13 @@ export function createApp(options: WebOptions): WebApp {
 		const pages = await pagesOf(request);
 		// What only some see must not come out of a cache for anybody else.
 		if (pages !== everybody) response.set("Cache-Control", "no-store");
+		seen.set(request, pages.site);
 		response.vary(signIn === null ? "Authorization" : "Authorization, Cookie");
 		pages.router(request, response, next);
 	});
-	app.use(readOnly(site));
-	app.use((request, response) => site.notFound(request, response, "There is no such page."));
-	app.use(errorPage(site, log));
+	app.use(readOnly(siteOf));
+	app.use((request, response) => siteOf(request).notFound(request, response, "There is no such page."));
+	app.use(errorPage(siteOf, log));
 	return {
 		app,
 		close: () => {

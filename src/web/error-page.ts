@@ -1,10 +1,10 @@
-import type { ErrorRequestHandler } from "express";
+import type { ErrorRequestHandler, Request } from "express";
 import type { Log } from "../log.ts";
 import type { Site } from "./site.ts";
 import { messagePage } from "./views/message-page.ts";
 
 /** What people see of a fault; the fault itself goes to the log. */
-export function errorPage(site: Site, log: Log): ErrorRequestHandler {
+export function errorPage(siteOf: (request: Request) => Site, log: Log): ErrorRequestHandler {
 	return (error, request, response, next) => {
 		if (response.headersSent) {
 			next(error);
@@ -13,6 +13,7 @@ export function errorPage(site: Site, log: Log): ErrorRequestHandler {
 		const status = error instanceof URIError ? 400 : 500;
 		if (status === 500) log.error("A page could not be made", { path: request.path, error });
 		response.status(status);
+		const site = siteOf(request);
 		const title = status === 400 ? "That address cannot be read" : "That did not work";
 		const text =
 			status === 400

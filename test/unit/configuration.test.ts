@@ -142,3 +142,21 @@ test("a runner elsewhere needs a staging namespace and tokens of its own", () =>
 	assert.equal(key?.where, "YAQA_BOT_GITHUB_APP_KEY");
 	assert.ok(!JSON.stringify(key).includes("secretsecret"));
 });
+
+test("signing in needs the app's secret and the address that people come back to", () => {
+	assert.deepEqual(
+		problems(load("signIn: {clientId: app}\n")).map((problem) => problem.where),
+		["server.publicUrl", "YAQA_BOT_OAUTH_CLIENT_SECRET"],
+	);
+	const space = {
+		OAUTH_CLIENT_ID: "of-the-space",
+		OAUTH_CLIENT_SECRET: "a secret of the Space".replaceAll(" ", "-"),
+		YAQA_BOT_PUBLIC_URL: "https://bot.example",
+	};
+	const loaded = load("", space);
+	assert.ok(loaded.ok);
+	assert.equal(loaded.configuration.signIn.clientId, "of-the-space");
+	assert.equal(loaded.secrets.oauthClientSecret, space.OAUTH_CLIENT_SECRET);
+	const [short] = problems(load("", { YAQA_BOT_OAUTH_CLIENT_SECRET: "short" }));
+	assert.equal(short?.where, "YAQA_BOT_OAUTH_CLIENT_SECRET");
+});

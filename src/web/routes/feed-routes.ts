@@ -34,7 +34,7 @@ export function feedRoutes(site: Site): Router {
 		response
 			.type("text/plain")
 			.send(
-				`User-agent: *\nDisallow: /deliveries\nDisallow: /metrics\nDisallow: /jobs/*/events\nSitemap: ${baseOf(request)}/sitemap.xml\n`,
+				`User-agent: *\nDisallow: /deliveries\nDisallow: /metrics\nDisallow: /auth/\nDisallow: /my\nDisallow: /operator\nDisallow: /jobs/*/events\nSitemap: ${baseOf(request)}/sitemap.xml\n`,
 			);
 	});
 
@@ -79,12 +79,13 @@ ${variants.map((variant) => {
 }
 
 /** Whoever writes to a page is told that it can only be read. */
-export function readOnly(site: Site): express.RequestHandler {
+export function readOnly(siteOf: (request: express.Request) => Site): express.RequestHandler {
 	return (request, response, next) => {
 		if (request.method === "GET" || request.method === "HEAD" || request.method === "OPTIONS") {
 			next();
 			return;
 		}
+		const site = siteOf(request);
 		response.status(405).set("Allow", "GET, HEAD");
 		site.reply(request, response, { error: "This address can only be read." }, () =>
 			site.message("Not allowed", "This address can only be read."),
