@@ -101,6 +101,17 @@ const ROWS: readonly (readonly [table: string, row: Values])[] = [
 	["source_visibility", { repo: "acme/model", private: true, gated: "manual", seen_at: NOW }],
 	["published_repos", { repo: "bot/model-YAQA-W4A16", source_repo: "acme/model", tightened: false }],
 	["stranger_answers", { comment: "hub:acme/model:1:c", person: "ann", at: NOW }],
+	[
+		"site_sessions",
+		{
+			id_hash: "f".repeat(64),
+			subject: "0".repeat(24),
+			person: "ann",
+			sealed_token: "sealed",
+			signed_in_at: NOW,
+			expires_at: NOW,
+		},
+	],
 ];
 
 /** What the migrations and the triggers write. */
