@@ -28,7 +28,13 @@ export function generatedFiles(): ReadonlyMap<string, string> {
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
 export const CONFIG_DIRECTORY = join(ROOT, "config");
 /** What the runner's package holds of `config/`, so that it is complete where only it is installed. */
-export const RUNNER_LISTS = ["exit-codes.json", "memory.json", "recipes.json", "source-files.json"] as const;
+export const RUNNER_LISTS = [
+	"containers.json",
+	"exit-codes.json",
+	"memory.json",
+	"recipes.json",
+	"source-files.json",
+] as const;
 export const RUNNER_CONFIG_DIRECTORY = join(ROOT, "gpu-runner/yaqa_runner/config");
 
 if (import.meta.main) {

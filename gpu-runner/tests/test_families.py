@@ -35,7 +35,6 @@ FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 # llama.cpp's llama has no window.
 REFUSED = {
     "mistral": "gguf:q4_0",
-    "phi": "onnx:q4",
     "gpt_neox": "onnx:q4",
     "gpt2": "w4a16,group=32",
     "opt": "gguf:q4_0",

@@ -356,6 +356,10 @@ def change_tokenizer(source: Path, change: dict[str, Any]) -> None:
 
 UNSAYABLE: dict[str, tuple[dict[str, Any], str]] = {
     "lowercase": ({"normalizer": {"type": "Lowercase"}}, r"normalizes text \(Lowercase\)"),
+    "accents taken off": (
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]}},
+        r"normalizes text \(",
+    ),
     "space first": (
         {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
         "add_prefix_space",

@@ -42,6 +42,8 @@ LIMITS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0},
         "attention window of 8 tokens",
     ),
+    "short window of starcoder2": ("starcoder2", {"sliding_window": 8}, "attention window of 8 tokens"),
+    "short window of phi3": ("phi3", {"sliding_window": 8}, "attention window of 8 tokens"),
     "query scale": ("gemma2", {"head_dim": 16, "query_pre_attn_scalar": 64}, "query_pre_attn_scalar is 64"),
     "layer types": (
         "gemma3_text",

@@ -4,6 +4,7 @@ import { setSourceVisibility } from "../db/visibility.ts";
 import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { SourceFacts } from "../records/source.ts";
+import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { JobsContext } from "./context.ts";
 import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
 import { type Estimator, refusalOfEstimate } from "./estimate/estimator.ts";
@@ -51,6 +52,7 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 	const usual = owner.recipes ?? recipesOfRules(watch, input.sourceRepo);
 	const refusal =
 		tooLarge(facts, maximumParameters(watch, input.sourceRepo)) ??
+		heldByNone(facts, uniqueRecipes(input.recipes.length > 0 ? input.recipes : usual)) ??
 		(await tooExpensive(context, input, facts, estimator, usual));
 	return refusal === null ? { ok: true, facts, usual, estimator } : refused(refusal);
 }
@@ -80,6 +82,12 @@ function tooLarge(facts: SourceFacts, limit: number): Refusal | null {
 		message: `${facts.repo} has ${facts.parameters} parameters; this bot takes up to ${limit}.`,
 		remedy: "Whoever runs the bot can raise watch.maxParameters.",
 	};
+}
+
+/** Why nothing of what is asked for can be made; where something can, the rest is refused beside it. */
+function heldByNone({ modelType }: SourceFacts, recipes: readonly Recipe[]): Refusal | null {
+	const refusals = recipes.map((recipe) => refusalOfRecipe(modelType, recipe));
+	return refusals.includes(null) ? null : (refusals[0] ?? null);
 }
 
 async function tooExpensive(

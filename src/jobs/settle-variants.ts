@@ -3,11 +3,18 @@ import type { Handle } from "../db/database.ts";
 import { insertJob, listJobsOfCommit, listSupersedable, requestStop } from "../db/jobs.ts";
 import { insertRequest } from "../db/requests.ts";
 import { setSourceRefusal } from "../db/status-discussions.ts";
-import { insertVariant, listVariantsOfJob, listVariantsOfSourceCommit, reassignVariant } from "../db/variants.ts";
+import {
+	insertVariant,
+	listVariantsOfJob,
+	listVariantsOfSourceCommit,
+	reassignVariant,
+	setVariantState,
+} from "../db/variants.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { SourceFacts } from "../records/source.ts";
 import type { VariantRecord } from "../records/variant.ts";
+import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { CheckedRequest } from "./check-request.ts";
 import type { JobsContext } from "./context.ts";
 import { plannedSeconds } from "./estimate/estimate-job.ts";
@@ -127,18 +134,22 @@ async function insertRun(
 			now: context.clock.now(),
 		}));
 	const variants: VariantRecord[] = [];
+	const isHeld = ({ recipe }: Missing): boolean => refusalOfRecipe(facts.modelType, recipe) === null;
 	for (const { recipe, earlier } of missing) {
 		const row = variantRow(context, facts, recipe, job.id);
-		variants.push(
+		const variant =
 			earlier === null
 				? await insertVariant(tx, row)
-				: await reassignVariant(tx, { id: earlier.id, jobId: job.id, targetRepo: row.targetRepo }),
-		);
+				: await reassignVariant(tx, { id: earlier.id, jobId: job.id, targetRepo: row.targetRepo });
+		// A run for nothing else is left to say it itself: a job has something to do.
+		const refusal = missing.some(isHeld) ? refusalOfRecipe(facts.modelType, recipe) : null;
+		if (refusal !== null) await setVariantState(tx, { id: variant.id, state: "failed", refusal });
+		variants.push(refusal === null ? variant : { ...variant, state: "failed", refusal });
 	}
 	const created = joined === null;
 	if (estimator === null) return { job, variants, created };
 	// With what others asked of the same job.
-	const count = (await listVariantsOfJob(tx, job.id)).length;
+	const count = (await listVariantsOfJob(tx, job.id)).filter(({ state }) => state !== "failed").length;
 	const estimate = estimator({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
 	const { text, choice } = estimate;
 	await setJobEstimate(tx, {

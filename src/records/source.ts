@@ -18,6 +18,8 @@ export type SourceFacts = {
 	/** The commit that the main branch points at; absent: this one. */
 	readonly headSha?: string;
 	readonly architecture: string;
+	/** What transformers calls the kind; absent: not looked at. */
+	readonly modelType?: string | null;
 	readonly parameters: number;
 	readonly weightBytes: number;
 	/** Linears of the blocks by shape, for planning. */

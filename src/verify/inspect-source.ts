@@ -22,6 +22,7 @@ type InspectedSource = {
 	/** The commit of the main branch. */
 	readonly headSha: string;
 	readonly architecture: string;
+	readonly modelType: string | null;
 	readonly parameters: number;
 	readonly weightBytes: number;
 	readonly linears: readonly LinearShape[];
@@ -145,6 +146,7 @@ export async function inspectSource(
 				currentName: info.name ?? repo,
 				headSha: head,
 				architecture: files.inspected.architecture,
+				modelType: files.inspected.modelType,
 				parameters: files.inspected.parameters,
 				weightBytes: files.inspected.weightBytes,
 				linears: files.inspected.linears,

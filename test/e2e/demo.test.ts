@@ -16,6 +16,10 @@ import { createDiscussion } from "../../src/hub/create-discussion.ts";
 import { commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
 import { listDiscussions } from "../../src/hub/list-discussions.ts";
+import { Manifest } from "../../src/protocol/manifest.ts";
+import { markdownText } from "../../src/publish/escape.ts";
+import { formatEstimate } from "../../src/publish/figures.ts";
+import { manifestPath } from "../../src/publish/published-manifests.ts";
 import { shareKernels } from "../support/shared-kernels.ts";
 
 const Estimate = z.strictObject({ mean: z.number().positive(), standardError: z.number().positive() });
@@ -150,6 +154,30 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 				`a plot in ${repo}: ${paths.join(" ")}`,
 			);
 		}
+	});
+
+	test("card, manifest and llama.cpp agree within the standard error, and the card names the engine", async () => {
+		const gguf = result.variants.find(({ recipe }) => recipe === "gguf:q4_0");
+		assert.ok(gguf !== undefined);
+		const raw = `${accounts.hubUrl}/${gguf.repo}/raw/main`;
+		const { verification, engine, evaluation, quantizer } = Manifest.parse(
+			await (await fetch(`${raw}/${manifestPath(gguf.recipe)}`)).json(),
+		);
+		assert.ok(engine != null);
+		const { klNats } = engine;
+		const allowed = Math.max(klNats.standardError, verification.standardError ?? 0);
+		assert.ok(Math.abs(klNats.mean - verification.klNats) <= allowed, `${klNats.mean} and ${verification.klNats}`);
+		// Other texts: two figures of one file, each with an error of its own.
+		const report = evaluation.measured.find((row) => row.quantizer === quantizer)?.report.klNats;
+		assert.ok(report !== undefined);
+		const apart = Math.abs(klNats.mean - report.mean);
+		assert.ok(apart <= 3 * Math.hypot(klNats.standardError, report.standardError), `${klNats.mean} and ${report.mean}`);
+		assert.deepEqual(engine.tokens, { texts: engine.tokens.texts, equal: engine.tokens.texts, different: [] });
+		assert.ok(engine.tokens.texts > 10);
+		const card = await (await fetch(`${raw}/README.md`)).text();
+		const said = `**in llama.cpp ${markdownText(engine.version, 100)}**: KL ${formatEstimate(klNats)} nats a token`;
+		assert.ok(card.includes(said), card);
+		assert.match(engine.version, /\d/);
 	});
 
 	test("leaves no staging repo behind", async () => {

@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { parseRecipe } from "../../src/protocol/recipe.ts";
-import { PYTHON, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
+import { PYTHON, QuantizeAnswer, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
 import { ENGINES } from "./engines.ts";
 
 /**
@@ -48,8 +48,8 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 	gemma2: EVERY,
 	gemma3_text: EVERY,
 	phi3: EVERY,
-	olmo2: [GGUF, PACKED, GPTQ],
-	starcoder2: [GGUF, PACKED, GPTQ],
+	olmo2: EVERY,
+	starcoder2: EVERY,
 	gpt2: [GGUF, GPTQ],
 	gpt_neox: [GGUF, PACKED, GPTQ],
 };
@@ -66,18 +66,26 @@ export async function rowsOf(request: {
 	readonly recipes: readonly string[];
 	readonly engines: readonly string[];
 	readonly work: string;
+	/** Rows of an earlier run that are not asked for again. */
+	readonly kept?: readonly Row[];
+	readonly onRow?: (row: Row) => Promise<void>;
 }): Promise<readonly Row[]> {
-	const { model, directory, recipes, engines, work } = request;
-	await mkdir(work, { recursive: true });
-	const answer = await quantize({ model: directory, recipes, work });
+	const { model, directory, recipes, engines, work, kept = [], onRow } = request;
+	const rows: Row[] = [];
+	const add = async (row: Row): Promise<void> => {
+		rows.push(row);
+		await onRow?.(row);
+	};
+	const answer = await quantized({ model: directory, recipes, work });
 	if ("error" in answer) {
-		return recipes.map((recipe) => failed(model, recipe, "yaqa-bot quantize", answer.error.message));
+		for (const recipe of recipes) await add(failed(model, recipe, "yaqa-bot quantize", answer.error.message));
+		return rows;
 	}
-	const rows: Row[] = answer.refused.map(({ recipe, message }) => failed(model, recipe, "yaqa-bot quantize", message));
+	for (const { recipe, message } of answer.refused) await add(failed(model, recipe, "yaqa-bot quantize", message));
 	for (const variant of answer.variants) {
 		const { recipe } = variant;
 		if (!variant.verified) {
-			rows.push(failed(model, recipe, "yaqa-bot quantize", variant.checks.at(-1) ?? "not verified"));
+			await add(failed(model, recipe, "yaqa-bot quantize", variant.checks.at(-1) ?? "not verified"));
 			continue;
 		}
 		const manifest = Manifest.parse(JSON.parse(await readFile(join(variant.directory, "manifest.json"), "utf8")));
@@ -87,9 +95,14 @@ export async function rowsOf(request: {
 			if (!engine.containers.includes(container) || !engines.includes(engine.name)) continue;
 			if (parsed.ok && engine.bits?.includes(parsed.recipe.name.bits) === false) continue;
 			const manifestKl = manifest.verification.klNats;
+			const known = kept.find((row) => isOfSame(row, { model, recipe, engine: engine.name }));
+			if (known !== undefined) {
+				await add(known);
+				continue;
+			}
 			const missing = engine.missing();
 			if (missing !== null) {
-				rows.push({ ...failed(model, recipe, engine.name, missing), manifestKl });
+				await add({ ...failed(model, recipe, engine.name, missing), manifestKl });
 				continue;
 			}
 			try {
@@ -97,7 +110,7 @@ export async function rowsOf(request: {
 				const word = await engine.open(variant.directory, manifest, verification);
 				const { relative, absoluteNats } = engine.allowance;
 				const near = Math.abs(word.engineKl - manifestKl) <= relative * manifestKl + absoluteNats;
-				rows.push({
+				await add({
 					model,
 					recipe,
 					engine: engine.name,
@@ -111,11 +124,22 @@ export async function rowsOf(request: {
 				});
 			} catch (error) {
 				const why = error instanceof Error ? error.message : String(error);
-				rows.push({ ...failed(model, recipe, engine.name, why), manifestKl });
+				await add({ ...failed(model, recipe, engine.name, why), manifestKl });
 			}
 		}
 	}
 	return rows;
+}
+
+/** Its variants, or those of an earlier run in the same folder. */
+async function quantized(request: Parameters<typeof quantize>[0]): Promise<QuantizeAnswer> {
+	const path = join(request.work, "answer.json");
+	if (existsSync(path)) return QuantizeAnswer.parse(JSON.parse(await readFile(path, "utf8")));
+	await rm(request.work, { recursive: true, force: true });
+	await mkdir(request.work, { recursive: true });
+	const answer = await quantize(request);
+	await writeFile(path, JSON.stringify(answer));
+	return answer;
 }
 
 function failed(model: string, recipe: string, engine: string, note: string): Row {
@@ -128,6 +152,10 @@ export async function makeModels(names: readonly string[], folder: string): Prom
 	if (tiny.length === 0) return;
 	const made = await runProgram(PYTHON, [join(ROOT, "test/engines/make_models.py"), folder, ...tiny]);
 	if (made.code !== 0) throw new Error(`the tiny models could not be made: ${made.errors.slice(-1000)}`);
+}
+
+function isOfSame(one: Row, other: Pick<Row, "model" | "recipe" | "engine">): boolean {
+	return one.model === other.model && one.recipe === other.recipe && one.engine === other.engine;
 }
 
 async function keptRows(path: string): Promise<readonly Row[]> {
@@ -148,37 +176,41 @@ async function main(): Promise<number> {
 			short: { type: "boolean", default: false },
 			model: { type: "string", multiple: true },
 			engine: { type: "string", multiple: true },
-			/** Keeps the rows after every model; models that came out whole before are not made again. */
+			/** A folder that keeps variants and rows: what is there and came out well is not made again. */
 			resume: { type: "string" },
 		},
 	});
 	const models = values.model ?? (values.short ? [...SHORT.models] : Object.keys(MODELS));
 	const engines = values.engine ?? (values.short ? [...SHORT.engines] : ENGINES.map(({ name }) => name));
 	const wanted = ENGINES.filter(({ name }) => engines.includes(name)).flatMap((engine) => engine.containers);
-	const folder = await mkdtemp(join(tmpdir(), "yaqa-engines-"));
-	const kept = values.resume === undefined ? [] : await keptRows(values.resume);
-	const done = new Set(models.filter((model) => kept.some((row) => row.model === model)));
-	for (const row of kept) if (!row.ok) done.delete(row.model);
-	const rows: Row[] = kept.filter(({ model }) => done.has(model));
+	const folder = values.resume ?? (await mkdtemp(join(tmpdir(), "yaqa-engines-")));
+	const rowsPath = join(folder, "rows.json");
+	const earlier = await keptRows(rowsPath);
+	const kept = earlier.filter(({ ok }) => ok);
+	const rows: Row[] = [];
+	const onRow = async (row: Row): Promise<void> => {
+		rows.push(row);
+		process.stderr.write(shown(row));
+		const others = kept.filter((one) => !rows.some((made) => isOfSame(made, one)));
+		await writeFile(rowsPath, JSON.stringify([...others, ...rows]));
+	};
 	try {
-		const todo = models.filter((model) => !done.has(model));
-		await makeModels(todo, folder);
-		for (const model of todo) {
+		await makeModels(
+			models.filter((model) => !existsSync(join(folder, model))),
+			folder,
+		);
+		for (const model of models) {
 			const recipes = (MODELS[model] ?? []).filter((recipe) => {
 				const parsed = parseRecipe(recipe);
 				return parsed.ok && wanted.includes(parsed.recipe.name.container);
 			});
 			const directory = model === "demo" ? join(ROOT, "demo/model") : join(folder, model);
 			const work = join(folder, `${model}.work`);
-			for (const row of await rowsOf({ model, directory, recipes, engines, work })) {
-				rows.push(row);
-				process.stderr.write(shown(row));
-			}
-			await rm(work, { recursive: true, force: true });
-			if (values.resume !== undefined) await writeFile(values.resume, JSON.stringify(rows));
+			await rowsOf({ model, directory, recipes, engines, work, kept, onRow });
+			if (values.resume === undefined) await rm(work, { recursive: true, force: true });
 		}
 	} finally {
-		await rm(folder, { recursive: true, force: true });
+		if (values.resume === undefined) await rm(folder, { recursive: true, force: true });
 	}
 	if (values.json) process.stdout.write(`${JSON.stringify({ rows })}\n`);
 	return rows.every(({ ok }) => ok) ? 0 : 1;

@@ -198,7 +198,7 @@ describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => 
 			assert.equal(text.split(`\`${recipe}\` failed:`).length, 2, text);
 		}
 		assert.match(text, /activation is 'tanh'/);
-		assert.match(text, /no activation 'tanh'/);
+		assert.match(text, /activation that ONNX graphs of this version do not compute/);
 		assert.match(text, /other-activation-YAQA-W4A16/);
 	});
 

@@ -292,6 +292,29 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(done.fence, 2);
 		});
 
+		test("a recipe whose container knows no such model is refused before the run, and the others are made", async () => {
+			world.setHead("acme/gpt2", shaOf("gpt2"));
+			world.setBehaviour("acme/gpt2", { modelType: "gpt2" });
+			const request = { kind: "api", sourceRepo: "acme/gpt2", requester: "someone", replyTo: null } as const;
+			const recipes = [recipeOf("w4a16"), recipeOf("onnx:q4")];
+			const outcome = await bot.engine.recordRequest({ ...request, recipes, dedupeKey: "api:gpt2" });
+			assert.ok(outcome.kind === "planned");
+			const planned = outcome.variants.find(({ recipe }) => recipe === "onnx:q4");
+			assert.equal(planned?.state, "failed");
+			assert.match(planned.refusal?.message ?? "", /ONNX graphs are built for .*; not for "gpt2"/);
+			const job = await untilState(database, outcome.job.id, ["done"]);
+			const states = (await listVariantsOfJob(database.handle, job.id)).map(({ recipe, state }) => [recipe, state]);
+			assert.deepEqual(Object.fromEntries(states), { "onnx:q4": "failed", w4a16: "published" });
+			assert.equal(job.refusal?.message, planned.refusal?.message);
+			const alone = await bot.engine.recordRequest({
+				...request,
+				recipes: [recipeOf("onnx:q8")],
+				dedupeKey: "api:gpt2-alone",
+			});
+			assert.ok(alone.kind === "refused");
+			assert.match(alone.refusal.message, /^onnx:q8 cannot be written/);
+		});
+
 		test("a manifest of another attempt is refused and nothing is published", async () => {
 			world.setHead("acme/liar", shaOf("liar"));
 			world.setBehaviour("acme/liar", { lieAboutFence: true });

@@ -90,6 +90,7 @@ test("a sound source is described without downloading its weights", async () => 
 			sha,
 			headSha: sha,
 			architecture: "LlamaForCausalLM",
+			modelType: "llama",
 			parameters: 0,
 			weightBytes: 371_336,
 			vocabulary: 291,

@@ -41,7 +41,7 @@ const Report = z.object({
 	files: z.array(z.object({ path: z.string() })),
 	klNats: z.object({ mean: z.number() }).nullable(),
 });
-const Answer = z.union([
+export const QuantizeAnswer = z.union([
 	/** `ok` is false where a variant did not pass, or a recipe cannot hold the model. */
 	z.object({
 		ok: z.boolean(),
@@ -50,7 +50,7 @@ const Answer = z.union([
 	}),
 	z.object({ ok: z.literal(false), error: z.object({ message: z.string() }) }),
 ]);
-export type QuantizeAnswer = z.infer<typeof Answer>;
+export type QuantizeAnswer = z.infer<typeof QuantizeAnswer>;
 
 /** Small calibration and evaluation: the models are tiny, and it is the files that are judged. */
 const SMALL = {
@@ -84,7 +84,7 @@ export async function quantize(request: {
 	]);
 	const line = out.trim().split("\n").at(-1) ?? "";
 	try {
-		return Answer.parse(JSON.parse(line));
+		return QuantizeAnswer.parse(JSON.parse(line));
 	} catch (error) {
 		throw new Error(`quantize answered ${JSON.stringify(line.slice(0, 400))}; ${errors.slice(-2000)}`, {
 			cause: error,

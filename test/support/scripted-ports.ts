@@ -29,7 +29,7 @@ export type ScriptedWorld = {
 	deletePublished(targetRepo: string): void;
 	/** What a commit's files are; without it nothing is taken over from another one. */
 	setContent(sha: string, content: SourceContent): void;
-	/** What the runner does with the repo's model; see scripted-runner.mjs. */
+	/** What the runner does with the repo's model, see scripted-runner.mjs; `modelType`: what kind it is. */
 	setBehaviour(repo: string, behaviour: Readonly<Record<string, unknown>>): void;
 	setDelay(call: string, milliseconds: number): void;
 	/** The call throws this often before it works. */
@@ -164,6 +164,8 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 					currentName: nameOf(repo),
 					headSha: head,
 					architecture: "LlamaForCausalLM",
+					modelType:
+						readJson<{ modelType?: string }>(join(directory, "behaviours", safeName(repo)), {}).modelType ?? null,
 					parameters: 1000,
 					weightBytes: 4000,
 					license: "apache-2.0",

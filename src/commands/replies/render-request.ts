@@ -27,7 +27,8 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 	const table = variants.length === 0 ? "" : `\n\n${variantRows(context, variants, ended)}`;
 	// Before anything is measured a table would hold dashes.
 	const isMeasured = variants.some((variant) => variant.manifest !== null);
-	const names = variants.map((variant) => markdownCode(variant.recipe)).join(", ");
+	const made = ended ? variants : variants.filter(({ state }) => state !== "failed");
+	const names = made.map((variant) => markdownCode(variant.recipe)).join(", ");
 	const more = nextStep(context, "explain", "How these came about, and what they were compared with");
 	if (job === null) return `**All of this is published already.**${table}\n\n${more}`;
 	const commit = `${markdownCode(shortSha(job.sourceSha))}${ofModel(context)}`;
@@ -47,7 +48,7 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 			const doing = job.statusText === "Planned." ? "" : `: ${sentence(job.statusText)}`;
 			const what = isMeasured || names === "" ? `**${verb}**` : `**${verb}:** ${names}`;
 			const begun = `${what} for commit ${commit}${doing}`;
-			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`}${remark} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}\n\n${cancel}`;
+			return `${/[.!?…]$/.test(begun) ? begun : `${begun}.`}${remark} ${jobLink(context, job, "Follow the job")}. This comment is brought up to date as it goes on.${isMeasured ? table : ""}${reasons(variants)}\n\n${cancel}`;
 		}
 		case "done":
 			return `**Done** for commit ${commit}. Every figure was measured on the published files; each repo's card says how to load them.${remark} ${jobLink(context, job, "How it was made")}.${table}${reasons(variants)}\n\n${more}`;
@@ -62,7 +63,7 @@ export function renderRequest(context: ReplyContext, state: RequestState): strin
 	}
 }
 
-/** Why variants of a job that is done are not among what it published. */
+/** Why variants are not among what the job makes, or made. */
 function reasons(variants: readonly VariantRecord[]): string {
 	return variants
 		.filter((variant) => variant.state === "failed")

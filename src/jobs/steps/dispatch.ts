@@ -155,7 +155,9 @@ export const dispatchStep: Step = async (context, work) => {
 	if (!source.ok) return { kind: "fail", refusal: source.refusal };
 	signal.throwIfAborted();
 
-	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
+	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(
+		({ state }) => state !== "published" && state !== "failed",
+	);
 	const earlierSketch = await findEarlierSketch(context, work, signal);
 	const spec = jobSpecOf({
 		job,

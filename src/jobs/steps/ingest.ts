@@ -102,7 +102,9 @@ export const ingestStep: Step = async (context, work) => {
 	// Copies appear whole, so that one that is there was finished.
 	if (!(await exists(collected))) await runner.collect(handle, collected);
 
-	const variants = (await listVariantsOfJob(database.handle, job.id)).filter((one) => one.state !== "published");
+	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(
+		({ state }) => state !== "published" && state !== "failed",
+	);
 	const files: VariantFiles[] = [];
 	const refused: { readonly variant: VariantRecord; readonly refusal: Refusal }[] = [];
 	for (const variant of variants) {

@@ -21,6 +21,7 @@ export function fidelity(manifest: Manifest): string {
 		"| rounding | KL, mean | KL, median | KL, 99th percentile | same top token | perplexity ratio |",
 		"|---|---:|---:|---:|---:|---:|",
 		...rows,
+		...engineRow(manifest),
 		"",
 		gateSentence(manifest),
 		"",
@@ -28,6 +29,15 @@ export function fidelity(manifest: Manifest): string {
 		...unquantizedSentence(manifest),
 		domainTable(manifest),
 	].join("\n");
+}
+
+/** The rows above are of decoded weights, so that all roundings are measured alike; this one is the engine's own. */
+function engineRow({ engine }: Manifest): readonly string[] {
+	if (engine == null) return [];
+	const name = `${markdownText(engine.name, 60)} ${markdownText(engine.version, 100)}`;
+	return [
+		`| these files in ${name}, at ${engine.positions} positions of the verification | ${formatEstimate(engine.klNats)} | – | – | ${formatPercent(engine.topOneAgreement)} | – |`,
+	];
 }
 
 /** Which quantizer won on the selection split, and by how much: also when it was not the two-sided one. */

@@ -50,7 +50,7 @@ export function elsewhereTable(
 		.toSorted((one, other) => (one.manifest.recipe < other.manifest.recipe ? -1 : 1))
 		.map(({ repo, manifest }) => {
 			const best = published(manifest);
-			return `| ${markdownCode(manifest.recipe)} | ${formatBytes(best.bytes)} | ${formatEstimate(best.report.klNats)} | [${markdownText(repo)}](${hubUrl}/${repo}) |`;
+			return `| ${markdownCode(manifest.recipe)} | ${formatBytes(best.bytes)} | ${formatEstimate((manifest.engine ?? best.report).klNats)} | [${markdownText(repo)}](${hubUrl}/${repo}) |`;
 		});
 	return ["| variant | size | KL, nats a token | repo |", "|---|---:|---:|---|", ...rows].join("\n");
 }

@@ -334,6 +334,10 @@ describe("whose figures the card shows", () => {
 		);
 		assert.match(card, /\| `gguf:q4_0` \| .* \| 0\.0123 ± 0\.0011 \| 98\.70 % \|/);
 		assert.match(card, /in llama\.cpp v1 \(node-llama-cpp 2\)\*\*: KL 0\.0123 ± 0\.0011 nats a token/);
+		assert.match(
+			card,
+			/\| these files in llama\.cpp v1 \(node-llama-cpp 2\), at 512 positions of the verification \| 0\.0123 ± 0\.0011 \| – \| – \| 98\.70 % \| – \|/,
+		);
 		assert.match(card, /Beyond the sliding window of 4096 tokens its KL is 0\.0200/);
 		assert.match(
 			card,

@@ -8,48 +8,13 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
+from yaqa_runner.config import read_list
 from yaqa_runner.formats.onnx.module_probes import Norm, Rotary, activation_of, norm_of, rotaries_of
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model
 
 # Modules tell what they compute, and not in which order: decoders whose order was held to transformers' by a test.
-MODEL_TYPES = (
-    "arcee",
-    "bitnet",
-    "cohere",
-    "cohere2",
-    "cwm",
-    "ernie4_5",
-    "exaone4",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "glm",
-    "glm4",
-    "granite",
-    "helium",
-    "hunyuan_v1_dense",
-    "hyperclovax",
-    "jais2",
-    "llama",
-    "ministral",
-    "ministral3",
-    "mistral",
-    "nemotron",
-    "olmo",
-    "olmo2",
-    "olmo3",
-    "persimmon",
-    "phi",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "seed_oss",
-    "smollm3",
-    "stablelm",
-    "starcoder2",
-    "vaultgemma",
-)
+MODEL_TYPES: tuple[str, ...] = tuple(read_list("containers.json")["onnx"]["modelTypes"])
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn", "proportional")
 # A window on every layer, where the configuration has no list of kinds.
 _WINDOWED = ("mistral", "ministral3", "phi3", "starcoder2")
