@@ -24,10 +24,19 @@ import { progressIngest } from "../../src/web/routes/progress-ingest.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import type { DeliveryMode } from "../fake-github/webhooks.ts";
 import { type EngineWithRequests, engineWithRequests } from "../support/engine-with-requests.ts";
+import {
+	COMPUTE,
+	JOBS,
+	READER,
+	type RemotePlace,
+	root,
+	STAGER,
+	STAGING,
+	startRemotePlace,
+} from "../support/remote-place.ts";
 import { scriptedConfiguration, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { type ScriptedWorld, scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
 import { processesOf } from "./remote-faults.ts";
-import { COMPUTE, JOBS, READER, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
 
 const SECRET = "what GitHub signs with, here";
 /** Nothing but a hint makes the bot look again within a test. */

@@ -7,7 +7,7 @@ import { ConfigurationFile, type ConfigurationInput } from "../../src/config/sch
 import type { Secrets } from "../../src/config/secrets.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import { NO_SECRETS } from "../support/no-secrets.ts";
-import { COMPUTE, JOBS, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
+import { COMPUTE, JOBS, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "../support/remote-place.ts";
 
 describe("yaqa-bot doctor, of the runner", () => {
 	let place: RemotePlace;

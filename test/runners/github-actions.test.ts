@@ -9,8 +9,8 @@ import {
 	type GitHubActionsOptions,
 } from "../../src/runners/github-actions.ts";
 import { type FakeGitHub, type GitHubFault, startFakeGitHub } from "../fake-github/fake-github.ts";
+import { ended, READER, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "../support/remote-place.ts";
 import { describeRemoteFaults, type RemoteFault } from "./remote-faults.ts";
-import { ended, READER, type RemotePlace, root, STAGER, STAGING, startRemotePlace } from "./remote-place.ts";
 
 async function gitHubFor(place: RemotePlace, stagingToken = STAGER): Promise<FakeGitHub> {
 	return await startFakeGitHub({

@@ -5,8 +5,17 @@ import { silentLog } from "../../src/log.ts";
 import { createHfJobsEngine, createHfJobsRunner, type HfJobsOptions } from "../../src/runners/hf-jobs.ts";
 import type { Runner } from "../../src/runners/runner.ts";
 import { call } from "../support/local-hub-fixture.ts";
+import {
+	BOT,
+	COMPUTE,
+	ended,
+	JOBS,
+	READER,
+	type RemotePlace,
+	STAGER,
+	startRemotePlace,
+} from "../support/remote-place.ts";
 import { describeRemoteFaults, type RemoteFault } from "./remote-faults.ts";
-import { BOT, COMPUTE, ended, JOBS, READER, type RemotePlace, STAGER, startRemotePlace } from "./remote-place.ts";
 
 function optionsFor(place: RemotePlace, more: Partial<HfJobsOptions> = {}): HfJobsOptions {
 	return {

@@ -8,8 +8,8 @@ import { PermanentError, RetryableError } from "../../src/errors.ts";
 import type { JobSpec } from "../../src/protocol/job-spec.ts";
 import type { RemoteEngine } from "../../src/runners/remote-runner.ts";
 import type { Runner } from "../../src/runners/runner.ts";
+import { BOT, ended, JOBS, READER, type RemotePlace, STAGER } from "../support/remote-place.ts";
 import { until } from "../support/scripted-bot.ts";
-import { BOT, ended, JOBS, READER, type RemotePlace, STAGER } from "./remote-place.ts";
 
 /** What goes wrong at the next start of a run, or with the run it starts. */
 export type RemoteFault =

@@ -19,8 +19,6 @@ import type { Runner } from "../../src/runners/runner.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
 import { withoutPython } from "../support/local-hub-fixture.ts";
 import { recipeOf } from "../support/recipe-of.ts";
-import { until } from "../support/scripted-bot.ts";
-import { SHARED_KERNELS } from "../support/shared-kernels.ts";
 import {
 	BOT,
 	COMPUTE,
@@ -33,7 +31,9 @@ import {
 	STAGING,
 	startRemotePlace,
 	venv,
-} from "./remote-place.ts";
+} from "../support/remote-place.ts";
+import { until } from "../support/scripted-bot.ts";
+import { SHARED_KERNELS } from "../support/shared-kernels.ts";
 
 const RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"];
 const MODEL = "lab/tiny";

@@ -6,16 +6,16 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { createRepo, listModels, uploadFiles } from "@huggingface/hub";
 import { createHubFetch } from "../../src/hub/hub-fetch.ts";
-import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
+import { type LocalHub, type LocalHubOptions, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { createHubStaging, type HubStaging } from "../../src/runners/hub-staging.ts";
 import type { Observation, Runner } from "../../src/runners/runner.ts";
-import { recipeOf } from "../support/recipe-of.ts";
-import { until } from "../support/scripted-bot.ts";
+import { recipeOf } from "./recipe-of.ts";
+import { until } from "./scripted-bot.ts";
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 export const venv = join(root, "gpu-runner", ".venv", "bin");
-const SCRIPTED = fileURLToPath(new URL("../support/scripted-runner.mjs", import.meta.url));
+const SCRIPTED = fileURLToPath(new URL("./scripted-runner.mjs", import.meta.url));
 
 export const OWNER = "hf_remote_owner";
 export const BOT = "hf_remote_bot_write";
@@ -46,6 +46,7 @@ export async function startRemotePlace(
 		readonly environment?: readonly string[];
 		/** Absent: the Hub runs jobs. */
 		readonly jobs?: boolean;
+		readonly onRequest?: LocalHubOptions["onRequest"];
 	} = {},
 ): Promise<RemotePlace> {
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-remote-"));
@@ -89,6 +90,7 @@ export async function startRemotePlace(
 				],
 			},
 		],
+		...(options.onRequest === undefined ? {} : { onRequest: options.onRequest }),
 		...(options.jobs === false ? {} : { jobs: { programFolders: [programFolder, venv] } }),
 	});
 	const access = (token: string) => ({
