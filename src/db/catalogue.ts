@@ -18,6 +18,8 @@ export type CatalogueModel = {
 	readonly family: string | null;
 	readonly parameters: number | null;
 	readonly license: string | null;
+	/** The least memory that one of its files takes with a context of 8k; `null`: not known. */
+	readonly leastMemory: number | null;
 };
 
 export const MODEL_SORTS = ["newest", "kl", "size"] as const;
@@ -34,6 +36,8 @@ export type ModelFilters = {
 	readonly parameters: readonly [number, number] | null;
 	/** The smallest variant has at most so many bytes. */
 	readonly mostBytes: number | null;
+	/** One of its files runs in so many bytes with a context of 8k. */
+	readonly fitsBytes: number | null;
 	/** Published since then. */
 	readonly since: Date | null;
 };
@@ -60,7 +64,7 @@ function conditionsOf(filters: ModelFilters, audience: Audience, similar: boolea
 	if (terms !== "") {
 		conditions.push(
 			similar
-				? sql<boolean>`word_similarity(${filters.words.slice(0, MAXIMUM_WORDS).join(" ")}, words) >= ${sql.lit(LEAST_SIMILARITY)}`
+				? sql<boolean>`word_similarity(${filters.words.slice(0, MAXIMUM_WORDS).join(" ")}, names) >= ${sql.lit(LEAST_SIMILARITY)}`
 				: sql<boolean>`search @@ to_tsquery('simple', ${terms})`,
 		);
 	}
@@ -73,6 +77,7 @@ function conditionsOf(filters: ModelFilters, audience: Audience, similar: boolea
 		conditions.push(sql<boolean>`parameters >= ${from}::float8 and parameters < ${below}::float8`);
 	}
 	if (filters.mostBytes !== null) conditions.push(sql<boolean>`least_bytes <= ${filters.mostBytes}::bigint`);
+	if (filters.fitsBytes !== null) conditions.push(sql<boolean>`least_memory <= ${filters.fitsBytes}::bigint`);
 	if (filters.since !== null) conditions.push(sql<boolean>`published_at >= ${filters.since}`);
 	return conditions;
 }
@@ -106,7 +111,7 @@ export async function listModels(
 	let select = handle
 		.selectFrom("catalogue_models")
 		.select(["repo", "id", "variants", "least_bytes", "most_bytes", "least_kl", "published_at", "containers", "bits"])
-		.select(["family", "parameters", "license"]);
+		.select(["family", "parameters", "license", "least_memory"]);
 	for (const condition of conditionsOf(query, query.audience, query.similar)) select = select.where(condition);
 	const cursor = decodeCursor(query.cursor);
 	const after = cursor === null ? null : afterCursor(query.sort, cursor);
@@ -135,6 +140,7 @@ export async function listModels(
 		family: row.family,
 		parameters: row.parameters,
 		license: row.license,
+		leastMemory: row.least_memory === null ? null : Number(row.least_memory),
 	});
 	return pageOf(rows, limit, shown, (row) => {
 		switch (query.sort) {

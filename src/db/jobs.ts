@@ -193,6 +193,39 @@ export async function listJobEvents(
 	return rows.map(eventOfRow);
 }
 
+export type EventQuery = {
+	/** Part of the event's text, as it stands; `null`: all. */
+	readonly search: string | null;
+	/** The number of the last event before them. */
+	readonly after: number;
+	readonly limit: number;
+	/** With the evidence of single layers, thousands of events. */
+	readonly layers: boolean;
+};
+
+/** Events of a job in their order, for people to read. */
+export async function searchJobEvents(
+	handle: Handle,
+	jobId: string,
+	query: EventQuery,
+): Promise<readonly JobEventRecord[]> {
+	let select = handle
+		.selectFrom("job_events")
+		.selectAll()
+		.where("job_id", "=", jobId)
+		.where("sequence", ">", query.after);
+	if (!query.layers) select = select.where(sql<boolean>`body->>'event' is distinct from 'layer'`);
+	if (query.search !== null) {
+		const pattern = `%${query.search.slice(0, 200).replaceAll(/[\\%_]/g, "\\$&")}%`;
+		select = select.where(sql<boolean>`body::text ilike ${pattern}`);
+	}
+	const rows = await select
+		.orderBy("sequence")
+		.limit(Math.min(1000, Math.max(1, query.limit)))
+		.execute();
+	return rows.map(eventOfRow);
+}
+
 /** The jobs of a commit, newest first. */
 export async function listJobsOfCommit(
 	handle: Handle,

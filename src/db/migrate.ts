@@ -14,6 +14,7 @@ import { strangerAnswers } from "./migrations/0012-stranger-answers.ts";
 import { catalogueModels } from "./migrations/0013-catalogue-models.ts";
 import { plannedSeconds } from "./migrations/0014-planned-seconds.ts";
 import { siteSessions } from "./migrations/0015-site-sessions.ts";
+import { catalogueSearch } from "./migrations/0016-catalogue-search.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -33,6 +34,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	catalogueModels,
 	plannedSeconds,
 	siteSessions,
+	catalogueSearch,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */

@@ -35,7 +35,7 @@ export function jobOfRow(row: Selectable<JobsTable>): JobRecord {
 	};
 }
 
-export function variantOfRow(row: Selectable<VariantsTable>): VariantRecord {
+export function variantOfRow(row: Omit<Selectable<VariantsTable>, "memory_bytes">): VariantRecord {
 	return {
 		id: row.id,
 		sourceRepo: row.source_repo,

@@ -110,6 +110,8 @@ export type VariantsTable = {
 	bits: number;
 	kl_mean: number | null;
 	bytes: ColumnType<string | number | null, number | null, number | null>;
+	/** What a run takes with the usual context; `null`: not known. */
+	memory_bytes: ColumnType<string | number | null, number | null | undefined, number | null>;
 	created_at: Time;
 	published_at: NullableTime;
 };
@@ -174,6 +176,10 @@ type CatalogueModelsTable = {
 	parameters: number | null;
 	license: string | null;
 	words: string;
+	/** Of the model alone, for spellings that no word has. */
+	names: ColumnType<string, never, never>;
+	/** The least that one of its files takes with the usual context. */
+	least_memory: string | number | null;
 };
 
 type SweepSlotsTable = { slot: string; claimed_at: Time };

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Refusal } from "../errors.ts";
+import { usualMemory } from "../fit/usual-memory.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { ONE_COMMIT_PATTERN } from "../protocol/one-commit.ts";
 import type { Recipe } from "../protocol/recipe.ts";
@@ -147,7 +148,12 @@ export async function verifyVariantRow(
 ): Promise<void> {
 	await handle
 		.updateTable("variants")
-		.set({ state: "verified", manifest: storableJson(request.manifest), refusal: null })
+		.set({
+			state: "verified",
+			manifest: storableJson(request.manifest),
+			memory_bytes: usualMemory(request.manifest),
+			refusal: null,
+		})
 		.where("id", "=", request.id)
 		.where("state", "!=", "published")
 		.execute();
@@ -235,6 +241,7 @@ export async function stageVariant(
 			manifest: storableJson(manifest),
 			kl_mean: measured?.report.klNats.mean ?? null,
 			bytes: manifest.files.reduce((sum, file) => sum + file.size, 0),
+			memory_bytes: usualMemory(manifest),
 			refusal: null,
 		})
 		.where("id", "=", request.id)
@@ -325,6 +332,71 @@ export async function listVariantsOfSource(
 	return rows.map(variantOfRow);
 }
 
+/** What was published of a source, commit by commit, the newest first; `isCurrent`: it still stands on the Hub. */
+export type PublishedBefore = {
+	readonly id: string;
+	readonly sourceSha: string;
+	readonly recipe: string;
+	readonly klNats: number | null;
+	readonly bytes: number | null;
+	readonly publishedAt: Date;
+	readonly isCurrent: boolean;
+};
+
+const MAXIMUM_HISTORY = 400;
+
+/** Nothing of the manifests is read for it. */
+export async function listHistoryOfSource(handle: Handle, sourceRepo: string): Promise<readonly PublishedBefore[]> {
+	const rows = await handle
+		.selectFrom("variants")
+		.select(["id", "source_sha", "recipe", "kl_mean", "bytes", "current", "created_at", "published_at"])
+		.where("source_repo", "=", sourceRepo)
+		.where("state", "=", "published")
+		.orderBy("published_at", "desc")
+		.orderBy("recipe")
+		.limit(MAXIMUM_HISTORY)
+		.execute();
+	return rows.map((row) => ({
+		id: row.id,
+		sourceSha: row.source_sha,
+		recipe: row.recipe,
+		klNats: row.kl_mean,
+		bytes: row.bytes === null ? null : Number(row.bytes),
+		publishedAt: row.published_at ?? row.created_at,
+		isCurrent: row.current,
+	}));
+}
+
+/** Computes what runs of earlier variants take, which the database has no column for before. */
+export async function fillMemory(handle: Handle): Promise<void> {
+	for (let after = "00000000-0000-0000-0000-000000000000"; ; ) {
+		const rows = await handle
+			.selectFrom("variants")
+			.select(["id"])
+			.select(withoutLayers.as("manifest"))
+			.where("current", "=", true)
+			.where("memory_bytes", "is", null)
+			.where("id", ">", after)
+			.orderBy("id")
+			.limit(200)
+			.execute();
+		const known = rows.flatMap(({ id, manifest }) => {
+			const memory = manifest === null ? null : usualMemory(manifest as Manifest);
+			return memory === null ? [] : [{ id, memory }];
+		});
+		if (known.length > 0) {
+			await sql`update variants set memory_bytes = known.memory
+				from jsonb_to_recordset(${JSON.stringify(known)}::jsonb) as known(id uuid, memory bigint)
+				where variants.id = known.id`.execute(handle);
+		}
+		const last = rows.at(-1);
+		if (last === undefined || rows.length < 200) break;
+		after = last.id;
+	}
+	// A trigger takes the least of each model's.
+	await sql`update catalogue_models set repo = repo`.execute(handle);
+}
+
 /** Whether a repo is one that we publish to. */
 export async function isTargetRepo(handle: Handle, repo: string): Promise<boolean> {
 	const row = await handle
@@ -383,9 +455,7 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 	const search = options.search?.trim();
 	if (search !== undefined && search !== "") {
 		const pattern = likePattern(search);
-		query = query.where((eb) =>
-			eb.or([eb("source_repo", "ilike", pattern), eb("target_repo", "ilike", pattern), eb("recipe", "ilike", pattern)]),
-		);
+		query = query.where(sql<boolean>`(source_repo || ' ' || target_repo || ' ' || recipe) ilike ${pattern}`);
 	}
 	if (options.base !== undefined) query = query.where("source_repo", "=", options.base);
 	if (options.container !== undefined) query = query.where("container", "=", options.container);

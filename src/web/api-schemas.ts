@@ -31,6 +31,7 @@ const Model = z.object({
 	family: z.string().nullable(),
 	parameters: z.number().nullable(),
 	license: z.string().nullable(),
+	leastMemory: bytes.nullable().describe("The least that one of its files takes with a context of 8k."),
 });
 
 const facet = z.array(z.object({ value: z.string(), count }));
@@ -245,11 +246,32 @@ export const API_SCHEMAS = {
 		nextCursor,
 	}),
 	VariantList: z.object({ variants: z.array(Variant), nextCursor }),
+	VariantPage: z.object({
+		variant: Variant,
+		manifest: z.record(z.string(), z.unknown()).nullable().describe("The published `manifest.json`."),
+	}),
+	JobLog: z.object({
+		events: z.array(z.object({ sequence: count, at: time, kind: z.enum(["state", "runner"]), body: z.unknown() })),
+		next: count.nullable().describe("Pass it as `after` for later lines; null at the end."),
+	}),
 	ModelPage: z.object({
 		repo: z.string(),
 		newestSha: commit.nullable(),
 		fit: Fit,
 		variants: z.array(Variant),
+		history: z
+			.array(
+				z.object({
+					id: z.uuid(),
+					sourceSha: commit,
+					recipe: z.string(),
+					klNats: z.number().nullable(),
+					bytes: bytes.nullable(),
+					publishedAt: time,
+					isCurrent: z.boolean().describe("Whether it still stands on the Hub."),
+				}),
+			)
+			.describe("What was published of it, the newest first."),
 		jobs: z.array(Job).describe("The newest twenty."),
 	}),
 	JobList: z.object({ jobs: z.array(Job), nextCursor }),

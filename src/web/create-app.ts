@@ -1,3 +1,4 @@
+import compression from "compression";
 import type { Express, Request } from "express";
 import express from "express";
 import type { Clock } from "../clock.ts";
@@ -147,6 +148,14 @@ export function createApp(options: WebOptions): WebApp {
 		response.set(SECURITY_HEADERS);
 		next();
 	});
+	// Streams go out as they come; what is small or a picture gains nothing.
+	app.use(
+		compression({
+			filter: (request, response) =>
+				!String(response.getHeader("Content-Type")).startsWith("text/event-stream") &&
+				compression.filter(request, response),
+		}),
+	);
 	app.use(hubWebhook({ ...ingest, secrets: options.webhookSecrets }));
 	app.use(gitHubWebhook({ ...ingest, secrets: options.gitHubWebhookSecrets }));
 	app.use(progressIngest({ ...options.progress, maxBodyBytes, log }));

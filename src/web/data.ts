@@ -1,8 +1,10 @@
 import type { QueuePlace } from "../db/admission.ts";
 import type { CatalogueModel, Facets, ModelFilters, ModelSort } from "../db/catalogue.ts";
 import type { Page } from "../db/cursor.ts";
+import type { EventQuery } from "../db/jobs.ts";
 import type { Counts } from "../db/metrics.ts";
 import type { KnownSource } from "../db/sources-of-namespaces.ts";
+import type { PublishedBefore } from "../db/variants.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import type { DeliveryRecord } from "../records/delivery.ts";
 import type { JobEventRecord, JobRecord } from "../records/job.ts";
@@ -41,6 +43,10 @@ export type WebData = {
 	listModels(query: ModelQuery): Promise<ModelList>;
 	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
 	listVariantsOfSource(sourceRepo: string): Promise<readonly VariantRecord[]>;
+	/** What was published of it, commit by commit, the newest first. */
+	listHistoryOfSource(sourceRepo: string): Promise<readonly PublishedBefore[]>;
+	/** With its whole manifest. */
+	getVariant(id: string): Promise<VariantRecord | null>;
 	listVariantsOfJob(jobId: string): Promise<readonly VariantRecord[]>;
 	listJobs(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<JobRecord>>;
 	listJobsOfSource(sourceRepo: string, limit: number): Promise<readonly JobRecord[]>;
@@ -48,6 +54,8 @@ export type WebData = {
 	/** Where it stands in line for a runner; `null` when it does not. */
 	queuePlace(jobId: string): Promise<QueuePlace | null>;
 	listJobEvents(jobId: string, afterSequence: number, limit: number): Promise<readonly JobEventRecord[]>;
+	/** A job's events whose text has what is looked for, in their order. */
+	searchJobEvents(jobId: string, query: EventQuery): Promise<readonly JobEventRecord[]>;
 	listDeliveries(query: { readonly cursor: string | null; readonly limit: number }): Promise<Page<DeliveryRecord>>;
 	/** Models in these namespaces that there ever was a job on. */
 	listSourcesOf(query: {

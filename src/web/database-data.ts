@@ -3,10 +3,16 @@ import { queuePlace } from "../db/admission.ts";
 import { countModels, listModels } from "../db/catalogue.ts";
 import type { Database } from "../db/database.ts";
 import { listDeliveries } from "../db/deliveries.ts";
-import { getJob, listJobEvents, listJobs } from "../db/jobs.ts";
+import { getJob, listJobEvents, listJobs, searchJobEvents } from "../db/jobs.ts";
 import { countEverything } from "../db/metrics.ts";
 import { listSourcesOfNamespaces } from "../db/sources-of-namespaces.ts";
-import { listPublishedVariants, listVariantsOfJob, listVariantsOfSource } from "../db/variants.ts";
+import {
+	getVariant,
+	listHistoryOfSource,
+	listPublishedVariants,
+	listVariantsOfJob,
+	listVariantsOfSource,
+} from "../db/variants.ts";
 import { type Audience, isShown } from "../db/visibility.ts";
 import type { ModelList, ModelQuery, WebData } from "./data.ts";
 
@@ -22,7 +28,8 @@ export function databaseData(options: {
 	const { handle } = options.database;
 	const modelsLike = async (query: ModelQuery, similar: boolean): Promise<ModelList> => {
 		const asked = { ...query, audience: await audienceNow(), similar };
-		const [page, counted] = [await listModels(handle, asked), await countModels(handle, asked)];
+		const counted = await countModels(handle, asked);
+		const page = counted.models === 0 ? { items: [], next: null } : await listModels(handle, asked);
 		return { page, ...counted, similar };
 	};
 	return {
@@ -44,6 +51,12 @@ export function databaseData(options: {
 			}),
 		listVariantsOfSource: async (repo) =>
 			(await isShown(handle, repo, await audienceNow())) ? await listVariantsOfSource(handle, repo) : [],
+		listHistoryOfSource: async (repo) =>
+			(await isShown(handle, repo, await audienceNow())) ? await listHistoryOfSource(handle, repo) : [],
+		getVariant: async (id) => {
+			const variant = await getVariant(handle, id);
+			return variant !== null && (await isShown(handle, variant.sourceRepo, await audienceNow())) ? variant : null;
+		},
 		listVariantsOfJob: (id) => listVariantsOfJob(handle, id, { layers: false }),
 		listJobs: async (query) => await listJobs(handle, { ...query, audience: await audienceNow() }),
 		listJobsOfSource: async (sourceRepo, limit) =>
@@ -54,6 +67,7 @@ export function databaseData(options: {
 		},
 		queuePlace: async (id) => await queuePlace(handle, id, options.clock.now(), await audienceNow()),
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
+		searchJobEvents: (id, query) => searchJobEvents(handle, id, query),
 		listDeliveries: async (query) => await listDeliveries(handle, { ...query, audience: await audienceNow() }),
 		listSourcesOf: async (query) => await listSourcesOfNamespaces(handle, { ...query, audience: await audienceNow() }),
 		counts: () => countEverything(handle, options.clock.now()),

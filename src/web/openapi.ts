@@ -52,6 +52,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 			query("license", "A licence, as the facets name it."),
 			query("parameters", "A class of sizes, as the page offers them."),
 			query("size", "The most that the smallest file may take, such as `4GB`."),
+			query("fits", "A memory or a device that one of the files has to run in with a context of 8k, such as `8 GB`."),
 			query("since", "How long ago at most something was published, as the page offers it."),
 			SORT,
 			CURSOR,
@@ -62,6 +63,11 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 		summary: "Everything published, in one list.",
 		parameters: [query("q", "Part of the source's or the published repo's name."), CONTAINER, BITS, SORT, CURSOR],
 		responses: { "200": json("A page of variants.", "VariantList") },
+	},
+	"/v/{id}": {
+		summary: "One variant with its manifest: figures by text and layer, hashes, provenance.",
+		parameters: [path("id", "The variant's number.", { format: "uuid" })],
+		responses: { "200": json("The variant.", "VariantPage"), "404": MISSING },
 	},
 	"/m/{owner}/{name}": {
 		summary: "One model: which file fits, what was made of it, and its jobs.",
@@ -84,6 +90,16 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
 		summary: "One job with what it makes and how far it is.",
 		parameters: [path("id", "The job's number.", { format: "uuid" })],
 		responses: { "200": json("The job.", "JobPage"), "404": MISSING },
+	},
+	"/jobs/{id}/log": {
+		summary: "What happened to a job, line by line.",
+		parameters: [
+			path("id", "The job's number.", { format: "uuid" }),
+			query("q", "Part of a line, as it stands."),
+			query("after", "The number of the last line that is known.", { type: "integer" }),
+			query("layers", "`1`: with the evidence of single layers.", { enum: ["1"] }),
+		],
+		responses: { "200": json("Up to 200 lines.", "JobLog"), "404": MISSING },
 	},
 	"/jobs/{id}/events": {
 		summary: "The job's events as they happen, as server-sent events; `end` is the last one.",

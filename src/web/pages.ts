@@ -15,6 +15,7 @@ import { jobRoutes } from "./routes/job-routes.ts";
 import { modelRoutes } from "./routes/model-routes.ts";
 import { myRoutes } from "./routes/my-routes.ts";
 import { operatorRoutes } from "./routes/operator-routes.ts";
+import { pictureRoutes } from "./routes/picture-routes.ts";
 import { variantRoutes } from "./routes/variant-routes.ts";
 import { createSite, type Site } from "./site.ts";
 import type { About } from "./views/about-page.ts";
@@ -77,6 +78,7 @@ export function createPages(
 		catalogueRoutes(site),
 		variantRoutes(site),
 		modelRoutes(site),
+		pictureRoutes(site),
 		jobRoutes(site, { handle }, jobControl),
 		deliveryRoutes(site),
 		helpRoutes(site, options.about),

@@ -98,12 +98,12 @@ export async function seedSite(
 				((recipe->>'bits')::bigint * (array[6e8,1e9,7e9,8e9,7e10])[1 + model % 5] / 8 * 1.05)::bigint as bytes
 			from generate_series(${from}::int, ${to}::int) as model, generate_series(1, ${COMMITS}::int) as source_commit,
 				jsonb_array_elements(${recipes}::jsonb) as recipe)
-		insert into variants (id, source_repo, source_sha, recipe, recipe_hash, job_id, state, target_repo, target_sha, manifest, current, container, bits, kl_mean, bytes, created_at, published_at)
+		insert into variants (id, source_repo, source_sha, recipe, recipe_hash, job_id, state, target_repo, target_sha, manifest, current, container, bits, kl_mean, bytes, memory_bytes, created_at, published_at)
 		select md5('variant' || model || ':' || source_commit || (recipe->>'hash'))::uuid, repo, sha, recipe->>'canonical', recipe->>'hash',
 			md5('job' || model || ':' || source_commit)::uuid, 'published',
 			'yaqa-bot/' || split_part(repo, '/', 2) || '-YAQA-' || upper(recipe->>'container'), sha,
 			jsonb_set(jsonb_set(jsonb_set(${manifest}::jsonb, '{recipe}', recipe->'canonical'), '{evaluation,measured,0,report,klNats,mean}', to_jsonb(kl)), '{files,0,size}', to_jsonb(bytes)),
-			source_commit = ${COMMITS}::int, recipe->>'container', (recipe->>'bits')::int, kl, bytes,
+			source_commit = ${COMMITS}::int, recipe->>'container', (recipe->>'bits')::int, kl, bytes, bytes + 1500000000,
 			${NOW}::timestamptz - make_interval(mins => model * ${COMMITS}::int + ${COMMITS}::int - source_commit),
 			${NOW}::timestamptz - make_interval(mins => model * ${COMMITS}::int + ${COMMITS}::int - source_commit)
 		from made`.execute(handle),

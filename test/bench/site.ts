@@ -39,13 +39,14 @@ const MOST_OF_HELP = 10;
 const MOST_BESIDE_WATCHERS = 3;
 
 type Site = {
+	readonly variants: number;
 	readonly url: string;
 	readonly liveJob: string;
 	readonly variant: string;
 	readonly process: ChildProcess;
 };
 
-function addresses({ liveJob }: Site): readonly string[] {
+function addresses({ liveJob, variant }: Site): readonly string[] {
 	return [
 		HELP,
 		"/about",
@@ -55,6 +56,7 @@ function addresses({ liveJob }: Site): readonly string[] {
 		"/?q=4bit+llama",
 		"/?q=nothinglikethis",
 		"/?family=Rare",
+		"/?fits=8+GB",
 		"/?container=onnx&bits=8&license=mit",
 		"/variants",
 		"/variants?sort=size",
@@ -63,8 +65,10 @@ function addresses({ liveJob }: Site): readonly string[] {
 		"/variants?container=onnx&bits=3",
 		`/m/${BUSY_MODEL}`,
 		`/m/${BUSY_MODEL}?fits=8+GB&context=8k`,
+		`/v/${variant}`,
 		"/jobs",
 		`/jobs/${liveJob}`,
+		`/jobs/${liveJob}/log`,
 		"/deliveries",
 		"/feed.atom",
 		"/sitemap.xml",
@@ -96,15 +100,29 @@ function figuresOf(milliseconds: readonly number[]): Figures {
 	return { p50: at(0.5), p95: at(0.95) };
 }
 
-async function measure(url: string, accept: string): Promise<Figures> {
-	await take(url, accept);
+/** Rounds in which what is compared takes turns, so that what else the machine does slows all of it alike. */
+const ROUNDS = 4;
+
+async function batch(url: string, accept: string, count: number): Promise<readonly number[]> {
 	const taken: number[] = [];
-	let left = requests;
+	let left = count;
 	const client = async (): Promise<void> => {
 		while (left-- > 0) taken.push(await take(url, accept));
 	};
 	await Promise.all(Array.from({ length: CLIENTS }, client));
-	return figuresOf(taken);
+	return taken;
+}
+
+/** Of each address, in turns; every client asks for one of them at a time. */
+async function measure(urls: readonly string[], accept: string): Promise<readonly Figures[]> {
+	const taken: number[][] = urls.map(() => []);
+	for (const url of urls) await batch(url, accept, CLIENTS);
+	for (let round = 0; round < ROUNDS; round++) {
+		for (const [index, url] of urls.entries()) {
+			taken[index]?.push(...(await batch(url, accept, Math.ceil(requests / ROUNDS))));
+		}
+	}
+	return taken.map(figuresOf);
 }
 
 async function answerOf<T>(child: ChildProcess, schema: z.ZodType<T>): Promise<T> {
@@ -122,35 +140,50 @@ async function startServer(directory: string, variants: number, databaseUrl: str
 		if (text.includes("\n")) break;
 	}
 	const told = z.object({ url: z.string(), liveJob: z.string(), variant: z.string() }).parse(JSON.parse(text));
-	return { ...told, process: child };
+	return { ...told, variants, process: child };
 }
 
+/** `help`: the help page of the same site, in turns with the page. */
 type Row = {
 	readonly database: string;
 	readonly variants: number;
 	readonly page: string;
 	readonly accept: "html" | "json";
+	readonly help: Figures;
 } & Figures;
 
 function tell(row: object, text: string): void {
 	process.stdout.write(values.json ? `${JSON.stringify(row)}\n` : `${text}\n`);
 }
 
-async function measureSite(database: string, variants: number, site: Site): Promise<readonly Row[]> {
+/** Every page at every size, the sizes in turns. */
+async function measureSites(database: string, sites: readonly Site[]): Promise<readonly Row[]> {
 	const rows: Row[] = [];
-	for (const page of addresses(site)) {
+	const [first] = sites;
+	if (first === undefined) return rows;
+	for (const [number, address] of addresses(first).entries()) {
 		for (const accept of ["html", "json"] as const) {
-			if (accept === "json" && /\.(atom|xml)$/.test(page)) continue;
+			if (accept === "json" && /\.(atom|xml)$/.test(address)) continue;
 			const type = accept === "html" ? "text/html" : "application/json";
-			const figures = await measure(site.url + page, type);
-			const row = { database, variants, page: page.replace(site.liveJob, "ID"), accept, ...figures };
-			rows.push(row);
-			tell(row, `${database} ${variants} ${row.page} ${accept}: p50 ${figures.p50} ms, p95 ${figures.p95} ms`);
+			const urls = sites.flatMap((site) => [site.url + HELP, `${site.url}${addresses(site)[number]}`]);
+			const figures = await measure(urls, type);
+			for (const [index, site] of sites.entries()) {
+				const [help, own] = [figures[2 * index], figures[2 * index + 1]];
+				if (help === undefined || own === undefined) continue;
+				const page = address.replace(first.liveJob, "ID").replace(first.variant, "ID");
+				const row = { database, variants: site.variants, page, accept, ...own, help };
+				rows.push(row);
+				tell(
+					row,
+					`${database} ${site.variants} ${page} ${accept}: p50 ${own.p50} ms, p95 ${own.p95} ms (help ${help.p50}, ${help.p95})`,
+				);
+			}
 		}
 	}
 	return rows;
 }
 
+/** What is asked for while people follow a job. */
 const OTHERS = [HELP, "/", "/variants", `/m/${BUSY_MODEL}`, "/jobs"];
 
 type Watched = {
@@ -162,7 +195,10 @@ type Watched = {
 
 async function measureWatched(database: string, site: Site): Promise<Watched> {
 	const without = new Map<string, Figures>();
-	for (const page of OTHERS) without.set(page, await measure(site.url + page, "text/html"));
+	for (const page of OTHERS) {
+		const [figures] = await measure([site.url + page], "text/html");
+		if (figures !== undefined) without.set(page, figures);
+	}
 	const stream = `${site.url}/jobs/${site.liveJob}/events`;
 	const child = fork(join(import.meta.dirname, "site-watchers.ts"), [stream, String(watcherCount)]);
 	await answerOf(child, z.object({ watching: z.literal(watcherCount) }));
@@ -170,9 +206,9 @@ async function measureWatched(database: string, site: Site): Promise<Watched> {
 	site.process.send({ events: 200 });
 	const pages = [];
 	for (const page of OTHERS) {
-		const figures = await measure(site.url + page, "text/html");
+		const [figures] = await measure([site.url + page], "text/html");
 		const before = without.get(page);
-		if (before !== undefined) pages.push({ page, without: before, with: figures });
+		if (before !== undefined && figures !== undefined) pages.push({ page, without: before, with: figures });
 	}
 	child.send(await told);
 	const { reached } = await answerOf(child, z.object({ reached: z.int() }));
@@ -244,30 +280,47 @@ for (const database of databases) {
 		process.stderr.write("skipped: no PostgreSQL\n");
 		continue;
 	}
-	for (const [index, variants] of sizes.entries()) {
-		await withDatabase(database === "PGlite" ? null : server, async (directory, url) => {
-			const site = await startServer(directory, variants, url);
-			try {
-				rows.push(...(await measureSite(database, variants, site)));
-				if (index === sizes.length - 1) watched.push(await measureWatched(database, site));
-			} finally {
-				site.process.disconnect();
-				await once(site.process, "exit");
-			}
-		});
+	rows.push(...(await onEverySize(database, sizes, [])));
+}
+
+/** Opens a site of each size, one within the other, so that all are there at once; then measures them. */
+async function onEverySize(
+	database: "PGlite" | "PostgreSQL",
+	left: readonly number[],
+	sites: readonly Site[],
+): Promise<readonly Row[]> {
+	const [variants, ...others] = left;
+	if (variants === undefined) {
+		const measured = await measureSites(database, sites);
+		const last = sites.at(-1);
+		if (last !== undefined) watched.push(await measureWatched(database, last));
+		return measured;
 	}
+	return await withDatabase(database === "PGlite" ? null : server, async (directory, url) => {
+		const site = await startServer(directory, variants, url);
+		try {
+			return await onEverySize(database, others, [...sites, site]);
+		} finally {
+			site.process.disconnect();
+			await once(site.process, "exit");
+		}
+	});
 }
 
 const faults: string[] = [];
 for (const row of rows) {
-	const same = (other: Row): boolean => other.database === row.database && other.accept === row.accept;
-	const help = rows.find((other) => same(other) && other.page === HELP && other.variants === row.variants);
-	if (help !== undefined && row.p95 > MOST_OF_HELP * help.p95) {
+	if (row.p95 > MOST_OF_HELP * row.help.p95) {
 		faults.push(
-			`${row.database} ${row.variants} ${row.page} ${row.accept}: ${(row.p95 / help.p95).toFixed(1)} times the help page`,
+			`${row.database} ${row.variants} ${row.page} ${row.accept}: ${(row.p95 / row.help.p95).toFixed(1)} times the help page`,
 		);
 	}
-	const first = rows.find((other) => same(other) && other.page === row.page && other.variants === sizes[0]);
+	const first = rows.find(
+		(other) =>
+			other.database === row.database &&
+			other.accept === row.accept &&
+			other.page === row.page &&
+			other.variants === sizes[0],
+	);
 	if (first !== undefined && row.p95 > MOST_GROWTH * first.p95) {
 		faults.push(
 			`${row.database} ${row.page} ${row.accept}: ${(row.p95 / first.p95).toFixed(1)} times what it is at ${sizes[0]} variants`,

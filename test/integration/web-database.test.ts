@@ -136,7 +136,7 @@ await onEveryDatabase((databases, name) => {
 			assert.deepEqual(await found("/?q=secret"), [], "what is private is not there");
 			const counts = await countModels(database.handle, {
 				...{ words: [], container: null, bits: null, family: null, license: "mit", parameters: null },
-				...{ mostBytes: null, since: null, audience: "everybody", similar: false },
+				...{ mostBytes: null, fitsBytes: null, since: null, audience: "everybody", similar: false },
 			});
 			assert.equal(counts.models, 2);
 			assert.deepEqual(counts.facets.bits, [{ value: "4", count: 2 }]);

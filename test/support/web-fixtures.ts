@@ -228,6 +228,7 @@ export function memoryData(
 					family: "Llama",
 					parameters: 8e9,
 					license: "apache-2.0",
+					leastMemory: null,
 				};
 			});
 			return {
@@ -250,6 +251,19 @@ export function memoryData(
 			next: null,
 		}),
 		listVariantsOfSource: async (repo) => variants.filter((variant) => variant.sourceRepo === repo),
+		listHistoryOfSource: async (repo) =>
+			variants
+				.filter((variant) => variant.sourceRepo === repo && variant.state === "published")
+				.map((variant) => ({
+					id: variant.id,
+					sourceSha: variant.sourceSha,
+					recipe: variant.recipe,
+					klNats: variant.manifest?.evaluation.measured[0]?.report.klNats.mean ?? null,
+					bytes: variant.manifest?.files[0]?.size ?? null,
+					publishedAt: variant.publishedAt ?? NOW,
+					isCurrent: variant.isCurrent ?? true,
+				})),
+		getVariant: async (id) => variants.find((variant) => variant.id === id) ?? null,
 		listVariantsOfJob: async (id) => variants.filter((variant) => variant.jobId === id),
 		listJobs: async () => ({ items: jobs, next: null }),
 		listJobsOfSource: async (repo) => jobs.filter((job) => job.sourceRepo === repo),
@@ -257,6 +271,11 @@ export function memoryData(
 		queuePlace: async (id) => content.places?.[id] ?? null,
 		listJobEvents: async (id, after, limit) =>
 			events.filter((event) => event.jobId === id && event.sequence > after).slice(0, limit),
+		searchJobEvents: async (id, query) =>
+			events
+				.filter((event) => event.jobId === id && event.sequence > query.after)
+				.filter((event) => query.search === null || JSON.stringify(event.body).includes(query.search))
+				.slice(0, query.limit),
 		listDeliveries: async () => ({ items: stored, next: null }),
 		async storeDelivery(delivery) {
 			const known = stored.find((row) => row.dedupeKey === delivery.dedupeKey);

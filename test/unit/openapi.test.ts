@@ -15,6 +15,8 @@ import {
 } from "../support/web-fixtures.ts";
 
 const running = makeJob({ plannedSeconds: 90.5, planText: "A plan.", remark: "A remark." });
+const published = makeVariant({ shape: EIGHT_BILLION });
+const wanted = makeVariant({ recipe: "onnx:q4", state: "wanted", jobId: running.id });
 const queued = makeJob({ state: "waiting", startedAt: null, heldUntil: NOW });
 const failed = makeJob({
 	state: "failed",
@@ -27,11 +29,7 @@ let unwell: TestSite;
 let api: ApiAnswers;
 before(async () => {
 	const data = memoryData({
-		variants: [
-			makeVariant({ shape: EIGHT_BILLION }),
-			makeVariant({ recipe: "onnx:q4", state: "wanted", jobId: running.id }),
-			makeVariant({ recipe: "no recipe", jobId: running.id }),
-		],
+		variants: [published, wanted, makeVariant({ recipe: "no recipe", jobId: running.id })],
 		jobs: [running, queued, failed],
 		events: makeEvents(running.id),
 		places: { [queued.id]: { ahead: 1, front: { id: running.id, sourceRepo: "demo/small-llama", isRunning: false } } },
@@ -67,6 +65,8 @@ test("real answers of every documented path are as documented, no field more or 
 			"/m/demo/small-llama?fits=8+GB&context=8k",
 			"/m/demo/small-llama?fits=x",
 		],
+		"/v/{id}": [`/v/${published.id}`, `/v/${wanted.id}`],
+		"/jobs/{id}/log": [`/jobs/${running.id}/log`, `/jobs/${running.id}/log?q=warning&layers=1&after=3`],
 		"/jobs": ["/jobs"],
 		"/jobs/{id}": [running, queued, failed].map((job) => `/jobs/${job.id}`),
 		"/deliveries": ["/deliveries"],
@@ -80,7 +80,9 @@ test("real answers of every documented path are as documented, no field more or 
 	}
 	for (const path of ["/my", "/operator"]) await api.check(path, path, 404);
 	await api.check("/m/{owner}/{name}", "/m/nobody/nothing", 404);
+	await api.check("/v/{id}", `/v/${uuid()}`, 404);
 	await api.check("/jobs/{id}", `/jobs/${uuid()}`, 404);
+	await api.check("/jobs/{id}/log", `/jobs/${uuid()}/log`, 404);
 	await api.check("/jobs/{id}/events", `/jobs/${uuid()}/events`, 404);
 	await api.check("/jobs/{id}/events", `/jobs/${running.id}/events?after=x`, 400);
 	const ill = await readApiDescription(unwell.url);
@@ -107,7 +109,16 @@ test("every address that answers with JSON is documented, and the help page link
 	const routes = source
 		.flatMap((text) => [...text.matchAll(/router\.get\("([^"]+)"/g)])
 		.map(([, address = ""]) => address.replaceAll(/:([a-z]+)/g, "{$1}"));
-	const withoutTwin = ["/auth/sign-in", "/robots.txt", "/sitemap.xml", "/feed.atom", "/metrics", "/openapi.json"];
+	const withoutTwin = [
+		"/auth/sign-in",
+		"/robots.txt",
+		"/sitemap.xml",
+		"/feed.atom",
+		"/m/{owner}/{name}/badge.svg",
+		"/m/{owner}/{name}/plot.png",
+		"/metrics",
+		"/openapi.json",
+	];
 	assert.deepEqual(routes.filter((address) => !withoutTwin.includes(address)).sort(), [...api.paths].sort());
 	const help = await (await fetch(`${site.url}/help`, { headers: { Accept: "text/html" } })).text();
 	assert.match(help, /<a href="\/openapi\.json">/);

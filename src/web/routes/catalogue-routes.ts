@@ -2,6 +2,7 @@ import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
 import { MODEL_SORTS } from "../../db/catalogue.ts";
+import { readFitQuestion } from "../../fit/fit-question.ts";
 import { parseByteSize } from "../../protocol/byte-size.ts";
 import { Container } from "../../protocol/recipe-table.ts";
 import { searchWords } from "../search-words.ts";
@@ -43,6 +44,7 @@ const CatalogueParameters = z.object({
 		.refine((size) => parseByteSize(size) !== null)
 		.catch("")
 		.default(""),
+	fits: text(100),
 	since: z
 		.enum(PERIODS.map(([name]) => name))
 		.or(z.literal(""))
@@ -61,6 +63,7 @@ export function catalogueRoutes(site: Site): Router {
 		};
 		const parameters = PARAMETER_CLASSES.find(([name]) => name === state.parameters);
 		const days = PERIODS.find(([name]) => name === state.since)?.[2];
+		const machine = state.fits === "" ? null : readFitQuestion(state.fits);
 		const list = await site.data.listModels({
 			words: searchWords(state.q),
 			container: state.container === "" ? null : state.container,
@@ -69,6 +72,7 @@ export function catalogueRoutes(site: Site): Router {
 			license: state.license === "" ? null : state.license,
 			parameters: parameters === undefined ? null : [parameters[2], parameters[3]],
 			mostBytes: state.size === "" ? null : parseByteSize(state.size),
+			fitsBytes: machine?.ok === true ? machine.question.memory : null,
 			since: days === undefined ? null : new Date(site.context().now.getTime() - days * DAY_MILLISECONDS),
 			sort: state.sort,
 			cursor,
@@ -81,7 +85,12 @@ export function catalogueRoutes(site: Site): Router {
 			similar: list.similar,
 			nextCursor: list.page.next,
 		};
-		site.reply(request, response, twin, () => cataloguePage(site.context(), state, cursor, list));
+		site.reply(request, response, twin, () =>
+			cataloguePage(site.context(), state, cursor, {
+				...list,
+				misread: machine?.ok === false ? machine.message : null,
+			}),
+		);
 	});
 	return router;
 }

@@ -8,6 +8,10 @@ const FEED_ENTRIES = 50;
 /** The protocol allows 50,000 addresses a file. */
 const SITEMAP_PAGES = 200;
 const PAGE_MODELS = 200;
+/** It names every model: made anew for each crawler it would be the dearest page of all. */
+const SITEMAP_MILLISECONDS = 60_000;
+/** By the names that the site is asked for under, which anybody can make up. */
+const KEPT_SITEMAPS = 4;
 /** When an empty feed was last updated: a time of its own each time would make it new each time. */
 const NOTHING_YET = "1970-01-01T00:00:00Z";
 const DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n';
@@ -19,6 +23,7 @@ const EVERYTHING = {
 	license: null,
 	parameters: null,
 	mostBytes: null,
+	fitsBytes: null,
 	since: null,
 	sort: "newest",
 } as const;
@@ -26,6 +31,8 @@ const EVERYTHING = {
 /** What programs ask for that go through the site: which pages they may read, which there are, and what is new. */
 export function feedRoutes(site: Site): Router {
 	const router = express.Router();
+
+	const sitemaps = new Map<string, { readonly text: string; readonly until: number }>();
 
 	/** Where this site is reached, as far as the request tells. */
 	const baseOf = (request: express.Request): string => `${request.protocol}://${request.host}`;
@@ -40,6 +47,11 @@ export function feedRoutes(site: Site): Router {
 
 	router.get("/sitemap.xml", async (request, response) => {
 		const base = baseOf(request);
+		const known = sitemaps.get(base);
+		if (known !== undefined && known.until > site.context().now.getTime()) {
+			response.type("application/xml").send(known.text);
+			return;
+		}
 		const entries: Html[] = ["/", "/variants", "/jobs", "/help", "/about"].map(
 			(path) => html`<url><loc>${base + path}</loc></url>\n`,
 		);
@@ -53,7 +65,10 @@ export function feedRoutes(site: Site): Router {
 			if (cursor === null) break;
 		}
 		const document = html`<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n${entries}</urlset>\n`;
-		response.type("application/xml").send(DECLARATION + document.markup);
+		const text = DECLARATION + document.markup;
+		if (sitemaps.size >= KEPT_SITEMAPS) sitemaps.clear();
+		sitemaps.set(base, { text, until: site.context().now.getTime() + SITEMAP_MILLISECONDS });
+		response.type("application/xml").send(text);
 	});
 
 	router.get("/feed.atom", async (request, response) => {
@@ -69,7 +84,7 @@ ${variants.map((variant) => {
 	const size = variant.bytes === null ? "" : `, ${formatBytes(variant.bytes)}`;
 	const kl = variant.klNats === null ? "" : `, KL ${formatEstimate(variant.klNats)} nats a token`;
 	return html`<entry><title>${variant.source.repo}: ${variant.recipe}</title><id>urn:uuid:${variant.id}</id><updated>${variant.publishedAt ?? newest}</updated>
-<link href="${`${base}/m/${variant.source.repo}`}"/><summary>${`${variant.repo}${size}${kl}`}</summary></entry>
+<link href="${`${base}/v/${variant.id}`}"/><summary>${`${variant.repo}${size}${kl}`}</summary></entry>
 `;
 })}</feed>
 `;

@@ -2,7 +2,7 @@ import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
 import type { JobControl } from "../../commands/job-control.ts";
-import type { JobRecord } from "../../records/job.ts";
+import type { JobEventRecord, JobRecord } from "../../records/job.ts";
 import { CursorParameter } from "../cursor-parameter.ts";
 import { foldEvents, type JobProgress, NO_PROGRESS } from "../job-progress.ts";
 import type { JobStreams } from "../job-stream.ts";
@@ -10,8 +10,34 @@ import { jobView } from "../job-view.ts";
 import { jobJson, PAGE_ROWS, type Site } from "../site.ts";
 import { jobPage } from "../views/job-page.ts";
 import { jobsPage } from "../views/jobs-page.ts";
+import { logPage } from "../views/log-page.ts";
 
-/** `GET /jobs`, a job's page, and the stream of its events. */
+const LOG_LINES = 200;
+/** Addresses are written and shared by people: what does not parse counts as not given. */
+const LogParameters = z.object({
+	q: z
+		.string()
+		.transform((text) =>
+			text
+				.replaceAll(/[\p{Cc}\p{Cs}]/gu, "")
+				.trim()
+				.slice(0, 200),
+		)
+		.catch("")
+		.default(""),
+	after: z.coerce.number().int().min(0).max(2_000_000_000).catch(0).default(0),
+	layers: z
+		.literal("1")
+		.transform(() => true)
+		.catch(false)
+		.default(false),
+});
+
+function eventJson({ sequence, at, kind, body }: JobEventRecord): unknown {
+	return { sequence, at: at.toISOString(), kind, body };
+}
+
+/** `GET /jobs`, a job's page, its log, and the stream of its events. */
 export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">, jobControl: JobControl | null): Router {
 	const router = express.Router();
 
@@ -48,6 +74,22 @@ export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">, jobCo
 		const actions = viewer === null || jobControl === null ? [] : await jobControl.actionsFor(job, viewer);
 		site.reply(request, response, { job: jobJson(job), variants, progress, place }, () =>
 			jobPage(site.context(), view, actions),
+		);
+	});
+
+	router.get("/jobs/:id/log", async (request, response) => {
+		const job = await findJob(request.params.id);
+		if (job === null) {
+			site.notFound(request, response, "There is no job of that number here.");
+			return;
+		}
+		const query = LogParameters.parse(request.query);
+		const search = query.q === "" ? null : query.q;
+		const found = await site.data.searchJobEvents(job.id, { ...query, search, limit: LOG_LINES + 1 });
+		const events = found.slice(0, LOG_LINES);
+		const next = found.length > LOG_LINES ? (events.at(-1)?.sequence ?? null) : null;
+		site.reply(request, response, { events: events.map(eventJson), next }, () =>
+			logPage(site.context(), job, query, { events, next }),
 		);
 	});
 

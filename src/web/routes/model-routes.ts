@@ -1,6 +1,7 @@
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
+import type { PublishedBefore } from "../../db/variants.ts";
 import { parseContext, readFitQuestion } from "../../fit/fit-question.ts";
 import { CACHE_TYPES } from "../../fit/memory.ts";
 import { repoName } from "../../protocol/job-spec.ts";
@@ -67,6 +68,10 @@ function fitJson(fit: Fit, typed: FitForm): unknown {
 	};
 }
 
+function historyJson(before: PublishedBefore): unknown {
+	return { ...before, publishedAt: before.publishedAt.toISOString() };
+}
+
 /** `GET /m/OWNER/NAME`: one model with everything made of it. */
 export function modelRoutes(site: Site): Router {
 	const router = express.Router();
@@ -76,9 +81,10 @@ export function modelRoutes(site: Site): Router {
 			site.notFound(request, response, "There is no model of that name here.");
 			return;
 		}
-		const [variants, jobs] = await Promise.all([
+		const [variants, jobs, history] = await Promise.all([
 			site.data.listVariantsOfSource(repo.data),
 			site.data.listJobsOfSource(repo.data, 20),
+			site.data.listHistoryOfSource(repo.data),
 		]);
 		if (variants.length === 0 && jobs.length === 0) {
 			site.notFound(request, response, `This bot has made nothing of ${repo.data} yet.`);
@@ -87,9 +93,25 @@ export function modelRoutes(site: Site): Router {
 		const summaries = site.summarize(variants);
 		const newestSha = newestCommitOf(jobs, variants);
 		const { fit, typed } = fitOf(FitParameters.parse(request.query), variants, newestSha, site.context().hubUrl);
-		const twin = { repo: repo.data, newestSha, fit: fitJson(fit, typed), variants: summaries, jobs: jobs.map(jobJson) };
+		const twin = {
+			repo: repo.data,
+			newestSha,
+			fit: fitJson(fit, typed),
+			variants: summaries,
+			history: history.map(historyJson),
+			jobs: jobs.map(jobJson),
+		};
 		site.reply(request, response, twin, () =>
-			sourcePage(site.context(), { repo: repo.data, newestSha, variants: summaries, jobs, fit, typed }),
+			sourcePage(site.context(), {
+				repo: repo.data,
+				newestSha,
+				variants: summaries,
+				jobs,
+				history,
+				fit,
+				typed,
+				base: `${request.protocol}://${request.host}`,
+			}),
 		);
 	});
 	return router;

@@ -3,6 +3,7 @@ import express from "express";
 import { z } from "zod";
 import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
+import { variantPage } from "../views/variant-page.ts";
 import { variantsPage } from "../views/variants-page.ts";
 
 /** Addresses are written and shared by people: what does not parse counts as not given. */
@@ -21,7 +22,7 @@ const VariantParameters = z.object({
 	cursor: z.string().min(1).max(1000).nullable().catch(null),
 });
 
-/** `GET /variants`: every published variant. */
+/** `GET /variants`: every published variant; `GET /v/ID`: one of them. */
 export function variantRoutes(site: Site): Router {
 	const router = express.Router();
 	router.get("/variants", async (request, response) => {
@@ -38,6 +39,19 @@ export function variantRoutes(site: Site): Router {
 		const rows = site.summarize(page.items);
 		site.reply(request, response, { variants: rows, nextCursor: page.next }, () =>
 			variantsPage(site.context(), query, { items: rows, next: page.next }),
+		);
+	});
+
+	router.get("/v/:id", async (request, response) => {
+		const { id } = request.params;
+		const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+		const [summary] = variant === null ? [] : site.summarize([variant]);
+		if (variant === null || summary === undefined) {
+			site.notFound(request, response, "There is no variant of that number here.");
+			return;
+		}
+		site.reply(request, response, { variant: summary, manifest: variant.manifest }, () =>
+			variantPage(site.context(), variant, summary),
 		);
 	});
 	return router;

@@ -1,4 +1,5 @@
 import type { CatalogueModel } from "../../db/catalogue.ts";
+import { HARDWARE_NAMES } from "../../fit/hardware.ts";
 import { formatBytes, formatCount, formatNumber } from "../../publish/figures.ts";
 import type { ModelList } from "../data.ts";
 import { type Html, html } from "../html.ts";
@@ -15,6 +16,8 @@ export type CatalogueState = {
 	readonly license: string;
 	readonly parameters: string;
 	readonly size: string;
+	/** A memory or a device that one of the files has to run in. */
+	readonly fits: string;
 	readonly since: string;
 	readonly sort: string;
 };
@@ -95,6 +98,8 @@ ${select(
 	state.size,
 	SIZES.map((size) => [size, `at most ${size.replace("GB", " GB")}`]),
 )}
+<label>Fits, with 8k <input name="fits" value="${state.fits}" list="hardware" maxlength="100" placeholder="8 GB, RTX 4090"></label>
+<datalist id="hardware">${HARDWARE_NAMES.map((name) => html`<option value="${name}"></option>`)}</datalist>
 ${select(
 	"since",
 	"Published",
@@ -107,6 +112,12 @@ ${select("sort", "Order", "", state.sort, SORTS)}
 </form>`;
 }
 
+function goesOn({ fits, container }: CatalogueState): string {
+	if (fits === "") return "";
+	const asked = new URLSearchParams({ fits, ...(container === "" ? {} : { container }) });
+	return `?${asked.toString()}#fits`;
+}
+
 function parametersText(parameters: number | null): string {
 	if (parameters === null) return "–";
 	return parameters >= 1e9 ? `${formatNumber(parameters / 1e9)} B` : `${formatNumber(parameters / 1e6)} M`;
@@ -117,14 +128,15 @@ function sizesText({ leastBytes, mostBytes }: CatalogueModel): string {
 	return leastBytes === mostBytes ? formatBytes(leastBytes) : `${formatBytes(leastBytes)} – ${formatBytes(mostBytes)}`;
 }
 
-function table(models: readonly CatalogueModel[], caption: string, now: Date): Html {
+/** `fits`: how the model's page goes on with what somebody asked here. */
+function table(models: readonly CatalogueModel[], caption: string, fits: string, now: Date): Html {
 	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>${caption}</caption>
 <thead><tr><th scope="col">Model</th><th scope="col">Runs in</th><th scope="col" class="number">Parameters</th><th scope="col" class="number">Variants</th><th scope="col" class="number">Sizes</th><th scope="col" class="number">Least KL</th><th scope="col">Newest</th></tr></thead>
 <tbody>
 ${models.map(
 	(
 		model,
-	) => html`<tr><th scope="row"><a href="/m/${model.repo}">${model.repo}</a><small class="quiet">${[model.family, model.license].filter((text) => text !== null).join(", ")}</small></th>
+	) => html`<tr><th scope="row"><a href="/m/${model.repo}${fits}">${model.repo}</a><small class="quiet">${[model.family, model.license].filter((text) => text !== null).join(", ")}</small></th>
 <td data-label="Runs in"><span>${model.containers.map((container) => html`<span class="tag">${container}</span> `)}</span></td>
 <td data-label="Parameters" class="number">${parametersText(model.parameters)}</td>
 <td data-label="Variants" class="number">${model.variants}</td>
@@ -146,7 +158,7 @@ export function cataloguePage(
 	context: PageContext,
 	state: CatalogueState,
 	cursor: string | null,
-	list: ModelList,
+	list: ModelList & { readonly misread: string | null },
 ): string {
 	const { page, models, similar } = list;
 	const filtered = addressOf({ ...state, sort: "newest" }, null) !== "/";
@@ -159,7 +171,8 @@ export function cataloguePage(
 	const main = html`<h1>Quantized models, measured</h1>
 <p class="lead">Every file carries the KL divergence to its original, measured on the published files themselves: lower is nearer to the original. A model's page says which file fits your memory.</p>
 ${form(state, list)}
-${page.items.length === 0 ? empty(context, filtered) : table(page.items, caption, context.now)}
+${list.misread !== null && html`<p class="panel" role="status">${list.misread}</p>`}
+${page.items.length === 0 ? empty(context, filtered) : table(page.items, caption, goesOn(state), context.now)}
 <nav class="pager" aria-label="Pages">
 <a href="/variants">All variants in one list</a>
 ${cursor !== null && html`<a href="${addressOf(state, null)}">Back to the first page</a>`}

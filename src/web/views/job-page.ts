@@ -194,7 +194,7 @@ function layersPart({ progress }: JobView): Html {
 		)}</tbody></table></div>`;
 }
 
-function metricsPart({ progress }: JobView): Html {
+function metricsPart({ progress, variants }: JobView): Html {
 	if (progress.metrics.length === 0) return html`<p class="quiet">No file is measured yet.</p>`;
 	const recipes = [...new Set(progress.metrics.map((row) => row.recipe))];
 	const optional: readonly Quantizer[] = ["two-sided-tuned", "two-sided-cautious"];
@@ -202,16 +202,18 @@ function metricsPart({ progress }: JobView): Html {
 		(quantizer) => !optional.includes(quantizer) || progress.metrics.some((row) => row.quantizer === quantizer),
 	);
 	return html`<div class="scroll" tabindex="0"><table class="cards"><caption>KL to the original on the report texts, nats a token, by quantizer at equal bytes</caption>
-<thead><tr><th scope="col">Recipe</th>${columns.map((quantizer) => html`<th scope="col">${QUANTIZER_NAMES[quantizer]}</th>`)}<th scope="col" class="number">YAQA against GPTQ</th></tr></thead><tbody>
+<thead><tr><th scope="col">Recipe</th>${columns.map((quantizer) => html`<th scope="col">${QUANTIZER_NAMES[quantizer]}</th>`)}<th scope="col" class="number">Published against GPTQ</th></tr></thead><tbody>
 ${recipes.map((recipe) => {
 	const of = (quantizer: Quantizer) =>
 		progress.metrics.find((row) => row.recipe === recipe && row.quantizer === quantizer)?.klNats;
-	const ours = of("two-sided-tuned") ?? of("two-sided");
+	// What is published, once that is known: the gate may have chosen another one.
+	const chosen = variants.find((variant) => variant.recipe === recipe)?.quantizer ?? null;
+	const ours = chosen === null ? (of("two-sided-tuned") ?? of("two-sided")) : of(chosen);
 	const change = ours === undefined ? null : formatChange(ours.mean, of("one-sided")?.mean ?? null);
 	return html`<tr><th scope="row"><span class="tag">${recipe}</span></th>${columns.map((quantizer) => {
 		const estimate = of(quantizer);
 		return html`<td data-label="${QUANTIZER_NAMES[quantizer]}" class="estimate">${estimate === undefined ? "–" : formatEstimate(estimate)}</td>`;
-	})}<td data-label="YAQA against GPTQ" class="number">${change ?? "–"}</td></tr>`;
+	})}<td data-label="Published against GPTQ" class="number">${change ?? "–"}</td></tr>`;
 })}
 </tbody></table></div>`;
 }
@@ -296,6 +298,7 @@ ${jobActions(context.viewer, job, actions)}<p id="part-announcement" class="skip
 <div id="part-variants">${part("part-variants")}</div>
 <div id="part-notes">${part("part-notes")}</div>
 <div id="part-warnings">${part("part-warnings")}</div>
+<p><a href="/jobs/${job.id}/log">The log, with every line's address</a></p>
 <p class="quiet"><small>Job <code>${job.id}</code>. <span id="live-note">${live ? "Reload to see how it goes on." : ""}</span></small></p>
 </div>`;
 	return renderPage(context, {

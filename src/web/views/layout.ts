@@ -19,10 +19,34 @@ export type PageContext = {
 
 type Section = "models" | "variants" | "jobs" | "help" | "deliveries" | "my" | "operator" | null;
 
+/** What other sites show where somebody links to the page. Addresses are whole: those sites read them elsewhere. */
+type Preview = { readonly description: string; readonly address: string; readonly picture: string | null };
+
+function previewTags(title: string, { description, address, picture }: Preview): Html {
+	return html`<meta name="description" content="${description}">
+<meta property="og:type" content="website">
+<meta property="og:title" content="${title}">
+<meta property="og:description" content="${description}">
+<meta property="og:url" content="${address}">
+${
+	picture !== null &&
+	html`<meta property="og:image" content="${picture}">
+<meta property="og:image:alt" content="Size of the files against their KL to the original">
+<meta name="twitter:card" content="summary_large_image">
+`
+}`;
+}
+
 /** One whole document. `live`: loads the script that follows the job's events; without it the page reloads itself. */
 export function renderPage(
 	context: PageContext,
-	page: { readonly title: string; readonly section: Section; readonly main: Html; readonly live?: boolean },
+	page: {
+		readonly title: string;
+		readonly section: Section;
+		readonly main: Html;
+		readonly live?: boolean;
+		readonly preview?: Preview;
+	},
 ): string {
 	const links: readonly { readonly section: Section; readonly href: string; readonly label: string }[] = [
 		{ section: "models", href: "/", label: "Models" },
@@ -40,7 +64,7 @@ export function renderPage(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>${page.title} · yaqa-bot</title>
-<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
+${page.preview !== undefined && previewTags(page.title, page.preview)}<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="${context.assets.css}">
 ${
 	page.live === true &&

@@ -16,8 +16,12 @@ function pointsOf(variant: VariantSummary): readonly PlotPoint[] {
 	];
 }
 
+export function plotPoints(variants: readonly VariantSummary[]): readonly PlotPoint[] {
+	return variants.flatMap(pointsOf);
+}
+
 /** The plot of the cards, for a page; `null` where nothing was measured. The table beside it holds the same figures. */
 export function sizeKlPlot(variants: readonly VariantSummary[]): Html | null {
-	const points = variants.flatMap(pointsOf);
+	const points = plotPoints(variants);
 	return points.length === 0 ? null : { markup: plotSvg({ title: "", points }) };
 }

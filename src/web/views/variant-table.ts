@@ -53,7 +53,7 @@ ${variants.map((variant) => {
 		variant.klNats === null ? null : formatChange(variant.klNats.mean, variant.baselines.gptq?.mean ?? null);
 	const outdated = variant.ofOlderCommit ?? (newestSha !== null && newestSha !== variant.source.sha);
 	return html`<tr>
-<th scope="row">${withSource && html`<a href="/m/${variant.source.repo}">${variant.source.repo}</a> `}<span class="tag">${variant.recipe}</span>${
+<th scope="row">${withSource && html`<a href="/m/${variant.source.repo}">${variant.source.repo}</a> `}<a class="tag" href="/v/${variant.id}">${variant.recipe}</a>${
 		variant.publishedAt !== null &&
 		html`<small class="quiet">${timeElement(new Date(variant.publishedAt), now)} from commit <code>${shortSha(variant.source.sha)}</code></small>`
 	}</th>
