@@ -16,9 +16,24 @@ export type RightsAnswer =
 	/** It could not be asked: nothing private is shown. */
 	| { readonly kind: "unknown" };
 
+/** Somebody waits for their page. */
+const LONGEST_MILLISECONDS = 10_000;
 const FRESH_SECONDS = 180;
 /** After a failure the Hub is left alone for a moment. */
 const FAILED_SECONDS = 10;
+
+async function inTime<T>(work: Promise<T>): Promise<T> {
+	const late = new AbortController();
+	const timer = setTimeout(() => late.abort(), LONGEST_MILLISECONDS);
+	const gaveUp = new Promise<never>((_resolve, reject) => {
+		late.signal.addEventListener("abort", () => reject(new Error("The Hub took too long.")));
+	});
+	try {
+		return await Promise.race([work, gaveUp]);
+	} finally {
+		clearTimeout(timer);
+	}
+}
 
 /** Asks the Hub in the person's own name, at most every few minutes. */
 export function createRights(options: {
@@ -50,7 +65,7 @@ export function createRights(options: {
 	return () => {
 		const now = clock.now().getTime();
 		if (last !== null && last.until > now) return last.answer;
-		const answer = ask().catch((error: unknown): RightsAnswer => {
+		const answer = inTime(ask()).catch((error: unknown): RightsAnswer => {
 			log.warn("The Hub could not be asked what a signed-in person may read", { error });
 			last = { until: clock.now().getTime() + FAILED_SECONDS * 1000, answer };
 			return { kind: "unknown" };

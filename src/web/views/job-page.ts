@@ -105,7 +105,7 @@ function headPart(view: JobView): Html {
 <div><dt>Commit</dt><dd><code>${shortSha(job.sourceSha)}</code></dd></div>
 <div><dt>Asked for</dt><dd>${timeElement(job.createdAt, now)}</dd></div>
 <div><dt>${startedAt === null ? "Started" : finishedAt === null ? "Running for" : "Took"}</dt><dd>${took}</dd></div>
-${left !== null && html`<div><dt>Time left</dt><dd>${left}</dd></div>\n`}${place !== null && html`<div><dt>In line</dt><dd>${placeText(place)}</dd></div>\n`}<div><dt>Runner</dt><dd>${job.runner}, attempt ${job.fence}</dd></div>
+${left !== null && html`<div><dt>Time left</dt><dd>${left}</dd></div>\n`}${place !== null && html`<div><dt>In line</dt><dd>${placeText(place)}</dd></div>\n`}<div><dt>Runner</dt><dd>${job.runner === "" ? "not chosen yet" : `${job.runner}, attempt ${job.fence}`}</dd></div>
 ${job.planText != null && html`<div class="wide"><dt>Plan</dt><dd>${job.planText}</dd></div>`}
 </dl>`;
 }

@@ -118,7 +118,7 @@ function isolationPart({ isolation }: OperatorView): Html {
 	}
 	const { level, reason } = isolation.now;
 	return html`<h2>Isolation of runs</h2>
-<p>${isolationText(level)}${reason !== null && ` ${reason}`} ${isolation.required === "required" ? "Without it no model is run." : "By runner.isolation: auto, models are run where the system allows less, too."}</p>`;
+<p>${isolationText(level)}${reason !== null && ` ${reason}`} ${isolation.required === "required" ? "Without it no model is run." : html`With <code>runner.isolation: required</code> no model is run where the system allows less.`}</p>`;
 }
 
 function deliveriesPart(context: PageContext, view: OperatorView, cursor: string | null): Html {
