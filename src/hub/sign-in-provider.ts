@@ -35,9 +35,27 @@ const SECONDS_WHERE_UNSAID = 3600;
 
 /** Which claim of the id token is not as expected; its value stays out. */
 function claimOf(cause: unknown): string {
-	if (typeof cause !== "object" || cause === null) return "";
-	if ("claim" in cause) return ` (${String(cause.claim)})`;
-	return cause instanceof Error ? claimOf(cause.cause) : "";
+	return typeof cause === "object" && cause !== null && "claim" in cause ? ` (${String(cause.claim)})` : "";
+}
+
+/** An error and what it came of, as far as that is told. */
+function causesOf(error: unknown): readonly unknown[] {
+	const causes: unknown[] = [];
+	for (let at = error; at !== undefined && at !== null && causes.length < 10; ) {
+		causes.push(at);
+		at = at instanceof Error ? at.cause : null;
+	}
+	return causes;
+}
+
+/** Whether nobody answered, or somebody who could not just then. */
+function isUnreachable(error: unknown): boolean {
+	return causesOf(error).some((cause) => {
+		if (cause instanceof oidc.ResponseBodyError) return cause.status >= 500 || cause.status === 429;
+		if (cause instanceof Response) return cause.status >= 500 || cause.status === 429;
+		if (cause instanceof oidc.ClientError) return cause.code === "OAUTH_TIMEOUT";
+		return cause instanceof TypeError && cause.message === "fetch failed";
+	});
 }
 
 function resultOf(error: unknown): SignInResult {
@@ -45,19 +63,11 @@ function resultOf(error: unknown): SignInResult {
 		const denied = error.error === "access_denied";
 		return { ok: false, reason: denied ? "denied" : "refused", detail: `the Hub says ${error.error}` };
 	}
-	if (error instanceof oidc.ResponseBodyError) {
-		return { ok: false, reason: "refused", detail: `the Hub says ${error.error}` };
-	}
-	if (error instanceof oidc.ClientError) {
-		const unreachable = error.code === "OAUTH_TIMEOUT" || (error.cause instanceof Error && error.code === undefined);
-		return {
-			ok: false,
-			reason: unreachable ? "unreachable" : "refused",
-			detail: `${error.code ?? "no code"}: ${error.message}${claimOf(error.cause)}`,
-		};
-	}
+	const reason = isUnreachable(error) ? "unreachable" : "refused";
+	if (error instanceof oidc.ResponseBodyError) return { ok: false, reason, detail: `the Hub says ${error.error}` };
+	const code = error instanceof oidc.ClientError ? `${error.code ?? "no code"}: ` : "";
 	const message = error instanceof Error ? error.message : String(error);
-	return { ok: false, reason: error instanceof TypeError ? "unreachable" : "refused", detail: message };
+	return { ok: false, reason, detail: `${code}${message}${causesOf(error).map(claimOf).join("")}` };
 }
 
 /** Signing in with an account of the Hub: OpenID Connect, the code flow with PKCE, state and nonce. */

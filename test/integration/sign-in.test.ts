@@ -233,6 +233,35 @@ await onEveryDatabase((databases, name) => {
 			assert.equal(after.rows[0]?.count, 1, "sessions that are over are forgotten");
 		});
 
+		test("while the Hub does not answer nobody is signed in, and everybody can be once it does", async () => {
+			const fault = (path: string, kind: "status" | "disconnect") =>
+				site.hub.faults.set({
+					routes: [kind === "status" ? { kind, status: 503, path, times: 1 } : { kind, path, times: 1 }],
+				});
+			for (const kind of ["status", "disconnect"] as const) {
+				const browser = newBrowser();
+				const back = await consentOnHub(await browser.beginSignIn(), "alice");
+				fault("/oauth/token", kind);
+				await refused(await browser.comeBack(back), 503, /The Hub does not answer/);
+				assert.equal(await whoIs(browser), null);
+				const other = newBrowser();
+				const again = await consentOnHub(await other.beginSignIn(), "alice");
+				fault("/oauth/userinfo", kind);
+				await refused(await other.comeBack(again), 503, /The Hub does not answer/);
+			}
+			const fresh = await memberSite(database);
+			try {
+				fresh.hub.faults.set({ routes: [{ kind: "disconnect", path: "/.well-known/", times: 1 }] });
+				const answer = await fetch(`${fresh.url}/auth/sign-in`, { redirect: "manual" });
+				assert.equal(answer.status, 503);
+				assert.match(await answer.text(), /"error":"You cannot be signed in just now|You cannot be signed in just now/);
+				const browser = siteBrowser(fresh.url);
+				assert.equal((await browser.signIn("alice")).status, 303);
+			} finally {
+				await fresh.close();
+			}
+		});
+
 		test("absurd cookies and parameters are a visitor's", async () => {
 			for (const value of ["%00", "a b", "x".repeat(6000), "{}", "..", "\u00e4"]) {
 				const answer = await fetch(`${site.url}/help`, { headers: { Cookie: `${SESSION}=${encodeURI(value)}` } });

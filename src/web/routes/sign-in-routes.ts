@@ -118,10 +118,14 @@ export function signInRoutes(options: SignInOptions): Router {
 			return;
 		}
 		const { subject, accessToken, seconds } = result;
-		const person = await options.personOf(accessToken).catch((error: unknown) => {
+		let person: Person | null;
+		try {
+			person = await options.personOf(accessToken);
+		} catch (error) {
 			log.warn("A sign-in came to nothing", { reason: "userinfo", error });
-			return null;
-		});
+			await refuse(request, response, "unreachable");
+			return;
+		}
 		if (person === null || person.subject !== subject) {
 			await refuse(request, response, "refused");
 			return;
