@@ -57,7 +57,7 @@ def test_the_format_decodes_to_the_chosen_weights(bits: int, asymmetric: bool, t
     )
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox"])
 def test_the_folder_runs(kind: str, tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", kind)
     model = load_original(source)
@@ -65,6 +65,16 @@ def test_the_folder_runs(kind: str, tmp_path: Path) -> None:
     container.write(source, quantize(model, 4, 32), tmp_path / "out")
     difference = container.load(tmp_path / "out").log_probabilities(token_ids()) - log_probabilities(model, token_ids())
     assert difference.abs().max() < 1e-5
+
+
+def test_the_output_layer_is_called_as_engines_look_for_it(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "gpt_neox", num_hidden_layers=1)
+    GptqContainer(4, 32).write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+    with safe_open(source / "model.safetensors", "pt") as file:
+        original = file.get_tensor("embed_out.weight")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert "embed_out.weight" not in file.keys()  # noqa: SIM118 (no mapping)
+        assert torch.equal(file.get_tensor("lm_head.weight"), original)
 
 
 def test_symmetric_zeros_are_the_v1_words_and_settings_are_told(tmp_path: Path) -> None:

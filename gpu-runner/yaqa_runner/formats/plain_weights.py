@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
+from yaqa_runner.formats.torch_reference import empty_model
 from yaqa_runner.model.stored_names import Renaming, stored_names
 from yaqa_runner.model.weight_files import SHARD_NAME
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 _VOCABULARY = re.compile(r"(embed|wte|wpe|lm_head)")
-
+_OUTPUT_LAYER = "lm_head.weight"
 
 _EXPERT = re.compile(r"(.+\.experts)\.\d+\.(\w+)$")
 # What one of an expert's matrices is a part of, where the checkpoint keeps experts fused.
@@ -114,13 +115,22 @@ def refuse_unpacked_experts(model: PreTrainedModel, snapshot: SourceSnapshot, li
 
 
 def plain_tensors(snapshot: SourceSnapshot, linears: Collection[str]) -> list[PlannedTensor]:
-    """Every tensor that is no quantized weight, byte for byte; the output layer is left out where it is tied."""
+    """Every tensor that is no quantized weight, byte for byte; the output layer is left out where it is tied.
+
+    The output layer is called as transformers' module is. GPT-NeoX's checkpoints call it ``embed_out``, which gptqmodel
+    7.7 and vLLM 0.32 do not find: gptqmodel then answers by the random numbers that it was made with.
+    """
     replaced = replaced_tensors(snapshot, linears)
+    renaming = Renaming(empty_model(snapshot.config))
     planned = []
     for name in snapshot.names():
         if name in replaced or snapshot.is_tied_copy(name):
             continue
-        planned.append(PlannedTensor(name, snapshot.stored_dtype(name), snapshot.shape(name), _reader(snapshot, name)))
+        # A prefix before it is the same module's in an image-text model, whose servers know it.
+        is_renamed = renaming.target(name)[0] == _OUTPUT_LAYER and not name.endswith(_OUTPUT_LAYER)
+        written = _OUTPUT_LAYER if is_renamed else name
+        kind, shape = snapshot.stored_dtype(name), snapshot.shape(name)
+        planned.append(PlannedTensor(written, kind, shape, _reader(snapshot, name)))
     return planned
 
 
