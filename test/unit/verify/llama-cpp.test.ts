@@ -153,6 +153,21 @@ describe("llama.cpp judges a GGUF file", () => {
 		assert.match(verdict.reason, /does not load|ended with/);
 	});
 
+	test("a file that kills the engine fails its variant and nothing else", async () => {
+		const deadly = join(folder, "deadly.gguf");
+		const bytes = await readFile(model);
+		const key = Buffer.from("llama.block_count");
+		const place = bytes.indexOf(key) + key.byteLength;
+		// The value's type, an unsigned integer of 32 bits, and the value: llama.cpp asserts that there are blocks.
+		assert.equal(bytes.readUInt32LE(place), 4);
+		bytes.writeUInt32LE(0, place + 4);
+		await writeFile(deadly, bytes);
+		const verdict = await judgeWithLlamaCpp({ modelPath: deadly, verificationPath: TINY_VERIFICATION, limits: LIMITS });
+		assert.ok(verdict.kind === "refused");
+		assert.match(verdict.reason, /ended with signal SIGABRT.*GGML_ASSERT/s);
+		assert.ok((await measured(TINY_VERIFICATION)).sequences.length > 0, "the next file is judged as before");
+	});
+
 	test("its time and its memory have an end", async () => {
 		const request = { modelPath: model, verificationPath: TINY_VERIFICATION };
 		const late = await judgeWithLlamaCpp({ ...request, limits: { ...LIMITS, milliseconds: 1 } });
