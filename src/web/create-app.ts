@@ -148,11 +148,13 @@ export function createApp(options: WebOptions): WebApp {
 		response.set(SECURITY_HEADERS);
 		next();
 	});
-	// Streams go out as they come; what is small or a picture gains nothing.
+	// Streams go out as they come; what is small or a picture gains nothing. Pages for certain eyes stay as they are: how
+	// far they shrink would tell what stands in them beside a text that somebody else put into their address.
 	app.use(
 		compression({
 			filter: (request, response) =>
 				!String(response.getHeader("Content-Type")).startsWith("text/event-stream") &&
+				response.getHeader("Cache-Control") !== "no-store" &&
 				compression.filter(request, response),
 		}),
 	);

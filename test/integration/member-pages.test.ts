@@ -21,6 +21,7 @@ await onEveryDatabase((databases, name) => {
 	describe(`what signed-in people see and do, on ${name}`, { concurrency: false }, () => {
 		let database: Database;
 		let site: MemberSite;
+		const variants: Record<string, string> = {};
 		const jobs: Record<"secret" | "open" | "hidden" | "own", JobRecord> = Object.create(null);
 
 		before(async () => {
@@ -34,7 +35,7 @@ await onEveryDatabase((databases, name) => {
 			jobs.open = await keepJob(database, "acme/open");
 			jobs.hidden = await keepJob(database, "other/hidden", { isPrivate: true });
 			jobs.own = await keepJob(database, "alice/own", { isPrivate: true });
-			for (const job of Object.values(jobs)) await keepVariant(database, job, "published");
+			for (const [word, job] of Object.entries(jobs)) variants[word] = await keepVariant(database, job, "published");
 		});
 		after(async () => {
 			await site.close();
@@ -54,6 +55,8 @@ await onEveryDatabase((databases, name) => {
 			"/jobs",
 			`/m/${jobs[word].sourceRepo}`,
 			`/jobs/${jobs[word].id}`,
+			`/jobs/${jobs[word].id}/log`,
+			`/v/${variants[word]}`,
 			"/my",
 			"/feed.atom",
 			"/sitemap.xml",
@@ -70,7 +73,7 @@ await onEveryDatabase((databases, name) => {
 					const text = await answer.text();
 					// What is not there does not say so by name, but for the name that was asked for.
 					if (answer.status === 200 && told.test(text)) named.push(path);
-					else if (answer.status === 200 && /^\/(m|jobs)\/./.test(path)) named.push(path);
+					else if (answer.status === 200 && /^\/(m|v|jobs)\/./.test(path)) named.push(path);
 				}
 			}
 			return [...new Set(named)];
@@ -90,6 +93,14 @@ await onEveryDatabase((databases, name) => {
 			}
 			const alice = await as("alice");
 			assert.deepEqual(await whereNamed(alice, "hidden"), []);
+			// What other sites show of it is what they show of a model that there never was.
+			for (const user of [null, "bob"]) {
+				const browser = await as(user);
+				const badge = async (repo: string) => await (await browser.get(`/m/${repo}/badge.svg`)).text();
+				assert.equal(await badge("acme/secret"), await badge("acme/nothing"));
+				assert.notEqual(await badge("acme/open"), await badge("acme/nothing"));
+				assert.equal((await browser.get("/m/acme/secret/plot.png")).status, 404);
+			}
 		});
 
 		test("whom the Hub lets read it sees it everywhere, and nothing of it is for a cache", async () => {
@@ -103,7 +114,17 @@ await onEveryDatabase((databases, name) => {
 				assert.equal(answer.headers.get("cache-control"), "no-store", path);
 				await answer.body?.cancel();
 			}
+			for (const path of ["/m/acme/secret/plot.png", "/m/acme/secret/badge.svg"]) {
+				const answer = await alice.get(path);
+				assert.equal(answer.status, 200, path);
+				assert.equal(answer.headers.get("cache-control"), "no-store", path);
+				await answer.body?.cancel();
+			}
 			assert.deepEqual(await whereNamed(await as(null), "secret"), [], "right after, somebody else");
+			// How far a page shrinks tells of what stands in it.
+			const seen = await alice.get("/?q=acme");
+			assert.equal(seen.headers.get("content-encoding"), null);
+			assert.equal((await (await as(null)).get("/?q=acme")).headers.get("content-encoding"), "gzip");
 			const carol = await as("carol");
 			assert.ok((await whereNamed(carol, "hidden")).includes("/jobs"), "whoever runs the bot sees all");
 		});

@@ -62,7 +62,7 @@ export async function keepJob(
 }
 
 /** Something published of a job's source. */
-export async function keepVariant(database: Database, job: JobRecord, state: "published" | "wanted"): Promise<void> {
+export async function keepVariant(database: Database, job: JobRecord, state: "published" | "wanted"): Promise<string> {
 	const { handle } = database;
 	const now = new Date();
 	const variant = await insertVariant(handle, {
@@ -74,8 +74,9 @@ export async function keepVariant(database: Database, job: JobRecord, state: "pu
 		targetRepo: `yaqa-bot/${job.sourceRepo.replace("/", "-of-")}-YAQA-GGUF`,
 		now,
 	});
-	if (state === "wanted") return;
+	if (state === "wanted") return variant.id;
 	const manifest = makeManifest({ recipe: "gguf:q4_0", repo: job.sourceRepo, sha: SHA, kl: 0.02, bytes: 1e6 });
 	await stageVariant(handle, { id: variant.id, manifest });
 	await publishVariantRow(handle, { variant, targetSha: SHA, now });
+	return variant.id;
 }
