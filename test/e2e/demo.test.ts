@@ -167,17 +167,15 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 		const { klNats } = engine;
 		const allowed = Math.max(klNats.standardError, verification.standardError ?? 0);
 		assert.ok(Math.abs(klNats.mean - verification.klNats) <= allowed, `${klNats.mean} and ${verification.klNats}`);
-		// Other texts: two figures of one file, each with an error of its own.
-		const report = evaluation.measured.find((row) => row.quantizer === quantizer)?.report.klNats;
-		assert.ok(report !== undefined);
-		const apart = Math.abs(klNats.mean - report.mean);
-		assert.ok(apart <= 3 * Math.hypot(klNats.standardError, report.standardError), `${klNats.mean} and ${report.mean}`);
 		assert.deepEqual(engine.tokens, { texts: engine.tokens.texts, equal: engine.tokens.texts, different: [] });
 		assert.ok(engine.tokens.texts > 10);
 		const card = await (await fetch(`${raw}/README.md`)).text();
 		const said = `**in llama.cpp ${markdownText(engine.version, 100)}**: KL ${formatEstimate(klNats)} nats a token`;
 		assert.ok(card.includes(said), card);
 		assert.match(engine.version, /\d/);
+		// Over other texts, by decoding: what the roundings are compared by.
+		const report = evaluation.measured.find((row) => row.quantizer === quantizer)?.report.klNats;
+		assert.ok(report !== undefined && card.includes(`(these files) | **${formatEstimate(report)}** |`), card);
 	});
 
 	test("leaves no staging repo behind", async () => {

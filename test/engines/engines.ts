@@ -134,7 +134,8 @@ export const ENGINES: readonly Engine[] = [
 			existsSync(join(GPTQMODEL, "whole"))
 				? null
 				: "no environment: gpu-runner/.venv/bin/python gpu-runner/benchmarks/peer_environments.py gptqmodel",
-		open: python(join(GPTQMODEL, "bin/python"), "gptqmodel"),
+		// Compiled, the same sums take a minute of C++ for every shape.
+		open: python(join(GPTQMODEL, "bin/python"), "gptqmodel", { TORCHDYNAMO_DISABLE: "1" }),
 	},
 	{
 		name: "vllm",

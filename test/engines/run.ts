@@ -185,13 +185,13 @@ async function main(): Promise<number> {
 	const wanted = ENGINES.filter(({ name }) => engines.includes(name)).flatMap((engine) => engine.containers);
 	const folder = values.resume ?? (await mkdtemp(join(tmpdir(), "yaqa-engines-")));
 	const rowsPath = join(folder, "rows.json");
-	const earlier = await keptRows(rowsPath);
-	const kept = earlier.filter(({ ok }) => ok);
+	const kept = (await keptRows(rowsPath)).filter(({ ok }) => ok);
 	const rows: Row[] = [];
 	const onRow = async (row: Row): Promise<void> => {
 		rows.push(row);
 		process.stderr.write(shown(row));
-		const others = kept.filter((one) => !rows.some((made) => isOfSame(made, one)));
+		// Read anew: another run may keep other engines' rows in the same folder.
+		const others = (await keptRows(rowsPath)).filter((one) => !rows.some((made) => isOfSame(made, one)));
 		await writeFile(rowsPath, JSON.stringify([...others, ...rows]));
 	};
 	try {
