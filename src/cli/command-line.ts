@@ -16,6 +16,7 @@ type OptionDescription = {
 
 export type CliCommandName =
 	| "serve"
+	| "on-webhook"
 	| "demo"
 	| "local-hub"
 	| "quantize"
@@ -82,6 +83,19 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 			help: HELP,
 		},
 		examples: ["yaqa-bot serve", "yaqa-bot serve --config /etc/yaqa-bot.yaml --port 8080"],
+	},
+	{
+		name: "on-webhook",
+		operands: "",
+		minimumOperands: 0,
+		maximumOperands: 0,
+		summary: "Work on one event of the Hub's to its end, as a job that a webhook starts: the bot without a server.",
+		options: { config: CONFIG, json: JSON_OUTPUT, help: HELP },
+		examples: ["yaqa-bot on-webhook", "yaqa-bot on-webhook --config bot.yaml --json"],
+		notes: [
+			"HF Jobs gives the event in WEBHOOK_PAYLOAD. What is published already is read from the Hub. Started by hand, without",
+			"an event, it does nothing: that job's id is what the webhook is made with.",
+		],
 	},
 	{
 		name: "demo",

@@ -83,6 +83,11 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 			terminal,
 		);
 	},
+	"on-webhook": async ({ line, terminal }) => {
+		const { onWebhook } = await import("./on-webhook.ts");
+		const options = { configurationPath: line.text("config"), json: line.flag("json") };
+		return await onWebhook(options, terminal, signalOfTheProcess(terminal));
+	},
 	demo: async ({ line, terminal, port, hubPort }) => {
 		const { demo } = await import("./demo.ts");
 		return await demo(

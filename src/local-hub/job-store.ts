@@ -64,6 +64,7 @@ export type JobStore = {
 	): Promise<JobRecord>;
 	/** With its secrets; `null` where those went with an earlier process of this Hub. */
 	specOf(record: JobRecord): JobSpec | null;
+	withoutSecrets(record: JobRecord): JobSpec;
 	/** What the processes of a job use now; `null`: it does not run. */
 	usage(record: JobRecord): GroupUsage | null;
 	/** Newest first. */
@@ -91,6 +92,12 @@ const MOST_LINES = 200_000;
 
 export function isTerminal(stage: JobStage): boolean {
 	return stage !== "SCHEDULING" && stage !== "RUNNING";
+}
+
+function specWithoutSecrets(record: JobRecord): JobSpec {
+	const { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels } = record;
+	const rest = { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels };
+	return { ...rest, arguments: record.arguments, secrets: {} };
 }
 
 type Live = {
@@ -296,12 +303,9 @@ export async function openJobStore(deps: {
 		specOf(record) {
 			const known = specs.get(record.id);
 			if (known !== undefined) return known;
-			const { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels } = record;
-			if (record.secrets.length > 0) return null;
-			const { arguments: words } = record;
-			const rest = { dockerImage, spaceId, command, environment, flavor, arch, timeoutSeconds, labels };
-			return { ...rest, arguments: words, secrets: {} };
+			return record.secrets.length > 0 ? null : specWithoutSecrets(record);
 		},
+		withoutSecrets: specWithoutSecrets,
 		usage(record) {
 			const running = live.get(record.id)?.process ?? null;
 			return running === null ? null : groupUsage(running.pid);

@@ -750,8 +750,8 @@ def scheduled_jobs() -> None:
 @check
 def webhook_that_starts_a_job() -> None:
     create = call(ann, "create_webhook")
-    if "job_id" not in inspect.signature(create).parameters:
-        raise NotThere("create_webhook(job_id)")
+    if "secrets" not in inspect.signature(create).parameters:
+        raise NotThere("create_webhook(secrets)")
     repo = fresh()
     source = ann.run_job(
         image="any",
@@ -760,7 +760,8 @@ def webhook_that_starts_a_job() -> None:
         namespace="ann",
     )
     ended(source)
-    hook = create(job_id=source.id, watched=[{"type": "model", "name": repo}], domains=["repo"])
+    # The first job's secrets stay with it.
+    hook = create(job_id=source.id, secrets={"KEY": "another-key"}, watched=[{"type": "model", "name": repo}], domains=["repo"])
     assert hook.url is None and hook.job is not None
     put(repo, "a.txt", b"a")
     deadline = time.time() + 60
@@ -771,7 +772,7 @@ def webhook_that_starts_a_job() -> None:
         assert time.time() < deadline
         time.sleep(0.3)
     lines = list(ann.fetch_job_logs(job_id=found[0].id, namespace="ann"))
-    assert f"about {repo} with the-key" in lines, lines
+    assert f"about {repo} with another-key" in lines, lines
     ann.delete_webhook(hook.id)
 
 

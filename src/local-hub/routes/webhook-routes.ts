@@ -23,6 +23,8 @@ const bodySchema = z.object({
 	url: z.url({ protocol: /^https?$/ }).nullish(),
 	job: jobBodySchema.optional(),
 	jobSourceId: z.string().optional(),
+	/** Of the job that is copied: its own stay with it. */
+	secrets: z.record(z.string(), z.string()).optional(),
 	secret: z
 		.string()
 		.regex(/^[\x20-\x7F]*$/)
@@ -79,9 +81,7 @@ export function webhookRoutes(context: HubContext): Router {
 		if (job !== undefined) return { url: null, job: specOf(job), jobSourceId: null };
 		const source = context.jobs.get(identity.user.name, jobSourceId ?? "");
 		if (source === null) throw new HubError(404, "Job not found");
-		const spec = context.jobs.specOf(source);
-		if (spec === null)
-			throw new HubError(409, "The job's secrets went with an earlier process of this Hub: give the job itself.");
+		const spec = { ...context.jobs.withoutSecrets(source), secrets: body.secrets ?? {} };
 		return { url: null, job: spec, jobSourceId: source.id };
 	}
 
