@@ -217,6 +217,56 @@ test("answers fit the Hub's own API description", async (context) => {
 	await check("post", `${J}/{jobId}/cancel`, `/api/jobs/lab/${job}/cancel`);
 	assert.equal((await call(`${hub.url}/api/jobs/lab/${job}`, { token: STRANGER })).status, 403);
 
+	await check("post", `${J}/{jobId}/duplicate`, `/api/jobs/lab/${job}/duplicate`);
+	const S = "/api/scheduled-jobs/{namespace}";
+	const jobSpec = { dockerImage: "alpine", command: ["true"], flavor: "cpu-basic", secrets: { KEY: "value" } };
+	const planned = await check("post", S, "/api/scheduled-jobs/lab", { body: { jobSpec, schedule: "@daily" } });
+	assert.ok(!planned.text.includes("value"));
+	const scheduled = `/api/scheduled-jobs/lab/${textAt(planned.json, "id")}`;
+	await check("get", S, "/api/scheduled-jobs/lab");
+	await check("get", `${S}/{jobId}`, scheduled);
+	await check("post", `${S}/{jobId}/run`, `${scheduled}/run`);
+	await check("delete", `${S}/{jobId}`, scheduled);
+
+	await call(`${hub.url}${m}/like`, { method: "POST", token: STRANGER });
+	await check("get", "/api/users/{username}/likes", "/api/users/stranger/likes");
+	const copy = { repository: "lab/copy", private: true };
+	await check("post", "/api/{repoType}/{namespace}/{repo}/duplicate", `${m}/duplicate`, { body: copy });
+	await check("get", "/api/models-tags-by-type", "/api/models-tags-by-type");
+	await check("get", `${M}/compare/{compare}`, `${m}/compare/v1..main`);
+	await check("get", `${M}/xet-read-token/{rev}`, `${m}/xet-read-token/main`);
+	const object = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+	await check("post", `${M}/lfs-files/batch`, `${m}/lfs-files/batch`, { body: { deletions: { sha: [object] } } });
+
+	await call(`${hub.url}/api/repos/create`, {
+		token: OWNER,
+		body: { organization: "lab", name: "room", type: "space" },
+	});
+	const X = "/api/spaces/{namespace}/{repo}";
+	const x = "/api/spaces/lab/room";
+	await check("get", "/api/spaces/hardware", "/api/spaces/hardware", { token: null });
+	await check("post", `${X}/variables`, `${x}/variables`, {
+		body: { key: "COLOUR", value: "red", description: "Of it" },
+	});
+	await check("get", `${X}/variables`, `${x}/variables`);
+	await call(`${hub.url}${x}/secrets`, { token: OWNER, body: { key: "KEY", value: "hidden" } });
+	const secrets = await check("get", `${X}/secrets`, `${x}/secrets`);
+	assert.ok(!secrets.text.includes("hidden"));
+
+	const B = "/api/buckets/{namespace}/{repo}";
+	const b = "/api/buckets/lab/things";
+	await check("post", B, b, { body: { private: true } });
+	await check("post", B, b, { body: {}, status: 409 });
+	await check("get", B, b);
+	await check("get", "/api/buckets/{namespace}", "/api/buckets/lab");
+	await check("put", `${B}/settings`, `${b}/settings`, { body: { private: false, cdnRegions: [] } });
+	await check("get", `${B}/xet-write-token`, `${b}/xet-write-token`);
+	const unknown = JSON.stringify({ type: "addFile", path: "a.bin", xetHash: "0".repeat(64), mtime: 0 });
+	await check("post", `${B}/batch`, `${b}/batch`, { body: unknown, status: 422 });
+	await check("get", `${B}/tree/{path}`, `${b}/tree?recursive=true`);
+	await check("post", `${B}/paths-info`, `${b}/paths-info`, { body: { paths: ["a.bin"] } });
+	await check("delete", B, b);
+
 	const hook = await receiver(context);
 	const W = "/api/settings/webhooks";
 	const watched = [

@@ -75,7 +75,8 @@ export function spaceRoutes(context: HubContext): Router {
 	}
 
 	router.get("/api/spaces/hardware", (_request, response) => {
-		response.json(JOB_HARDWARE);
+		// Jobs are told of their disk besides.
+		response.json(JOB_HARDWARE.map(({ ephemeralStorage: _ephemeralStorage, ...rest }) => rest));
 	});
 	router.get(`${base}/runtime`, (request, response) => {
 		response.json(runtime(openRepo(context, request, "space", "read").repo));
