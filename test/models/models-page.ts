@@ -61,7 +61,13 @@ const NAMES: Readonly<Record<string, string>> = {
 };
 
 function reasonOf(row: Row): string {
-	const told = row.note.replaceAll(/\s+/g, " ").replace(/^\S+ cannot be written: /, "");
+	// The kind's own name would give each a reason of its own.
+	const told = row.note
+		.replaceAll(/\s+/g, " ")
+		.replace(/^\S+ cannot be written: /, "")
+		.replace(/not for '[^']*'/, "not for this one")
+		.replace(/does not know \w+\./, "does not know it.")
+		.replace(/by name of \w+|weights of \w+ by name/, "weights by name");
 	return row.outcome === "refused" ? told : `Not right: ${told}`;
 }
 
