@@ -441,6 +441,23 @@ function afterCursor(sort: VariantSort, cursor: Cursor) {
 	}
 }
 
+/** What is searched, as the index has it. */
+const SEARCHED = sql<string>`(source_repo || ' ' || target_repo || ' ' || recipe)`;
+const LOOKED_AT = 500;
+const COMMON_HITS = 10;
+
+/**
+ * Whether many variants have the text, by the newest ones: in order, a page is soon full then. Otherwise the index finds
+ * the few; of many it would collect all before they are sorted.
+ */
+async function isCommon(handle: Handle, pattern: string): Promise<boolean> {
+	const { rows } = await sql<{ hits: number }>`select count(*)::int as hits from (
+			select source_repo, target_repo, recipe from variants where current
+			order by published_at desc, id desc limit ${sql.lit(LOOKED_AT)}
+		) as newest where ${SEARCHED} ilike ${pattern}`.execute(handle);
+	return (rows[0]?.hits ?? 0) >= COMMON_HITS;
+}
+
 /** The catalogue: what stands on the Hub now. Manifests come without layers. */
 export async function listPublishedVariants(handle: Handle, options: VariantQuery = {}): Promise<Page<VariantRecord>> {
 	const limit = pageLimit(options.limit);
@@ -455,7 +472,12 @@ export async function listPublishedVariants(handle: Handle, options: VariantQuer
 	const search = options.search?.trim();
 	if (search !== undefined && search !== "") {
 		const pattern = likePattern(search);
-		query = query.where(sql<boolean>`(source_repo || ' ' || target_repo || ' ' || recipe) ilike ${pattern}`);
+		query = query.where(
+			(await isCommon(handle, pattern))
+				? // The index is no help where much is found; this is not the text that it holds.
+					sql<boolean>`(${SEARCHED} || '') ilike ${pattern}`
+				: sql<boolean>`${SEARCHED} ilike ${pattern}`,
+		);
 	}
 	if (options.base !== undefined) query = query.where("source_repo", "=", options.base);
 	if (options.container !== undefined) query = query.where("container", "=", options.container);

@@ -47,6 +47,9 @@ export function renderStatus(
 	const { hubUrl, publicUrl, botName } = links;
 	const parts: string[] = [
 		"This is the bot's notebook for this repo. It edits this comment instead of writing new ones; nothing here needs an answer.",
+		...(publicUrl === null || status.variants.every((variant) => variant.state !== "published")
+			? []
+			: [`Which file fits your memory, and how to run it: [the model's page](${publicUrl}/m/${status.sourceRepo}).`]),
 	];
 	if (status.refused !== null) {
 		const at = status.refused.sha === null ? "" : ` (commit \`${status.refused.sha.slice(0, 8)}\`)`;

@@ -99,7 +99,7 @@ export async function seedSite(
 			from generate_series(${from}::int, ${to}::int) as model, generate_series(1, ${COMMITS}::int) as source_commit,
 				jsonb_array_elements(${recipes}::jsonb) as recipe)
 		insert into variants (id, source_repo, source_sha, recipe, recipe_hash, job_id, state, target_repo, target_sha, manifest, current, container, bits, kl_mean, bytes, memory_bytes, created_at, published_at)
-		select md5('variant' || model || ':' || source_commit || (recipe->>'hash'))::uuid, repo, sha, recipe->>'canonical', recipe->>'hash',
+		select overlay(overlay(md5('variant' || model || ':' || source_commit || (recipe->>'hash')) placing '4' from 13 for 1) placing '8' from 17 for 1)::uuid, repo, sha, recipe->>'canonical', recipe->>'hash',
 			md5('job' || model || ':' || source_commit)::uuid, 'published',
 			'yaqa-bot/' || split_part(repo, '/', 2) || '-YAQA-' || upper(recipe->>'container'), sha,
 			jsonb_set(jsonb_set(jsonb_set(${manifest}::jsonb, '{recipe}', recipe->'canonical'), '{evaluation,measured,0,report,klNats,mean}', to_jsonb(kl)), '{files,0,size}', to_jsonb(bytes)),

@@ -1,8 +1,23 @@
+import type { LayerEvidence } from "../../src/protocol/manifest.ts";
 import type { WebData } from "../../src/web/data.ts";
 import { EIGHT_BILLION, makeEvents, makeJob, makeVariant, memoryData, NOW, uuid } from "./web-fixtures.ts";
 
 const REPO = "lab/Example-8B-Instruct";
 const OLDER = "0".repeat(40);
+
+function layers(count: number): LayerEvidence[] {
+	return Array.from({ length: count }, (_, index) => ({
+		name: `model.layers.${Math.floor(index / 7)}.self_attn.q_proj`,
+		shape: [4096, 4096],
+		type: "q4_k",
+		proxyError: { twoSided: 0.3 + 0.2 * Math.sin(index), oneSided: 0.6, rtn: 1 },
+		effectiveRankOutput: 210 + index,
+		effectiveRankInput: 80 + index,
+		cosineSimilarity: null,
+		sigmaInput: 0.02,
+		sigmaOutput: 0.02,
+	}));
+}
 
 /** A site with something on every page: files of every engine, jobs in every state that looks different, long names. */
 export function siteContent(): { readonly data: WebData; readonly pages: Readonly<Record<string, string>> } {
@@ -42,6 +57,26 @@ export function siteContent(): { readonly data: WebData; readonly pages: Readonl
 			recipe: "gguf:iq4_xs,embedding=q8_0",
 		}),
 	];
+	const [, , shown] = variants;
+	// One with everything that its page can show.
+	if (shown?.manifest != null) {
+		shown.manifest.layers.push(...layers(56));
+		shown.manifest.engine = {
+			name: "llama.cpp",
+			version: "b7120",
+			klNats: { mean: 0.0193, standardError: 0.0008 },
+			topOneAgreement: 0.962,
+			positions: 4096,
+			tokens: { texts: 240, equal: 240, different: [] },
+			greedy: { tokens: 64, equal: 61 },
+		};
+		for (const row of shown.manifest.evaluation.measured) {
+			row.byDomain["prose"] = row.report;
+			row.byDomain["code"] = row.report;
+		}
+		Object.assign(shown.manifest.versions, { torch: "2.13.0", transformers: "5.1.0" });
+		Object.assign(shown.manifest.seeds, { calibration: 0 });
+	}
 	const data = memoryData({
 		variants,
 		jobs: [running, queued, done, failed, cancelled],
@@ -72,6 +107,11 @@ export function siteContent(): { readonly data: WebData; readonly pages: Readonl
 			"job-done": `/jobs/${done.id}`,
 			"job-failed": `/jobs/${failed.id}`,
 			"job-cancelled": `/jobs/${cancelled.id}`,
+			"job-log": `/jobs/${running.id}/log?layers=1`,
+			"job-log-none": `/jobs/${running.id}/log?q=nothing`,
+			variant: `/v/${variants[2]?.id}`,
+			"variant-wanted": `/v/${variants[9]?.id}`,
+			"models-fits": "/?fits=8+GB",
 			deliveries: "/deliveries",
 			help: "/help",
 			about: "/about",
