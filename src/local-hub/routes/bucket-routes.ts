@@ -1,4 +1,6 @@
 import { createReadStream } from "node:fs";
+import { copyFile } from "node:fs/promises";
+import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import express, { type Request, Router } from "express";
 import { z } from "zod";
@@ -16,7 +18,7 @@ import {
 } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { checkedPath, isRepoNamePart } from "../identifiers.ts";
-import { findXetFile } from "../xet-files.ts";
+import { findXetFile, saveXetFile } from "../xet-files.ts";
 import { xetHeaders, xetToken } from "../xet-token.ts";
 import { jsonBody } from "./body-parsers.ts";
 
@@ -34,11 +36,20 @@ const operationSchema = z.discriminatedUnion("type", [
 		contentType: z.string().optional(),
 	}),
 	z.object({ type: z.literal("deleteFile"), path: z.string() }),
+	z.object({
+		type: z.literal("copyFile"),
+		path: z.string(),
+		xetHash: z.string(),
+		sourceRepoType: z.string(),
+		sourceRepoId: z.string(),
+		mtime: z.union([z.number(), z.string()]).nullish(),
+		contentType: z.string().optional(),
+	}),
 ]);
 
 /**
- * Buckets in their simple form: made, filled and read over Xet, listed, emptied. Nothing is copied into one by
- * reference. Long as a list of routes is: each handler stands alone.
+ * Buckets in their simple form: made, filled and read over Xet, listed, emptied. Repos' files are not copied
+ * into one by reference. Long as a list of routes is: each handler stands alone.
  */
 export function bucketRoutes(context: HubContext): Router {
 	const router = Router();
@@ -78,6 +89,23 @@ export function bucketRoutes(context: HubContext): Router {
 			totalFiles: files.length,
 			cdnRegions: [],
 		};
+	}
+
+	/** Brings what another bucket has under this hash; what cannot be read from there is not brought. */
+	async function copyContent(
+		request: Request,
+		bucket: Bucket,
+		from: { readonly xetHash: string; readonly sourceRepoType: string; readonly sourceRepoId: string },
+	): Promise<void> {
+		const [namespace = "", name = ""] = from.sourceRepoId.split("/");
+		const source = from.sourceRepoType === "bucket" ? context.buckets.find(namespace, name) : null;
+		const identity = identityOf(context, request);
+		if (source === null || (source.record.private && (identity === null || !isMemberOf(identity, namespace)))) return;
+		const content = await findXetFile(source.directory, from.xetHash);
+		if (content === null) return;
+		for (const xorb of new Set(content.terms.map((term) => term.xorb)))
+			await copyFile(join(source.directory, "xorbs", xorb), join(bucket.directory, "xorbs", xorb));
+		await saveXetFile(bucket.directory, from.xetHash, content);
 	}
 
 	const fileView = (path: string, file: BucketFile): Record<string, unknown> => ({ type: "file", path, ...file });
@@ -180,6 +208,7 @@ export function bucketRoutes(context: HubContext): Router {
 				else failed.push({ path, error: "File not found" });
 				continue;
 			}
+			if (operation.type === "copyFile") await copyContent(request, bucket, operation);
 			const content = await findXetFile(bucket.directory, operation.xetHash);
 			if (content === null) {
 				failed.push({ path, error: "Its content was not uploaded" });
