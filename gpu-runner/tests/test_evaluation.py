@@ -16,7 +16,7 @@ from yaqa_runner.evaluate import verification as verification_module
 from yaqa_runner.evaluate.gate import choose
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.reference import OriginalReference
-from yaqa_runner.evaluate.statistics import clustered_estimate, compare, join, summarize, token_kl
+from yaqa_runner.evaluate.statistics import Comparison, clustered_estimate, compare, join, summarize, token_kl
 from yaqa_runner.evaluate.verification import choose_verification, verification_kl, write_verification
 from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import SourceModel, load_source_model
@@ -56,6 +56,13 @@ def test_kl_is_the_sum_of_its_definition() -> None:
     expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
     assert torch.allclose(token_kl(p, q), expected, atol=1e-6)
     assert float(token_kl(p, p).abs().max()) == 0
+
+
+def test_a_mean_kl_is_never_below_zero() -> None:
+    # Two models that agree to the last digits of float32.
+    noise = torch.tensor([[1e-8, -3e-8, 1e-9]])
+    agree, losses = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2)
+    assert summarize([Comparison(noise, agree, losses, losses)]).kl_nats.mean == 0
 
 
 def test_the_standard_error_clusters_by_sequence_within_texts() -> None:

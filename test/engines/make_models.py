@@ -15,7 +15,8 @@ QWEN_2_SPLIT = (
 )
 HEADS: dict[str, Any] = {"head_dim": 32}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {},
+    # vLLM's attention on processors takes heads of 32 and more.
+    "llama": HEADS,
     # Its tokenizer adds a token of its own.
     "qwen2": {"vocab_size": 520},
     "qwen3": HEADS,

@@ -81,6 +81,11 @@ def clustered_estimate(strata: list[torch.Tensor]) -> tuple[float, float]:
     return mean, math.sqrt(variance) / count
 
 
+def not_negative(mean: float) -> float:
+    """A mean KL, which is none below 0: where two models agree to the last digits, what is left is noise of float32."""
+    return max(0.0, mean)
+
+
 def summarize(texts: list[Comparison]) -> Metrics:
     """The figures over one or several texts together."""
     kl = torch.cat([text.kl.flatten() for text in texts]).double()
@@ -91,7 +96,7 @@ def summarize(texts: list[Comparison]) -> Metrics:
     quantized = _perplexity([text.quantized_loss for text in texts])
     return Metrics(
         kl_nats=KlEstimate(
-            mean=mean,
+            mean=not_negative(mean),
             standard_error=error,
             median=_quantile(ordered, 0.5),
             p90=_quantile(ordered, 0.9),

@@ -20,7 +20,7 @@ from yaqa_runner.calibration.splits import EvaluationSet
 from yaqa_runner.evaluate.hard_texts import TokenizerRecord, tokenizer_record
 from yaqa_runner.evaluate.measure import checked_log_probabilities
 from yaqa_runner.evaluate.reference import OriginalReference
-from yaqa_runner.evaluate.statistics import clustered_estimate, token_kl
+from yaqa_runner.evaluate.statistics import clustered_estimate, not_negative, token_kl
 from yaqa_runner.formats.container import ReferenceModel
 from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import SourceModel
@@ -176,7 +176,7 @@ def verification_kl(model: ReferenceModel, verification: Verification) -> Verifi
         count = window.log_probabilities.shape[1]
         values = _last_log_probabilities(model.model, window.input_ids, count)
         beyond = float(token_kl(window.log_probabilities, values).double().mean())
-    return VerificationKl(mean, error, beyond)
+    return VerificationKl(not_negative(mean), error, beyond)
 
 
 def _window_sequence(
