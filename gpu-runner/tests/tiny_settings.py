@@ -92,8 +92,17 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"sliding_window": None},
     "qwen3_5_moe_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "qwen3_moe": {"norm_topk_prob": True},
+    "qwen3_moe": {"norm_topk_prob": True, "initializer_range": 0.01},
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    # llama.cpp does not load one without sections.
+    "qwen3_vl_text": {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [6, 5, 5],
+            "mrope_interleaved": True,
+        }
+    },
     "starcoder2": {"sliding_window": None},
     "xglm": {"attention_heads": 4, "num_layers": BLOCKS, "ffn_dim": 96},
     "zamba2": {
@@ -109,6 +118,7 @@ OWN: dict[str, dict[str, Any]] = {
         "adapter_rank": 16,
         "intermediate_size": 96,
     },
+    "youtu": {"initializer_range": 0.01},
     "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 32},
 }
 # Models of images and text, with what their configurations need beyond that of the language model.
