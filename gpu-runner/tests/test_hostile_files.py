@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import save_checkpoint
 
+from yaqa_runner.evaluate.chat_process import render_apart
 from yaqa_runner.model.load import load_tokenizer
 from yaqa_runner.model.snapshot import inspect_snapshot, link_snapshot
 from yaqa_runner.protocol.failures import SourceRefused, as_failure
@@ -93,3 +94,58 @@ def test_a_pattern_that_cannot_be_read_is_a_refusal(pattern: str, tmp_path: Path
     (source / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(SourceRefused, match="cannot be loaded"):
         load_tokenizer(inspect_snapshot(source))
+
+
+def _with_tokenizer(tmp_path: Path, **changes: object) -> Path:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    document = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    (source / "tokenizer.json").write_text(json.dumps({**document, **changes}), encoding="utf-8")
+    return source
+
+
+def _replace(text: str, content: str) -> dict[str, object]:
+    return {"type": "Replace", "pattern": {"String": text}, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [_replace("e", "e" * 16)] * 3}}, "1024 times as long"),
+        ({"decoder": {"type": "Sequence", "decoders": [_replace("e", "f")] * 1001}}, "more than 1000 steps"),
+        (
+            {"model": {"type": "BPE", "vocab": {f"t{at}": at for at in range(150_000)}, "merges": []}},
+            "has 150000 tokens",
+        ),
+        ({"added_tokens": [{"id": 0, "content": "x" * 10_001}]}, "a token of 10001 characters"),
+    ],
+)
+def test_steps_that_exhaust_whoever_carries_them_out_are_a_refusal(
+    changes: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    source = _with_tokenizer(tmp_path, **changes)
+    with pytest.raises(SourceRefused, match=says):
+        load_tokenizer(inspect_snapshot(source))
+
+
+def test_the_replacements_of_known_tokenizers_are_taken(tmp_path: Path) -> None:
+    steps = [_replace(" ", "\u2581"), _replace("``", '"'), _replace("''", '"'), _replace("x", "yyyy")]
+    source = _with_tokenizer(tmp_path, normalizer={"type": "Sequence", "normalizers": steps})
+    assert load_tokenizer(inspect_snapshot(source)) is not None
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3,
+        "{% set a = 'xxxxxxxx' %}" + "{% set a = a ~ a %}" * 60 + "{{ a }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    ],
+)
+def test_a_chat_template_that_is_made_to_exhaust_its_reader_is_none(template: str) -> None:
+    assert render_apart(template, [{"role": "user", "content": "Hi"}], {}, 1000) is None
+
+
+def test_a_chat_template_renders_with_the_special_tokens() -> None:
+    template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    assert render_apart(template, [{"role": "user", "content": "Hi é"}], {"bos_token": "<s>"}, 1000) == "<s>user: Hi é"
+    assert render_apart(template, [{"role": "user", "content": "Hi"}], {}, 3) is None

@@ -64,6 +64,22 @@ type Call = {
 	readonly body?: unknown;
 };
 
+/**
+ * The whole answer, or an error. Octokit takes an answer that breaks off, or a page for people that a proxy gives with 200,
+ * for text; of the answer with a token it would keep an `undefined` for an hour.
+ */
+async function wholeAnswer(response: Response): Promise<Response> {
+	if (!response.ok) return response;
+	const text = await response.text();
+	if (text === "") return new Response(null, response);
+	try {
+		JSON.parse(text);
+	} catch (error) {
+		throw new Error("GitHub answered with something else than JSON.", { cause: error });
+	}
+	return new Response(text, response);
+}
+
 const Installation = z.object({ id: z.int() });
 
 /** Until the hour's quota is full again; `NaN`: it is not used up, or the server does not say. */
@@ -110,8 +126,8 @@ export function createGitHubAccess(options: GitHubOptions): GitHubAccess {
 	const send = options.fetch ?? fetch;
 	// A GitHub Enterprise Server's API lies below /api/v3.
 	const basePath = new URL(apiUrl).pathname.replace(/\/$/, "");
-	const timedFetch: typeof fetch = (input, init) =>
-		send(input, { ...init, signal: AbortSignal.timeout(timeoutMilliseconds) });
+	const timedFetch: typeof fetch = async (input, init) =>
+		await wholeAnswer(await send(input, { ...init, signal: AbortSignal.timeout(timeoutMilliseconds) }));
 	const app = new App({
 		appId: options.appId,
 		privateKey: options.privateKey,

@@ -242,6 +242,18 @@ function describe(error: unknown): string {
 	return redactText(error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message);
 }
 
+/** What is read of an answer that breaks off half-way is no bug of whoever reads it: another try may bring the whole. */
+async function* wholeOrRetryable(body: ReadableStream<Uint8Array>, url: string): AsyncGenerator<Uint8Array> {
+	try {
+		yield* body;
+	} catch (error) {
+		if (!(error instanceof TypeError)) throw error;
+		throw new RetryableError(`The Hub's answer to ${new URL(url).pathname} broke off: ${describe(error)}`, {
+			cause: error,
+		});
+	}
+}
+
 /** The response with its body counted and watched; `url` is kept, which `@huggingface/hub` reads. */
 function limited(
 	response: Response,
@@ -253,7 +265,7 @@ function limited(
 		limits.abort(new RetryableError(`A transfer from the Hub stood still for ${limits.idleMilliseconds / 1000} s.`));
 	let timer = setTimeout(stalled, limits.idleMilliseconds);
 	timer.unref();
-	const watched = response.body.pipeThrough(
+	const watched = ReadableStream.from(wholeOrRetryable(response.body, limits.url)).pipeThrough(
 		new TransformStream<Uint8Array, Uint8Array>({
 			transform(chunk, controller) {
 				clearTimeout(timer);

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { mkdir } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { endGroup, startJobProcess } from "../../src/local-hub/job-process.ts";
 import { loadContract, type MatchedOperation } from "./api-contract.ts";
 import { createIssues, type IssueBook } from "./issues.ts";
@@ -22,8 +23,18 @@ export type GitHubFault =
 	| "quota-used-up"
 	/** A repo that was renamed: 301 to its number, 307 for what is no GET. */
 	| "moved"
+	/** 429 that names no time. */
+	| "limited-without-time"
 	/** 503, nothing done. */
 	| "unavailable"
+	/** 500, nothing done. */
+	| "server-error"
+	/** An answer that comes after two and a half seconds. */
+	| "slow"
+	/** An answer that breaks off half-way. */
+	| "truncated"
+	/** 200 with a page that says nothing, as a proxy in front of GitHub gives. */
+	| "wrong"
 	| "no-run-details"
 	| "vanishes"
 	| "succeeds-without-result"
@@ -57,6 +68,8 @@ export type FakeGitHub = {
 	readonly privateKey: string;
 	arm(fault: GitHubFault, times?: number): void;
 	disarm(): void;
+	/** How often a fault has struck. */
+	struck(): number;
 	runs(): readonly Run[];
 	/** Every call answered, `GET /repos/acme/models/issues 200`, oldest first. */
 	calls(): readonly string[];
@@ -103,6 +116,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	const basePath = options.basePath ?? "";
 	const endings = new Set<Promise<void>>();
 	let faults: { fault: GitHubFault; left: number } | null = null;
+	let struck = 0;
 	let nextId = 9_000_000_001;
 	let origin = "";
 
@@ -117,6 +131,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 	const has = (...wanted: readonly GitHubFault[]): boolean => {
 		if (faults === null || !wanted.includes(faults.fault) || faults.left === 0) return false;
 		faults.left--;
+		struck++;
 		return true;
 	};
 
@@ -133,7 +148,9 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 				"X-RateLimit-Reset": reset,
 			});
 		}
+		if (has("limited-without-time")) throw new Refused(429, "You have exceeded a secondary rate limit.");
 		if (has("unavailable")) throw new Refused(503, "Service Unavailable");
+		if (has("server-error")) throw new Refused(500, "Internal Server Error");
 		if (path.startsWith("/repos/") && has("moved")) {
 			const number = path.startsWith(`/repos/${REPOSITORY}/`) ? 1 : 2;
 			const rest = path.split("/").slice(4).join("/");
@@ -446,12 +463,27 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			const general = status >= 500 || [301, 307, 403, 429].includes(status);
 			const problem = general ? null : (operation?.problemOf(status, content) ?? null);
 			if (problem !== null) breaches.push(`${request.method} ${url.pathname} ${status}: ${problem}`);
+			const bytes = Buffer.from(content === null ? "" : JSON.stringify(content));
+			if (bytes.length > 0 && has("wrong")) {
+				response.writeHead(200, { "Content-Type": "text/html" }).end("<html><body>Welcome</body></html>");
+				return;
+			}
+			const isCut = bytes.length > 0 && has("truncated");
+			const length = { "Content-Length": String(bytes.length) };
 			response.writeHead(status, {
 				"Content-Type": "application/json",
+				...(isCut ? length : {}),
 				...(location === undefined ? {} : { Location: location }),
 				...headers,
 			});
-			response.end(content === null ? "" : JSON.stringify(content));
+			if (!isCut) {
+				response.end(bytes);
+				return;
+			}
+			// What was written goes out first.
+			response.write(bytes.subarray(0, Math.floor(bytes.length / 2)), () =>
+				setTimeout(() => request.socket.destroy(), 20),
+			);
 		};
 		if (operation === null) {
 			breaches.push(`${request.method} ${url.pathname} is not in the description`);
@@ -464,6 +496,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 			return;
 		}
 		try {
+			if (has("slow")) await sleep(2500);
 			if (!operation.id.startsWith("apps/"))
 				limits(request.method ?? "GET", url.pathname.slice(basePath.length), url.search);
 			const result = act(request, operation, url, body);
@@ -497,6 +530,7 @@ export async function startFakeGitHub(options: FakeGitHubOptions): Promise<FakeG
 		disarm() {
 			faults = null;
 		},
+		struck: () => struck,
 		runs: () => [...runs.values()],
 		calls: () => calls,
 		webhooks,

@@ -84,6 +84,19 @@ test("the auditor of the storm finds what was lost, doubled and told", async (co
 			secrets: [BOT],
 			accepted: ["kept", "given-up", "never-stored"],
 			sources: [...heads].map(([repo, sha]) => ({ repo, head: sha })),
+			issues: [
+				{
+					number: 3,
+					comments: [
+						{ id: 11, login: "maintainer", body: "@yaqa-bot status" },
+						{ id: 12, login: "maintainer", body: "@yaqa-bot quantize" },
+						{ id: 13, login: "maintainer", body: "@yaqa-bot plan" },
+						{ id: 14, login: "yaqa-bot[bot]", body: `<!-- yaqa-bot: {"comment":"12","state":"running"} -->` },
+						{ id: 15, login: "yaqa-bot[bot]", body: `<!-- yaqa-bot: {"comment":"13","state":"answered"} -->` },
+						{ id: 16, login: "yaqa-bot[bot]", body: `<!-- yaqa-bot: {"comment":"13","state":"answered"} -->` },
+					],
+				},
+			],
 			publicPages: [{ where: "/jobs", text: `token ${BOT}` }],
 		}),
 	);
@@ -100,6 +113,8 @@ test("the auditor of the storm finds what was lost, doubled and told", async (co
 		/secret-private has 0 published repos/,
 		/bot\/behind-good-YAQA-W4A16 holds 0{40}/,
 		/liar-hashes@\w+ is done, not failed/,
+		/comment 11 in issue 3 has no answer: @yaqa-bot status/,
+		/the answer to comment 12 in issue 3 stays running/,
 	]) {
 		assert.match(all("lost"), lost);
 	}
@@ -108,6 +123,7 @@ test("the auditor of the storm finds what was lost, doubled and told", async (co
 		/behind-good-YAQA-W4A16 has two commits/,
 		/owner\/sound-good has 2 discussions/,
 		/bot\/staging-1 was left over/,
+		/comment 13 in issue 3 has 2 answers/,
 	]) {
 		assert.match(all("duplicates"), doubled);
 	}

@@ -23,6 +23,13 @@ const Request = z.object({
 	accepted: z.array(z.string()),
 	/** The sources with the commit that their main branch holds; `null`: it is gone. */
 	sources: z.array(z.object({ repo: z.string(), head: z.string().nullable() })),
+	/** Issues of a GitHub repo, with what people asked in them and what the bot answered. */
+	issues: z.array(
+		z.object({
+			number: z.number(),
+			comments: z.array(z.object({ id: z.number(), login: z.string(), body: z.string() })),
+		}),
+	),
 	/** Pages of the bot as everybody reads them. */
 	publicPages: z.array(z.object({ where: z.string(), text: z.string() })),
 });
@@ -32,6 +39,12 @@ type Request = z.infer<typeof Request>;
 const NEVER = ["hashes", "fence"];
 /** The owner took the source away while the bot was at it: the job ends, whatever its end. */
 const ANY_END = ["deleted", "renamed", "gated"];
+
+/** Ended at its limit of time, it is not tried again by itself: the next try would as likely hang. */
+const MAY_TIME_OUT = ["hang"];
+/** A job that is under way when its source gets another name keeps the one that it has; the new name may get one too. */
+const NAMES: Readonly<Record<string, number>> = { renamed: 2 };
+const ENDS = ["done", "failed", "superseded", "cancelled", "published", "refused", "answered"];
 
 const Delivery = z.object({ dedupe_key: z.string(), outcome: z.string(), detail: z.string().nullable() });
 const Job = z.object({
@@ -101,23 +114,46 @@ function auditRows(request: Request, deliveries: z.infer<typeof Delivery>[], job
 	const commits = new Map<string, number>();
 	for (const job of jobs) {
 		const commit = `${job.source_repo}@${job.source_sha}`;
-		commits.set(commit, (commits.get(commit) ?? 0) + 1);
-		if (!["done", "failed", "superseded", "cancelled"].includes(job.state)) {
+		// Somebody may ask by name for what a push had made superfluous: that is a job of its own, of which one runs.
+		if (job.state !== "superseded") commits.set(commit, (commits.get(commit) ?? 0) + 1);
+		if (!ENDS.includes(job.state)) {
 			findings.lost.push(`job ${job.id} of ${commit} is ${job.state}: ${job.status_text}`);
 		}
 	}
-	for (const [commit, count] of commits) if (count > 1) findings.duplicates.push(`${count} jobs of ${commit}`);
+	for (const [commit, count] of commits) {
+		if (count > (NAMES[kindOf(commit.split("@")[0] ?? "")] ?? 1))
+			findings.duplicates.push(`${count} jobs of ${commit}`);
+	}
 	for (const { repo, head } of request.sources) {
 		const kind = kindOf(repo);
 		const job = jobs.find((one) => one.source_repo === repo && one.source_sha === head);
 		if (ANY_END.includes(kind) || head === null) continue;
 		const wanted = NEVER.includes(kind) ? "failed" : "done";
+		if (MAY_TIME_OUT.includes(kind) && job?.state === "failed" && /^It ran for more than/.test(job.status_text))
+			continue;
 		if (job === undefined) findings.lost.push(`${repo}@${head} has no job`);
 		else if (job.state !== wanted) {
 			findings.lost.push(`${repo}@${head} is ${job.state}, not ${wanted}: ${job.status_text}`);
 		}
 	}
 	return findings;
+}
+
+/** Every comment has one answer, which says by its last line what it answers and what became of it. */
+function auditIssues(request: Request, findings: Findings): void {
+	for (const { number, comments } of request.issues) {
+		const answers = comments.filter(({ login }) => login.endsWith("[bot]"));
+		for (const { id, login, body } of comments) {
+			if (login.endsWith("[bot]")) continue;
+			const own = answers.filter((answer) => answer.body.includes(`"comment":"${id}"`));
+			if (own.length === 0) findings.lost.push(`comment ${id} in issue ${number} has no answer: ${body}`);
+			if (own.length > 1) findings.duplicates.push(`comment ${id} in issue ${number} has ${own.length} answers`);
+			for (const answer of own) {
+				const state = /"state":"(\w+)"/.exec(answer.body)?.[1] ?? "";
+				if (!ENDS.includes(state)) findings.lost.push(`the answer to comment ${id} in issue ${number} stays ${state}`);
+			}
+		}
+	}
 }
 
 function hubOf(request: Request) {
@@ -159,6 +195,8 @@ async function auditRepos(request: Request, hub: Hub, jobs: z.infer<typeof Job>[
 	for (const { repo, head } of request.sources) {
 		const kind = kindOf(repo);
 		if (head === null || NEVER.includes(kind) || ANY_END.includes(kind)) continue;
+		const job = jobs.find((one) => one.source_repo === repo && one.source_sha === head);
+		if (MAY_TIME_OUT.includes(kind) && job?.state === "failed") continue;
 		const repos = new Set(bySource.get(repo) ?? []);
 		if (repos.size !== 1) findings.lost.push(`${repo} has ${repos.size} published repos: ${[...repos].join(", ")}`);
 		for (const id of repos) {
@@ -214,6 +252,7 @@ async function auditPublic(request: Request, hub: Hub, findings: Findings): Prom
 		}
 	}
 	for (const { where, text } of request.publicPages) look(where, text);
+	for (const { number, comments } of request.issues) look(`issue ${number}`, JSON.stringify(comments));
 }
 
 const request = Request.parse(JSON.parse(readFileSync(process.argv[2] ?? "", "utf8")));
@@ -223,5 +262,6 @@ const findings = auditRows(request, z.array(Delivery).parse(rows.deliveries), jo
 const hub = hubOf(request);
 await auditRepos(request, hub, jobs, findings);
 await auditDiscussions(request, hub, findings);
+auditIssues(request, findings);
 await auditPublic(request, hub, findings);
 process.stdout.write(`${JSON.stringify({ jobs: jobs.length, ...findings })}\n`);

@@ -54,7 +54,12 @@ export async function stormBot(options: {
 			{
 				cwd: root,
 				stdio: ["ignore", "pipe", "pipe"],
-				env: cleanEnvironment({ ...options.environment, CLOCK_OFFSET_FILE: clockPath }),
+				env: cleanEnvironment({
+					...options.environment,
+					CLOCK_OFFSET_FILE: clockPath,
+					// A bot that is killed a hundred times spends most of its life starting.
+					NODE_COMPILE_CACHE: join(root, ".cache", "compile"),
+				}),
 			},
 		);
 		started.stdout.pipe(output, { end: false });
@@ -122,22 +127,30 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer<ArrayBuffer>> {
 	return Buffer.concat(parts);
 }
 
+/** What tells the bot who sends, and which delivery it is. */
+const PASSED_ON = [
+	...["content-type", "x-webhook-secret", "webhook-id"],
+	...["x-github-event", "x-github-delivery", "x-hub-signature-256"],
+] as const;
+
 /** The one address of all replicas, as a balancer is: whoever is there gets a delivery. Keeps what was acknowledged. */
 export async function stormBalancer(replicas: () => readonly StormBot[]) {
 	const accepted: string[] = [];
 	const server: Server = createServer((request, response) => {
 		void (async () => {
 			const body = await bodyOf(request);
-			const id = request.headers["webhook-id"];
+			const id = request.headers["webhook-id"] ?? request.headers["x-github-delivery"];
+			const headers = Object.fromEntries(
+				PASSED_ON.flatMap((name) => {
+					const value = request.headers[name];
+					return value === undefined ? [] : [[name, String(value)]];
+				}),
+			);
 			for (const replica of replicas().toSorted(() => Math.random() - 0.5)) {
 				try {
 					const answer = await fetch(`${replica.url}${request.url}`, {
 						method: request.method ?? "GET",
-						headers: {
-							"content-type": request.headers["content-type"] ?? "",
-							"x-webhook-secret": String(request.headers["x-webhook-secret"] ?? ""),
-							...(id === undefined ? {} : { "webhook-id": String(id) }),
-						},
+						headers,
 						...(body.length === 0 ? {} : { body }),
 						signal: AbortSignal.timeout(20_000),
 					});

@@ -15,7 +15,9 @@ import { updateRepoSettings } from "../../src/hub/update-repo-settings.ts";
 import { type LocalHub, startLocalHub } from "../../src/local-hub/start-local-hub.ts";
 import { type OwnPostgres, startOwnPostgres } from "../support/own-postgres.ts";
 import { TINY_SOURCE } from "../support/tiny-variants.ts";
+import { type Askers, startAskers } from "./askers.ts";
 import { type StormBot, stormBalancer, stormBot } from "./bots.ts";
+import { type SmallDisk, smallDisk } from "./small-disk.ts";
 import { oneOf, seededNumbers, weatherOf } from "./weather.ts";
 
 export type StormOptions = {
@@ -44,7 +46,9 @@ export type StormReport = z.infer<typeof Audit> & {
 	readonly seconds: number;
 };
 
-const PUSHES_A_SOURCE = 5;
+const PUSHES_A_SOURCE = 10;
+const PUSHES_A_COMMENT = 10;
+const DISK_MEBIBYTES = 512;
 /** What becomes of a source, by the end of its name; most are nothing but good. */
 const KINDS = [
 	...["good", "private", "crash", "hashes", "garbage", "deleted", "fence", "flood", "gated", "renamed", "hang"],
@@ -57,6 +61,7 @@ const TENDER = [
 	/^POST \/api\/models\/lab\/[^/]+\/discussions/,
 	/^PUT \/api\/models\/bot\/[^/]+\/settings/,
 ] as const;
+/** So long nothing may go on before what is left counts as lost. */
 const SETTLE_SECONDS = 300;
 
 type Source = { readonly repo: string; readonly kind: string; head: string | null };
@@ -65,6 +70,7 @@ type Place = {
 	readonly hub: LocalHub;
 	readonly random: () => number;
 	readonly bots: StormBot[];
+	readonly askers: Askers;
 	readonly owner: { readonly hubUrl: string; readonly accessToken: string };
 	readonly options: StormOptions;
 };
@@ -114,13 +120,21 @@ async function mistreat({ owner, hub }: Place, source: Source): Promise<void> {
 }
 
 /** All pushes, over all sources in turn, with pauses in which the bot gets somewhere. */
-async function sendAll(place: Place, sources: readonly Source[], config: string): Promise<void> {
+async function sendAll(
+	place: Place,
+	sources: readonly Source[],
+	config: string,
+	onLastRound: () => void,
+): Promise<void> {
 	const { events } = place.options;
+	const asked = sources.filter(({ kind }) => kind === "good");
 	for (let number = 0; number < events; number++) {
 		const source = sources[number % sources.length];
 		if (source === undefined) continue;
 		if (source.head !== null || number < sources.length) await push(place, source, number, config);
 		if (number >= sources.length && number < 2 * sources.length) await mistreat(place, source);
+		if (number % PUSHES_A_COMMENT === 0) place.askers.ask(asked[number % asked.length]?.repo ?? source.repo);
+		if (number === events - sources.length) onLastRound();
 		await sleep(place.random() * 60);
 	}
 }
@@ -136,9 +150,15 @@ function killer(place: Place, isOver: () => boolean) {
 		const { random, bots, options } = place;
 		while (kills < options.kills) {
 			const victim = bots[Math.floor(random() * bots.length)];
-			const patience = Date.now() + 60_000;
-			while (victim?.isReady() !== true && Date.now() < patience) await sleep(50);
 			if (victim === undefined) return;
+			// Some die while they start: amid migrations, the taking over of a lock, the first look at what is due.
+			if (random() < 0.4) {
+				await sleep(random() * 4000);
+				strike(victim);
+				continue;
+			}
+			const patience = Date.now() + 60_000;
+			while (!victim.isReady() && Date.now() < patience) await sleep(50);
 			await sleep(random() * 1000);
 			if (random() < 0.5 && !isOver()) {
 				armed = { at: oneOf(random, TENDER), victim };
@@ -216,6 +236,21 @@ async function jumpClocks({ bots, random }: Place, isOver: () => boolean): Promi
 	return jumps;
 }
 
+/** Disks that are full for a moment, one bot's at a time; how often. */
+async function fillDisks({ random }: Place, disks: readonly SmallDisk[], isOver: () => boolean): Promise<number> {
+	let times = 0;
+	while (!isOver() && disks.length > 0) {
+		await sleep(8000 + random() * 8000);
+		if (isOver()) break;
+		const disk = oneOf(random, disks);
+		disk.fill();
+		times++;
+		await sleep(500 + random() * 1500);
+		disk.free();
+	}
+	return times;
+}
+
 const Jobs = z.object({ jobs: z.array(z.object({ state: z.string() })), nextCursor: z.string().nullable() });
 
 /** Public jobs that are not at their end; one where no bot answers. */
@@ -238,8 +273,10 @@ async function settle(place: Place, sources: readonly Source[], botToken: string
 	const { hub, options } = place;
 	const headers = { authorization: `Bearer ${botToken}` };
 	const Manifest = z.object({ source: z.object({ revision: z.string() }) });
-	let waiting = sources.filter(({ kind, head }) => head !== null && !["hashes", "fence", "gated"].includes(kind));
-	const deadline = Date.now() + SETTLE_SECONDS * 1000;
+	let waiting = sources.filter(
+		({ kind, head }) => head !== null && !["hashes", "fence", "gated", "hang"].includes(kind),
+	);
+	let deadline = Date.now() + SETTLE_SECONDS * 1000;
 	let quiet = 0;
 	let said = "";
 	while (Date.now() < deadline && quiet < 3) {
@@ -254,14 +291,23 @@ async function settle(place: Place, sources: readonly Source[], botToken: string
 		const active = await activeJobs(place);
 		quiet = waiting.length === 0 && active === 0 ? quiet + 1 : 0;
 		const line = `${waiting.length} sources and ${active} jobs are under way`;
-		if (quiet === 0 && line !== said) options.say(line);
+		if (quiet === 0 && line !== said) {
+			options.say(line);
+			deadline = Date.now() + SETTLE_SECONDS * 1000;
+		}
 		said = line;
 		await sleep(2000);
 	}
 }
 
-function configurationOf(hubUrl: string, publicUrl: string, python: string): ConfigurationInput {
+function configurationOf(
+	hubUrl: string,
+	publicUrl: string,
+	python: string,
+	requests: ConfigurationInput["requests"],
+): ConfigurationInput {
 	return {
+		requests,
 		server: { publicUrl },
 		hub: { url: hubUrl, namespace: "bot", botUser: "bot" },
 		watch: { namespaces: ["lab"], recipes: ["w4a16"], existing: true },
@@ -290,8 +336,9 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 	const random = seededNumbers(options.seed);
 	const folder = mkdtempSync(join(tmpdir(), "yaqa-storm-"));
 	if (options.keep === true) options.say(`Everything is kept in ${folder}`);
-	const tokens = { owner: token(), bot: token(), read: token(), secret: token() };
+	const tokens = { owner: token(), bot: token(), read: token(), secret: token(), gitHub: token() };
 	const bots: StormBot[] = [];
+	const disks: SmallDisk[] = [];
 	let onRequest = (_line: string): void => {};
 	mkdirSync(join(folder, "hub"));
 	const hub = await startLocalHub({
@@ -311,10 +358,12 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 		onRequest: ({ method, path }) => onRequest(`${method} ${path}`),
 	});
 	const balancer = await stormBalancer(() => bots);
+	const askers = await startAskers(join(folder, "github"), tokens.gitHub, random);
+	askers.sendTo(balancer.url);
 	const database = await databaseUnderFire(options, random);
 	try {
 		const owner = { hubUrl: hub.url, accessToken: tokens.owner };
-		const place: Place = { folder, hub, random, bots, owner, options };
+		const place: Place = { folder, hub, random, bots, askers, owner, options };
 		const sources = sourcesOf(options);
 		for (const { repo, kind } of sources) {
 			await createRepo({ ...owner, repo, visibility: kind === "private" ? "private" : "public" });
@@ -322,10 +371,14 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 		}
 		const config = await (await fetch(`${hub.url}/${sources[0]?.repo}/resolve/main/config.json`)).text();
 		for (let index = 0; index < (options.database === "PGlite" ? 1 : 2); index++) {
+			const disk = smallDisk(join(folder, `bot${index}`, "data"), DISK_MEBIBYTES);
+			if (disk === null) options.say("This account cannot mount a disk: none will be full");
+			else disks.push(disk);
 			const bot = await stormBot({
 				folder: join(folder, `bot${index}`),
-				configuration: configurationOf(hub.url, balancer.url, fixtureRunner(folder)),
+				configuration: configurationOf(hub.url, balancer.url, fixtureRunner(folder), askers.requests),
 				environment: {
+					...askers.environment,
 					YAQA_BOT_HUB_TOKEN: tokens.bot,
 					YAQA_BOT_READ_TOKEN: tokens.read,
 					YAQA_BOT_WEBHOOK_SECRET: tokens.secret,
@@ -340,8 +393,16 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 		const kills = killer(place, () => isSent);
 		onRequest = kills.onRequest;
 		const weather = weatherOf(hub, random);
-		const changing = setInterval(() => weather.change(), 1500);
-		const sending = sendAll(place, sources, config).then(() => {
+		const changing = setInterval(() => {
+			weather.change();
+			askers.changeWeather();
+		}, 1500);
+		let isLastRound = false;
+		// A job that finds no room fails, and is tried again when somebody asks: here the last push of each source does.
+		const filling = fillDisks(place, disks, () => isLastRound);
+		const sending = sendAll(place, sources, config, () => {
+			isLastRound = true;
+		}).then(() => {
 			isSent = true;
 		});
 		const killing = kills.run();
@@ -351,7 +412,12 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 		isOver = true;
 		clearInterval(changing);
 		const [, jumps] = await Promise.all(trouble);
+		const fullDisks = await filling;
 		weather.clear();
+		askers.clearWeather();
+		await askers.settle();
+		// GitHub never sends again: a bot that starts looks the issues over for what it was not told.
+		for (const bot of bots) bot.kill();
 		options.say(`${options.events} pushes and ${kills.kills()} kills are over; the sky is clear`);
 		await hub.webhooksIdle();
 		await settle(place, sources, tokens.bot);
@@ -362,15 +428,17 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 			databaseUrl: database.url,
 			accepted: balancer.accepted(),
 		});
-		const faults = weather.faults() + database.faults() + jumps;
+		const faults = weather.faults() + askers.faults() + database.faults() + jumps + fullDisks;
 		const counts = { events: options.events, accepted: balancer.accepted().length, kills: kills.kills(), faults };
 		return { ...audited, ...counts, seconds: Math.round((Date.now() - started) / 1000) };
 	} finally {
 		for (const bot of bots) bot.abandon();
 		await endRuns(folder);
+		await askers.close();
 		balancer.close();
 		await hub.close();
 		await database.close();
+		if (options.keep !== true) for (const disk of disks) disk.unmount();
 		if (options.keep !== true) rmSync(folder, { recursive: true, force: true });
 	}
 }
@@ -379,7 +447,7 @@ export async function runStorm(options: StormOptions): Promise<StormReport> {
 async function audit(request: {
 	readonly place: Place;
 	readonly sources: readonly Source[];
-	readonly tokens: { readonly owner: string; readonly bot: string; readonly read: string; readonly secret: string };
+	readonly tokens: Readonly<Record<"owner" | "bot" | "read" | "secret" | "gitHub", string>>;
 	readonly databaseUrl: string | null;
 	readonly accepted: readonly string[];
 }): Promise<z.infer<typeof Audit>> {
@@ -408,6 +476,7 @@ async function audit(request: {
 			secrets: Object.values(tokens),
 			accepted: request.accepted,
 			sources: request.sources.map(({ repo, head }) => ({ repo, head })),
+			issues: place.askers.issues(),
 			publicPages,
 		}),
 		{ mode: 0o600 },

@@ -53,3 +53,49 @@ test("a refusal is no rate limit", async () => {
 	assert.ok(error instanceof GitHubRequestError);
 	assert.equal(error.status, 403);
 });
+
+test("an answer that is a page or breaks off is asked for again, also the one with the token", async () => {
+	const cutOff = () =>
+		new Response(
+			new ReadableStream({
+				start(controller) {
+					controller.enqueue(new TextEncoder().encode('{"token":'));
+					controller.error(new Error("terminated"));
+				},
+			}),
+			{ headers: { "content-type": "application/json" } },
+		);
+	const page = () => new Response("<html>Welcome</html>", { headers: { "content-type": "text/html" } });
+	for (const spoilt of ["/installation", "/access_tokens", "/issues"]) {
+		const bad = [cutOff, page];
+		const seen: string[] = [];
+		const github = createGitHubAccess({
+			apiUrl: "https://github.example",
+			repository: "acme/models",
+			appId: "1",
+			privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+			fetch: async (input, init) => {
+				const { pathname } = new URL(input instanceof Request ? input.url : String(input));
+				const next = pathname.endsWith(spoilt) ? bad.shift() : undefined;
+				if (next !== undefined) return next();
+				if (pathname.endsWith("/installation")) return Response.json({ id: 1 });
+				if (pathname.endsWith("/access_tokens")) {
+					return Response.json({ token: "t", expires_at: "2100-01-01T00:00:00Z", permissions: {} }, { status: 201 });
+				}
+				seen.push(new Headers(init?.headers).get("authorization") ?? "");
+				return Response.json([]);
+			},
+		});
+		let data: unknown = null;
+		for (let attempt = 0; attempt < 3 && data === null; attempt++) {
+			try {
+				({ data } = await github.request("GET /repos/{owner}/{repo}/issues", {}, { repeatable: false }));
+			} catch (error) {
+				assert.ok(error instanceof RetryableError, String(error));
+			}
+		}
+		assert.deepEqual(data, [], spoilt);
+		assert.deepEqual(seen, ["token t"], spoilt);
+		assert.deepEqual(bad, []);
+	}
+});

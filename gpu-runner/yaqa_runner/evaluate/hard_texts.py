@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from yaqa_runner.evaluate.chat_process import render_apart
+
 logger = logging.getLogger(__name__)
 
 # Which kinds are of small consequence where an engine cuts them otherwise: HARMLESS_KINDS of
@@ -92,9 +94,9 @@ def _chat(tokenizer: Any) -> str | None:
         {"role": "user", "content": "Thanks!"},
     ]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    # The template is the repo's own; that it does not render is no reason to refuse the model.
+        template = tokenizer.get_chat_template()
+    # Of several templates none may be the usual one: no reason to refuse the model.
     except Exception as error:
-        logger.info("the chat template does not render: %s", error)
+        logger.info("there is no usual chat template: %s", error)
         return None
-    return text if isinstance(text, str) and 0 < len(text) <= MAXIMUM_TEXT_CHARACTERS else None
+    return render_apart(template, messages, dict(tokenizer.special_tokens_map), MAXIMUM_TEXT_CHARACTERS)

@@ -27,6 +27,7 @@ from yaqa_runner.model.mapped_weights import MappedWeights, empty_model, empty_p
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.model.source_files import VOCABULARY_FILES
 from yaqa_runner.model.stored_names import stored_names
+from yaqa_runner.model.tokenizer_steps import refuse_exhausting_steps
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_native_panic
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
@@ -386,6 +387,16 @@ def load_config(snapshot: Snapshot) -> Any:
     return config
 
 
+def _embedded_tokens(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has embeddings for, as ``config.json`` says it; nested where images go in too."""
+    text = config.get("text_config")
+    for one in (config, text if isinstance(text, dict) else {}):
+        size = one.get("vocab_size")
+        if isinstance(size, int) and size > 0:
+            return size
+    return None
+
+
 def load_tokenizer(snapshot: Snapshot) -> Any | None:
     """The snapshot's tokenizer, ``None`` where it has none.
 
@@ -394,6 +405,8 @@ def load_tokenizer(snapshot: Snapshot) -> Any | None:
     """
     if not any((snapshot.directory / name).is_file() for name in VOCABULARY_FILES):
         return None
+    if (snapshot.directory / "tokenizer.json").is_file():
+        refuse_exhausting_steps(snapshot.directory / "tokenizer.json", _embedded_tokens(snapshot.config))
     try:
         return AutoTokenizer.from_pretrained(snapshot.directory, trust_remote_code=False, local_files_only=True)
     except BaseException as error:

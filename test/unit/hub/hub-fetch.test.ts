@@ -164,6 +164,25 @@ describe("limits", () => {
 			});
 		}
 	});
+	test("an answer that breaks off half-way is worth another try, whoever reads it", async () => {
+		const broken = () => {
+			const body = new ReadableStream({
+				start(controller) {
+					controller.enqueue(new TextEncoder().encode("{"));
+					controller.error(new TypeError("terminated"));
+				},
+			});
+			return new Response(body, { headers: { "content-type": "application/json" } });
+		};
+		const { hubFetch } = hub([broken]);
+		const response = await hubFetch(`${HUB}/api/models/a/b`);
+		await assert.rejects(response.json(), (error) => {
+			assert.ok(error instanceof RetryableError);
+			assert.match(error.message, /broke off/);
+			return true;
+		});
+	});
+
 	test("a transfer that stands still is broken off", async () => {
 		let signal: AbortSignal | null | undefined;
 		const stuck: typeof fetch = async (_input, init) => {
