@@ -38,7 +38,9 @@ def main() -> None:
         folder = output / name
         folder.mkdir(parents=True)
         split = (QWEN_2_SPLIT,) if name == "qwen2" else ()
-        save_tokenizer(byte_level_bpe(split=split), folder)
+        # llama.cpp looks that token up in every vocabulary of a Phi-3, and does not load one without it.
+        further = ("<|endoftext|>",) if name == "phi3" else ()
+        save_tokenizer(byte_level_bpe(special=("<s>", "</s>", "<unk>", *further), split=split), folder)
         random_model(name, **ARCHITECTURES[name]).save_pretrained(folder)
 
 
