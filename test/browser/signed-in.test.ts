@@ -9,7 +9,7 @@ import { systemClock } from "../../src/clock.ts";
 import { holdJob } from "../../src/db/admission.ts";
 import type { Database } from "../../src/db/database.ts";
 import { getDelivery, insertDelivery, leaseDelivery, settleDelivery } from "../../src/db/deliveries.ts";
-import { getJob } from "../../src/db/jobs.ts";
+import { getJob, moveJob } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
 import {
@@ -102,6 +102,22 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 			assert.deepEqual(faults, []);
 		});
 	}
+
+	test("the buttons of a job's page follow its state without a reload", async () => {
+		const context = await contextFor(browser, { width: 1280, scheme: "light" });
+		const page = await context.newPage();
+		const errors = consoleErrors(page);
+		await signIn(page, "alice");
+		const job = await keepJob(database, "acme/open");
+		await page.goto(`${site.url}/jobs/${job.id}`);
+		const end = { id: job.id, from: "planned", to: "failed", fence: job.fence, owner: null, now: new Date() } as const;
+		await page.getByRole("button", { name: "Cancel the job" }).waitFor();
+		await moveJob(database.handle, { ...end, statusText: "It failed." });
+		await page.getByRole("button", { name: "Try again" }).waitFor();
+		assert.equal(await page.getByRole("button", { name: "Cancel the job" }).count(), 0);
+		assert.deepEqual(errors, []);
+		await context.close();
+	});
 
 	test("a job is cancelled, one let start and a delivery worked on anew with a click, with script and without", async () => {
 		for (const javaScriptEnabled of [true, false]) {

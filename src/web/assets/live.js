@@ -1,5 +1,17 @@
 // Replaces the parts of the job page as the server renders them anew. Without this script the page reloads itself.
 const root = document.querySelector("[data-live]");
+
+/** What may be done to the job now, as the page itself says: its forms are for who looks, and in no stream. */
+async function renewActions() {
+	const actions = document.getElementById("part-actions");
+	if (actions === null) return;
+	const answer = await fetch(location.pathname, { headers: { Accept: "text/html" } });
+	if (!answer.ok) return;
+	const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+	const fresh = page.getElementById("part-actions");
+	if (fresh !== null && !actions.contains(document.activeElement)) actions.replaceChildren(...fresh.childNodes);
+}
+
 if (root !== null) {
 	const note = document.getElementById("live-note");
 	const source = new EventSource(root.dataset.live);
@@ -11,7 +23,10 @@ if (root !== null) {
 			if (element !== null && !element.contains(document.activeElement) && element.innerHTML !== markup) {
 				element.innerHTML = markup;
 				// The tab tells of the state too.
-				if (id === "part-title") document.title = `${element.textContent} · yaqa-bot`;
+				if (id === "part-title") {
+					document.title = `${element.textContent} · yaqa-bot`;
+					renewActions();
+				}
 			}
 		}
 		if (note !== null) note.textContent = "This page follows the job.";

@@ -10,10 +10,10 @@ const LABELS: Readonly<Record<JobAction, string>> = {
 	approve: "Let it start",
 };
 
-/** What who is signed in may do to the job: a form each, so that it works without script. */
+/** What who is signed in may do to the job: a form each, so that it works without script; with it they follow the state. */
 export function jobActions(viewer: Viewer | null, job: JobRecord, actions: readonly JobAction[]): Html | null {
-	if (viewer === null || actions.length === 0) return null;
-	return html`<div class="actions">${actions.map(
+	if (viewer === null) return null;
+	return html`<div id="part-actions" class="actions">${actions.map(
 		(action) =>
 			html`<form method="post" action="/jobs/${job.id}/${action}">${formTokenField(viewer)}<button type="submit"${action === "cancel" && html` class="danger"`}>${LABELS[action]}</button></form>`,
 	)}</div>
