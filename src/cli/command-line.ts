@@ -248,6 +248,10 @@ export const CLI_COMMANDS: readonly CliCommand[] = [
 				value: "FILE",
 				summary: "the operator's public key (PEM): manifests have to be signed by it",
 			},
+			kl: {
+				type: "boolean",
+				summary: "compute KL again, against the original's commit that the manifest names; takes the original's size",
+			},
 			config: CONFIG,
 			json: JSON_OUTPUT,
 			help: HELP,

@@ -172,7 +172,13 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 		}
 		if (namespace !== null) {
 			return await verifyAll(
-				{ namespace, key: line.text("key"), configurationPath: line.text("config"), json: line.flag("json") },
+				{
+					namespace,
+					key: line.text("key"),
+					kl: line.flag("kl"),
+					configurationPath: line.text("config"),
+					json: line.flag("json"),
+				},
 				{ terminal, signal: signalOfTheProcess(terminal) },
 			);
 		}
@@ -182,6 +188,7 @@ const COMMANDS: Readonly<Record<CliCommandName, (call: Call) => Promise<number>>
 				revision: line.text("revision"),
 				verification: line.text("verification"),
 				key: line.text("key"),
+				kl: line.flag("kl"),
 				configurationPath: line.text("config"),
 				json: line.flag("json"),
 			},

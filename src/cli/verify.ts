@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { systemClock } from "../clock.ts";
 import { loadConfiguration } from "../config/load.ts";
 import type { Configuration } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
@@ -28,6 +29,8 @@ import { CheckFailure, manifestOf } from "../verify/manifest-checks.ts";
 import { verifyVariant } from "../verify/verify-variant.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
+import { createProgressDisplay } from "./progress-display.ts";
+import { recomputeKl } from "./recompute-kl.ts";
 import { printable, type Terminal } from "./terminal.ts";
 import { reportVariant, type VariantReport, variantLines } from "./variant-lines.ts";
 
@@ -37,6 +40,8 @@ export type VerifyOptions = {
 	readonly verification: string | null;
 	/** A file with the public key that manifests have to be signed with. */
 	readonly key: string | null;
+	/** Whether KL is computed again, which takes the original. */
+	readonly kl: boolean;
 	readonly configurationPath: string | null;
 	readonly json: boolean;
 };
@@ -154,11 +159,24 @@ async function locateOnHub(
 	}
 }
 
+async function klOf(
+	variants: readonly Found[],
+	context: Omit<Parameters<typeof recomputeKl>[1], "display">,
+): ReturnType<typeof recomputeKl> {
+	const display = createProgressDisplay(context.terminal, () => systemClock.now());
+	try {
+		return await recomputeKl(variants, { ...context, display });
+	} finally {
+		display.close();
+	}
+}
+
 /** `yaqa-bot verify --all`: every repo of a namespace that holds variants of this bot's, one after the other. */
 export async function verifyAll(
 	options: {
 		readonly namespace: string;
 		readonly key: string | null;
+		readonly kl: boolean;
 		readonly configurationPath: string | null;
 		readonly json: boolean;
 	},
@@ -189,7 +207,15 @@ export async function verifyAll(
 			terminal.err(`${printable(repo)}:\n`);
 			const quiet = { ...terminal, out: () => undefined };
 			const exit = await verify(
-				{ target: repo, revision: sha, verification: null, key: options.key, configurationPath, json: false },
+				{
+					target: repo,
+					revision: sha,
+					verification: null,
+					key: options.key,
+					kl: options.kl,
+					configurationPath,
+					json: false,
+				},
 				{ terminal: quiet, signal },
 			);
 			repos.push({ repo, ok: exit === EXIT_CODES.ok.code, exit });
@@ -211,21 +237,20 @@ export async function verify(
 	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
 ): Promise<ExitCode> {
 	const { terminal, signal } = context;
+	const fail = (message: string, code: ExitCode): ExitCode => {
+		terminal.err(`${printable(message)}\n`);
+		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
+		return code;
+	};
 	const work = await mkdtemp(join(tmpdir(), "yaqa-verify-"));
 	try {
 		const loaded = loadConfiguration(options.configurationPath === null ? {} : { path: options.configurationPath });
 		if (!loaded.ok) {
-			const message = loaded.problems.map(problemLine).join(" ");
-			terminal.err(`${printable(message)}\n`);
-			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
-			return EXIT_CODES.usage.code;
+			return fail(loaded.problems.map(problemLine).join(" "), EXIT_CODES.usage.code);
 		}
 		const { configuration } = loaded;
 		if (options.key !== null && !isPublicKey(options.key)) {
-			const message = `${options.key} holds no Ed25519 public key in PEM form.`;
-			terminal.err(`${printable(message)}\n`);
-			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
-			return EXIT_CODES.usage.code;
+			return fail(`${options.key} holds no Ed25519 public key in PEM form.`, EXIT_CODES.usage.code);
 		}
 		const isFolder = existsSync(options.target) && statSync(options.target).isDirectory();
 		const repo = repoName.safeParse(options.target);
@@ -246,13 +271,10 @@ export async function verify(
 		if (located.ok && options.verification !== null && !existsSync(options.verification)) {
 			located = { ok: false, exit: EXIT_CODES.usage.code, message: `There is no file ${options.verification}.` };
 		}
-		if (!located.ok) {
-			terminal.err(`${printable(located.message)}\n`);
-			if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message: located.message } })}\n`);
-			return located.exit;
-		}
+		if (!located.ok) return fail(located.message, located.exit);
+		const recomputed = options.kl ? await klOf(located.variants, { ...context, ...loaded, work }) : [];
 		const reports: VariantReport[] = [];
-		for (const { directory, manifest } of located.variants) {
+		for (const [at, { directory, manifest }] of located.variants.entries()) {
 			signal.throwIfAborted();
 			terminal.err(`verify ${printable(manifest.recipe)} …\n`);
 			const parsed = parseRecipe(manifest.recipe);
@@ -274,8 +296,11 @@ export async function verify(
 				},
 				signal,
 			});
-			for (const check of verification.checks) terminal.err(`    ${printable(check)}\n`);
-			reports.push(reportVariant({ manifest, directory, verified: verification.ok, checks: verification.checks }));
+			const kl = recomputed[at];
+			const checks = [...verification.checks, ...(kl === undefined ? [] : [kl.check])];
+			for (const check of checks) terminal.err(`    ${printable(check)}\n`);
+			const verified = verification.ok && kl?.ok !== false;
+			reports.push(reportVariant({ manifest, directory, verified, checks }));
 		}
 		for (const problem of located.broken) terminal.err(`✗ ${printable(problem)}\n`);
 		const ok = reports.every((report) => report.verified) && located.broken.length === 0;
@@ -284,9 +309,7 @@ export async function verify(
 		return ok ? EXIT_CODES.ok.code : EXIT_CODES.unverified.code;
 	} catch (error) {
 		const message = error instanceof Error ? error.message : String(error);
-		terminal.err(`${printable(message)}\n`);
-		if (options.json) terminal.out(`${JSON.stringify({ ok: false, error: { message } })}\n`);
-		return signal.aborted ? EXIT_CODES.interrupted.code : EXIT_CODES.failed.code;
+		return fail(message, signal.aborted ? EXIT_CODES.interrupted.code : EXIT_CODES.failed.code);
 	} finally {
 		await rm(work, { recursive: true, force: true });
 	}
