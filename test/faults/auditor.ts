@@ -184,7 +184,10 @@ async function auditRepos(request: Request, hub: Hub, jobs: z.infer<typeof Job>[
 			const manifest = PublishedManifest.parse(await response.json());
 			bySource.set(manifest.source.repo, [...(bySource.get(manifest.source.repo) ?? []), id]);
 			// A commit that changes the card alone keeps the manifest of the one before it; the title says which it is.
-			const key = `${manifest.job} ${commit.title}`;
+			// A card is brought up to date as often as there is something else to say, and never to say the same again.
+			const isCard = commit.title.startsWith("Bring the card up to date");
+			const card = isCard ? await (await hub(`/${id}/resolve/${commit.id}/README.md`, request.botToken)).text() : "";
+			const key = `${manifest.job} ${commit.title} ${card}`;
 			if (jobsSeen.has(key)) findings.duplicates.push(`${id} has two commits "${commit.title}" of job ${manifest.job}`);
 			jobsSeen.add(key);
 			const job = jobs.find((one) => one.id === manifest.job);
