@@ -196,7 +196,9 @@ await onEveryDatabase((databases, name) => {
 			assert.equal((await untilState(database, failed.id, ["done"])).fence, 1);
 		});
 
-		test("what stays from an earlier commit is marked on its card", async () => {
+		test("cards name what is published beside them, and what stays from an earlier commit is marked", async () => {
+			const cards = () => world.calls().filter((one) => one.call === "refresh-card");
+			const before = cards().length;
 			const asked = await bot.engine.recordRequest({
 				kind: "api",
 				sourceRepo: "acme/model",
@@ -218,11 +220,15 @@ await onEveryDatabase((databases, name) => {
 			if (extra.kind === "planned") await untilState(database, extra.job.id, ["done"]);
 			const [job] = await pushes("seven", { weights: "w3", companions: "t2" }, 1);
 			await untilState(database, job?.id ?? "", ["done"]);
-			const marked = world.calls().filter((one) => one.call === "refresh-card");
+			const [beside, other, ...marked] = cards()
+				.slice(before)
+				.map((one) => one.detail);
 			assert.deepEqual(
-				marked.map((one) => one.detail),
-				[`quantized/model-YAQA-w8a16 ${shaOf("seven").slice(0, 8)}`],
+				[beside?.split(" ")[0], other?.split(" ")[0]].toSorted(),
+				["quantized/model-YAQA-GGUF", "quantized/model-YAQA-w4a16"],
+				"the cards of what the same commit has already",
 			);
+			assert.deepEqual(marked, [`quantized/model-YAQA-w8a16 ${shaOf("seven").slice(0, 8)}`]);
 		});
 	});
 });

@@ -104,18 +104,19 @@ async function rebuild(context: StepContext, job: JobRecord, vanished: readonly 
 	return { kind: "moved", job: moved };
 }
 
-/** The cards of what stays from earlier commits say so; that a card could not be written stops nothing. */
-async function markOlder(context: StepContext, job: JobRecord): Promise<void> {
+/**
+ * The cards of the source's other repos name what was published beside them, and what stays from earlier commits says so.
+ * That a card could not be written stops nothing.
+ */
+async function refreshOtherCards(context: StepContext, job: JobRecord): Promise<void> {
 	const { database, ports, log } = context;
 	const siblings = await listVariantsOfSource(database.handle, job.sourceRepo, { publishedOnly: true });
-	// Where another job of this commit is about to publish, it writes the card.
+	// What this job published has its card; where another job of this commit is about to publish, it writes that.
 	const newest = await listVariantsOfSourceCommit(database.handle, { repo: job.sourceRepo, sha: job.sourceSha });
-	const touched = new Set(newest.filter((one) => one.state !== "failed").map((one) => one.targetRepo));
-	const older = siblings.filter(
-		({ sourceSha, targetRepo }) =>
-			sourceSha !== job.sourceSha && !touched.has(targetRepo) && !isOfOneCommit(targetRepo),
-	);
-	for (const targetRepo of new Set(older.map((one) => one.targetRepo))) {
+	const written = newest.filter((one) => (one.state === "published" ? one.jobId === job.id : one.state !== "failed"));
+	const touched = new Set(written.map((one) => one.targetRepo));
+	const others = siblings.filter(({ targetRepo }) => !touched.has(targetRepo) && !isOfOneCommit(targetRepo));
+	for (const targetRepo of new Set(others.map((one) => one.targetRepo))) {
 		try {
 			const { sourceRepo, sourceSha: newestSha } = job;
 			await ports.refreshCard({ targetRepo, sourceRepo, newestSha, siblings });
@@ -193,7 +194,7 @@ export const publishStep: Step = async (context, work) => {
 			},
 		};
 	}
-	if (newestSha === job.sourceSha) await markOlder(context, job);
+	if (newestSha === job.sourceSha) await refreshOtherCards(context, job);
 	const moved = await advance(context, job, "published", {
 		statusText: `Published ${published} of ${variants.length}.`,
 		set: firstRefusal === null ? {} : { refusal: firstRefusal },
