@@ -28,8 +28,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-WIDTH = 512
-INTERMEDIATE = 1024
+WIDTH = 1024
+INTERMEDIATE = 2048
 GROUPS = Path("/sys/fs/cgroup")
 POLL_SECONDS = 0.05
 

@@ -13,6 +13,12 @@ export const SWEEP: Readonly<typeof memory.sweep> = memory.sweep;
 /** Of a device's memory: what a model may take that is there whole; larger ones are loaded block by block. */
 export const RESIDENT_SHARE: number = memory.residentShare;
 
+/** Of a device's memory: what the original and a finished model may take that is measured whole beside it. */
+export const MEASURED_SHARE: number = memory.measuredShare;
+
+/** Of a host's memory: the runner with its libraries, before any model is there. */
+export const PROCESS_BYTES: number = memory.processBytes;
+
 /** Bytes of one linear's factors while a sketch gathers them: float32 squares of its two sides. */
 export function sketchBytes({ rows, columns }: Shape): number {
 	return 4 * (memory.sketchSquares.input * columns * columns + memory.sketchSquares.output * rows * rows);
@@ -23,7 +29,7 @@ export function roundingBytes({ rows, columns }: Shape): number {
 	return memory.roundingSquares * 4 * (rows * rows + columns * columns);
 }
 
-/** Bytes that one linear's factors take while a sketch weighs tokens by them: float64 squares of the wider side. */
+/** Bytes that one linear's factors take besides while a sketch weighs tokens by them: a float64 square of the wider side. */
 export function factoringBytes({ rows, columns }: Shape): number {
 	return memory.factoringSquares * 4 * Math.max(rows, columns) ** 2;
 }

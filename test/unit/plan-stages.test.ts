@@ -53,6 +53,14 @@ const LLAMA_8B = {
 	vocab_size: 128_256,
 };
 
+const LLAMA_70B = {
+	...LLAMA_8B,
+	hidden_size: 8192,
+	num_hidden_layers: 80,
+	num_attention_heads: 64,
+	intermediate_size: 28_672,
+};
+
 test("published configurations have their published numbers of parameters", () => {
 	const near = (found: number, billions: number) => assert.ok(Math.abs(found / 1e9 / billions - 1) < 0.01, `${found}`);
 	near(modelOf(documentOf("Llama-3.1-405B")).parameters, 405.9);
@@ -71,18 +79,29 @@ test("published configurations have their published numbers of parameters", () =
 	near(modelOf({ model_type: "gpt2", n_embd: 768, n_layer: 12, n_head: 12, vocab_size: 50_257 }).parameters, 0.1235);
 });
 
-test("a 405B is sketched and rounded on one H200 with enough disk; what it is too large for is told with the number", () => {
+test("a 405B's job is done on one H200 with enough disk; what 80 GB are too little for is told with the number", () => {
 	const model = modelOf(documentOf("Llama-3.1-405B"));
 	const large = planStages(model, SETTINGS, machine("h200", 6e12));
 	assert.equal(large.store, "disk");
 	assert.equal(large.storeBytes, 128 * 256 * 2 * 16_384 * (126 + 2));
-	assert.equal(stage(large, "sketch").lacks, null);
-	assert.equal(stage(large, "round").lacks, null);
+	assert.deepEqual(
+		large.stages.map(({ name, lacks }) => [name, lacks]),
+		["fetch", "sketch", "round", "measure"].map((name) => [name, null]),
+	);
 	// Every weight is read twice, and every factor written once.
 	assert.ok(stage(large, "sketch").readBytes > 2 * 2 * model.parameters);
-	assert.match(stage(large, "measure").lacks ?? "", /^8\d\d GB of an accelerator's 151 GB$/);
+	// A block of a variant at a time, in float32.
+	const block =
+		4 *
+		model.blocks.reduce((sum, { linears }) => sum + linears.reduce((all, one) => all + one.rows * one.columns, 0), 0);
+	assert.ok(stage(large, "measure").deviceBytes > block && stage(large, "measure").deviceBytes < 86e9);
+	// Two linears of one input do not fit together there, and are taken one after the other.
 	const small = planStages(model, SETTINGS, machine("a100-large", 6e12));
-	assert.match(stage(small, "sketch").lacks ?? "", /^1\d\d GB of an accelerator's 86 GB$/);
+	assert.deepEqual(
+		small.stages.filter(({ lacks }) => lacks !== null).map(({ name }) => name),
+		["round"],
+	);
+	assert.match(stage(small, "round").lacks ?? "", /^1\d\d GB of an accelerator's 86 GB$/);
 	assert.match(stage(planStages(model, SETTINGS, machine("h200", 2e12)), "sketch").lacks ?? "", /TB of disk/);
 });
 
@@ -91,6 +110,10 @@ test("experts' factors fill the disk, not the accelerator", () => {
 	const sketch = stage(plan, "sketch");
 	assert.equal(sketch.lacks, null);
 	assert.ok(sketch.diskBytes > 6e12 && sketch.deviceBytes < 86e9, `${sketch.diskBytes} ${sketch.deviceBytes}`);
+	// All experts of a block, put together in float32 to be measured.
+	assert.match(stage(plan, "measure").lacks ?? "", /^1\d\d GB of an accelerator's 86 GB$/);
+	const large = planStages(modelOf(documentOf("DeepSeek-V3")), SETTINGS, machine("h200", 12e12));
+	assert.ok(large.stages.every(({ lacks }) => lacks === null));
 });
 
 test("a disk too small for all sequences has fewer of them, and one that holds none is refused with the number", () => {
@@ -106,7 +129,7 @@ test("a disk too small for all sequences has fewer of them, and one that holds n
 	assert.match(stage(none, "sketch").lacks ?? "", /^17 GB of disk for the weights and one sequence between blocks/);
 });
 
-test("a small model's job is done on the cheapest machine that does every stage, and the JSON says so", () => {
+test("a model's job is done on the cheapest machine that does every stage, and the JSON says so", () => {
 	const [out, err]: [string[], string[]] = [[], []];
 	const terminal = {
 		out: (text: string) => void out.push(text),
@@ -116,11 +139,11 @@ test("a small model's job is done on the cheapest machine that does every stage,
 	};
 	const options = {
 		name: "config.json",
-		document: LLAMA_8B,
+		document: LLAMA_70B,
 		variants: 3,
 		sequences: null,
 		length: null,
-		disk: "1TB",
+		disk: "4TB",
 		json: true,
 		configuration: ConfigurationFile.parse({}),
 		machines: MACHINES,

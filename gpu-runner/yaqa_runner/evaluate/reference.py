@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from yaqa_runner.calibration.splits import EvaluationSet
-from yaqa_runner.model.blocks import logits_by_blocks
-from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.model.swept_logits import SweptLogits
 from yaqa_runner.monitor import SILENT, Monitor
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,7 @@ class OriginalReference:
         self._source = source
         self._directory = directory
         self._cached: dict[int, _Cached] = {}
+        self._swept: SweptLogits | None = None
 
     @property
     def vocabulary(self) -> int:
@@ -49,8 +49,14 @@ class OriginalReference:
         return self._source.vocabulary
 
     def prepare(self, sets: list[EvaluationSet], monitor: Monitor = SILENT) -> None:
-        """Compute and keep what fits on the disk; the rest is computed again whenever it is asked for."""
+        """Compute and keep what fits on the disk; the rest is computed again whenever it is asked for.
+
+        Of a model that is run block by block, what is kept are the states that its head alone is left to be run on.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
+        if not self._source.weights.whole:
+            self._sweep([item.tokens.tokens for item in sets], monitor)
+            return
         total = sum(item.tokens.sequences for item in sets)
         done = 0
         for number, item in enumerate(sets):
@@ -72,19 +78,21 @@ class OriginalReference:
         cached = self._cached.get(id(item))
         if cached is not None:
             return torch.from_numpy(np.array(cached.values[start:stop]))
-        return _log_probabilities(self._source.logits(item.tokens.tokens[start:stop]))
+        tokens = item.tokens.tokens[start:stop]
+        return _log_probabilities(self._source.logits(tokens) if self._swept is None else self._swept.logits(tokens))
+
+    def _sweep(self, texts: Sequence[torch.Tensor], monitor: Monitor) -> None:
+        self._swept = SweptLogits(self._source.blockwise(), self._directory / "states")
+        self._swept.sweep(texts, monitor.check)
+        total = sum(map(len, texts))
+        monitor.progress(total, total)
 
     def _batches(self, tokens: torch.Tensor, monitor: Monitor) -> Iterator[tuple[int, torch.Tensor]]:
-        """First sequence and log-probabilities of batches; where weights come by blocks, once for all of them."""
+        """First sequence and log-probabilities of batches."""
         step = evaluation_batch(tokens.shape[1], self.vocabulary)
-        if self._source.weights.whole:
-            for start in range(0, len(tokens), step):
-                monitor.check()
-                yield start, _log_probabilities(self._source.logits(tokens[start : start + step]))
-            return
-        store = BoundaryStore(len(tokens), self._directory / "boundary")
-        for start, logits in logits_by_blocks(self._source.blockwise(), tokens, step, store, monitor.check):
-            yield start, _log_probabilities(logits)
+        for start in range(0, len(tokens), step):
+            monitor.check()
+            yield start, _log_probabilities(self._source.logits(tokens[start : start + step]))
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from yaqa_runner.evaluate.hard_texts import TokenizerRecord, tokenizer_record
 from yaqa_runner.evaluate.measure import checked_log_probabilities
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import clustered_estimate, not_negative, token_kl
+from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel
 from yaqa_runner.formats.container import ReferenceModel
 from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import SourceModel
@@ -32,6 +33,8 @@ WINDOW_POSITIONS = 64
 # A longer window is reported and not exercised: a pass over it takes too long on processors.
 MAXIMUM_WINDOW = 8192
 GREEDY_TOKENS = 32
+# Of a model that is run block by block: each of them reads all of its weights.
+SWEPT_GREEDY_TOKENS = 4
 GREEDY_PROMPT = 24
 
 
@@ -65,7 +68,8 @@ class Verification:
         log_probabilities: float32 ``[S, P, V]`` of the original model.
         window: Where the sequences above do not pass the model's sliding window.
         greedy_prompt: int64 ``[G]``.
-        greedy_tokens: int64 ``[32]``, what the original says after the prompt, each time the most likely token.
+        greedy_tokens: int64 ``[32]`` or ``[4]``, what the original says after the prompt, each time the most likely
+            token.
         tokenizer: Ids of hard texts; ``None`` where the model has no tokenizer.
     """
 
@@ -140,6 +144,12 @@ def sliding_window(config: PretrainedConfig) -> int | None:
     return min(found) if found else None
 
 
+def texts_of(verification: Verification) -> list[torch.Tensor]:
+    """The sequences, each ``[S, L]``, that :func:`verification_kl` runs a model on."""
+    window = verification.window
+    return [verification.input_ids, *([window.input_ids] if window is not None and window.reached else [])]
+
+
 def write_verification(verification: Verification, path: Path) -> None:
     """Write the file, whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
@@ -172,9 +182,12 @@ def verification_kl(model: ReferenceModel, verification: Verification) -> Verifi
     beyond = None
     window = verification.window
     # An exported graph gives the logits of every position: too many bytes over a long sequence.
-    if window is not None and window.reached and isinstance(model, TorchReferenceModel):
+    if window is not None and window.reached and isinstance(model, (TorchReferenceModel, BlockwiseReferenceModel)):
         count = window.log_probabilities.shape[1]
-        values = _last_log_probabilities(model.model, window.input_ids, count)
+        if isinstance(model, TorchReferenceModel):
+            values = _last_log_probabilities(model.model, window.input_ids, count)
+        else:
+            values = model.log_probabilities(window.input_ids)[:, -count:]
         beyond = float(token_kl(window.log_probabilities, values).double().mean())
     return VerificationKl(not_negative(mean), error, beyond)
 
@@ -217,7 +230,7 @@ def _last_log_probabilities(model: torch.nn.Module, tokens: torch.Tensor, count:
 @torch.inference_mode()
 def _greedy(source: SourceModel, prompt: torch.Tensor) -> torch.Tensor:
     tokens = prompt[None].to(source.device)
-    for _ in range(GREEDY_TOKENS):
+    for _ in range(GREEDY_TOKENS if source.weights.whole else SWEPT_GREEDY_TOKENS):
         logits = source.logits(tokens)
         tokens = torch.cat([tokens, logits[:, -1:].argmax(dim=-1)], dim=1)
     return tokens[0, len(prompt) :].cpu().contiguous()

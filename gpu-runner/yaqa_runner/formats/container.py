@@ -84,10 +84,18 @@ class Container(Protocol):
         """
         ...
 
-    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+    def load(
+        self, directory: Path, device: str = "cpu", source: Path | None = None, by_blocks: bool = False
+    ) -> ReferenceModel:
         """Open the finished folder with the format's own library and decode it.
 
-        ``source`` is the snapshot it was made of, for a format whose files are read beside it.
+        ``source`` is the snapshot it was made of, for a format whose files are read beside it. With ``by_blocks`` no
+        more than a block's weights are there decoded at any time; a format whose library maps its files and computes
+        with them as they are has no need of that, and does as it does without.
+
+        Raises:
+            ExportError: the files do not hold the model.
+            BlocksEntangled: ``by_blocks``, and the model can only be run whole.
         """
         ...
 

@@ -32,13 +32,13 @@ class FinishedFiles:
         path: As it was named.
         label: What it says it is: ``Q4_K_M``, ``GPTQ, 4 bits``.
         weights: The files that hold its weights.
-        load: Opens it on a device, beside the snapshot of its original.
+        load: Opens it on a device, beside the snapshot of its original, whole or block by block.
     """
 
     path: Path
     label: str
     weights: tuple[Path, ...]
-    load: Callable[[str, Path], ReferenceModel]
+    load: Callable[[str, Path, bool], ReferenceModel]
 
     @property
     def size(self) -> int:
@@ -93,9 +93,9 @@ def _gguf(path: Path, file: Path) -> FinishedFiles:
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ExportError(f"{file.name} cannot be read as GGUF: {error}") from error
 
-    def load(device: str, source: Path) -> ReferenceModel:
+    def load(device: str, source: Path, by_blocks: bool) -> ReferenceModel:
         # The type is one of ours, for its name alone: every tensor says for itself which it has.
-        return GgufContainer("q8_0").load(file, device, source)
+        return GgufContainer("q8_0").load(file, device, source, by_blocks)
 
     return FinishedFiles(path, label, shards, load)
 
@@ -105,7 +105,7 @@ def _onnx(path: Path, file: Path) -> FinishedFiles:
 
     beside = sorted(file.parent.glob(f"{file.name}_data*")) or sorted(file.parent.glob(f"{file.name}.data"))
     return FinishedFiles(
-        path, f"ONNX, {file.stem}", (file, *beside), lambda device, source: OnnxReferenceModel(file, device)
+        path, f"ONNX, {file.stem}", (file, *beside), lambda device, source, by_blocks: OnnxReferenceModel(file, device)
     )
 
 
@@ -130,9 +130,11 @@ def _safetensors(path: Path) -> FinishedFiles:
     else:
         label = f"{config.get('dtype') or config.get('torch_dtype') or 'unquantized'}"
 
-    def load(device: str, source: Path) -> ReferenceModel:
+    def load(device: str, source: Path, by_blocks: bool) -> ReferenceModel:
         try:
-            return CompressedTensorsContainer(4, 128).load(path, device)
+            # Other libraries' formats are many, and decoded by transformers alone.
+            own = by_blocks and settings.get("format") == "pack-quantized"
+            return CompressedTensorsContainer(4, 128).load(path, device, by_blocks=own)
         except (ImportError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
             raise ExportError(f"transformers does not open {path.name} ({label}): {error}") from error
 
@@ -147,7 +149,10 @@ def _gptq(path: Path, weights: tuple[Path, ...], settings: dict[str, Any]) -> Fi
     if bits not in _GPTQ_BITS or form != "gptq":
         raise ExportError(f"{path.name} is GPTQ of {bits} bits in the form {form!r}; read are 2, 3, 4 and 8 in 'gptq'.")
     return FinishedFiles(
-        path, f"GPTQ, {bits} bits", weights, lambda device, source: GptqContainer(bits, 128).load(path, device)
+        path,
+        f"GPTQ, {bits} bits",
+        weights,
+        lambda device, source, by_blocks: GptqContainer(bits, 128).load(path, device, by_blocks=by_blocks),
     )
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from yaqa_runner.model.block_weights import BlockWeights
-from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.linears import repeated_blocks
 
 # What blocks may hand back: the hidden states alone, or first in a tuple.
@@ -222,38 +221,6 @@ class BlockwiseModel:
         half = probe.shape[1] // 2
         parts = [self.head(probe[:, part], hidden[:, part]) for part in (slice(half), slice(half, None))]
         return _close(torch.cat(parts, dim=1), whole)
-
-
-@torch.inference_mode()
-def logits_by_blocks(
-    blockwise: BlockwiseModel,
-    tokens: torch.Tensor,
-    batch: int,
-    store: BoundaryStore,
-    check: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """First row and logits ``[b, T, V]`` of every batch of ``tokens`` ``[S, T]``; each block's weights come once.
-
-    ``store`` has a row for each of the tokens'. ``check`` runs before every batch and may raise.
-
-    Raises:
-        BlocksEntangled: the model can only be run whole.
-    """
-    batches = [(start, tokens[start : start + batch]) for start in range(0, len(tokens), batch)]
-    for start, part in batches:
-        store.put("hidden", start, blockwise.enter(part).hidden)
-    for number in range(len(blockwise)):
-        with blockwise.weights.block(number):
-            for start, part in batches:
-                check()
-                hidden = store.get("hidden", start, len(part)).to(blockwise.device)
-                store.put("hidden", start, blockwise.run(number, part, hidden))
-    for start, part in batches:
-        check()
-        hidden = store.get("hidden", start, len(part)).to(blockwise.device)
-        slices = blockwise.slices(part)
-        yield start, torch.cat([blockwise.head(part[:, piece], hidden[:, piece]) for piece in slices], dim=1)
-    store.drop("hidden")
 
 
 def check_against_whole(blockwise: BlockwiseModel, tokens: torch.Tensor) -> None:

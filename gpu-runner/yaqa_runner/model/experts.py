@@ -112,7 +112,9 @@ def separate_experts(
 
 def fused_experts(model: nn.Module, within: str = "") -> list[tuple[str, nn.Module]]:
     """Fused experts of ``model`` whose names begin with ``within``, and their names."""
-    return [(name, module) for name, module in model.named_modules() if name.startswith(within) and _is_fused(module)]
+    path = within.removesuffix(".")
+    named = model.get_submodule(path).named_modules(prefix=path)
+    return [(name, module) for name, module in named if _is_fused(module)]
 
 
 def _is_fused(module: nn.Module) -> bool:

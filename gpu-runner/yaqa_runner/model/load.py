@@ -17,8 +17,7 @@ from yaqa_runner.machine.exhaustion import is_disk_full, is_out_of_memory
 from yaqa_runner.machine.host_memory import host_memory
 from yaqa_runner.model.auto_class import auto_class
 from yaqa_runner.model.block_weights import BlockWeights, ResidentWeights
-from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel, logits_by_blocks
-from yaqa_runner.model.boundary_store import BoundaryStore
+from yaqa_runner.model.blocks import BlocksEntangled, BlockwiseModel
 from yaqa_runner.model.experts import SeparateExperts, fused_experts, separate_experts
 from yaqa_runner.model.left_linears import unreached_linears
 from yaqa_runner.model.left_out import reason_left_out
@@ -27,6 +26,8 @@ from yaqa_runner.model.mapped_weights import MappedWeights, empty_model, empty_p
 from yaqa_runner.model.snapshot import Snapshot
 from yaqa_runner.model.source_files import VOCABULARY_FILES
 from yaqa_runner.model.stored_names import stored_names
+from yaqa_runner.model.stored_tensors import SafetensorsFiles
+from yaqa_runner.model.swept_logits import SweptLogits
 from yaqa_runner.model.tokenizer_steps import refuse_exhausting_steps
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_native_panic
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -87,8 +88,7 @@ class SourceModel:
         if self.weights.whole:
             logits: torch.Tensor = self.model(input_ids=tokens.to(self.device), use_cache=False).logits
             return logits
-        ((_, found),) = logits_by_blocks(self.blockwise(), tokens, len(tokens), BoundaryStore(len(tokens)))
-        return found
+        return SweptLogits(self.blockwise()).logits(tokens)
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -172,12 +172,10 @@ def _mapped_source_model(snapshot: Snapshot, config: Any, device: torch.device) 
     """The model with its blocks in the checkpoint; each is loaded once here, to be looked at."""
     dtype = _computed_type(config, device)
     try:
-        model = empty_model(config, dtype, "sdpa", device)
+        model = empty_model(config, dtype, device)
     except ValueError as error:
-        if "scaled_dot_product_attention" not in str(error):
-            raise SourceRefused(f"transformers cannot build the model: {error}", "Push a sound config.") from error
-        model = empty_model(config, dtype, "eager", device)
-    weights = MappedWeights(model, snapshot.weight_files, dtype, device)
+        raise SourceRefused(f"transformers cannot build the model: {error}", "Push a sound config.") from error
+    weights = MappedWeights(model, SafetensorsFiles(snapshot.weight_files), dtype, device)
     stored = set(snapshot.shapes)
     renamed = stored_names(model, stored)
     _refuse_infinite(model, "")
@@ -251,8 +249,9 @@ def _fetching(weights: MappedWeights, layer: LinearLayer) -> Callable[[], torch.
 
 
 def _refuse_infinite(model: nn.Module, within: str) -> None:
-    for name, parameter in model.named_parameters():
-        if name.startswith(within) and not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
+    part = model.get_submodule(within.removesuffix("."))
+    for name, parameter in part.named_parameters(prefix=within.removesuffix(".")):
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
             raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
 
 

@@ -6,15 +6,11 @@ that belong to it.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -25,23 +21,31 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 
+from yaqa_runner.machine.allocator import give_large_blocks_back, give_small_blocks_back
 from yaqa_runner.model.auto_class import auto_class
 from yaqa_runner.model.linears import named_blocks
+from yaqa_runner.model.stored_tensors import StoredTensors
 from yaqa_runner.protocol.failures import SourceRefused
 
 _META = torch.device("meta")
 
 
-def empty_model(config: Any, dtype: torch.dtype, attention: str, device: torch.device) -> Any:
+def empty_model(config: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """The model of ``config`` with parameters on the meta device, and what it computes for itself on ``device``.
 
     Raises:
-        ValueError: the architecture has no such ``attention``.
+        ValueError: transformers cannot build it.
     """
     loader = auto_class(config)
     assert loader is not None
-    with _META:
-        model: Any = loader.from_config(config, dtype=dtype, attn_implementation=attention)
+    try:
+        with _META:
+            model: Any = loader.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+        with _META:
+            model = loader.from_config(config, dtype=dtype, attn_implementation="eager")
     for name, buffer in list(model.named_non_persistent_buffers()):
         path, _, attribute = name.rpartition(".")
         model.get_submodule(path).register_buffer(attribute, torch.empty_like(buffer, device=device), persistent=False)
@@ -54,29 +58,31 @@ def empty_model(config: Any, dtype: torch.dtype, attention: str, device: torch.d
 
 
 class MappedWeights:
-    """Weights of blocks, loaded from safetensors for as long as they are asked for; all others are there throughout."""
+    """Weights of blocks, loaded from the disk for as long as they are asked for; all others are there throughout."""
 
     whole = False
 
-    def __init__(self, model: Any, weight_files: tuple[Path, ...], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: Any, stored: StoredTensors, dtype: torch.dtype, device: torch.device) -> None:
         """Find out which tensors belong to which block, and load those that belong to none.
 
         Raises:
             SourceRefused: some of these are missing or misshapen.
         """
         transformers_logging.disable_progress_bar()
+        # Each block is a little larger or smaller than the hole that the one before it left.
+        give_large_blocks_back()
         self._model = model
         self._dtype = dtype
         self._device = device
         self._mapping: list[Any] = get_model_conversion_mapping(model)
         self._expected: dict[str, Any] = model.state_dict()
         self._prefixes = [f"{name}." for name, _ in named_blocks(model)]
-        self._files: dict[str, Path] = {}
-        for path in weight_files:
-            with safe_open(path, framework="pt", device="cpu") as handle:
-                self._files.update((name, path) for name in handle.keys())  # noqa: SIM118
+        self._numbers = {prefix: number for number, prefix in enumerate(self._prefixes)}
+        self._expected_of: dict[int | None, list[str]] = {}
+        for name in self._expected:
+            self._expected_of.setdefault(self._block_of(name), []).append(name)
+        self._stored = stored
         self._names = self._by_block()
-        self._ranges = {path: _tensor_ranges(path) for path in weight_files}
         self._held: dict[int, int] = {}
         self._last = 0
         self._kept: int | None = None
@@ -147,35 +153,30 @@ class MappedWeights:
         renamings = [entry for entry in self._mapping if not isinstance(entry, WeightConverter)]
         prefix = getattr(self._model, "base_model_prefix", None) or None
         names: dict[int | None, list[str]] = {}
-        for stored in self._files:
+        for stored in self._stored.names:
             loaded, _ = rename_source_key(stored, renamings, converters, prefix, self._expected)
             names.setdefault(self._block_of(loaded), []).append(stored)
         return names
 
     def _block_of(self, parameter: str) -> int | None:
-        return next((number for number, prefix in enumerate(self._prefixes) if parameter.startswith(prefix)), None)
+        ends = (place + 1 for place, letter in enumerate(parameter) if letter == ".")
+        return next((self._numbers[parameter[:end]] for end in ends if parameter[:end] in self._numbers), None)
 
     def _load(self, number: int | None) -> None:
         for run in self._before.get(number, []) if number is not None else []:
             run()
         names = self._names.get(number, [])
-        with ExitStack() as stack:
-            handles: dict[Path, Any] = {}
-            tensors: dict[str, Any] = {}
-            try:
-                for name in names:
-                    path = self._files[name]
-                    if path not in handles:
-                        handles[path] = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
-                    tensors[name] = handles[path].get_slice(name)
+        try:
+            with self._stored.opened() as give:
                 settings = LoadStateDictConfig(
                     dtype=self._dtype, device_map={"": str(self._device)}, weight_mapping=self._mapping
                 )
+                tensors = {name: give(name) for name in names}
                 found, _ = convert_and_load_state_dict_in_model(self._model, tensors, settings)
-            except (OSError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" in str(error):
-                    raise
-                raise SourceRefused(f"The weights cannot be read: {error}", "Push sound weights.") from error
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                raise
+            raise SourceRefused(f"The weights cannot be read: {error}", "Push sound weights.") from error
         self.unused.update(found.unexpected_keys)
         if found.mismatched_keys:
             raise SourceRefused(
@@ -187,9 +188,7 @@ class MappedWeights:
 
     def _refuse_missing(self, number: int | None, tied: Collection[str]) -> None:
         missing = sorted(
-            name
-            for name in self._expected
-            if self._block_of(name) == number and name not in tied and _value(self._model, name).is_meta
+            name for name in self._expected_of.get(number, []) if name not in tied and _value(self._model, name).is_meta
         )
         if missing:
             raise SourceRefused(
@@ -198,24 +197,25 @@ class MappedWeights:
             )
 
     def _tensors(self, number: int | None) -> Iterator[nn.Parameter]:
+        if number is not None:
+            yield from self._block(number).parameters()
+            return
         for name, parameter in self._model.named_parameters():
-            if self._block_of(name) == number:
+            if self._block_of(name) is None:
                 yield parameter
 
     def _drop(self, number: int) -> None:
-        block = self._model.get_submodule(self._prefixes[number][:-1])
+        block = self._block(number)
+        elements = sum(parameter.numel() for parameter in block.parameters())
         empty_parameters(block)
+        if self._device.type == "cpu":
+            give_small_blocks_back(elements)
+
+    def _block(self, number: int) -> nn.Module:
+        return self._model.get_submodule(self._prefixes[number][:-1])
 
     def _fetch(self, number: int) -> None:
-        """Let the system read the block's tensors ahead."""
-        for name in self._names.get(number, []) if number >= 0 else []:
-            path = self._files[name]
-            start, length = self._ranges[path][name]
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.posix_fadvise(handle, start, length, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(handle)
+        self._stored.fetch(self._names.get(number, []) if number >= 0 else [])
 
 
 def empty_parameters(module: nn.Module) -> None:
@@ -230,15 +230,3 @@ def _value(model: nn.Module, name: str) -> torch.Tensor:
     path, _, attribute = name.rpartition(".")
     value: torch.Tensor = getattr(model.get_submodule(path), attribute)
     return value
-
-
-def _tensor_ranges(path: Path) -> dict[str, tuple[int, int]]:
-    """First byte and length of every tensor of a safetensors file."""
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-    return {
-        name: (8 + size + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }

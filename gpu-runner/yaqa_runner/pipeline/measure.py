@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from yaqa_runner.calibration.splits import EvaluationSet, Splits
+from yaqa_runner.evaluate.finished_model import is_measured_by_blocks, open_finished
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import Comparison, summarize
@@ -14,6 +15,7 @@ from yaqa_runner.evaluate.verification import (
     VerificationKl,
     choose_verification,
     complete_verification,
+    texts_of,
     verification_kl,
     write_verification,
 )
@@ -91,7 +93,7 @@ def measure_variant(*, context: RunContext, reference: MeasuringReference, writt
     sequences = sum(item.tokens.sequences for item in reference.sets)
     with context.monitor.stage("evaluate", "sequences", canonical) as monitor:
         for number, quantizer in enumerate(quantizers):
-            model = written.plan.container.load(written.of(quantizer), context.source.device.type, context.linked)
+            model = _loaded(context, reference, written, quantizer)
             part = monitor.part(number * sequences, len(quantizers) * sequences)
             found = measured[quantizer] = _measured(model, reference, part)
             splits: dict[SplitName, list[Comparison]] = {"selection": found.selection, "report": found.report}
@@ -99,6 +101,19 @@ def measure_variant(*, context: RunContext, reference: MeasuringReference, writt
                 context.monitor.reporter.metric(canonical, quantizer, split, summarize(comparisons).kl_nats)
             del model
     return MeasuredVariant(measured, time.monotonic() - started)
+
+
+def _loaded(
+    context: RunContext, reference: MeasuringReference, written: WrittenVariant, quantizer: QuantizerName
+) -> ReferenceModel:
+    container, device = written.plan.container, context.source.device.type
+    return open_finished(
+        lambda by_blocks: container.load(written.of(quantizer), device, context.linked, by_blocks),
+        by_blocks=is_measured_by_blocks(context.source, context.spec.limits.memory_bytes),
+        texts=[*(item.tokens.tokens for item in reference.sets), *texts_of(reference.verification)],
+        folder=context.work / "states",
+        check=context.monitor.check,
+    )
 
 
 def _measured(model: ReferenceModel, reference: MeasuringReference, monitor: Monitor) -> MeasuredQuantizer:

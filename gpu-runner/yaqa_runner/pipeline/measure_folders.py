@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from yaqa_runner.calibration.overlap import HeldOut
 from yaqa_runner.calibration.splits import EvaluationSet, EvaluationSize, capped_length, evaluation_sets
+from yaqa_runner.evaluate.finished_model import is_measured_by_blocks, open_finished
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import Comparison, summarize
@@ -95,7 +97,13 @@ def measure_folders(*, job: MeasuringJob, monitor: RunMonitor) -> list[MeasuredF
             reference.prepare(sets, progress)
         for files in wanted:
             try:
-                model = files.load(source.device.type, job.source)
+                model = open_finished(
+                    partial(files.load, source.device.type, job.source),
+                    by_blocks=is_measured_by_blocks(source),
+                    texts=[item.tokens.tokens for item in sets],
+                    folder=Path(scratch) / "finished",
+                    check=monitor.check,
+                )
             except ExportError as error:
                 raise _unusable(files.path, error) from error
             total, done = sum(item.tokens.sequences for item in sets), 0
@@ -114,7 +122,7 @@ def _found(path: Path) -> FinishedFiles:
         recipe = read_manifest(path).recipe
         container = container_for(parse_recipe(recipe))
         weights = tuple(file for file in published_files(path) if re.search(_WEIGHT_FILE, file.name))
-        return FinishedFiles(path, recipe, weights, lambda device, source: container.load(path, device, source))
+        return FinishedFiles(path, recipe, weights, partial(container.load, path))
     try:
         return find_finished_files(path)
     except ExportError as error:

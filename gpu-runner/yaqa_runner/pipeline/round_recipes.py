@@ -16,7 +16,7 @@ from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.machine.allocator import give_small_blocks_back
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.monitor import SILENT, Monitor
-from yaqa_runner.pipeline.codes_file import keep_in_file
+from yaqa_runner.pipeline.codes_file import keep_grid_in_file, keep_in_file
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe
 from yaqa_runner.pipeline.rounded_recipe import RoundedRecipe
 from yaqa_runner.protocol.manifest import (
@@ -189,9 +189,10 @@ class RecipeRounder:
             if proxy is None:
                 proxy = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
             kept = keep_in_file(codes.cpu(), self.folder / f"{number}-{quantizer}.codes")
+            kept_grid = keep_grid_in_file(grid.to("cpu"), self.folder / f"{number}-{quantizer}.grid")
             for plan in job.recipes:
                 results[plan.recipe.canonical].linears[quantizer][layer.name] = QuantizedLinear(
-                    layer.name, kept, grid.to("cpu"), _type_of(plan, layer), job.columns
+                    layer.name, kept, kept_grid, _type_of(plan, layer), job.columns
                 )
             return max(0.0, proxy * job.factors.scale)
 

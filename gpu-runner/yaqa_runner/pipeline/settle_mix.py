@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yaqa_runner.evaluate.finished_model import is_measured_by_blocks, open_finished
 from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.statistics import summarize
 from yaqa_runner.formats.gguf.container import GgufContainer
@@ -91,9 +92,15 @@ def _selection_kl(
 ) -> Estimate:
     context.monitor.check()
     plan.container.write(context.linked, rounded.linears[rounded.quantizers[-1]], folder)
-    model = plan.container.load(folder, context.source.device.type, context.linked)
-    monitor = replace(context.monitor.within("evaluate", "sequences"), progress=lambda done, total: None)
     sets = reference.splits.selection
+    model = open_finished(
+        lambda by_blocks: plan.container.load(folder, context.source.device.type, context.linked, by_blocks),
+        by_blocks=is_measured_by_blocks(context.source, context.spec.limits.memory_bytes),
+        texts=[item.tokens.tokens for item in sets],
+        folder=context.work / "states",
+        check=context.monitor.check,
+    )
+    monitor = replace(context.monitor.within("evaluate", "sequences"), progress=lambda done, total: None)
     kl = summarize([measure(model, item, reference.original, monitor) for item in sets]).kl_nats
     shutil.rmtree(folder)
     return Estimate(mean=kl.mean, standard_error=kl.standard_error)

@@ -23,6 +23,8 @@ from yaqa_runner.sketches.evidence import Concentration, TokenShares
 from yaqa_runner.sketches.noise import gradient_shares, noise_kernel
 from yaqa_runner.sketches.parallel import ALONE, Ranks
 
+_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class FactorPlace:
@@ -116,7 +118,7 @@ class IterationA:
         del self._kernel, self._shares
         if tokens == 0 or pivots == 0:
             return
-        mean = (total.double() * (length / tokens / tokens / pivots)).float()
+        mean = _scaled_in_place(total, length / tokens / tokens / pivots)
         if self._output:
             self.factor_output, self.concentration_output = mean, concentration
         else:
@@ -201,8 +203,8 @@ class IterationB:
             return
         if self._first:
             self.mean_square = float(total_input.double().trace()) / tokens
-        self.factor_input = (total_input.double() / (sequences * norm_output)).float()
-        self.factor_output = (total_output.double() / (sequences * norm_input)).float()
+        self.factor_input = _scaled_in_place(total_input, 1 / (sequences * norm_output))
+        self.factor_output = _scaled_in_place(total_output, 1 / (sequences * norm_input))
 
     def scaled_factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``H_I`` and ``H_O``, scaled so that the product's trace is the Fisher's, a token."""
@@ -210,6 +212,13 @@ class IterationB:
         if traces <= 0 or self.mean_square <= 0:
             return self.factor_input, self.factor_output
         return self.factor_input, self.factor_output * (self.mean_square / traces)
+
+
+def _scaled_in_place(total: torch.Tensor, scale: float) -> torch.Tensor:
+    """``total`` ``[n, n]`` times ``scale``, rounded once: a square of a wide linear is gigabytes in float64."""
+    for rows in total.split(_ROWS):
+        rows.copy_(rows.double().mul_(scale))
+    return total
 
 
 def add_input_moment(total: torch.Tensor | None, x: torch.Tensor, place: FactorPlace) -> torch.Tensor:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from yaqa_runner.sketches.triangular import factor_in_place, invert_in_place, make_unit_in_place, squared
+
 DAMPING = 0.1
 """Share of the mean diagonal that a factor is damped by before tokens are weighed by it."""
 _DOUBLINGS = 24
@@ -45,38 +47,39 @@ def noise_kernel(factor: torch.Tensor, damping: float = DAMPING) -> NoiseKernel:
     mean = float(factor.diagonal().to(torch.float64).mean())
     if not mean > torch.finfo(torch.float32).tiny:
         return NoiseKernel(torch.eye(size, device=factor.device), max(0.0, mean) * size)
-    # A square of a wide linear is gigabytes in float64: in place, three are there at once, and the bot plans for three.
-    lower = damped_cholesky(factor.to(torch.float64, copy=True).div_(mean), damping)
+    lower = damped_cholesky(factor, damping)
     if lower is None:
         return NoiseKernel(torch.eye(size, device=factor.device), mean * size)
-    pivots = lower.diagonal().clone()
-    lower.div_(pivots)
-    identity = torch.eye(size, dtype=torch.float64, device=factor.device)
-    inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True, out=identity)
-    del lower
-    return NoiseKernel((inverse.T @ inverse).to(torch.float32), mean * float(pivots.square().sum()))
+    pivots = make_unit_in_place(lower)
+    invert_in_place(lower)
+    return NoiseKernel(squared(lower), mean * float(pivots.square().sum()))
 
 
-def damped_cholesky(matrix: torch.Tensor, damping: float) -> torch.Tensor | None:
-    """The Cholesky factor of a float64 ``matrix`` ``[n, n]`` of mean diagonal 1 with ``damping`` added to its diagonal.
+def damped_cholesky(factor: torch.Tensor, damping: float) -> torch.Tensor | None:
+    """The Cholesky factor, float64, of a ``factor`` ``[n, n]`` over its mean diagonal, ``damping`` added to that.
 
-    ``damping`` is doubled until it succeeds; ``None`` where it never does.
+    On and below the diagonal, that is; above it lies what means nothing. ``damping`` is doubled until it succeeds;
+    ``None`` where it never does, or the mean is not above zero.
     """
+    mean = float(factor.diagonal().to(torch.float64).mean())
+    if not mean > 0:
+        return None
     added = damping
     for _ in range(_DOUBLINGS):
-        damped = matrix.clone()
-        damped.diagonal().add_(added)
-        lower: torch.Tensor
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if int(failed) == 0 and bool(torch.isfinite(lower).all()):
+        lower = factor.to(torch.float64, copy=True).div_(mean)
+        lower.diagonal().add_(added)
+        if factor_in_place(lower):
             return lower
+        # Freed before the next one is made.
+        del lower
         added = max(2 * added, 1e-6)
     return None
 
 
 def whitened(lower: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """``|L⁻¹ v|²`` of every row of ``values`` ``[tokens, n]``, for the Cholesky factor ``lower = L D^½`` ``[n, n]``."""
-    unit = (lower / lower.diagonal()).to(values.dtype)
+    """``|L⁻¹ v|²`` of every row of ``values`` ``[tokens, n]``, for the Cholesky factor ``lower = L D^½``; spends it."""
+    make_unit_in_place(lower)
+    unit = lower.to(values.dtype)
     solved = torch.linalg.solve_triangular(unit, values.T, upper=False, unitriangular=True)
     norms: torch.Tensor = solved.square().sum(dim=0)
     return norms

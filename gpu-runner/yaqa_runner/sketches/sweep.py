@@ -312,13 +312,14 @@ def _in_halves(run: SketchRun, tokens: torch.Tensor, first: int, work: Callable[
 def _sketch_block(sweep: _Sweep, number: int, layers: list[LinearLayer]) -> None:
     """All half steps of the block's linears; the leader writes them."""
     run = sweep.run
-    run.representatives = _agreed_representatives(sweep, layers)
-    windows = sweep.plan.windows(layers, run.representatives)
+    agreed = _agreed_representatives(sweep, layers)
+    windows = sweep.plan.windows(layers, agreed)
     units = sum(2 if window.mode == "cached" else run.settings.iterations for window in windows)
     run.share_of_work = _BACKWARD_WORK / len(sweep.blockwise) / units
     fresh: dict[str, FreshLayer] = {}
     for place, window in enumerate(windows):
         members = list(window.layers)
+        run.representatives = _within(members, agreed)
         if window.mode == "cached":
             found = cached_window(run, members)
         else:
@@ -342,6 +343,12 @@ def _agreed_representatives(sweep: _Sweep, layers: list[LinearLayer]) -> dict[st
         places = torch.tensor([names.index(found[name]) for name in names], dtype=torch.float64)
     agreed = run.ranks.add_up(places)
     return {layer.name: layers[int(place)].name for layer, place in zip(layers, agreed, strict=True)}
+
+
+def _within(members: list[LinearLayer], representatives: dict[str, str]) -> dict[str, str]:
+    """``representatives`` of ``members`` among these alone: a window has the moments of its own inputs only."""
+    first: dict[str, str] = {}
+    return {layer.name: first.setdefault(representatives[layer.name], layer.name) for layer in members}
 
 
 def _keep_progress(sweep: _Sweep, left: int) -> None:

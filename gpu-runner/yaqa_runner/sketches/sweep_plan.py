@@ -16,7 +16,9 @@ from yaqa_runner.sketches.settings import SketchSettings
 
 # The bot plans machines by these shares too, and by the arithmetic below: test/contract/sweep-plans.json holds both.
 _SHARES: dict[str, float] = read_list("memory.json")["sweep"]
-# Of the host's memory; of what is left when the model's resident weights are in it.
+# Python with its libraries, before any model is there: 0.46 GB were measured.
+PROCESS_BYTES: int = read_list("memory.json")["processBytes"]
+# Of what is left of the host's memory when the process and the model's resident weights are in it.
 SWEEP_SHARE = _SHARES["hostShare"]
 # Of the budget: boundary store, pairs or factors of a block, and activations of a batch. The rest is a linear's work.
 STORE_SHARE = _SHARES["storeShare"]
@@ -68,17 +70,27 @@ class SweepPlan:
     settings: SketchSettings
 
     def windows(self, layers: list[LinearLayer], representatives: Mapping[str, str]) -> list[BlockWindow]:
-        """The fewest passes over one block that take all its ``layers``; linears of one input stay together."""
+        """The fewest passes over one block that take all its ``layers``.
+
+        Linears of one input stay together, but where their factors do not fit at once.
+        """
         groups: dict[str, list[LinearLayer]] = {}
         for layer in layers:
             groups.setdefault(representatives[layer.name], []).append(layer)
         members = list(groups.values())
         cached = _parts(members, self._pair_bytes, self.pairs_bytes)
-        streaming = _parts(members, lambda group: sum(map(streaming_bytes, group)), self.pairs_bytes)
+        streaming = _parts(self._apart_where_large(members), _factor_bytes, self.pairs_bytes)
         fits = all(sum(map(self._pair_bytes, part)) <= self.pairs_bytes for part in cached)
         if fits and len(cached) <= len(streaming) * self.settings.iterations:
             return [BlockWindow(tuple(layer for group in part for layer in group), "cached") for part in cached]
         return [BlockWindow(tuple(layer for group in part for layer in group), "streaming") for part in streaming]
+
+    def _apart_where_large(self, groups: list[list[LinearLayer]]) -> list[list[LinearLayer]]:
+        return [
+            part
+            for group in groups
+            for part in ([group] if _factor_bytes(group) <= self.pairs_bytes else [[layer] for layer in group])
+        ]
 
     def _pair_bytes(self, group: list[LinearLayer]) -> int:
         rows = sum(layer.rows for layer in group)
@@ -102,7 +114,7 @@ def sweep_budget(device: torch.device, memory_bytes: int | None, resident_bytes:
     if device.type == "cuda":
         left = torch.cuda.get_device_properties(device).total_memory - resident_bytes
         return max(0, int(left * GPU_BUDGET_SHARE))
-    return max(0, int((host_memory(memory_bytes) - resident_bytes) * SWEEP_SHARE))
+    return max(0, int((host_memory(memory_bytes) - PROCESS_BYTES - resident_bytes) * SWEEP_SHARE))
 
 
 def plan_sweep(
@@ -143,6 +155,10 @@ def plan_sweep(
         tokens=tokens,
         settings=settings,
     )
+
+
+def _factor_bytes(group: list[LinearLayer]) -> int:
+    return sum(map(streaming_bytes, group))
 
 
 def _parts(

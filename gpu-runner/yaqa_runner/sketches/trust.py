@@ -87,8 +87,5 @@ def choose_trust(
 
 
 def _whitened(factor: torch.Tensor, damping: float, values: torch.Tensor) -> torch.Tensor | None:
-    mean = factor.diagonal().to(torch.float64).mean()
-    if not float(mean) > 0:
-        return None
-    lower = damped_cholesky(factor.to(torch.float64, copy=True).div_(mean), damping)
-    return None if lower is None else whitened(lower.float(), values)
+    lower = damped_cholesky(factor, damping)
+    return None if lower is None else whitened(lower, values)

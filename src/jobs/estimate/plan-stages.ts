@@ -1,5 +1,7 @@
 import {
 	factoringBytes,
+	MEASURED_SHARE,
+	PROCESS_BYTES,
 	RESIDENT_SHARE,
 	roundingBytes,
 	SWEEP,
@@ -64,11 +66,17 @@ const FLOAT64_SPEED: readonly (readonly [model: string, operationsPerSecond: num
 ];
 const SLOW_FLOAT64_SPEED = 0.3e12;
 const FLOAT64_SHARE_OF_A_PROCESSOR = 0.5;
-/** Cubes of a side: a kernel of it is factored, inverted and squared; at the end four dampings are tried. */
-const KERNEL_CUBES = 10 / 3;
-const TRUST_CUBES = 4 / 3;
+/** Cubes of a side: a kernel of it is factored, inverted and squared; at the end five dampings are tried. */
+const KERNEL_CUBES = 1;
+const TRUST_CUBES = 5 / 3;
 /** Host memory of a linear that is rounded on a processor, over its two factors. */
 const ROUNDING_ON_HOST = 3;
+
+/** Weights of finished files, as they are measured. */
+const FLOAT32_BYTES = 4;
+/** Tokens a block sees at once while variants are measured, and the sweeps that the original's own words take. */
+const SWEPT_TOKENS = 4096;
+const SWEPT_GREEDY_TOKENS = 4;
 
 /** What the figures rest on and nobody measured, to be read with them. */
 export const RATE_ASSUMPTIONS: readonly string[] = [
@@ -190,7 +198,7 @@ function fittingSequences(context: Context): number {
 
 function sweepOf(context: Context, sequences: number): SweepPlan {
 	const { model, settings, device, availableBytes, residentBytes } = context;
-	const left = Math.max(0, availableBytes - residentBytes);
+	const left = Math.max(0, availableBytes - residentBytes - (device === "cpu" ? PROCESS_BYTES : 0));
 	return planSweep({
 		blocks: model.blocks.map(({ linears }) => linears),
 		blockCount: blockCountOf(model),
@@ -326,23 +334,47 @@ function roundStage(context: Context): Bare {
 	};
 }
 
-/** The runner loads each finished variant whole, in the type that it computes with, beside what it holds of the original. */
+/**
+ * The runner measures each finished variant in float32 beside what it holds of the original: whole where both fit, else
+ * block by block, with the states between blocks on disk.
+ */
 function measureStage(context: Context): Bare {
-	const { model, settings, device, hardware } = context;
-	const bytes = context.residentBytes + context.wholeBytes + HEAD_BYTES + OVERHEAD_BYTES[device];
+	const { model, settings, device, hardware, availableBytes } = context;
+	const finishedBytes = FLOAT32_BYTES * model.parameters;
+	const isByBlocks = context.isMapped || context.residentBytes + finishedBytes > MEASURED_SHARE * availableBytes;
+	const widest = Math.max(
+		...model.blocks.map(({ linears }) =>
+			linears.reduce((sum, { rows, columns, tokenShare }) => sum + (rows + columns) * tokenShare, 0),
+		),
+	);
+	const decoded = FLOAT32_BYTES * Math.max(...model.blocks.map((kind) => parametersOf(kind) * decodingOf(kind)));
+	const outer = model.outerParameters;
+	// Of an original that is run block by block, what lies outside of the blocks is there while others are measured.
+	const original = context.isMapped ? (context.wholeBytes / model.parameters) * outer : context.residentBytes;
+	const ofBlocks = FLOAT32_BYTES * outer + decoded + FLOAT32_BYTES * SWEPT_TOKENS * widest;
+	const bytes =
+		Math.max(context.residentBytes, original + (isByBlocks ? ofBlocks : finishedBytes)) +
+		2 * HEAD_BYTES +
+		OVERHEAD_BYTES[device];
 	const files = filesBytes(context);
-	const readBytes = context.checkpointBytes + files;
+	const readBytes = context.checkpointBytes * (context.isMapped ? 1 + SWEPT_GREEDY_TOKENS : 1) + files;
+	const states = isByBlocks ? 2 * FLOAT32_BYTES * model.hidden * settings.evaluationTokens : 0;
 	return {
 		name: "measure",
 		deviceBytes: device === "cuda" ? bytes : 0,
-		hostBytes: device === "cuda" ? HOST_OVERHEAD_BYTES : bytes,
-		diskBytes: context.checkpointBytes + context.factorBytes + 2 * files,
+		hostBytes: device === "cuda" ? HOST_OVERHEAD_BYTES + (isByBlocks ? decoded : finishedBytes) : bytes,
+		diskBytes: context.checkpointBytes + context.factorBytes + 2 * files + states,
 		readBytes,
 		writtenBytes: 0,
 		seconds:
 			(settings.evaluationTokens * 2 * model.activeParameters * (1 + 3 * settings.variants)) / speedOf(hardware) +
 			readBytes / DISK_BYTES_PER_SECOND,
 	};
+}
+
+/** A block's decoded weights, with the tensor that is being decoded; experts are there apart and put together. */
+function decodingOf({ linears }: BlockKind): number {
+	return linears.some(({ tokenShare }) => tokenShare < 1) ? 2 : 1.25;
 }
 
 /** Sizes as memories and disks are sold: binary and decimal. */

@@ -88,7 +88,11 @@ export function windowsOf(
 	const kept = (group: readonly PlannedLinear[]) => pairBytes(group, settings.tokens, settings.labelSamples);
 	const factors = (group: readonly PlannedLinear[]) => group.reduce((sum, linear) => sum + sketchBytes(linear), 0);
 	const cached = partsOf(groups, kept, settings.pairsBytes);
-	const streaming = partsOf(groups, factors, settings.pairsBytes);
+	// Linears of one input stay together, but where their factors do not fit at once.
+	const apart = groups.flatMap((group) =>
+		factors(group) <= settings.pairsBytes ? [group] : group.map((linear) => [linear]),
+	);
+	const streaming = partsOf(apart, factors, settings.pairsBytes);
 	const fits = cached.every(({ bytes }) => bytes <= settings.pairsBytes);
 	const mode = fits && cached.length <= streaming.length * settings.iterations ? "cached" : "streaming";
 	return (mode === "cached" ? cached : streaming).map((part) => ({ mode, linears: part.groups.flat() }));

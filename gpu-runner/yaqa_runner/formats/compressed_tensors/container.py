@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.quantizers.base import MODULES_TO_PATCH_FOR_QUANTIZATION
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
+from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
@@ -40,8 +41,10 @@ from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.model.auto_class import auto_class
+from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
+_PACKED_PARTS = ("packed", "scale", "shape", "zero_point", "g_idx")
 # Experts that transformers replaces by linears in a packed folder.
 _TAKEN_APART = tuple(MODULES_TO_PATCH_FOR_QUANTIZATION)
 
@@ -166,7 +169,9 @@ class CompressedTensorsContainer:
             "config_groups": {"group_0": scheme},
         }
 
-    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+    def load(
+        self, directory: Path, device: str = "cpu", source: Path | None = None, by_blocks: bool = False
+    ) -> ReferenceModel:
         """The folder as ``from_pretrained`` opens it, in float32 so that scales times codes stay exact.
 
         Parts of some models keep the folder's own type whatever ``from_pretrained`` is asked for: a mixture's experts,
@@ -176,6 +181,8 @@ class CompressedTensorsContainer:
             ExportError: transformers finds a weight missing, or one that it does not know.
         """
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        if by_blocks:
+            return self._by_blocks(directory, config, device)
         loader = auto_class(config)
         assert loader is not None
         model, report = loader.from_pretrained(
@@ -184,6 +191,23 @@ class CompressedTensorsContainer:
         require_whole(report)
         # The model's own float() refuses: it takes what is packed for a type of its own.
         return TorchReferenceModel(torch.nn.Module.float(model).to(device))
+
+    def _by_blocks(self, directory: Path, config: Any, device: str) -> ReferenceModel:
+        stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
+        packed = {name.removesuffix("_packed") for name in stored.names if name.endswith(".weight_packed")}
+        parts = {f"{name}_{part}" for name in packed for part in _PACKED_PARTS}
+        names = [*packed, *(name for name in stored.names if name not in parts)]
+
+        def decoded(name: str) -> torch.Tensor:
+            if name in packed:
+                return self.decode(directory, name.removesuffix(".weight"))
+            with stored.opened() as give:
+                plain: torch.Tensor = give(name)[...]
+                return plain.to(torch.float32)
+
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        return BlockwiseReferenceModel(config, DecodedTensors(names, lambda: decoded), device)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
-from yaqa_runner.formats.gguf.arrangement import as_matrix
+from yaqa_runner.formats.gguf.arrangement import Arrangement, as_matrix
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, nearest_rows, pack_rows
 from yaqa_runner.formats.gguf.converter import layout_of
 from yaqa_runner.formats.gguf.file_plan import FilePlan, Part
@@ -352,7 +353,9 @@ class GgufContainer:
 
         return _Entry(tensor.name, tensor.shape, ggml_type(chosen), make)
 
-    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+    def load(
+        self, directory: Path, device: str = "cpu", source: Path | None = None, by_blocks: bool = False
+    ) -> ReferenceModel:
         """The original architecture with every tensor that the file rearranges dequantized by the ``gguf`` library.
 
         ``directory`` may be the file itself, and anybody's, of whatever types.
@@ -360,23 +363,11 @@ class GgufContainer:
         ``source``: by default the snapshot that was written last.
         """
         snapshot = self._snapshot(source)
-        layout = layout_of(snapshot)
-        tensors = read_tensors(directory)
-        weights: dict[str, torch.Tensor] = {}
-        for tensor in layout.tensors:
-            if tensor.arrangement is None:
-                continue
-            matrix = _dequantized(tensors, tensor)
-            for number, name in enumerate(tensor.arrangement.sources):
-                if name not in weights:
-                    weights[name] = snapshot.read_stored(name).to(torch.float32)
-                target = as_matrix(weights[name], tensor.arrangement.axis).contiguous()
-                tensor.arrangement.scatter(number, matrix, target)
-                weights[name] = _from_matrix(target, weights[name].shape, tensor.arrangement.axis)
-        for name in snapshot.stored_names():
-            if name not in weights and not snapshot.is_tied_copy(name):
-                weights[name] = snapshot.read_stored(name)
-        return model_with_weights(snapshot.config, weights, device)
+        stored = _DecodedFile(snapshot, layout_of(snapshot), read_tensors(directory))
+        if by_blocks:
+            return BlockwiseReferenceModel(snapshot.config, DecodedTensors(stored.names, stored.reader), device)
+        decoded = stored.reader()
+        return model_with_weights(snapshot.config, {name: decoded(name) for name in stored.names}, device)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 of module ``name``, rows and columns back in the checkpoint's order."""
@@ -407,6 +398,51 @@ class GgufContainer:
         if source is None:
             raise ExportError("A GGUF file is decoded beside the checkpoint that it was made of, which is not given.")
         return SourceSnapshot(source)
+
+
+class _DecodedFile:
+    """The checkpoint's tensors as a file has them; those that it has not are the checkpoint's own."""
+
+    def __init__(self, snapshot: SourceSnapshot, layout: Layout, tensors: Mapping[str, gguf.ReaderTensor]) -> None:
+        self._snapshot = snapshot
+        self._tensors = tensors
+        self._places: dict[str, list[tuple[LayoutTensor, Arrangement, int]]] = {}
+        for tensor in layout.tensors:
+            if tensor.arrangement is None:
+                continue
+            for number, name in enumerate(tensor.arrangement.sources):
+                self._places.setdefault(name, []).append((tensor, tensor.arrangement, number))
+        self.names = [
+            name for name in snapshot.stored_names() if name in self._places or not snapshot.is_tied_copy(name)
+        ]
+
+    def reader(self) -> Callable[[str], torch.Tensor]:
+        """Decodes one of ``names``. What several are parts of is decoded once, and held until all of them were read."""
+        held: dict[str, torch.Tensor] = {}
+        read: dict[str, set[str]] = {}
+
+        def matrix_of(name: str, tensor: LayoutTensor, arrangement: Arrangement) -> torch.Tensor:
+            matrix = held.pop(tensor.name, None)
+            if matrix is None:
+                matrix = _dequantized(self._tensors, tensor)
+            done = read.setdefault(tensor.name, set())
+            done.add(name)
+            if len(done) < len(set(arrangement.sources)):
+                held[tensor.name] = matrix
+            return matrix
+
+        def decoded(name: str) -> torch.Tensor:
+            weight = self._snapshot.read_stored(name)
+            for tensor, arrangement, number in self._places.get(name, ()):
+                matrix = matrix_of(name, tensor, arrangement)
+                target = as_matrix(weight.to(torch.float32), arrangement.axis).contiguous()
+                # One that is float32 and contiguous already is the checkpoint's own memory.
+                target = target.clone() if target.data_ptr() == weight.data_ptr() else target
+                arrangement.scatter(number, matrix, target)
+                weight = _from_matrix(target, weight.shape, arrangement.axis)
+            return weight
+
+        return decoded
 
 
 def _same_order(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

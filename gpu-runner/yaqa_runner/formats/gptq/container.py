@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
+from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
@@ -41,6 +42,7 @@ from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetens
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
 from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 BITS = (2, 3, 4, 8)
@@ -160,7 +162,9 @@ class GptqContainer:
             "meta": {"quantizer": ["yaqa"]},
         }
 
-    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+    def load(
+        self, directory: Path, device: str = "cpu", source: Path | None = None, by_blocks: bool = False
+    ) -> ReferenceModel:
         """The original architecture in float32 with every packed weight decoded.
 
         transformers opens GPTQ folders through gptqmodel's kernels only; this needs neither.
@@ -168,19 +172,24 @@ class GptqContainer:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
-        weights: dict[str, torch.Tensor] = {}
         modules = dict(empty_model(config).named_modules())
-        for path in sorted(directory.glob("*.safetensors")):
-            with safe_open(path, framework="pt", device="cpu") as file:
-                keys = file.keys()
-                for key in keys:
-                    name, _, kind = key.rpartition(".")
-                    if kind == "qweight":
-                        decoded = self.decode(directory, name)
-                        weights[f"{name}.weight"] = decoded.T if isinstance(modules.get(name), Conv1D) else decoded
-                    elif kind not in ("qzeros", "scales", "g_idx"):
-                        weights[key] = file.get_tensor(key).to(torch.float32)
-        return model_with_weights(config, weights, device)
+        stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
+        packed = {name.removesuffix(".qweight") for name in stored.names if name.endswith(".qweight")}
+        parts = {f"{name}.{kind}" for name in packed for kind in ("qweight", "qzeros", "scales", "g_idx")}
+        names = [*(f"{name}.weight" for name in packed), *(name for name in stored.names if name not in parts)]
+
+        def decoded(name: str) -> torch.Tensor:
+            module = name.removesuffix(".weight")
+            if name.endswith(".weight") and module in packed:
+                weight = self.decode(directory, module)
+                return weight.T.contiguous() if isinstance(modules.get(module), Conv1D) else weight
+            with stored.opened() as give:
+                plain: torch.Tensor = give(name)[...]
+                return plain.to(torch.float32)
+
+        if by_blocks:
+            return BlockwiseReferenceModel(config, DecodedTensors(names, lambda: decoded), device)
+        return model_with_weights(config, {name: decoded(name) for name in names}, device)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32: ``scales[g] · (q − (qzeros[g] + 1))`` by the format's definition."""

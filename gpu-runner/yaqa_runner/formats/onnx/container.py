@@ -126,7 +126,9 @@ class OnnxContainer:
             snapshot.copy("onnx", scratch)
         return files_of(output)
 
-    def load(self, directory: Path, device: str = "cpu", source: Path | None = None) -> ReferenceModel:
+    def load(
+        self, directory: Path, device: str = "cpu", source: Path | None = None, by_blocks: bool = False
+    ) -> ReferenceModel:
         """The graph in onnxruntime."""
         return OnnxReferenceModel(directory / "onnx" / self.file_name, device)
 
