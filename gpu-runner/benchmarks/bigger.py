@@ -1,13 +1,14 @@
-"""The sketch of a model that is larger than the memory allowed, killed on the way, held to the unlimited run's.
+"""A job of a model that is larger than the memory allowed, killed on the way, held to the unlimited run's.
 
-A Llama with random weights is written as bfloat16; computed in float32 it has ``weightsBytes``. ``yaqa-runner sketch``
-then runs in a memory control group of ``limitBytes`` (version 1 or 2, made here, so this wants root), is killed each
-time it has finished some more blocks, and goes on. The result must be the files of a run without a limit, byte by byte.
-``peakBytes`` is the most that the limited process had resident, mapped files included. Without control groups it says
-``skipped``.
+A Llama with random weights is written as bfloat16; computed in float32 it has ``weightsBytes``. ``yaqa-runner run``
+then sketches it, rounds it to the recipes, writes and measures them in a memory control group of ``limitBytes``
+(version 1 or 2, made here, so this wants root). It is killed each time it has finished some more blocks of the sketch,
+and goes on. Sketch and files must be those of a run without a limit, byte by byte, and the measured KL the same within
+1e-6. Scales are not tuned in either. ``peakBytes`` is the most that the limited process had resident, mapped files
+included. With ``--stage sketch`` nothing is rounded. Without control groups it says ``skipped``.
 
     python benchmarks/bigger.py --json
-    python benchmarks/bigger.py --weights 6e8 --kills 2 --json
+    python benchmarks/bigger.py --weights 6e7 --width 256 --kills 2 --json
 """
 
 from __future__ import annotations
@@ -20,31 +21,38 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from yaqa_runner.model.snapshot import file_sha256
+from yaqa_runner.protocol.recipes import parse_recipe
+
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-WIDTH = 1024
-INTERMEDIATE = 2048
+TEXTS = DEMO / "text"
+JOB = "6f0c9f0e-1a70-4b5e-9d7b-0d8f6f4f9b11"
+WEIGHT_SUFFIXES = (".gguf", ".safetensors", ".onnx", ".onnx_data")
 GROUPS = Path("/sys/fs/cgroup")
 POLL_SECONDS = 0.05
+KL_TOLERANCE = 1e-6
 
 
-def make(folder: Path, weights_bytes: float) -> int:
+def make(folder: Path, weights_bytes: float, width: int) -> int:
     """The model with the demo's tokenizer; its bytes as float32."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
-    block = WIDTH * WIDTH * 5 // 2 + 3 * WIDTH * INTERMEDIATE
+    block = width * width * 5 // 2 + 6 * width * width
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=INTERMEDIATE,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=max(2, -(-int(weights_bytes) // (4 * block))),
-        num_attention_heads=WIDTH // 64,
-        num_key_value_heads=WIDTH // 256,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 256,
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
@@ -78,18 +86,48 @@ def control_group(limit: int) -> Iterator[Path | None]:
     yield None
 
 
-def start(model: Path, output: Path, arguments: argparse.Namespace, members: Path | None) -> subprocess.Popen[str]:
-    """``yaqa-runner sketch``, in the control group where there is one."""
-    command = [sys.executable, "-m", "yaqa_runner", "sketch", str(model), "--output", str(output)]
-    command += ["--calibration", str(DEMO / "text" / "calibration-prose.txt"), "--threads", str(arguments.threads)]
-    for name in ("sequences", "length", "iterations"):
-        command += [f"--{name}", str(getattr(arguments, name))]
+def specification(folder: Path, output: Path, arguments: argparse.Namespace) -> Path:
+    """The job's file."""
+    size = {"sequences": arguments.sequences, "length": arguments.length}
+    variants = [
+        {"id": str(uuid.uuid5(uuid.UUID(JOB), recipe)), "recipe": parse_recipe(recipe).to_wire()}
+        for recipe in arguments.recipes
+    ]
+    document = {
+        "protocol": 1,
+        "job": JOB,
+        "fence": 1,
+        "source": {"repo": "demo/bigger", "revision": "0" * 40, "path": str(folder)},
+        "calibration": {"kind": "text", "files": [str(TEXTS / "calibration-prose.txt")], "seed": 0, **size},
+        "evaluation": {
+            "selection": [{"domain": "prose", "path": str(TEXTS / "selection-prose.txt")}],
+            "report": [{"domain": "prose", "path": str(TEXTS / "report-prose.txt")}],
+            "sequences": 2,
+            "length": arguments.length,
+            "verificationSequences": 1,
+        },
+        "sketch": {"kind": "a", "iterations": arguments.iterations},
+        "tuning": {"passes": 0},
+        "variants": variants,
+        "staging": {"kind": "directory", "path": str(output)},
+        "limits": {"threads": arguments.threads, "device": "cpu"},
+    }
+    path = output.with_name(output.name + ".json")
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def start(model: Path, output: Path, arguments: argparse.Namespace, members: Path | None) -> subprocess.Popen[bytes]:
+    """``yaqa-runner run``, in the control group where there is one."""
+    command = [sys.executable, "-m", "yaqa_runner", "run", str(specification(model, output, arguments))]
+    command += ["--out", str(output), *(["--sketch-only"] if arguments.stage == "sketch" else [])]
 
     def enter() -> None:
         if members is not None:
             members.write_text(str(os.getpid()), encoding="ascii")
 
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=enter)
+    with output.with_name(output.name + ".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=enter)
 
 
 def resident_bytes(process: int) -> int:
@@ -101,31 +139,37 @@ def resident_bytes(process: int) -> int:
     return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
-def watch(process: subprocess.Popen[str], partial: Path, blocks: int) -> tuple[bool, int]:
+def watch(process: subprocess.Popen[bytes], output: Path, blocks: int) -> tuple[bool, int]:
     """Kill ``process`` once ``blocks`` are finished; whether that was needed, and the most it had resident."""
+    partial = partial_sketch(output)
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident_bytes(process.pid))
         if len(list(partial.glob("block-*.json"))) >= blocks:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
+            process.wait()
             return True, peak
         time.sleep(POLL_SECONDS)
-    _, errors = process.communicate()
     if process.returncode != 0:
-        raise RuntimeError(f"the sketch ended with exit code {process.returncode}:\n{errors[-4000:]}")
+        log = output.with_name(output.name + ".log").read_text(encoding="utf-8", errors="replace")
+        raise RuntimeError(f"the job ended with exit code {process.returncode}:\n{log[-4000:]}")
     return False, peak
+
+
+def partial_sketch(output: Path) -> Path:
+    """Where a job that writes to ``output`` keeps the finished blocks of its sketch."""
+    return output / "sketch.partial"
 
 
 def limited(
     model: Path, output: Path, blocks: int, arguments: argparse.Namespace, members: Path
 ) -> tuple[int, int, float]:
     """Kills that it took, the peak and the seconds of the run under the limit."""
-    partial = output.with_name(output.name + ".partial")
+    partial = partial_sketch(output)
     peak, kills, started = 0, 0, time.perf_counter()
     while True:
         wanted = blocks * (kills + 1) // (arguments.kills + 1) if kills < arguments.kills else blocks + 1
-        killed, seen = watch(start(model, output, arguments, members), partial, wanted)
+        killed, seen = watch(start(model, output, arguments, members), output, wanted)
         peak = max(peak, seen)
         if not killed:
             return kills, peak, time.perf_counter() - started
@@ -133,10 +177,27 @@ def limited(
         print(f"killed with {len(list(partial.glob('block-*.json')))} of {blocks} blocks finished", flush=True)
 
 
-def files_of(sketch: Path) -> dict[str, object]:
-    """Size and hash of every file, and the factors' evidence, as ``sketch.json`` has them."""
-    record = json.loads((sketch / "sketch.json").read_text(encoding="utf-8"))
-    return {"files": record["files"], "layers": record["layers"]}
+def result_of(output: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """What has to be equal: the sketch's and the weights' files; and every variant's measured KL."""
+    sketch = json.loads((output / "sketch" / "sketch.json").read_text(encoding="utf-8"))
+    exact: dict[str, Any] = {"files": sketch["files"], "layers": sketch["layers"]}
+    divergences: dict[str, float] = {}
+    for path in sorted(output.glob("*/manifest.json")):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        divergences[path.parent.name] = float(manifest["metrics"]["report"]["klNats"]["mean"])
+        for file in sorted(path.parent.rglob("*")):
+            if file.suffix in WEIGHT_SUFFIXES:
+                exact[str(file.relative_to(output))] = file_sha256(file)
+    return exact, divergences
+
+
+def is_equal(one: Path, other: Path) -> bool:
+    """Whether two runs gave the same."""
+    (files, figures), (other_files, other_figures) = result_of(one), result_of(other)
+    near = figures.keys() == other_figures.keys() and all(
+        abs(figures[name] - other_figures[name]) <= KL_TOLERANCE for name in figures
+    )
+    return files == other_files and near
 
 
 def main() -> int:
@@ -148,6 +209,9 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--width", type=int, default=1024, help="hidden size; as many blocks as the bytes take")
+    parser.add_argument("--stage", choices=["all", "sketch"], default="all")
+    parser.add_argument("--recipes", nargs="+", default=["gguf:q4_0", "gptq:4", "w4a16"])
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, control_group(int(arguments.limit)) as members:
@@ -155,15 +219,15 @@ def main() -> int:
             print(json.dumps({"skipped": "no memory control group can be made here"}))
             return 0
         folder = Path(scratch)
-        size = make(folder / "model", arguments.weights)
+        size = make(folder / "model", arguments.weights, arguments.width)
         blocks = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
         print(f"{size / 1e9:.2f} GB of weights in {blocks} blocks, {arguments.limit / 1e9:.2f} GB allowed", flush=True)
         kills, peak, seconds = limited(folder / "model", folder / "limited", blocks, arguments, members)
         print(f"under the limit: {seconds:.0f} s, peak {peak / 1e9:.2f} GB", flush=True)
         started = time.perf_counter()
-        _, free_peak = watch(start(folder / "model", folder / "free", arguments, None), folder / "none", blocks + 1)
+        _, free_peak = watch(start(folder / "model", folder / "free", arguments, None), folder / "free", blocks + 1)
         print(f"without: {time.perf_counter() - started:.0f} s, peak {free_peak / 1e9:.2f} GB", flush=True)
-        equal = files_of(folder / "limited") == files_of(folder / "free")
+        equal = is_equal(folder / "limited", folder / "free")
     result = {
         "weightsBytes": size,
         "limitBytes": int(arguments.limit),

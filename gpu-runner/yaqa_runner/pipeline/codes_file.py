@@ -1,4 +1,4 @@
-"""Codes and scales in files: those of all quantizers are several times the model; memory is for the layer under work."""
+"""Codes and scales in files: those of all quantizers are several times the model, and memory is for one layer."""
 
 from __future__ import annotations
 
