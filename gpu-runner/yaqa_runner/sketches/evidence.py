@@ -21,7 +21,7 @@ _ROWS = 1024
 def effective_rank(factor: torch.Tensor) -> float:
     """Participation ratio ``tr(H)² / ‖H‖²``: ``n`` for the identity, 1 for one direction, 0 for a zero matrix."""
     # By rows: a square of a wide linear is gigabytes in float64.
-    norm = float(sum(rows.double().square().sum() for rows in factor.split(_ROWS)))
+    norm = float(sum(rows.double().square().sum() for rows in torch.split(factor, _ROWS)))
     return 0.0 if norm == 0 else float(factor.diagonal().double().sum()) ** 2 / norm
 
 

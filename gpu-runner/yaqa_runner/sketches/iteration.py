@@ -216,7 +216,7 @@ class IterationB:
 
 def _scaled_in_place(total: torch.Tensor, scale: float) -> torch.Tensor:
     """``total`` ``[n, n]`` times ``scale``, rounded once: a square of a wide linear is gigabytes in float64."""
-    for rows in total.split(_ROWS):
+    for rows in torch.split(total, _ROWS):
         rows.copy_(rows.double().mul_(scale))
     return total
 
