@@ -133,7 +133,7 @@ def _safetensors(path: Path) -> FinishedFiles:
     def load(device: str, source: Path, by_blocks: bool) -> ReferenceModel:
         try:
             # Other libraries' formats are many, and decoded by transformers alone.
-            own = by_blocks and settings.get("format") == "pack-quantized"
+            own = by_blocks and (not method or settings.get("format") == "pack-quantized")
             return CompressedTensorsContainer(4, 128).load(path, device, by_blocks=own)
         except (ImportError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
             raise ExportError(f"transformers does not open {path.name} ({label}): {error}") from error
