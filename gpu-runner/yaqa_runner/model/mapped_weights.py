@@ -212,7 +212,8 @@ class MappedWeights:
             give_small_blocks_back(elements)
 
     def _block(self, number: int) -> nn.Module:
-        return self._model.get_submodule(self._prefixes[number][:-1])
+        block: nn.Module = self._model.get_submodule(self._prefixes[number][:-1])
+        return block
 
     def _fetch(self, number: int) -> None:
         self._stored.fetch(self._names.get(number, []) if number >= 0 else [])
