@@ -132,6 +132,18 @@ export async function getJob(handle: Handle, id: string): Promise<JobRecord | nu
 	return row === undefined ? null : jobOfRow(row);
 }
 
+/** Of these jobs those that a newer push ended, or is about to end. */
+export async function listSuperseded(handle: Handle, ids: readonly string[]): Promise<ReadonlySet<string>> {
+	if (ids.length === 0) return new Set();
+	const rows = await handle
+		.selectFrom("jobs")
+		.select("id")
+		.where("id", "in", [...ids])
+		.where((where) => where.or([where("state", "=", "superseded"), where("stop_as", "=", "superseded")]))
+		.execute();
+	return new Set(rows.map(({ id }) => id));
+}
+
 /** What the log calls what a job comes of; its own id where that is not known. */
 export async function traceOfJob(handle: Handle, id: string): Promise<string> {
 	const row = await handle

@@ -1,6 +1,6 @@
 import { setJobEstimate } from "../db/admission.ts";
 import type { Handle } from "../db/database.ts";
-import { insertJob, listJobsOfCommit, listSupersedable, requestStop } from "../db/jobs.ts";
+import { insertJob, listJobsOfCommit, listSupersedable, listSuperseded, requestStop } from "../db/jobs.ts";
 import { insertRequest } from "../db/requests.ts";
 import { setSourceRefusal } from "../db/status-discussions.ts";
 import {
@@ -36,7 +36,10 @@ function joinable(jobs: readonly JobRecord[]): JobRecord | null {
 	return jobs.find((job) => (job.state === "planned" || job.state === "waiting") && !job.cancelRequested) ?? null;
 }
 
-/** Which recipes are published or under way, and which are to be made. Nobody's request tries again what failed. */
+/**
+ * Which recipes are published or under way, and which are to be made. Nobody's request tries again what failed; what was
+ * superseded is wanted again where its commit turns out to be the newest: whoever looked earlier may record it later.
+ */
 async function sortRecipes(
 	context: JobsContext,
 	tx: Handle,
@@ -47,6 +50,10 @@ async function sortRecipes(
 ): Promise<{ readonly settled: readonly VariantRecord[]; readonly missing: readonly Missing[] }> {
 	const rows = await listVariantsOfSourceCommit(tx, facts);
 	const known = new Map(rows.map((variant) => [variant.recipeHash, variant]));
+	const superseded = await listSuperseded(
+		tx,
+		jobs.map(({ id }) => id),
+	);
 	const settled: VariantRecord[] = [];
 	const missing: Missing[] = [];
 	for (const recipe of recipes) {
@@ -58,7 +65,7 @@ async function sortRecipes(
 			variant !== null &&
 			(variant.state === "published"
 				? isStanding(variant, facts, targetOf(context.ports, facts, recipe))
-				: isLive || automatic);
+				: isLive || (automatic && !superseded.has(variant.jobId ?? "")));
 		if (isSettled) settled.push(variant);
 		else missing.push({ recipe, earlier: variant });
 	}

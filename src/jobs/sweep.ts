@@ -30,14 +30,15 @@ async function sweepHead(context: JobsContext, head: WatchedHead): Promise<"know
 	if (!checkRepo(configuration.watch, head.repo).watched) return "known";
 	// Outside its hours a head stays unknown, and is found when they begin.
 	if (!checkHours(configuration.watch, head.repo, context.clock.now()).watched) return "known";
-	if ((await getKnownHead(database.handle, head.repo)) === head.sha) return "known";
+	const known = await getKnownHead(database.handle, head.repo);
+	if (known === head.sha) return "known";
 	if (await isTargetRepo(database.handle, head.repo)) return "known";
-	await inTrace(context.newId(), () => requestHead(context, head));
+	await inTrace(context.newId(), () => requestHead(context, head, known));
 	await setKnownHead(database.handle, head.repo, head.sha, context.clock.now());
 	return "found";
 }
 
-async function requestHead(context: JobsContext, head: WatchedHead): Promise<void> {
+async function requestHead(context: JobsContext, head: WatchedHead, known: string | null): Promise<void> {
 	await recordRequest(context, {
 		kind: "sweep",
 		sourceRepo: head.repo,
@@ -45,7 +46,8 @@ async function requestHead(context: JobsContext, head: WatchedHead): Promise<voi
 		recipes: [],
 		requester: null,
 		replyTo: null,
-		dedupeKey: `sweep:${head.repo}:${head.sha}`,
+		// A head that an older one was taken for meanwhile is found once more.
+		dedupeKey: `sweep:${head.repo}:${known ?? ""}:${head.sha}`,
 	});
 }
 

@@ -361,6 +361,33 @@ await onEveryDatabase((databases, name) => {
 			assert.equal((await getJob(database.handle, second.job.id))?.sourceSha, shaOf("new"));
 		});
 
+		test("a head that was superseded by somebody's late look at an older commit is made all the same", async () => {
+			const repo = "acme/late";
+			let times = 0;
+			const pushOf = async (sha: string) => {
+				world.setHead(repo, shaOf(sha));
+				return await bot.engine.recordRequest({
+					kind: "push",
+					sourceRepo: repo,
+					recipes: [],
+					requester: null,
+					replyTo: null,
+					dedupeKey: `late:${++times}`,
+				});
+			};
+			world.setBehaviour(repo, { hang: true, onlyFence: 1, steps: 1 });
+			const newest = await pushOf("newest");
+			assert.ok(newest.kind === "planned");
+			await untilState(database, newest.job.id, ["running"]);
+			await pushOf("older");
+			await untilState(database, newest.job.id, ["superseded"]);
+			world.setBehaviour(repo, {});
+			const again = await pushOf("newest");
+			assert.ok(again.kind === "planned");
+			await untilState(database, again.job.id, ["done"]);
+			assert.equal((await getJob(database.handle, again.job.id))?.sourceSha, shaOf("newest"));
+		});
+
 		for (const [state, prepare] of [
 			["planned", "lose"],
 			["waiting", "hold"],
