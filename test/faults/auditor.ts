@@ -182,7 +182,9 @@ async function auditRepos(request: Request, hub: Hub, jobs: z.infer<typeof Job>[
 			const response = await hub(`/${id}/resolve/${commit.id}/${MANIFEST}`, request.botToken);
 			if (!response.ok) continue;
 			const manifest = PublishedManifest.parse(await response.json());
-			bySource.set(manifest.source.repo, [...(bySource.get(manifest.source.repo) ?? []), id]);
+			// What somebody asked for of an older commit by name has a repo of its own, named so.
+			const isOfOneCommit = id.endsWith(`-at-${manifest.source.revision.slice(0, 12)}`);
+			if (!isOfOneCommit) bySource.set(manifest.source.repo, [...(bySource.get(manifest.source.repo) ?? []), id]);
 			// A commit that changes the card alone keeps the manifest of the one before it; the title says which it is.
 			// A card is brought up to date as often as there is something else to say, and never to say the same again.
 			const isCard = commit.title.startsWith("Bring the card up to date");
