@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_sketch import Whole, take
+from taken_sketches import Whole, take
 from tiny_architectures import save_tiny_model
 
 from yaqa_runner.calibration.tokens import TokenSet
@@ -20,8 +20,10 @@ from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.sketches.settings import SketchSettings
 
-VOCABULARY, LENGTH, SEQUENCES, REPEATS = 16, 6, 2, 256
-# Labels are drawn: with SEQUENCES · REPEATS · LENGTH of them, factors differ by this share of their norm at most.
+VOCABULARY, LENGTH, SEQUENCES = 16, 6, 2
+# Labels are drawn, SEQUENCES · LENGTH of them as often as this; an expert sees a share of the tokens alone.
+REPEATS, REPEATS_OF_ROUTED = 256, 1024
+# By so large a share of their norm factors differ at most.
 TOLERANCE = 0.2
 Moments = dict[str, tuple[torch.Tensor, torch.Tensor]]
 KINDS: dict[str, dict[str, Any]] = {
@@ -103,7 +105,8 @@ def test_factors_of_hybrids_and_mixtures_are_those_of_the_exact_fisher(kind: str
     source = load_source_model(inspect_snapshot(directory), torch.device("cpu"))
     tokens = torch.randint(2, VOCABULARY, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1))
     exact = exact_moments(source, tokens)
-    many = TokenSet(tokens.repeat(REPEATS, 1))
+    repeats = REPEATS_OF_ROUTED if any(layer.routed for layer in source.linears) else REPEATS
+    many = TokenSet(tokens.repeat(repeats, 1))
     sketch = take(source, many, SketchSettings("b", 1, 3), tmp_path / "sketch")
     compared = 0
     for layer in source.linears:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from taken_sketches import PLENTY, Whole, take
 from tiny_checkpoints import save_checkpoint
 
 from yaqa_runner.calibration.tokens import TokenSet
-from yaqa_runner.machine.precision import Precision
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.monitor import Monitor
 from yaqa_runner.protocol.failures import Interrupted
 from yaqa_runner.rounding.linalg.factor import prepare_factor
 from yaqa_runner.sketches import compute as compute_module
 from yaqa_runner.sketches.capture import visit_gradients, visit_inputs
-from yaqa_runner.sketches.compute import SketchInputs, compute_sketch, shared_input_representatives
+from yaqa_runner.sketches.compute import shared_input_representatives
 from yaqa_runner.sketches.contraction import (
     add_sequence_moments,
     add_sequence_moments_through,
@@ -36,11 +33,10 @@ from yaqa_runner.sketches.memory import plan_memory
 from yaqa_runner.sketches.reference import cosine_similarity, sketch_a, sketch_b
 from yaqa_runner.sketches.regularize import regularize, regularized_moment
 from yaqa_runner.sketches.settings import SketchSettings, sketch_key
-from yaqa_runner.sketches.store import LayerFactors, Sketch, SketchUnreadable, link_sketch, open_sketch
+from yaqa_runner.sketches.store import LayerFactors, SketchUnreadable, link_sketch, open_sketch
 from yaqa_runner.sketches.triangle import Triangle, pack_triangle, packed_triangle
 
 CPU = torch.device("cpu")
-PLENTY = 1 << 40
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -52,37 +48,6 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def tokens() -> TokenSet:
     return TokenSet(torch.randint(2, 300, (6, 12), generator=torch.Generator().manual_seed(1)))
-
-
-def take(
-    source: SourceModel,
-    tokens: TokenSet,
-    settings: SketchSettings,
-    directory: Path,
-    budget: int = PLENTY,
-    check: Callable[[], None] = lambda: None,
-    warn: Callable[[str, str], None] = lambda code, message: None,
-    precision: Precision | None = None,
-) -> Sketch:
-    plan = plan_memory(source.linears, tokens.sequences, tokens.length, settings, budget, CPU)
-    inputs = SketchInputs(source, "0" * 64, tokens, settings)
-    return compute_sketch(
-        inputs, directory=directory, plan=plan, monitor=Monitor(check=check, warn=warn), precision=precision
-    )
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A linear's factors, read to the end."""
-
-    input: torch.Tensor
-    output: torch.Tensor
-    second_moment: torch.Tensor
-
-    @classmethod
-    def of(cls, sketch: Sketch, name: str) -> Whole:
-        factors = sketch.factors(name)
-        return cls(factors.input.whole(), factors.output.whole(), factors.second_moment.whole())
 
 
 def triangle(matrix: torch.Tensor) -> Triangle:

@@ -92,8 +92,7 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	refuseWithoutWeights(reader.files);
 	const config = await readConfig(reader, byPath);
 	const architecture = checkConfig(config);
-	await refuseTokenizerCode(reader, byPath);
-	refuseWithoutProcessor(config, reader.files);
+	refuseWithoutProcessor(config, await readTokenizerConfig(reader, byPath), reader.files);
 
 	const { shards, declared } = await weightFiles(reader, byPath);
 	const weightBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
@@ -256,13 +255,18 @@ function quantizedBy(config: SourceConfig): string {
 	return found.success ? `: ${quoted(found.data.quant_method)}` : "";
 }
 
-/** A folder without it would answer to text alone. */
-function refuseWithoutProcessor(config: SourceConfig, files: readonly SourceFile[]): void {
+/** A repo that never had one answers to text, as its original does; one whose tokenizer names it has lost it. */
+function refuseWithoutProcessor(
+	config: SourceConfig,
+	tokenizerConfig: Readonly<Record<string, unknown>> | null,
+	files: readonly SourceFile[],
+): void {
 	const tower = ["vision_config", "audio_config"].find((name) => typeof config[name] === "object" && config[name]);
-	if (tower === undefined || files.some(({ path }) => isOfKind(path, "processor"))) return;
+	if (tower === undefined || typeof tokenizerConfig?.["processor_class"] !== "string") return;
+	if (files.some(({ path }) => isOfKind(path, "processor"))) return;
 	refuse(
 		"broken-config",
-		`config.json has a ${tower}, and the repo no processor (preprocessor_config.json or processor_config.json).`,
+		`config.json has a ${tower}, tokenizer_config.json names a processor, and the repo has none (preprocessor_config.json or processor_config.json).`,
 		"Push the processor's files as well: `processor.save_pretrained(folder)` of transformers writes them.",
 	);
 }
@@ -275,14 +279,19 @@ function refuseCode(file: string): never {
 	);
 }
 
-async function refuseTokenizerCode(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<void> {
+/** tokenizer_config.json, which asks for no code; `null`: there is none. */
+async function readTokenizerConfig(
+	reader: SourceReader,
+	byPath: ReadonlyMap<string, SourceFile>,
+): Promise<Readonly<Record<string, unknown>> | null> {
 	const file = byPath.get("tokenizer_config.json");
-	if (file === undefined) return;
+	if (file === undefined) return null;
 	if (file.size > MAXIMUM_INDEX_BYTES)
 		refuse("broken-config", "tokenizer_config.json is larger than 64 MiB.", ASK_OWNER);
 	const json = parseObject(await readWhole(reader, file));
 	if (json === null) refuse("broken-config", "tokenizer_config.json is not a readable JSON object.", ASK_OWNER);
 	if (json["auto_map"] !== undefined && json["auto_map"] !== null) refuseCode("tokenizer_config.json");
+	return json;
 }
 
 /** The weight files, and, where there is an index, which tensor it says is in which. */

@@ -13,13 +13,20 @@ const TOWER = { vision_config: { hidden_size: 64, num_hidden_layers: 2 } };
 
 type Change = (folder: string) => Promise<void>;
 
-function config(changes: Readonly<Record<string, unknown>>): Change {
+function json(file: string, changes: Readonly<Record<string, unknown>>): Change {
 	return async (folder) => {
-		const path = join(folder, "config.json");
+		const path = join(folder, file);
 		const known = JSON.parse(await readFile(path, "utf8")) as object;
 		await writeFile(path, JSON.stringify({ ...known, ...changes }));
 	};
 }
+
+const config = (changes: Readonly<Record<string, unknown>>): Change => json("config.json", changes);
+
+const lostProcessor: Change = async (folder) => {
+	await config(TOWER)(folder);
+	await json("tokenizer_config.json", { processor_class: "Gemma3Processor" })(folder);
+};
 
 /** One of the weights' matrices under another type of the same width: float8 without the scales that belong to it. */
 const float8: Change = async (folder) => {
@@ -63,7 +70,12 @@ const adapter: Change = async (folder) => {
 
 const CASES: readonly (readonly [name: string, change: Change, code: string, says: RegExp])[] = [
 	["code of its own", config({ auto_map: { AutoModel: "modeling.X" } }), "remote-code", /asks for code from the repo/],
-	["a tower without its processor", config(TOWER), "broken-config", /has a vision_config, and the repo no processor/],
+	[
+		"a tower without its processor",
+		lostProcessor,
+		"broken-config",
+		/has a vision_config.* names a processor, and the repo has none/,
+	],
 	["a tower without a language model", towerAlone, "broken-config", /no token embedding/],
 	["an adapter without its base", adapter, "unknown-architecture", /holds an adapter, not a whole model/],
 	["float8 without scales", float8, "already-quantized", /q_proj\.weight.* is stored as F8_E4M3/],
@@ -103,4 +115,12 @@ describe("a checkpoint pushed by mistake is refused by its cause", () => {
 			assert.ok(found.refusal.remedy.length > 10);
 		});
 	}
+
+	test("a tower in a repo that names no processor is taken for its text", async () => {
+		const folder = join(work, "text-of-a-tower");
+		await cp(TINY_SOURCE, folder, { recursive: true });
+		await config(TOWER)(folder);
+		const found = await inspectFiles(await folderSourceReader(folder), { maximumWeightBytes: 1e9 });
+		assert.ok(found.ok, JSON.stringify(found));
+	});
 });
