@@ -268,7 +268,14 @@ async function activeJobs({ bots }: Place): Promise<number> {
 	return active;
 }
 
-/** Waits until everything that can be published is, and no job goes on; what is not by then the auditor reports. */
+/** Deliveries that are not worked off, by the bots' own count; one where no bot answers. */
+async function pendingDeliveries({ bots }: Place): Promise<number> {
+	const response = await fetch(`${bots[0]?.url}/metrics`).catch(() => null);
+	if (response?.ok !== true) return 1;
+	return Number(/^yaqa_bot_deliveries\{outcome="pending"\} (\d+)$/m.exec(await response.text())?.[1] ?? 0);
+}
+
+/** Waits until everything that can be published is, no delivery waits and no job goes on; what is not by then the auditor reports. */
 async function settle(place: Place, sources: readonly Source[], botToken: string): Promise<void> {
 	const { hub, options } = place;
 	const headers = { authorization: `Bearer ${botToken}` };
@@ -289,8 +296,9 @@ async function settle(place: Place, sources: readonly Source[], botToken: string
 		}
 		waiting = left;
 		const active = await activeJobs(place);
-		quiet = waiting.length === 0 && active === 0 ? quiet + 1 : 0;
-		const line = `${waiting.length} sources and ${active} jobs are under way`;
+		const pending = await pendingDeliveries(place);
+		quiet = waiting.length === 0 && active === 0 && pending === 0 ? quiet + 1 : 0;
+		const line = `${waiting.length} sources, ${active} jobs and ${pending} deliveries are under way`;
 		if (quiet === 0 && line !== said) {
 			options.say(line);
 			deadline = Date.now() + SETTLE_SECONDS * 1000;
