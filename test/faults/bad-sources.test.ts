@@ -168,6 +168,17 @@ describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => 
 		});
 	}
 
+	test("leaves nothing behind", async () => {
+		assert.deepEqual(await tiny.botRepos(), []);
+		for (const { name } of CASES) {
+			for (const job of await jobsOf(tiny.stack.botUrl, `demo/${name}`)) assert.equal(job.state, "failed");
+		}
+		for (const folder of ["runs", "sources", "work"]) {
+			const path = join(tiny.stack.dataDirectory, "bot", folder);
+			assert.deepEqual(existsSync(path) ? readdirSync(path) : [], [], folder);
+		}
+	});
+
 	test("a recipe that cannot hold the model is told with its reason, once, and the others are published", async () => {
 		const repo = "demo/other-activation";
 		const files = await tiny.modelFiles();
@@ -179,6 +190,7 @@ describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => 
 				return { path, content: new Blob([JSON.stringify({ ...config, hidden_act: "tanh" })]) };
 			}),
 		);
+		// What was refused before keeps no later push waiting.
 		await tiny.push(repo, changed);
 		const done = async () => ((await jobsOf(tiny.stack.botUrl, repo)).at(0)?.state === "done" ? true : null);
 		await waitFor(`The job of ${repo}`, done, { seconds: 300 });
@@ -200,25 +212,5 @@ describe("a source that cannot be quantized", { skip, timeout: 800_000 }, () => 
 		assert.match(text, /activation is 'tanh'/);
 		assert.match(text, /activation that ONNX graphs of this version do not compute/);
 		assert.match(text, /other-activation-YAQA-W4A16/);
-	});
-
-	test("leaves nothing behind", async () => {
-		assert.deepEqual(await tiny.botRepos(), ["yaqa-bot/other-activation-YAQA-W4A16"]);
-		for (const { name } of CASES) {
-			for (const job of await jobsOf(tiny.stack.botUrl, `demo/${name}`)) assert.equal(job.state, "failed");
-		}
-		for (const folder of ["runs", "sources", "work"]) {
-			const path = join(tiny.stack.dataDirectory, "bot", folder);
-			assert.deepEqual(existsSync(path) ? readdirSync(path) : [], [], folder);
-		}
-	});
-
-	test("does not keep a good push waiting", async () => {
-		await tiny.push("demo/good", await tiny.modelFiles());
-		await waitFor(
-			"The job of a good push",
-			async () => ((await jobsOf(tiny.stack.botUrl, "demo/good")).at(0)?.state === "done" ? true : null),
-			{ seconds: 300 },
-		);
 	});
 });
