@@ -47,7 +47,7 @@ export function createEngine(options: {
 				log.warn("Runs of this machine could not be looked over", { error }),
 			);
 			for (const worker of workers) await queue.work(worker);
-			supervisor = await keepSupervising(context, options.superviseIntervalMs ?? SUPERVISE_INTERVAL_MS);
+			supervisor = await keepSupervising(context, queue, options.superviseIntervalMs ?? SUPERVISE_INTERVAL_MS);
 			sweeps = await scheduleSweeps(context, queue);
 			tidying = keepTidying(context, options.onTidied ?? (() => undefined));
 		},

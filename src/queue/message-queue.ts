@@ -17,6 +17,8 @@ export type MessageQueue = {
 		readonly batch: number;
 		readonly work: (message: object) => Promise<unknown>;
 	}): Promise<void>;
+	/** Drops every message that nobody has taken yet: rows that are due are found by the next look. */
+	forgetWaiting(): Promise<void>;
 	/** No new work; waits for what runs. */
 	stop(deadlineMs: number): Promise<void>;
 };
@@ -36,8 +38,10 @@ const QUEUE_OPTIONS = {
 export function createMessageQueue(options: { readonly database: Database; readonly log: Log }): MessageQueue {
 	const { database, log } = options;
 	let boss: PgBoss | null = null;
+	let queues: readonly string[] = [];
 	return {
 		async start(names) {
+			queues = names;
 			const starting = new PgBoss({
 				...database.queueOptions,
 				schema: "yaqa_queue",
@@ -84,6 +88,9 @@ export function createMessageQueue(options: { readonly database: Database; reado
 					}
 				},
 			);
+		},
+		async forgetWaiting() {
+			for (const name of queues) await boss?.deleteQueuedJobs(name);
 		},
 		async stop(deadlineMs) {
 			const stopping = boss;

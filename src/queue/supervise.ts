@@ -7,6 +7,7 @@ import { LEASE_SECONDS } from "../jobs/keep-lease.ts";
 import { wakeLine } from "../jobs/steps/run-job-step.ts";
 import { stepOf, transition } from "../jobs/transitions.ts";
 import { wakeJob } from "../jobs/wake-job.ts";
+import type { MessageQueue } from "./message-queue.ts";
 
 const BATCH = 200;
 /** A run whose own process has not looked after it for this long is taken for lost with that machine. */
@@ -22,14 +23,26 @@ export async function forgetOldLeases(context: JobsContext): Promise<void> {
 	if (context.database.kind === "embedded") await clearLeases(context.database.handle);
 }
 
+/**
+ * Makes due what a clock that was ahead put off. The embedded database goes by that clock as well: a message sent then
+ * waits until time has caught up, and bars every other one for its row.
+ */
+async function followBack(context: JobsContext, queue: Pick<MessageQueue, "forgetWaiting">): Promise<number> {
+	const now = context.clock.now();
+	const rows = await bringTimesBack(context.database.handle, now, later(now, LONGEST_LEASE_SECONDS));
+	await queue.forgetWaiting();
+	return rows;
+}
+
 /** Looks for due work now and again and again. `stop` waits for a look that is under way. */
 export async function keepSupervising(
 	context: JobsContext,
+	queue: Pick<MessageQueue, "forgetWaiting">,
 	intervalMilliseconds: number,
 ): Promise<{ stop(): Promise<void> }> {
 	const { clock } = context;
 	// The clock may have gone back while no bot ran.
-	await bringTimesBack(context.database.handle, clock.now(), later(clock.now(), LONGEST_LEASE_SECONDS));
+	await followBack(context, queue);
 	await superviseOnce(context);
 	let seen = { wall: clock.now().getTime(), steady: performance.now() };
 	/** A clock that goes forward makes things due early, which costs nothing; one that goes back would make them wait. */
@@ -39,7 +52,7 @@ export async function keepSupervising(
 		const ahead = looked.wall - seen.wall - (looked.steady - seen.steady);
 		seen = looked;
 		if (ahead > -CLOCK_TOLERANCE_MS) return;
-		const rows = await bringTimesBack(context.database.handle, now, later(now, LONGEST_LEASE_SECONDS));
+		const rows = await followBack(context, queue);
 		context.log.warn("The clock went back; what it had put off is due now", {
 			seconds: Math.round(-ahead / 1000),
 			rows,

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { test } from "node:test";
-import type { Clock } from "../../src/clock.ts";
+import { setTimeout } from "node:timers/promises";
+import { type Clock, systemClock } from "../../src/clock.ts";
+import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
+import { silentLog } from "../../src/log.ts";
+import { createMessageQueue } from "../../src/queue/message-queue.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 import { engineWithRequests } from "../support/engine-with-requests.ts";
 import { scriptedConfiguration, scriptedRunner, until, untilState, worldFolder } from "../support/scripted-bot.ts";
@@ -57,5 +62,47 @@ await onEveryDatabase((databases, name) => {
 		});
 		ahead = 0;
 		await untilState(database, late, ["done"]);
+	});
+
+	test(`a message that a clock put off keeps nothing waiting once it is right again, on ${name}`, async (t) => {
+		const own = await databases();
+		const database = await own.open();
+		const world = scriptedWorld(worldFolder(own.dataDirectory));
+		const configuration = scriptedConfiguration(own.dataDirectory);
+		let ahead = 0;
+		const engine = engineWithRequests({
+			database,
+			configuration,
+			ports: scriptedPorts(world),
+			runner: scriptedRunner(configuration),
+			superviseIntervalMs: 200,
+			clock: { now: () => new Date(systemClock.now().getTime() + ahead) },
+		});
+		const other = createMessageQueue({ database, log: silentLog });
+		t.after(async () => {
+			await other.stop(1000);
+			await engine.stop();
+		});
+		await other.start(["deliver"]);
+		const deliver = async (): Promise<string> => {
+			const id = randomUUID();
+			const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "dataset", name: "acme/d" } };
+			await insertDelivery(database.handle, { id, source: "hub", dedupeKey: id, receivedAt: systemClock.now(), body });
+			await other.send("deliver", id, { deliveryId: id }, 3600);
+			return id;
+		};
+		const settled = (id: string) =>
+			until("the delivery", async () =>
+				(await getDelivery(database.handle, id))?.outcome === "pending" ? null : true,
+			);
+		// Before the start, and while it runs.
+		const early = await deliver();
+		await engine.start();
+		await settled(early);
+		ahead = 3_600_000;
+		await setTimeout(500);
+		const late = await deliver();
+		ahead = 0;
+		await settled(late);
 	});
 });
