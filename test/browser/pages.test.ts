@@ -2,15 +2,13 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import {
-	axeFaults,
 	consoleErrors,
 	contextFor,
 	findChromium,
-	keepPicture,
 	LOOKS,
 	launchChromium,
 	NO_CHROMIUM,
-	overflow,
+	pageFaults,
 } from "../support/chromium.ts";
 import { siteContent } from "../support/site-content.ts";
 import { startSite, type TestSite } from "../support/web-fixtures.ts";
@@ -37,10 +35,7 @@ describe("the pages in Chromium", { skip: findChromium() === null ? NO_CHROMIUM 
 			const faults: string[] = [];
 			for (const [name, address] of Object.entries(pages)) {
 				await page.goto(`${site.url}${address}`);
-				faults.push(...(await axeFaults(page)).map((fault) => `${address} ${fault}`));
-				const beside = await overflow(page);
-				if (beside > 0) faults.push(`${address} is ${beside} pixels too wide`);
-				await keepPicture(page, `${name}-${look.width}-${look.scheme}`);
+				faults.push(...(await pageFaults(page, `${name}-${look.width}-${look.scheme}`)));
 			}
 			await context.close();
 			assert.deepEqual(faults, []);

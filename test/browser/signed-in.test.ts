@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import type { Browser } from "playwright-core";
 import { systemClock } from "../../src/clock.ts";
 import { holdJob } from "../../src/db/admission.ts";
 import type { Database } from "../../src/db/database.ts";
@@ -13,7 +13,6 @@ import { getJob, moveJob } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
 import {
-	axeFaults,
 	consoleErrors,
 	contextFor,
 	findChromium,
@@ -21,7 +20,8 @@ import {
 	LOOKS,
 	launchChromium,
 	NO_CHROMIUM,
-	overflow,
+	pageFaults,
+	signInAs,
 } from "../support/chromium.ts";
 import { createRepo } from "../support/local-hub-fixture.ts";
 import { keepJob, keepVariant } from "../support/member-records.ts";
@@ -50,30 +50,16 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 		rmSync(folder, { recursive: true, force: true });
 	});
 
-	async function failedDelivery(): Promise<string> {
+	async function failedDelivery(repo = "acme/open"): Promise<string> {
 		const id = randomUUID();
 		const now = new Date();
-		const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: "acme/open" } };
+		const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: repo } };
 		await insertDelivery(database.handle, { id, source: "hub", dedupeKey: id, receivedAt: now, body });
 		await leaseDelivery(database.handle, { id, owner: "x", now, until: new Date(now.getTime() + 1000) });
 		const detail = "The Hub did not answer.";
 		await settleDelivery(database.handle, { id, owner: "x", outcome: "failed", detail, nextAttemptAt: now });
 		return id;
 	}
-	async function signIn(page: Page, user: string): Promise<void> {
-		await page.goto(site.url);
-		await page.getByRole("link", { name: "Sign in" }).click();
-		await page.getByRole("button", { name: `Authorize as ${user}` }).click();
-		await page.waitForURL(`${site.url}/**`);
-	}
-	async function look(page: Page, name: string): Promise<readonly string[]> {
-		const faults = [...(await axeFaults(page))];
-		const beside = await overflow(page);
-		if (beside > 0) faults.push(`${beside} pixels too wide`);
-		await keepPicture(page, name);
-		return faults.map((fault) => `${name} ${fault}`);
-	}
-
 	for (const shown of LOOKS) {
 		test(`${shown.width} wide and ${shown.scheme}: no fault of accessibility, nothing beside the window`, async () => {
 			const end = `${shown.width}-${shown.scheme}`;
@@ -85,7 +71,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 				const context = await contextFor(browser, shown);
 				const page = await context.newPage();
 				const errors = consoleErrors(page);
-				await signIn(page, user);
+				await signInAs(page, site.url, user);
 				const paths = {
 					models: "/",
 					my: "/my",
@@ -94,7 +80,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 				};
 				for (const [name, path] of Object.entries(paths)) {
 					await page.goto(`${site.url}${path}`);
-					faults.push(...(await look(page, `signed-in-${user}-${name}-${end}`)));
+					faults.push(...(await pageFaults(page, `signed-in-${user}-${name}-${end}`)));
 				}
 				assert.deepEqual(errors, []);
 				await context.close();
@@ -107,7 +93,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 		const context = await contextFor(browser, { width: 1280, scheme: "light" });
 		const page = await context.newPage();
 		const errors = consoleErrors(page);
-		await signIn(page, "alice");
+		await signInAs(page, site.url, "alice");
 		const job = await keepJob(database, "acme/open");
 		await page.goto(`${site.url}/jobs/${job.id}`);
 		const end = { id: job.id, from: "planned", to: "failed", fence: job.fence, owner: null, now: new Date() } as const;
@@ -123,7 +109,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 		for (const javaScriptEnabled of [true, false]) {
 			const context = await contextFor(browser, { width: 390, scheme: "light" }, { javaScriptEnabled });
 			const page = await context.newPage();
-			await signIn(page, "carol");
+			await signInAs(page, site.url, "carol");
 			const job = await keepJob(database, "acme/open", { state: "waiting" });
 			await holdJob(database.handle, job.id, new Date(Date.now() + 86_400_000));
 			await page.goto(`${site.url}/jobs/${job.id}`);
@@ -144,5 +130,36 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 			assert.equal(await page.getByRole("link", { name: "Sign in" }).count(), 1);
 			await context.close();
 		}
+	});
+
+	test("a member sees what is private while signed in, cancels its job and signs out", async () => {
+		const job = await keepJob(database, "acme/a-private-model-with-a-long-name-0.6B", { isPrivate: true });
+		for (const javaScriptEnabled of [false, true]) {
+			const look = { width: 390, scheme: "dark" } as const;
+			const page = await (await contextFor(browser, look, { javaScriptEnabled })).newPage();
+			assert.equal((await page.goto(`${site.url}/jobs/${job.id}`))?.status(), 404, "for nobody else");
+			await signInAs(page, site.url, "alice");
+			await page.goto(`${site.url}/jobs/${job.id}`);
+			await keepPicture(page, `member-job-390-${javaScriptEnabled ? "script" : "bare"}`);
+			if (!javaScriptEnabled) await page.getByRole("button", { name: "Cancel the job" }).click();
+			assert.match((await page.locator("#part-head").textContent()) ?? "", /Being ended/);
+			assert.equal((await getJob(database.handle, job.id))?.cancelRequested, true);
+			await page.getByRole("button", { name: "Sign out" }).click();
+			assert.equal((await page.goto(`${site.url}/jobs/${job.id}`))?.status(), 404);
+		}
+	});
+
+	test("an operator has a failed delivery worked on anew", async () => {
+		await failedDelivery("acme/other");
+		const page = await (await contextFor(browser, { width: 1280, scheme: "light" })).newPage();
+		await signInAs(page, site.url, "carol");
+		await page.getByRole("link", { name: "Operator" }).click();
+		const row = page.getByRole("row", { name: /acme\/other/ });
+		assert.match((await row.textContent()) ?? "", /Failed/);
+		const before = site.woken.length;
+		await row.getByRole("button").click();
+		await page.waitForURL(/\/operator/);
+		assert.match((await page.getByRole("row", { name: /acme\/other/ }).textContent()) ?? "", /Pending/);
+		assert.ok(site.woken.length > before, "the queue was told of it");
 	});
 });

@@ -73,6 +73,24 @@ export async function keepPicture(page: Page, name: string): Promise<void> {
 	await page.screenshot({ path: join(PICTURES, `${name}.png`), fullPage: true });
 }
 
+/** What is wrong with the page as it is shown, one line each; its picture is kept under `name`. */
+export async function pageFaults(page: Page, name: string): Promise<readonly string[]> {
+	const faults = [...(await axeFaults(page))];
+	const beside = await overflow(page);
+	if (beside > 0) faults.push(`${beside} pixels too wide`);
+	await keepPicture(page, name);
+	return faults.map((fault) => `${name} ${fault}`);
+}
+
+/** Signs in through the Hub's own page, as a person does it. */
+export async function signInAs(page: Page, siteUrl: string, user: string): Promise<void> {
+	await page.goto(siteUrl);
+	await page.getByRole("link", { name: "Sign in" }).click();
+	await page.getByRole("button", { name: `Authorize as ${user}` }).click();
+	await page.waitForURL(`${siteUrl}/**`);
+	assert.equal(await page.locator("form.account span").textContent(), user);
+}
+
 /** Errors that the page's console tells of, from now on: a script that failed, a file that the policy kept out. */
 export function consoleErrors(page: Page): readonly string[] {
 	const errors: string[] = [];
