@@ -1,14 +1,13 @@
-import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Client } from "pg";
 import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
 import { runBurst } from "../support/burst-run.ts";
+import { createTemporaryDatabase, findPostgres } from "../support/temporary-database.ts";
 
 /**
  * `npm run bench:burst -- [--json] [--deliveries N] [--database PGlite|PostgreSQL]`: a burst of webhook deliveries with
@@ -33,37 +32,11 @@ function openEmbedded(): Promise<Database> {
 }
 
 async function openServer(server: string): Promise<Database> {
-	const name = `yaqa_burst_${randomBytes(6).toString("hex")}`;
-	async function administer(statement: string): Promise<void> {
-		const client = new Client({ connectionString: server });
-		await client.connect();
-		await client.query(statement);
-		await client.end();
-	}
-	await administer(`create database ${name}`);
-	leftovers.push(() => administer(`drop database if exists ${name} with (force)`));
-	const url = new URL(server);
-	url.pathname = `/${name}`;
+	const { url, drop } = await createTemporaryDatabase(server);
+	leftovers.push(drop);
 	const dataDirectory = mkdtempSync(join(tmpdir(), "yaqa-burst-data-"));
 	leftovers.push(() => rmSync(dataDirectory, { recursive: true, force: true }));
-	return await openDatabase({ dataDirectory, databaseUrl: url.href, poolSize: 10, clock: systemClock, log: silentLog });
-}
-
-async function findServer(): Promise<string | null> {
-	const configured = process.env["DATABASE_URL"];
-	const candidates = [configured, "postgres://postgres@127.0.0.1:5432/postgres", "postgres://root@127.0.0.1:5432/test"];
-	for (const url of candidates) {
-		if (url === undefined || url === "") continue;
-		const client = new Client({ connectionString: url, connectionTimeoutMillis: 2000 });
-		try {
-			await client.connect();
-			await client.end();
-			return url;
-		} catch {
-			// The next one, then.
-		}
-	}
-	return null;
+	return await openDatabase({ dataDirectory, databaseUrl: url, poolSize: 10, clock: systemClock, log: silentLog });
 }
 
 function report(database: string, found: Awaited<ReturnType<typeof runBurst>>): void {
@@ -80,7 +53,7 @@ function report(database: string, found: Awaited<ReturnType<typeof runBurst>>): 
 try {
 	if (values.database !== "PostgreSQL") report("PGlite", await runBurst(openEmbedded, deliveries));
 	if (values.database !== "PGlite") {
-		const server = await findServer();
+		const server = await findPostgres();
 		if (server === null) process.stderr.write("skipped: no PostgreSQL\n");
 		else report("PostgreSQL", await runBurst(() => openServer(server), deliveries));
 	}

@@ -1,13 +1,12 @@
 import { type ChildProcess, fork } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { Agent, get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Client } from "pg";
 import { z } from "zod";
+import { createTemporaryDatabase, findPostgres } from "../support/temporary-database.ts";
 import { BUSY_MODEL } from "./site-seed.ts";
 
 /**
@@ -222,47 +221,18 @@ async function measureWatched(database: string, site: Site): Promise<Watched> {
 	return watched;
 }
 
-async function findServer(): Promise<string | null> {
-	const candidates = [
-		process.env["DATABASE_URL"],
-		"postgres://postgres@127.0.0.1:5432/postgres",
-		"postgres://root@127.0.0.1:5432/test",
-	];
-	for (const url of candidates) {
-		if (url === undefined || url === "") continue;
-		const client = new Client({ connectionString: url, connectionTimeoutMillis: 2000 });
-		try {
-			await client.connect();
-			await client.end();
-			return url;
-		} catch {
-			// The next one, then.
-		}
-	}
-	return null;
-}
-
 async function withDatabase<T>(
 	server: string | null,
 	use: (directory: string, url: string | null) => Promise<T>,
 ): Promise<T> {
 	const directory = mkdtempSync(join(tmpdir(), "yaqa-site-"));
-	const name = `yaqa_site_${randomBytes(6).toString("hex")}`;
-	const administer = async (statement: string): Promise<void> => {
-		const client = new Client({ connectionString: server ?? "" });
-		await client.connect();
-		await client.query(statement);
-		await client.end();
-	};
 	try {
 		if (server === null) return await use(directory, null);
-		await administer(`create database ${name}`);
+		const { url, drop } = await createTemporaryDatabase(server);
 		try {
-			const url = new URL(server);
-			url.pathname = `/${name}`;
-			return await use(directory, url.href);
+			return await use(directory, url);
 		} finally {
-			await administer(`drop database if exists ${name} with (force)`);
+			await drop();
 		}
 	} finally {
 		rmSync(directory, { recursive: true, force: true });
@@ -271,7 +241,7 @@ async function withDatabase<T>(
 
 const rows: Row[] = [];
 const watched: Watched[] = [];
-const server = await findServer();
+const server = await findPostgres();
 const databases = (["PGlite", "PostgreSQL"] as const).filter(
 	(name) => values.database === undefined || values.database === name,
 );

@@ -39,6 +39,13 @@ function file(name: string, content: () => string | Uint8Array) {
 	return (folder: string): void => write(folder, name, content());
 }
 
+function link(name: string, target: string) {
+	return (folder: string): void => {
+		rmSync(join(folder, name));
+		symlinkSync(target, join(folder, name));
+	};
+}
+
 function weights(folder: string): { header: Record<string, Tensor>; data: Buffer } {
 	const bytes = readFileSync(join(folder, "model.safetensors"));
 	const length = Number(bytes.readBigUInt64LE(0));
@@ -193,26 +200,17 @@ export const HOSTILE_SOURCES: readonly HostileSource[] = [
 	{
 		name: "a licence that is a link to a secret",
 		...REFUSED,
-		change(folder) {
-			rmSync(join(folder, "LICENSE"));
-			symlinkSync("/etc/passwd", join(folder, "LICENSE"));
-		},
+		change: link("LICENSE", "/etc/passwd"),
 	},
 	{
 		name: "weights that are a link to a device",
 		...REFUSED,
-		change(folder) {
-			rmSync(join(folder, "model.safetensors"));
-			symlinkSync("/dev/zero", join(folder, "model.safetensors"));
-		},
+		change: link("model.safetensors", "/dev/zero"),
 	},
 	{
 		name: "a configuration that is a link to itself",
 		...REFUSED,
-		change(folder) {
-			rmSync(join(folder, "config.json"));
-			symlinkSync("config.json", join(folder, "config.json"));
-		},
+		change: link("config.json", "config.json"),
 	},
 	// Headers of weights
 	{

@@ -1,14 +1,13 @@
-import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { Client } from "pg";
 import { systemClock } from "../../src/clock.ts";
 import type { Database } from "../../src/db/database.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
-import { answers, startOwnPostgres } from "./own-postgres.ts";
+import { startOwnPostgres } from "./own-postgres.ts";
+import { createTemporaryDatabase, findPostgres } from "./temporary-database.ts";
 
 /** One kind of database that tests run against, empty and their own. */
 export type TestDatabases = {
@@ -21,11 +20,8 @@ export type TestDatabases = {
 };
 
 async function findServer(): Promise<string | null> {
-	const configured = process.env["DATABASE_URL"];
-	if (configured !== undefined && configured !== "") return configured;
-	for (const url of ["postgres://postgres@127.0.0.1:5432/postgres", "postgres://root@127.0.0.1:5432/test"]) {
-		if (await answers(url)) return url;
-	}
+	const found = await findPostgres();
+	if (found !== null) return found;
 	const own = await startOwnPostgres();
 	if (own === null) return null;
 	after(() => own.stop());
@@ -75,26 +71,15 @@ export async function onEveryDatabase(define: (databases: () => Promise<TestData
 		return;
 	}
 	define(async () => {
-		const name = `yaqa_test_${randomBytes(6).toString("hex")}`;
-		const admin = new Client({ connectionString: server });
-		await admin.connect();
-		await admin.query(`create database ${name}`);
-		await admin.end();
-		leftovers.push(async () => {
-			const client = new Client({ connectionString: server });
-			await client.connect();
-			await client.query(`drop database if exists ${name} with (force)`);
-			await client.end();
-		});
-		const url = new URL(server);
-		url.pathname = `/${name}`;
+		const { url, drop } = await createTemporaryDatabase(server);
+		leftovers.push(drop);
 		const dataDirectory = folder();
 		return {
 			name: "PostgreSQL",
-			environment: { DATABASE_URL: url.href },
-			databaseUrl: url.href,
+			environment: { DATABASE_URL: url },
+			databaseUrl: url,
 			dataDirectory,
-			open: opener(dataDirectory, url.href),
+			open: opener(dataDirectory, url),
 		};
 	}, "PostgreSQL");
 }
