@@ -1,4 +1,3 @@
-import { createHash, timingSafeEqual } from "node:crypto";
 import { systemClock } from "../clock.ts";
 import { loadConfiguration } from "../config/load.ts";
 import type { Configuration } from "../config/schema.ts";
@@ -11,12 +10,11 @@ import { createLog } from "../log.ts";
 import { parseJson } from "../parse-json.ts";
 import { publisherAccess } from "../server/hub-access.ts";
 import { runOnce } from "../server/run-once.ts";
+import { constantTimeEqual } from "../web/constant-time-equal.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { firstLine } from "./finding.ts";
 import { printable, type Terminal } from "./terminal.ts";
-
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 /** Events that need no database, most of all those of what the bot itself wrote: a job is paid by the minute. */
 async function whyNothing(
@@ -63,7 +61,7 @@ export async function onWebhook(
 			"No webhook started this: there is nothing to do. Give this job's id to a webhook.",
 			EXIT_CODES.ok.code,
 		);
-	if (webhookSecret !== null && !timingSafeEqual(digest(event.secret ?? ""), digest(webhookSecret)))
+	if (webhookSecret !== null && !constantTimeEqual(event.secret ?? "", webhookSecret))
 		return told(
 			false,
 			"The webhook has another secret than YAQA_BOT_WEBHOOK_SECRET: nothing was done. Give both the same.",

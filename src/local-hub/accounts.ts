@@ -1,4 +1,5 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
+import { digestOf } from "./digest.ts";
 import { HubError } from "./hub-error.ts";
 import { accountId, isNamespace } from "./identifiers.ts";
 
@@ -85,7 +86,6 @@ export type Accounts = {
 };
 
 const TOKEN = /^hf_[A-Za-z0-9._-]{3,}$/;
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 export function createAccounts(
 	seeds: readonly LocalHubUser[],
@@ -115,7 +115,7 @@ export function createAccounts(
 				throw new Error(`The token of ${seed.name} must start with hf_, or stock clients refuse it.`);
 			const role = token.role ?? "write";
 			tokens.push({
-				digest: digest(token.token),
+				digest: digestOf(token.token),
 				identity: {
 					user,
 					token: {
@@ -147,7 +147,7 @@ export function createAccounts(
 				const pair = Buffer.from(header.slice(6), "base64").toString("utf8");
 				given = pair.slice(pair.indexOf(":") + 1);
 			}
-			const wanted = digest(given ?? "");
+			const wanted = digestOf(given ?? "");
 			let found: Identity | null = null;
 			// no early end: the time must not tell how far a guess got
 			for (const token of tokens) if (timingSafeEqual(token.digest, wanted)) found = token.identity;

@@ -13,7 +13,8 @@ export type JobProcess = {
 
 const GRACE_MILLISECONDS = 3000;
 
-function statFields(pid: number): readonly string[] | null {
+/** What the system says of a process, from its state on; `null`: it has ended. */
+export function statFields(pid: number): readonly string[] | null {
 	try {
 		const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
 		// The command's name stands in parentheses and may hold anything.

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { statFields } from "./job-process.ts";
 
 export type GroupUsage = { readonly cpuSeconds: number; readonly memoryBytes: number };
 
@@ -10,13 +11,10 @@ export function groupUsage(group: number): GroupUsage {
 	let ticks = 0;
 	let kilobytes = 0;
 	for (const name of readdirSync("/proc")) {
-		if (!/^\d+$/.test(name)) continue;
+		const fields = /^\d+$/.test(name) ? statFields(Number(name)) : null;
+		if (fields === null || Number(fields[2]) !== group) continue;
+		ticks += Number(fields[11]) + Number(fields[12]);
 		try {
-			const stat = readFileSync(`/proc/${name}/stat`, "utf8");
-			// The command's name stands in parentheses and may hold anything.
-			const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-			if (Number(fields[2]) !== group) continue;
-			ticks += Number(fields[11]) + Number(fields[12]);
 			// The count in `stat` may lag by more than a small process holds.
 			kilobytes += Number(/^Rss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${name}/smaps_rollup`, "utf8"))?.[1] ?? 0);
 		} catch {

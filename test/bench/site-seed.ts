@@ -8,7 +8,7 @@ import { EIGHT_BILLION, makeEvents, makeManifest, NOW } from "../support/web-fix
 /** Variants of each model: so many recipes, of so many commits; those of the newest stand on the Hub. */
 const RECIPES = 25;
 const COMMITS = 4;
-export const VARIANTS_A_MODEL = RECIPES * COMMITS;
+const VARIANTS_A_MODEL = RECIPES * COMMITS;
 
 export const BUSY_MODEL = "lab-1/Model-1-1B-Instruct";
 const LAYERS = 12;

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,7 +7,7 @@ import type { Browser } from "playwright-core";
 import { systemClock } from "../../src/clock.ts";
 import { holdJob } from "../../src/db/admission.ts";
 import type { Database } from "../../src/db/database.ts";
-import { getDelivery, insertDelivery, leaseDelivery, settleDelivery } from "../../src/db/deliveries.ts";
+import { getDelivery } from "../../src/db/deliveries.ts";
 import { getJob, moveJob } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
 import { silentLog } from "../../src/log.ts";
@@ -24,7 +23,7 @@ import {
 	signInAs,
 } from "../support/chromium.ts";
 import { createRepo } from "../support/local-hub-fixture.ts";
-import { keepJob, keepVariant } from "../support/member-records.ts";
+import { keepFailedDelivery, keepJob, keepVariant } from "../support/member-records.ts";
 import { type MemberSite, memberSite } from "../support/member-site.ts";
 
 /** What signed-in people see, in Chromium: signing in on the Hub's own page, their models, a job's buttons, the operator's. */
@@ -50,22 +49,12 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 		rmSync(folder, { recursive: true, force: true });
 	});
 
-	async function failedDelivery(repo = "acme/open"): Promise<string> {
-		const id = randomUUID();
-		const now = new Date();
-		const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: repo } };
-		await insertDelivery(database.handle, { id, source: "hub", dedupeKey: id, receivedAt: now, body });
-		await leaseDelivery(database.handle, { id, owner: "x", now, until: new Date(now.getTime() + 1000) });
-		const detail = "The Hub did not answer.";
-		await settleDelivery(database.handle, { id, owner: "x", outcome: "failed", detail, nextAttemptAt: now });
-		return id;
-	}
 	for (const shown of LOOKS) {
 		test(`${shown.width} wide and ${shown.scheme}: no fault of accessibility, nothing beside the window`, async () => {
 			const end = `${shown.width}-${shown.scheme}`;
 			const held = await keepJob(database, "alice/open", { state: "waiting" });
 			await holdJob(database.handle, held.id, new Date(Date.now() + 86_400_000));
-			await failedDelivery();
+			await keepFailedDelivery(database, "acme/open");
 			const faults: string[] = [];
 			for (const user of ["alice", "carol"]) {
 				const context = await contextFor(browser, shown);
@@ -120,7 +109,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 			await page.waitForLoadState();
 			assert.equal((await getJob(database.handle, job.id))?.cancelRequested, true);
 			assert.equal(await page.getByRole("button", { name: "Cancel the job" }).count(), 0);
-			const id = await failedDelivery();
+			const id = await keepFailedDelivery(database, "acme/open");
 			await page.goto(`${site.url}/operator`);
 			await page.locator(`form[action="/operator/deliveries/${id}/replay"] button`).click();
 			await page.waitForLoadState();
@@ -150,7 +139,7 @@ describe("signed in, in Chromium", { skip: findChromium() === null ? NO_CHROMIUM
 	});
 
 	test("an operator has a failed delivery worked on anew", async () => {
-		await failedDelivery("acme/other");
+		await keepFailedDelivery(database, "acme/other");
 		const page = await (await contextFor(browser, { width: 1280, scheme: "light" })).newPage();
 		await signInAs(page, site.url, "carol");
 		await page.getByRole("link", { name: "Operator" }).click();

@@ -4,10 +4,9 @@ import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { pathToFileURL } from "node:url";
-import { createRepo, uploadFiles } from "@huggingface/hub";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { z } from "zod";
+import { systemClock } from "../../src/clock.ts";
 import { gitHubForum } from "../../src/commands/github-forum.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
 import { createGitHubAccess } from "../../src/github/github-access.ts";
@@ -31,7 +30,7 @@ import { fetchSource } from "../../src/verify/fetch-source.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
 import { loadContract } from "../fake-github/api-contract.ts";
 import { type FakeGitHub, startFakeGitHub } from "../fake-github/fake-github.ts";
-import { call } from "../support/local-hub-fixture.ts";
+import { call, commit, file } from "../support/local-hub-fixture.ts";
 import {
 	BOT,
 	COMPUTE,
@@ -46,7 +45,7 @@ import {
 	startRemotePlace,
 } from "../support/remote-place.ts";
 import { until } from "../support/scripted-bot.ts";
-import { readTinyManifest, TINY_SOURCE, TINY_VERIFICATION, tinyDirectory } from "../support/tiny-variants.ts";
+import { pushTinySource, readTinyManifest, TINY_VERIFICATION, tinyDirectory } from "../support/tiny-variants.ts";
 import { type DocumentedCall, documentedCalls } from "./documented-calls.ts";
 import description from "./hub-calls.openapi.json" with { type: "json" };
 
@@ -130,12 +129,7 @@ after(async () => {
 	await rm(work, { recursive: true, force: true });
 });
 
-async function source(repo: string): Promise<string> {
-	const owner = { hubUrl: place.hub.url, accessToken: OWNER };
-	await createRepo({ ...owner, repo });
-	const done = await uploadFiles({ ...owner, repo, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
-	return done?.commit.oid ?? "";
-}
+const source = (repo: string): Promise<string> => pushTinySource({ hubUrl: place.hub.url, accessToken: OWNER }, repo);
 
 /** From the webhook to the published repo and its answer, as the bot does each of it. */
 async function aDayOnTheHub(): Promise<void> {
@@ -181,19 +175,10 @@ async function aDayOnTheHub(): Promise<void> {
 	for await (const _ of listHeads({ ...bot, of: { kind: "namespace", namespace: "lab" } }));
 	for await (const _ of listHeads({ ...bot, of: { kind: "repo", repo } }));
 	const limits = { maximumWeightBytes: 1e9 };
-	const older = await others(async () => {
-		const body = [
-			{ key: "header", value: { summary: "More" } },
-			{ key: "file", value: { path: "more.txt", content: "more", encoding: "utf-8" } },
-		];
-		await call(`${place.hub.url}/api/models/${repo}/commit/main`, {
-			token: OWNER,
-			body: body.map((line) => JSON.stringify(line)).join("\n"),
-			headers: { "Content-Type": "application/x-ndjson" },
-		});
-		return sha;
-	});
-	assert.ok((await inspectSource({ ...access(READER), repo, revision: older, limits })).ok);
+	// Then the commit is none that a branch ends in.
+	const later = await others(() => commit(place.hub, repo, [file("more.txt", "more")], { token: OWNER }));
+	assert.equal(later.status, 200, later.text);
+	assert.ok((await inspectSource({ ...access(READER), repo, revision: sha, limits })).ok);
 	const directory = join(work, "source");
 	const signal = AbortSignal.timeout(60_000);
 	assert.deepEqual(await fetchSource({ ...access(READER), repo, sha, directory, limits, signal }), { ok: true });
@@ -238,7 +223,7 @@ async function aDayOnTheHub(): Promise<void> {
 	const answer = await forum.post(thread, "Nothing yet.");
 	await forum.edit(thread, answer?.id ?? "", "Done.");
 	const storeDelivery = async () => ({ id: randomUUID(), duplicate: false });
-	await pollMentions({ hub: bot, botName: "bot", storeDelivery, clock: { now: () => new Date() } as never });
+	await pollMentions({ hub: bot, botName: "bot", storeDelivery, clock: systemClock });
 }
 
 /** A run on HF Jobs and one on GitHub's machines, to the end, and one of each that is ended. */
@@ -308,7 +293,7 @@ async function aDayOnGitHub(): Promise<void> {
 		botName: "yaqa-bot",
 		since: new Date(0),
 		storeDelivery,
-		clock: { now: () => new Date() } as never,
+		clock: systemClock,
 	});
 }
 

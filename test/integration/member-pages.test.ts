@@ -1,15 +1,14 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import { holdJob } from "../../src/db/admission.ts";
 import type { Database } from "../../src/db/database.ts";
-import { getDelivery, insertDelivery, leaseDelivery, settleDelivery } from "../../src/db/deliveries.ts";
+import { getDelivery } from "../../src/db/deliveries.ts";
 import { getJob } from "../../src/db/jobs.ts";
 import type { JobRecord } from "../../src/records/job.ts";
 import { readApiDescription } from "../support/api-answers.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 import { call, createRepo } from "../support/local-hub-fixture.ts";
-import { keepJob, keepVariant } from "../support/member-records.ts";
+import { keepFailedDelivery, keepJob, keepVariant } from "../support/member-records.ts";
 import { type MemberSite, memberSite } from "../support/member-site.ts";
 import { type SiteBrowser, siteBrowser } from "../support/site-browser.ts";
 
@@ -317,13 +316,8 @@ await onEveryDatabase((databases, name) => {
 		});
 
 		test("the operator's page is there for operators alone, and has a failed delivery worked on anew", async () => {
-			const id = randomUUID();
 			const { handle } = database;
-			const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: HOSTILE } };
-			const now = new Date();
-			await insertDelivery(handle, { id, source: "hub", dedupeKey: id, receivedAt: now, body });
-			await leaseDelivery(handle, { id, owner: "x", now, until: new Date(now.getTime() + 1000) });
-			await settleDelivery(handle, { id, owner: "x", outcome: "failed", detail: HOSTILE, nextAttemptAt: now });
+			const id = await keepFailedDelivery(database, HOSTILE, HOSTILE);
 			for (const user of [null, "bob", "alice"]) {
 				const browser = await as(user);
 				assert.equal((await browser.get("/operator")).status, 404);

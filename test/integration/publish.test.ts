@@ -25,6 +25,7 @@ import { refreshCard } from "../../src/publish/refresh-card.ts";
 import { repoSettings } from "../../src/publish/repo-settings.ts";
 import { recipeOf } from "../support/recipe-of.ts";
 import {
+	pushTinySource,
 	readTinyManifest,
 	TINY_RECIPES,
 	TINY_SOURCE,
@@ -66,14 +67,7 @@ function access(accessToken: string, wrapped: typeof fetch = fetch) {
 async function source(name: string, visibility: "public" | "private" = "public"): Promise<string> {
 	const known = sources.get(name);
 	if (known !== undefined) return known;
-	const repo = { type: "model", name } as const;
-	await createRepo({ ...access(OWNER), repo, visibility });
-	const done = await uploadFiles({
-		...access(OWNER),
-		repo,
-		files: [pathToFileURL(`${TINY_SOURCE}/`)],
-	});
-	const sha = done?.commit.oid ?? "";
+	const sha = await pushTinySource(access(OWNER), name, visibility);
 	sources.set(name, sha);
 	return sha;
 }

@@ -4,8 +4,7 @@ import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { pathToFileURL } from "node:url";
-import { commit, createRepo, uploadFiles } from "@huggingface/hub";
+import { commit, uploadFiles } from "@huggingface/hub";
 import { systemClock } from "../../src/clock.ts";
 import { listJobs } from "../../src/db/jobs.ts";
 import { openDatabase } from "../../src/db/open-database.ts";
@@ -20,7 +19,7 @@ import { inspectSource } from "../../src/verify/inspect-source.ts";
 import { runBot } from "../support/run-bot.ts";
 import { scriptedConfiguration, scriptedRunner, worldFolder } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld } from "../support/scripted-ports.ts";
-import { readTinyManifest, TINY_SOURCE, type TinyRecipe, tinyDirectory } from "../support/tiny-variants.ts";
+import { pushTinySource, readTinyManifest, type TinyRecipe, tinyDirectory } from "../support/tiny-variants.ts";
 
 const OWNER = "hf_owner_token";
 const BOT = "hf_bot_token";
@@ -57,12 +56,8 @@ async function publishOne(recipe: TinyRecipe, sourceRepo: string, sourceSha: str
 	published.push(`${sourceRepo} ${sourceSha.slice(0, 8)} ${recipe} ${targetRepo} ${result.targetSha}`);
 }
 
-async function sourceRepo(name: string, visibility: "public" | "private"): Promise<string> {
-	const repo = { type: "model", name } as const;
-	await createRepo({ ...access(OWNER), repo, visibility });
-	const done = await uploadFiles({ ...access(OWNER), repo, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
-	return done?.commit.oid ?? "";
-}
+const sourceRepo = (repo: string, visibility: "public" | "private"): Promise<string> =>
+	pushTinySource(access(OWNER), repo, visibility);
 
 const program = (args: readonly string[], dataDirectory: string) =>
 	runBot(args, {

@@ -1,37 +1,17 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { pathToFileURL } from "node:url";
-import { createRepo, uploadFiles } from "@huggingface/hub";
-import { cleanEnvironment, root, venvPython } from "../../demo/stack.ts";
+import { cleanEnvironment, venvPython } from "../../demo/stack.ts";
 import { bearsOut } from "../../src/cli/recompute-kl.ts";
 import { startLocalHub } from "../../src/local-hub/start-local-hub.ts";
-import { readTinyManifest, TINY_SOURCE, tinyDirectory } from "../support/tiny-variants.ts";
+import { runBot } from "../support/run-bot.ts";
+import { pushTinySource, readTinyManifest, tinyDirectory } from "../support/tiny-variants.ts";
 
 const skip = existsSync(venvPython) ? false : "skipped: no gpu-runner/.venv (npm run setup)";
 const OWNER = "hf_owner_of_the_original";
 const REPO = "owner/original";
-
-function run(args: readonly string[], environment: Readonly<Record<string, string>>) {
-	const child = spawn(process.execPath, [join(root, "src", "main.ts"), ...args], {
-		cwd: root,
-		env: cleanEnvironment(environment),
-		stdio: ["ignore", "pipe", "pipe"],
-	});
-	let [out, said] = ["", ""];
-	child.stdout.setEncoding("utf8").on("data", (text: string) => {
-		out += text;
-	});
-	child.stderr.setEncoding("utf8").on("data", (text: string) => {
-		said += text;
-	});
-	return new Promise<{ code: number | null; out: string; said: string }>((resolve) =>
-		child.on("close", (code) => resolve({ code, out, said })),
-	);
-}
 
 test("a figure bears another out within chance, and when it is lower", () => {
 	const of = (mean: number, standardError: number) => ({ mean, standardError });
@@ -49,10 +29,9 @@ test("verify --kl measures the files anew, and finds a manifest that promises to
 	});
 	context.after(() => hub.close());
 	const access = { hubUrl: hub.url, accessToken: OWNER };
-	await createRepo({ ...access, repo: REPO, visibility: "public" });
-	const pushed = await uploadFiles({ ...access, repo: REPO, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
+	const revision = await pushTinySource(access, REPO);
 	const manifest = await readTinyManifest("w4a16");
-	const source = { ...manifest.source, repo: REPO, revision: pushed?.commit.oid ?? "" };
+	const source = { ...manifest.source, repo: REPO, revision };
 	const claiming = (domain: string, mean: number) => ({
 		...manifest.evaluation,
 		texts: manifest.evaluation.texts.slice(-1).map((text) => ({ ...text, domain, sequences: 32, length: 128 })),
@@ -70,7 +49,8 @@ test("verify --kl measures the files anew, and finds a manifest that promises to
 		cpSync(tinyDirectory("w4a16"), join(variants, name), { recursive: true });
 		writeFileSync(join(variants, name, "manifest.json"), JSON.stringify({ ...manifest, source, evaluation }));
 	}
-	const { code, out, said } = await run(["verify", variants, "--kl", "--json"], { HF_ENDPOINT: hub.url });
+	const environment = cleanEnvironment({ HF_ENDPOINT: hub.url });
+	const { code, out, err: said } = await runBot(["verify", variants, "--kl", "--json"], environment);
 	const report: { variants: { directory: string; verified: boolean; checks: string[] }[] } = JSON.parse(
 		out.trim().split("\n").at(-1) ?? "",
 	);

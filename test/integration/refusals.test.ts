@@ -4,8 +4,7 @@ import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { pathToFileURL } from "node:url";
-import { createRepo, listModels, uploadFiles, whoAmI } from "@huggingface/hub";
+import { listModels, whoAmI } from "@huggingface/hub";
 import { createCommentHandler } from "../../src/commands/comment-answers.ts";
 import { hubForum } from "../../src/commands/hub-forum.ts";
 import { hubSubject } from "../../src/commands/hub-subject.ts";
@@ -23,7 +22,7 @@ import { createPublishPorts } from "../../src/publish/publish-ports.ts";
 import { fetchSource } from "../../src/verify/fetch-source.ts";
 import { inspectSource } from "../../src/verify/inspect-source.ts";
 import { call, commit, file } from "../support/local-hub-fixture.ts";
-import { readTinyManifest, TINY_SOURCE, tinyDirectory } from "../support/tiny-variants.ts";
+import { pushTinySource, readTinyManifest, tinyDirectory } from "../support/tiny-variants.ts";
 
 /** What the first days bring: each is told in words a person can act on, and leaves nothing half done. */
 
@@ -61,11 +60,7 @@ function access(accessToken: string) {
 	return { hubUrl: hub.url, accessToken, fetch: createHubFetch({ hubUrl: hub.url, attempts: 2 }) };
 }
 
-async function push(repo: string): Promise<string> {
-	await createRepo({ ...access(OWNER), repo });
-	const done = await uploadFiles({ ...access(OWNER), repo, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
-	return done?.commit.oid ?? "";
-}
+const push = (repo: string): Promise<string> => pushTinySource(access(OWNER), repo);
 
 /** A failure that a person reads: what happened, and what helps; no status without words, no stack. */
 function assertPlain(error: unknown, message: RegExp, remedy: RegExp): void {

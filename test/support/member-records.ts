@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import type { Database } from "../../src/db/database.ts";
+import { insertDelivery, leaseDelivery, settleDelivery } from "../../src/db/deliveries.ts";
 import { insertJob, moveJob } from "../../src/db/jobs.ts";
 import { insertRequest } from "../../src/db/requests.ts";
 import { insertVariant, publishVariantRow, stageVariant } from "../../src/db/variants.ts";
@@ -59,6 +60,22 @@ export async function keepJob(
 	});
 	assert.ok(moved !== null);
 	return moved;
+}
+
+/** A delivery about a repo that failed. */
+export async function keepFailedDelivery(
+	database: Database,
+	repo: string,
+	detail = "The Hub did not answer.",
+): Promise<string> {
+	const { handle } = database;
+	const id = randomUUID();
+	const now = new Date();
+	const body = { event: { action: "update", scope: "repo.content" }, repo: { type: "model", name: repo } };
+	await insertDelivery(handle, { id, source: "hub", dedupeKey: id, receivedAt: now, body });
+	await leaseDelivery(handle, { id, owner: "x", now, until: new Date(now.getTime() + 1000) });
+	await settleDelivery(handle, { id, owner: "x", outcome: "failed", detail, nextAttemptAt: now });
+	return id;
 }
 
 /** Something published of a job's source. */

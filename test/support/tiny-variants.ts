@@ -1,6 +1,9 @@
+import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { createRepo, uploadFiles } from "@huggingface/hub";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { recipeDirectory } from "../../src/protocol/recipe.ts";
 
@@ -19,6 +22,18 @@ export const MORE_TINY_RECIPES = [
 	"gptq:3",
 	"onnx:q4,embedding=q8",
 ] as const;
+/** A repo with the tiny model; answers its commit. */
+export async function pushTinySource(
+	access: { readonly hubUrl: string; readonly accessToken: string; readonly fetch?: typeof fetch },
+	repo: string,
+	visibility: "public" | "private" = "public",
+): Promise<string> {
+	await createRepo({ ...access, repo, visibility });
+	const done = await uploadFiles({ ...access, repo, files: [pathToFileURL(`${TINY_SOURCE}/`)] });
+	assert.ok(done !== undefined);
+	return done.commit.oid;
+}
+
 export type TinyRecipe = (typeof TINY_RECIPES)[number] | (typeof MORE_TINY_RECIPES)[number];
 
 export function tinyDirectory(recipe: TinyRecipe): string {

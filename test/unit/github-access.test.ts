@@ -6,21 +6,31 @@ import { createGitHubAccess, GitHubRequestError } from "../../src/github/github-
 
 const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
+const SETTINGS = {
+	apiUrl: "https://github.example",
+	repository: "acme/models",
+	appId: "1",
+	privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+};
+
+function pathOf(input: Parameters<typeof fetch>[0]): string {
+	return new URL(input instanceof Request ? input.url : String(input)).pathname;
+}
+
+/** GitHub's answers where the app signs in; `null`: that is another path. */
+function signIn(path: string): Response | null {
+	if (path.endsWith("/installation")) return Response.json({ id: 1 });
+	if (path.endsWith("/access_tokens")) {
+		return Response.json({ token: "t", expires_at: "2100-01-01T00:00:00Z", permissions: {} }, { status: 201 });
+	}
+	return null;
+}
+
 /** What a call ends with when GitHub answers it so, the sign-in aside. */
 async function outcomeOf(status: number, headers: Readonly<Record<string, string>>, message: string): Promise<unknown> {
 	const github = createGitHubAccess({
-		apiUrl: "https://github.example",
-		repository: "acme/models",
-		appId: "1",
-		privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
-		fetch: async (input) => {
-			const { pathname } = new URL(input instanceof Request ? input.url : String(input));
-			if (pathname.endsWith("/installation")) return Response.json({ id: 1 });
-			if (pathname.endsWith("/access_tokens")) {
-				return Response.json({ token: "t", expires_at: "2100-01-01T00:00:00Z", permissions: {} }, { status: 201 });
-			}
-			return Response.json({ message }, { status, headers });
-		},
+		...SETTINGS,
+		fetch: async (input) => signIn(pathOf(input)) ?? Response.json({ message }, { status, headers }),
 	});
 	try {
 		return await github.request("GET /repos/{owner}/{repo}/issues", {}, { repeatable: false });
@@ -70,18 +80,13 @@ test("an answer that is a page or breaks off is asked for again, also the one wi
 		const bad = [cutOff, page];
 		const seen: string[] = [];
 		const github = createGitHubAccess({
-			apiUrl: "https://github.example",
-			repository: "acme/models",
-			appId: "1",
-			privateKey: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+			...SETTINGS,
 			fetch: async (input, init) => {
-				const { pathname } = new URL(input instanceof Request ? input.url : String(input));
-				const next = pathname.endsWith(spoilt) ? bad.shift() : undefined;
+				const path = pathOf(input);
+				const next = path.endsWith(spoilt) ? bad.shift() : undefined;
 				if (next !== undefined) return next();
-				if (pathname.endsWith("/installation")) return Response.json({ id: 1 });
-				if (pathname.endsWith("/access_tokens")) {
-					return Response.json({ token: "t", expires_at: "2100-01-01T00:00:00Z", permissions: {} }, { status: 201 });
-				}
+				const known = signIn(path);
+				if (known !== null) return known;
 				seen.push(new Headers(init?.headers).get("authorization") ?? "");
 				return Response.json([]);
 			},

@@ -1,5 +1,5 @@
 import { timingSafeEqual } from "node:crypto";
-import { digestOf } from "./digest.ts";
+import { digestOf } from "../digest.ts";
 
 /** What the Hub lets an app ask people for. */
 export const OAUTH_SCOPES = [

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../../clock.ts";
 import type { Accounts, Identity, User } from "../accounts.ts";
+import { digestOf } from "../digest.ts";
 import { HubError } from "../hub-error.ts";
-import { digestOf } from "./digest.ts";
 import type { OAuthApp, OAuthScope } from "./oauth-apps.ts";
 
 const CODE_SECONDS = 60;

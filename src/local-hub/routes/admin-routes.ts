@@ -1,11 +1,10 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import { type Request, Router } from "express";
+import { digestOf } from "../digest.ts";
 import { type Faults, faultsSchema } from "../faults.ts";
 import { parsedBody } from "../hub-context.ts";
 import { HubError } from "../hub-error.ts";
 import { jsonBody } from "./body-parsers.ts";
-
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
 
 /** The fault switches, for tests and rehearsals; open to the admin token alone. */
 export function adminRoutes(deps: { adminToken: string; faults: Faults }): Router {
@@ -14,7 +13,7 @@ export function adminRoutes(deps: { adminToken: string; faults: Faults }): Route
 
 	function guard(request: Request): void {
 		const given = (request.headers.authorization ?? "").replace(/^Bearer /, "");
-		if (!timingSafeEqual(digest(given), digest(deps.adminToken)))
+		if (!timingSafeEqual(digestOf(given), digestOf(deps.adminToken)))
 			throw new HubError(401, "This needs the admin token of the local Hub.");
 	}
 
