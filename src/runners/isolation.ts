@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 
 /**
  * How far a run on this machine is kept from everything else.
@@ -42,7 +42,9 @@ const NOBODY = 65_534;
 const PROBE_MILLISECONDS = 30_000;
 
 /** What must hold inside. It runs with the runner's own Python, so that one that cannot be reached there is noticed. */
-const PROBE = readFileSync(new URL("isolation-probe.py", import.meta.url), "utf8");
+function probeBeside(script: string): string {
+	return readFileSync(join(dirname(script), "isolation_probe.py"), "utf8");
+}
 
 /** Every absolute path in a job's specification: what the run is to read. */
 export function pathsIn(value: unknown): readonly string[] {
@@ -65,6 +67,7 @@ function isolationOf(options: IsolationOptions, level: "own-account" | "namespac
 				read: shown,
 				written,
 				user: level === "own-account" ? NOBODY : null,
+				namespaces: true,
 			}),
 			...program,
 		],
@@ -106,6 +109,7 @@ export async function measureIsolation(
 	let reason: string | null = null;
 	let place: string | null = null;
 	try {
+		const probe = probeBeside(options.script);
 		await mkdir(request.folder, { recursive: true });
 		place = await mkdtemp(join(request.folder, "probe-"));
 		const [hidden, shown] = [join(place, "hidden"), join(place, "shown", "inside")];
@@ -114,8 +118,8 @@ export async function measureIsolation(
 			const written = join(place, level);
 			await mkdir(written);
 			const isolation = isolationOf({ ...options, hidden: [...options.hidden, place] }, level);
-			const probe = [options.python, "-I", "-c", PROBE, hidden, shown, written];
-			const failure = await run(isolation.wrap(probe, { shown: [shown], written: [written] }), request.environment);
+			const command = [options.python, "-I", "-c", probe, hidden, shown, written];
+			const failure = await run(isolation.wrap(command, { shown: [shown], written: [written] }), request.environment);
 			if (failure === null) return { ...isolationOf(options, level), reason };
 			reason = failure;
 		}

@@ -180,7 +180,7 @@ test("the bot's own account is enough: the same holds where nobody is root", {
 				hidden: [...isolation().hidden, "/root"],
 				shown: [process.execPath, PROGRAM, specPath, spec.source.path ?? ""],
 			},
-			...{ read: [], written: [written], user: null },
+			...{ read: [], written: [written], user: null, namespaces: true },
 		};
 		// As root the interpreter may lie where another account cannot go; the system's own is enough for this script.
 		const [program = "", ...args] = [

@@ -3,7 +3,8 @@
 ``python -I isolated.py PLAN PROGRAM ARGUMENT…``, with PLAN as JSON (``IsolationPlan``). The program gets namespaces of
 its own for processes, mounts, the network and shared memory: no other process is visible, nothing but loopback can be
 reached, every file system is read-only but for ``written``, and ``hidden`` folders are empty but for what is ``shown``
-in them. With ``user`` it runs as that account as well.
+in them. With ``user`` it runs as that account as well. Without ``namespaces``, where a container forbids them, what is
+left is the account, and that it gains no rights.
 
 Loading a model is where a stranger's file meets a large program. What it could do there, should a library have a hole,
 is bounded by this and not by our care. Only the standard library: the file is run before anything else is imported.
@@ -52,6 +53,7 @@ class IsolationPlan(TypedDict):
     read: list[str]
     written: list[str]
     user: int | None
+    namespaces: bool
 
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -177,15 +179,14 @@ def is_open_to_others(path: Path) -> bool:
 
 def drop_rights(user: int | None) -> None:
     """Gives up every capability for good, and the account when another one is named."""
-    prctl(PR_SET_SECUREBITS, SECURE_NOROOT_LOCKED)
-    for capability in range(LAST_CAPABILITY + 1):
-        try:
+    try:
+        prctl(PR_SET_SECUREBITS, SECURE_NOROOT_LOCKED)
+        for capability in range(LAST_CAPABILITY + 1):
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError as error:
-            # Past the kernel's last one.
-            if error.errno != errno.EINVAL:
-                raise
-            break
+    except OSError as error:
+        # EINVAL: past the kernel's last one. EPERM: an account without rights has none to give up, and gains none.
+        if error.errno != errno.EINVAL and (error.errno != errno.EPERM or user is not None):
+            raise
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -272,6 +273,8 @@ def main(arguments: list[str]) -> NoReturn:
                 plan["user"] = None
         if os.geteuid() == 0:
             give_away(plan["written"], plan["user"] if plan["user"] is not None else 0)
+        if not plan["namespaces"]:
+            begin(program, plan["user"])
         if plan["user"] is None:
             enter_namespaces()
         else:

@@ -1,7 +1,8 @@
 """``yaqa-runner remote``: everything of a remote run that needs a network or a token, around a child that has neither.
 
 The process here reads the source and writes the staging repo and never opens a model; its child loads the model,
-offline, without a token in its environment, and cannot read this process's memory.
+offline, without a token in its environment, kept from everything else as far as the machine allows
+(``child_isolation``), and cannot read this process's memory.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from yaqa_runner.protocol.events import event_to_wire, failure_event
 from yaqa_runner.protocol.failures import InvalidSpec, RunnerFailure, as_failure
 from yaqa_runner.protocol.interrupt import InterruptFlag
 from yaqa_runner.protocol.job_spec import JobSpec, Progress, StoredSketch, read_job_spec
+from yaqa_runner.remote.child_isolation import Places, measure_child_isolation, wrapped
 from yaqa_runner.remote.progress_reporter import ProgressReporter
 from yaqa_runner.remote.staging_repo import INPUTS, SPEC_FILE, StagingRepo
 
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 STAGING_TOKEN_VARIABLE = "YAQA_STAGING_TOKEN"
 READ_TOKEN_VARIABLE = "HF_TOKEN"
+
+CACHE_VARIABLES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR")
+"""Where compiled kernels are kept from run to run."""
 
 PASSED_ON = (
     "PATH",
@@ -45,8 +50,7 @@ PASSED_ON = (
     "CUDA_DEVICE_ORDER",
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
-    "NUMBA_CACHE_DIR",
-    "TRITON_CACHE_DIR",
+    *CACHE_VARIABLES,
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
@@ -155,7 +159,11 @@ def launch(run: RemoteRun, program: list[str], interrupt: InterruptFlag) -> int:
             spec_path.write_text(json.dumps(placed), encoding="utf-8")
             with _EventPusher(staging, relay, run.push_events, spec.progress):
                 code = _run_child(
-                    [*program, "run", str(spec_path), "--out", str(output), "--processes", "auto"],
+                    _kept_apart(
+                        [*program, "run", str(spec_path), "--out", str(output), "--processes", "auto"],
+                        work,
+                        _files_of(placed, spec_path),
+                    ),
                     work,
                     relay,
                     interrupt,
@@ -274,6 +282,32 @@ def _checked_spec(run: RemoteRun, spec: JobSpec) -> JobSpec:
     if spec.staging.kind != "hub" or spec.staging.repo != run.staging:
         raise InvalidSpec("The spec names another staging place.", "Let the control plane start a run of its own.")
     return spec
+
+
+def _files_of(placed: dict[str, Any], spec_path: Path) -> tuple[Path, ...]:
+    """What the child reads."""
+    source = Path(placed["source"]["path"])
+    # In the Hub client's cache a snapshot's files are links to what lies two folders above.
+    paths = [spec_path, source.parent.parent if source.parent.name == "snapshots" else source]
+    paths += [Path(path) for path in placed["calibration"].get("files", [])]
+    paths += [Path(text["path"]) for split in ("selection", "report") for text in placed["evaluation"][split]]
+    if "reuse" in placed["sketch"]:
+        paths.append(Path(placed["sketch"]["reuse"]))
+    return tuple(path.resolve() for path in paths)
+
+
+def _kept_apart(program: list[str], work: Path, read: tuple[Path, ...]) -> list[str]:
+    """``program`` in as much isolation as this machine allows."""
+    output, home, temporary = work / "out", work / "home", work / "tmp"
+    caches = [Path(os.environ[name]) for name in CACHE_VARIABLES if name in os.environ]
+    for folder in (output, home, temporary, *caches):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Another account goes through it to what it may read.
+    work.chmod(0o711)
+    places = Places(read, (output, home, temporary, *caches))
+    level, reason = measure_child_isolation(places)
+    logger.info("isolation of what loads the model: %s%s", level, "" if reason is None else f" ({reason})")
+    return wrapped(level, places, program)
 
 
 def _run_name() -> str:
