@@ -37,7 +37,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY gpu-runner ./gpu-runner
 RUN python3 -m venv gpu-runner/.venv \
-    && gpu-runner/.venv/bin/pip install --no-cache-dir -c gpu-runner/requirements.lock ./gpu-runner
+    && gpu-runner/.venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r gpu-runner/requirements.lock \
+    && gpu-runner/.venv/bin/pip install --no-cache-dir "$(grep '^torch==' gpu-runner/requirements.txt)" \
+    && gpu-runner/.venv/bin/pip install --no-cache-dir --no-deps ./gpu-runner
 USER node
 
 FROM base AS bot

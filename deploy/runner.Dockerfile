@@ -9,7 +9,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/yaqa-runner
 COPY gpu-runner ./gpu-runner
-RUN pip install --no-cache-dir -c gpu-runner/requirements.lock ./gpu-runner && rm -rf gpu-runner
+RUN pip install --no-cache-dir --require-hashes --no-deps -r gpu-runner/requirements.lock \
+    && pip install --no-cache-dir "$(grep '^torch==' gpu-runner/requirements.txt)" \
+    && pip install --no-cache-dir --no-deps ./gpu-runner \
+    && rm -rf gpu-runner
 COPY LICENSE NOTICE ./
 RUN useradd --create-home --uid 1000 runner
 USER runner

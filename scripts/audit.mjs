@@ -1,19 +1,8 @@
 // Asks npm's and PyPI's lists of known holes about every package that is installed: `npm run audit`, by a timer.
 // Ends with 1 where a hole is known, with 2 where a list could not be asked.
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-
-const root = join(import.meta.dirname, "..");
-/** What looks for this project's own environment must not find the auditor's. */
-const folder = mkdtempSync(join(tmpdir(), "yaqa-audit-"));
-const program = join(folder, "bin", "python");
-
-function run(command, args, options = {}) {
-	return spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 64 * 1024 * 1024, ...options });
-}
+import { run, withPythonTool } from "./throwaway-python.mjs";
 
 /** `holes`: how many; `null`: the list could not be asked, and `why` tells. */
 function npmHoles() {
@@ -30,22 +19,24 @@ function npmHoles() {
 }
 
 function pythonHoles() {
-	const python = join(root, "gpu-runner", ".venv", "bin", "python");
-	run(existsSync(python) ? python : "python3", ["-m", "venv", folder]);
-	const installed = run(program, ["-m", "pip", "install", "--quiet", "pip-audit==2.9.0"]);
-	if (installed.status !== 0) return { holes: null, why: (installed.stderr ?? "").trim().slice(0, 300) };
-	const lock = join("gpu-runner", "requirements.lock");
-	const args = ["-m", "pip_audit", "-r", lock, "--no-deps", "--disable-pip", "--format", "json"];
-	const asked = run(program, [...args, "--progress-spinner", "off"]);
-	try {
-		const { dependencies } = JSON.parse(asked.stdout);
-		const names = dependencies
-			.filter((one) => (one.vulns ?? []).length > 0)
-			.map((one) => `${one.name} ${one.version} (${one.vulns.map((hole) => hole.id).join(", ")})`);
-		return { holes: names.length, names };
-	} catch {
-		return { holes: null, why: (asked.stderr || String(asked.error)).trim().split("\n").at(-1)?.slice(0, 300) };
+	const { made: asked, why } = withPythonTool("pip-audit==2.9.0", (programs) =>
+		["lock", "txt"].map((end) => {
+			const file = join("gpu-runner", `requirements.${end}`);
+			const args = ["-m", "pip_audit", "-r", file, "--no-deps", "--disable-pip", "--format", "json"];
+			return run(join(programs, "python"), [...args, "--progress-spinner", "off"]);
+		}),
+	);
+	if (asked === null) return { holes: null, why };
+	const names = new Set();
+	for (const { stdout, stderr, error } of asked) {
+		try {
+			for (const { name, version, vulns = [] } of JSON.parse(stdout).dependencies)
+				if (vulns.length > 0) names.add(`${name} ${version} (${vulns.map(({ id }) => id).join(", ")})`);
+		} catch {
+			return { holes: null, why: (stderr || String(error)).trim().split("\n").at(-1)?.slice(0, 300) };
+		}
 	}
+	return { holes: names.size, names: [...names] };
 }
 
 const results = { npm: npmHoles(), python: pythonHoles() };
@@ -56,7 +47,6 @@ for (const [list, { holes, names = [], why }] of Object.entries(results)) {
 	for (const name of names) process.stderr.write(`  ${name}\n`);
 }
 process.stdout.write(`${JSON.stringify({ npm: results.npm.holes, python: results.python.holes })}\n`);
-rmSync(folder, { recursive: true, force: true });
 const found = Object.values(results).some(({ holes }) => holes !== null && holes > 0);
 const unasked = Object.values(results).some(({ holes }) => holes === null);
 process.exitCode = found ? 1 : unasked ? 2 : 0;

@@ -144,16 +144,19 @@ function pythonPackagesMatch() {
 			return [normal(name), version.split("+")[0]];
 		}),
 	);
-	const wanted = String(contentOf("gpu-runner", "requirements.lock"))
-		.split("\n")
-		.filter((line) => line.includes("==") && !line.startsWith("#"));
+	// Packages of some systems alone have a marker after their version; whether they are here is left to pip.
+	const pinned = String(contentOf("gpu-runner", "requirements.lock")).matchAll(/^([\w.-]+)==(\S+) \\$/gm);
+	const wanted = [...pinned, pinnedTorch()];
 	return (
-		versions.has("yaqa-runner") &&
-		wanted.every((line) => {
-			const [name = "", version] = line.trim().split("==");
-			return versions.get(normal(name)) === version;
-		})
+		versions.has("yaqa-runner") && wanted.every(([, name = "", version]) => versions.get(normal(name)) === version)
 	);
+}
+
+/** PyTorch's line of requirements.txt, its name and its version. */
+function pinnedTorch() {
+	const found = /^(torch)==(\S+)$/m.exec(String(contentOf("gpu-runner", "requirements.txt")));
+	if (found === null) throw new Error("gpu-runner/requirements.txt has no line torch==VERSION");
+	return found;
 }
 
 function checkMachine(hasCuda, say) {
@@ -299,11 +302,9 @@ async function installPythonPackages(interpreter, say) {
 			if (/^Installing collected packages/.test(line)) say("  unpacking");
 		},
 	};
-	await runLogged(
-		python,
-		[...options, "-r", "gpu-runner/requirements.txt", "-c", "gpu-runner/requirements.lock"],
-		logged,
-	);
+	await runLogged(python, [...options, "--require-hashes", "--no-deps", "-r", "gpu-runner/requirements.lock"], logged);
+	// Its build differs by machine, and so do its hash and what it brings along.
+	await runLogged(python, [...options, pinnedTorch()[0]], { ...logged, logFile: join(cache, "setup-torch.log") });
 	if (existsSync(join(root, "gpu-runner", "pyproject.toml"))) {
 		await runLogged(python, [...options, "--no-deps", "-e", "gpu-runner"], {
 			...logged,
