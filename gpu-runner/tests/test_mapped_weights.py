@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_blocks_left_in_the_checkpoint_change_nothing(
         assert not any(parameter.is_meta for parameter in source.model.parameters())
     held = [name for name, parameter in source.model.named_parameters() if not parameter.is_meta]
     assert not any(".0." in name or ".1." in name for name in held)
+
+
+def test_a_system_that_reads_nothing_ahead_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = save_tiny_model("llama", tmp_path / "llama", **KINDS["llama"])
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert mapped(directory, monkeypatch).logits(torch.tensor([[5, 6, 7]])).isfinite().all()
 
 
 def test_broken_checkpoints_are_refused_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

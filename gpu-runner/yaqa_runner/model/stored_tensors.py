@@ -61,7 +61,9 @@ class SafetensorsFiles:
             yield give
 
     def fetch(self, names: Collection[str]) -> None:
-        """Let the system read them ahead."""
+        """Let the system read them ahead, where it can be told to."""
+        if not hasattr(os, "posix_fadvise"):
+            return
         for name in names:
             path = self._files[name]
             start, length = self._ranges[path][name]
