@@ -33,6 +33,14 @@ export function isAllowedUrl(url: URL, hubUrl: string, transferHosts: readonly s
 	return PUBLIC_DOMAINS.some((domain) => isUnder(url.hostname, domain));
 }
 
+/** Where a visitor's browser gets a public repo's files from, as a content security policy lists them. */
+export function fileOrigins(hubUrl: string): readonly string[] {
+	const hub = new URL(hubUrl);
+	if (!PUBLIC_DOMAINS.some((domain) => isUnder(hub.hostname, domain))) return [hub.origin];
+	const wholeDomains = PUBLIC_DOMAINS.flatMap((domain) => [domain, `*.${domain}`]);
+	return [...wholeDomains, ...PUBLIC_BUCKETS].map((host) => `https://${host}`);
+}
+
 function isUnder(host: string, domain: string): boolean {
 	return host === domain || host.endsWith(`.${domain}`);
 }

@@ -127,7 +127,7 @@ function allPages(options: WebOptions, files: ReturnType<typeof siteAssets>) {
 /** The HTTP side: webhook ingest, pages with their JSON twins, event streams, health and metrics. */
 export function createApp(options: WebOptions): WebApp {
 	const { data, clock, log, metrics, maxBodyBytes } = options;
-	const files = siteAssets();
+	const files = siteAssets(options.hubUrl);
 	const { everybody, operator, signIn } = allPages(options, files);
 	/** As who sends a request sees the site, once that is known. */
 	const seen = new WeakMap<Request, Site>();

@@ -29,7 +29,9 @@ describe("a push in Chromium", { skip }, () => {
 	let tiny: TinyStack;
 	let browser: Browser;
 	before(async () => {
-		tiny = await startTinyStack();
+		tiny = await startTinyStack({
+			configuration: { watch: { namespaces: ["demo"], recipes: ["gguf:q4_0", "onnx:q4"] } },
+		});
 		browser = await launchChromium();
 		await tiny.stack.startBot();
 		await tiny.stack.webhookIsSetUp();
@@ -97,5 +99,41 @@ describe("a push in Chromium", { skip }, () => {
 		assert.equal((await fetch(`${tiny.stack.hub.url}/api/models/${file}`)).status, 200, command);
 		assert.deepEqual(await axeFaults(page), []);
 		await keepPicture(page, "live-model-390");
+	});
+
+	test("an ONNX file is run by the browser of whoever asks, on a phone too, and what is written stays there", async () => {
+		const page = await (await contextFor(browser, { width: 390, scheme: "light" })).newPage();
+		const errors = consoleErrors(page);
+		await page.goto(`${tiny.stack.botUrl}/variants?container=onnx`);
+		await page.getByRole("link", { name: "onnx:q4" }).click();
+		await page.getByRole("link", { name: "Try it in this browser" }).click();
+		const sent: string[] = [];
+		page.on("request", (request) => sent.push(`${request.method()} ${request.url()} ${request.postData() ?? ""}`));
+		await page.getByLabel("Text to go on with").fill("secretly");
+		await page.getByRole("button", { name: "Write on" }).click();
+		await page.getByText(/tokens in [\d.]+ s/).waitFor({ timeout: MINUTES });
+		const first = (await page.locator("#try-output").textContent()) ?? "";
+		assert.ok(first.trim().length > 0);
+		// The same files, greedily: the second time nothing is fetched, and the same is written.
+		const fetched = sent.length;
+		await page.getByRole("button", { name: "Write on" }).click();
+		await page.getByText("Writing…").waitFor();
+		await page.getByText(/tokens in [\d.]+ s/).waitFor({ timeout: MINUTES });
+		assert.equal(await page.locator("#try-output").textContent(), first);
+		assert.equal(sent.length, fetched);
+		assert.ok(sent.some((request) => request.includes(".onnx")));
+		assert.ok(!sent.some((request) => request.includes("secretly")));
+		assert.deepEqual(await axeFaults(page), []);
+		assert.equal(await overflow(page), 0);
+		await keepPicture(page, "try-390");
+		// A file that is gone is told of.
+		await page.route("**/*.onnx", (route) => route.fulfill({ status: 404 }));
+		await page.reload();
+		await page.getByRole("button", { name: "Write on" }).click();
+		await page.getByText("It did not work: The Hub answered 404").waitFor({ timeout: MINUTES });
+		assert.deepEqual(
+			errors.filter((error) => !error.includes("status of 404")),
+			[],
+		);
 	});
 });

@@ -57,6 +57,9 @@ export function siteContent(): { readonly data: WebData; readonly pages: Readonl
 			recipe: "gguf:iq4_xs,embedding=q8_0",
 		}),
 	];
+	const tried = makeVariant({ sourceRepo: "lab/Small", recipe: "onnx:q4", bytes: 2e6, jobId: done.id });
+	tried.manifest?.files.push({ path: "onnx/model_q4.onnx", size: 7.5e6, sha256: "a".repeat(64) });
+	variants.push(tried);
 	const [, , shown] = variants;
 	// One with everything that its page can show.
 	if (shown?.manifest != null) {
@@ -111,6 +114,7 @@ export function siteContent(): { readonly data: WebData; readonly pages: Readonl
 			"job-log-none": `/jobs/${running.id}/log?q=nothing`,
 			variant: `/v/${variants[2]?.id}`,
 			"variant-wanted": `/v/${variants[9]?.id}`,
+			try: `/v/${tried.id}/try`,
 			"models-fits": "/?fits=8+GB",
 			deliveries: "/deliveries",
 			help: "/help",

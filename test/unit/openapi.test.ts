@@ -112,6 +112,7 @@ test("every address that answers with JSON is documented, and the help page link
 	const withoutTwin = [
 		"/auth/sign-in",
 		"/robots.txt",
+		"/v/{id}/try",
 		"/sitemap.xml",
 		"/feed.atom",
 		"/m/{owner}/{name}/badge.svg",

@@ -2,11 +2,15 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Router } from "express";
 import express from "express";
+import { fileOrigins } from "../../hub/allowed-url.ts";
 import type { Assets } from "../views/layout.ts";
+import { browserPrograms } from "./browser-programs.ts";
 
 const FILES = [
 	{ name: "site.css", type: "text/css; charset=utf-8" },
 	{ name: "live.js", type: "text/javascript; charset=utf-8" },
+	{ name: "try.js", type: "text/javascript; charset=utf-8" },
+	{ name: "try-worker.js", type: "text/javascript; charset=utf-8" },
 	{ name: "icon.svg", type: "image/svg+xml" },
 ] as const;
 
@@ -19,17 +23,28 @@ function withoutIndentation(stored: Buffer): Buffer {
 }
 
 /** The site's own files, under names that carry their hash and may be cached for ever. */
-export function siteAssets(): { readonly router: Router; readonly assets: Assets } {
+export function siteAssets(hubUrl: string): { readonly router: Router; readonly assets: Assets } {
 	const router = express.Router();
 	const addresses = new Map<string, string>();
+	const programs = browserPrograms();
+	router.use(programs.router);
+	// What a model is run by is compiled in the browser, and fetches the Hub's files.
+	const policies: ReadonlyMap<string, string> = new Map([
+		[
+			"try-worker.js",
+			`default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' ${fileOrigins(hubUrl).join(" ")}`,
+		],
+	]);
 	for (const file of FILES) {
 		const stored = readFileSync(new URL(`../assets/${file.name}`, import.meta.url));
 		const bytes = file.name.endsWith(".css") ? withoutIndentation(stored) : stored;
 		const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 12);
 		const dot = file.name.lastIndexOf(".");
 		const hashed = `/assets/${file.name.slice(0, dot)}.${hash}${file.name.slice(dot)}`;
+		const policy = policies.get(file.name);
 		addresses.set(file.name, hashed);
 		router.get(hashed, (_request, response) => {
+			if (policy !== undefined) response.set("Content-Security-Policy", policy);
 			response.set({ "Content-Type": file.type, "Cache-Control": "public, max-age=31536000, immutable" }).send(bytes);
 		});
 		router.get(`/assets/${file.name}`, (_request, response) => {
@@ -38,6 +53,11 @@ export function siteAssets(): { readonly router: Router; readonly assets: Assets
 	}
 	return {
 		router,
-		assets: { css: addresses.get("site.css") ?? "", liveScript: addresses.get("live.js") ?? "" },
+		assets: {
+			css: addresses.get("site.css") ?? "",
+			liveScript: addresses.get("live.js") ?? "",
+			tryScript: addresses.get("try.js") ?? "",
+			tryWorker: `${addresses.get("try-worker.js")}?${new URLSearchParams({ runtime: programs.runtime, tokenizers: programs.tokenizers, template: programs.template })}`,
+		},
 	};
 }

@@ -3,6 +3,7 @@ import express from "express";
 import { z } from "zod";
 import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
+import { triedFiles, tryPage } from "../views/try-page.ts";
 import { variantPage } from "../views/variant-page.ts";
 import { variantsPage } from "../views/variants-page.ts";
 
@@ -22,7 +23,7 @@ const VariantParameters = z.object({
 	cursor: z.string().min(1).max(1000).nullable().catch(null),
 });
 
-/** `GET /variants`: every published variant; `GET /v/ID`: one of them. */
+/** `GET /variants`: every published variant; `GET /v/ID`: one of them; `GET /v/ID/try`: run here. */
 export function variantRoutes(site: Site): Router {
 	const router = express.Router();
 	router.get("/variants", async (request, response) => {
@@ -40,6 +41,18 @@ export function variantRoutes(site: Site): Router {
 		site.reply(request, response, { variants: rows, nextCursor: page.next }, () =>
 			variantsPage(site.context(), query, { items: rows, next: page.next }),
 		);
+	});
+
+	router.get("/v/:id/try", async (request, response) => {
+		const { id } = request.params;
+		const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+		const context = site.context();
+		const files = variant === null ? null : triedFiles(variant, context.hubUrl);
+		if (variant === null || files === null) {
+			site.notFound(request, response, "There is no variant of that number that a browser can run.");
+			return;
+		}
+		response.type("html").send(tryPage(context, { variant, files, worker: context.assets.tryWorker }));
 	});
 
 	router.get("/v/:id", async (request, response) => {

@@ -2,7 +2,13 @@ import { type Html, html } from "../html.ts";
 import type { Viewer } from "../sign-in/viewer.ts";
 import { accountPart } from "./account-part.ts";
 
-export type Assets = { readonly css: string; readonly liveScript: string };
+export type Assets = {
+	readonly css: string;
+	readonly liveScript: string;
+	readonly tryScript: string;
+	/** With the modules that it imports. */
+	readonly tryWorker: string;
+};
 
 /** What every page is told besides its own content. */
 export type PageContext = {
@@ -45,6 +51,8 @@ export function renderPage(
 		readonly section: Section;
 		readonly main: Html;
 		readonly live?: boolean;
+		/** Another script's address. */
+		readonly script?: string;
 		readonly preview?: Preview;
 	},
 ): string {
@@ -70,7 +78,7 @@ ${
 	page.live === true &&
 	html`<script src="${context.assets.liveScript}" defer></script>
 <noscript><meta http-equiv="refresh" content="5"></noscript>`
-}
+}${page.script !== undefined && html`<script src="${page.script}" defer></script>`}
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>

@@ -19,6 +19,7 @@ import { type PageContext, renderPage } from "./layout.ts";
 import { snippetBlock } from "./snippet-block.ts";
 import { variantBadge } from "./state-badge.ts";
 import { timeElement } from "./time-element.ts";
+import { triedFiles } from "./try-page.ts";
 
 const MAXIMUM_LAYER_ROWS = 400;
 
@@ -150,6 +151,7 @@ ${
 	summary.container !== null &&
 	variant.state === "published" &&
 	html`<h2>How to run it</h2>
+${triedFiles(variant, context.hubUrl) !== null && html`<p><a href="/v/${variant.id}/try">Try it in this browser</a>: the files are fetched from the Hub, and nothing that you write is sent.</p>`}
 ${loadSnippets({ repo: variant.targetRepo, container: summary.container, manifest, hubUrl: context.hubUrl }).map(snippetBlock)}`
 }
 ${layersPart(manifest.layers)}
