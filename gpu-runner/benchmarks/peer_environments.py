@@ -70,6 +70,12 @@ PEER_ENVIRONMENTS: dict[str, PeerEnvironment] = {
         variables={},
         imports="auto_round",
     ),
+    "mlx": PeerEnvironment(
+        packages=("mlx==0.32.4", "mlx-cpu==0.32.4", "mlx-lm==0.32.2"),
+        built=(),
+        variables={},
+        imports="mlx_lm",
+    ),
 }
 
 

@@ -17,8 +17,9 @@ from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quant
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.onnx.container import OnnxContainer
-from yaqa_runner.formats.onnx.quantized_embedding import quantized_embedding
+from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.grids.symmetric import SymmetricGrid
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -234,7 +235,8 @@ def test_an_embedding_in_blocks_computes_what_its_decoded_rows_do(
     container.write(source, linears, tmp_path / "out")
     rows = container.decode(tmp_path / "out", "model.embed_tokens")
     assert rows.shape == original.shape
-    expected = quantized_embedding("e", original, bits, 32, "float16" if dtype == "q4f16" else "float32")
+    grid = SymmetricGrid(bits, 32, "float16" if dtype == "q4f16" else "float32")
+    expected = quantized_embedding("e", original, grid)
     decoded = expected.grid.decode(expected.codes)
     assert torch.equal(rows, decoded.half().float() if dtype == "q4f16" else decoded)
     assert 0 < (rows - original).norm() / original.norm() < (0.1 if bits == 4 else 0.01)

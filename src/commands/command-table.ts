@@ -151,7 +151,7 @@ export const QUANTIZE_OPTIONS: readonly { readonly key: string; readonly value: 
 		value: "q8",
 		meaning: "ONNX: embedding and output layer in blocks of 8 or 4 bits (q8, q4) instead of floating point.",
 	},
-	{ key: "format", value: "gguf", meaning: "The container: gguf, onnx, compressed-tensors, gptq." },
+	{ key: "format", value: "gguf", meaning: "The container: gguf, onnx, compressed-tensors, gptq, mlx." },
 	{ key: "recipe", value: "gguf:q4_0", meaning: "An exact recipe; several with commas." },
 	{
 		key: "revision",

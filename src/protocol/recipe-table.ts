@@ -2,7 +2,7 @@ import { z } from "zod";
 import table from "../../config/recipes.json" with { type: "json" };
 
 /** Containers a variant can be written in. */
-export const Container = z.enum(["gguf", "onnx", "compressed-tensors", "gptq"]);
+export const Container = z.enum(["gguf", "onnx", "compressed-tensors", "gptq", "mlx"]);
 export type Container = z.infer<typeof Container>;
 
 /** What a short recipe name stands for. */
@@ -46,8 +46,8 @@ const RecipeTable = z
 				examples: z.array(z.string()).readonly(),
 			})
 			.readonly(),
-		/** Names of earlier versions, each with what llama-quantize makes of it. */
-		olderNames: z.record(z.string(), z.string()).readonly(),
+		/** Other spellings: names of earlier versions, each with what llama-quantize makes of it, and short forms. */
+		otherNames: z.record(z.string(), z.string()).readonly(),
 		names: z.array(RecipeName).min(1).readonly(),
 	})
 	.readonly();

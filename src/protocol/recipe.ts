@@ -151,7 +151,7 @@ export function parseRecipe(text: string): RecipeResult {
 		);
 	}
 	const [written = "", ...options] = trimmed.split(",").map((part) => part.trim());
-	const head = RECIPES.olderNames[written] ?? written;
+	const head = RECIPES.otherNames[written] ?? written;
 	const name = head === MIXED.name ? mixedName(0) : RECIPE_NAMES.find((candidate) => candidate.name === head);
 	if (name === undefined) {
 		const known = RECIPE_NAMES.map((candidate) => candidate.name);

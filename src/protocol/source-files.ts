@@ -34,6 +34,7 @@ const WRITTEN: Readonly<Record<Container, RegExp>> = {
 	onnx: writtenMatcher("onnx"),
 	"compressed-tensors": writtenMatcher("compressed-tensors"),
 	gptq: writtenMatcher("gptq"),
+	mlx: writtenMatcher("mlx"),
 };
 
 const PICKLES: readonly string[] = sourceFiles.pickleSuffixes;

@@ -27,6 +27,9 @@ function recipeSuffix(recipe: Recipe): string {
 		case "gptq":
 			parts.push("GPTQ", `${bits}bit`);
 			break;
+		case "mlx":
+			parts.push("MLX", `${bits}bit`);
+			break;
 	}
 	if (recipe.group !== defaultGroup && recipe.group !== null) parts.push(`g${recipe.group}`);
 	if (recipe.zero) parts.push("asym");

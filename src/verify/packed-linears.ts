@@ -7,16 +7,23 @@ import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts
 
 /**
  * Calls `check` for every packed tensor (a name that ends with `suffix`) of a folder's safetensors files and returns
- * how many there are: the very linears that the manifest describes, no tensor stored twice.
+ * how many linears there are: the very ones that the manifest describes, no tensor stored twice.
  */
 export async function checkPackedLinears(
-	request: { readonly directory: string; readonly manifest: Manifest; readonly suffix: string },
+	request: {
+		readonly directory: string;
+		readonly manifest: Manifest;
+		readonly suffix: string;
+		/** What is packed, too, and is no linear of the manifest. */
+		readonly besides?: ReadonlySet<string>;
+	},
 	check: (file: SafetensorsFile, packed: TensorInfo, layer: string) => Promise<void>,
 ): Promise<number> {
-	const { directory, manifest, suffix } = request;
+	const { directory, manifest, suffix, besides = new Set() } = request;
 	const layers = new Set(manifest.layers.map((layer) => layer.name));
 	const names = new Set<string>();
 	let packed = 0;
+	let others = 0;
 	for (const { path } of manifest.files) {
 		if (!path.endsWith(".safetensors")) continue;
 		const file = await openSafetensors(join(directory, path)).catch((error: unknown) => {
@@ -29,14 +36,17 @@ export async function checkPackedLinears(
 				names.add(tensor.name);
 				if (!tensor.name.endsWith(suffix)) continue;
 				const layer = tensor.name.slice(0, -suffix.length);
-				assertCheck(layers.has(layer), `${layer} is packed, but the manifest does not describe it`);
+				const isOther = besides.has(layer);
+				assertCheck(layers.has(layer) || isOther, `${layer} is packed, but the manifest does not describe it`);
 				await check(file, tensor, layer);
-				packed++;
+				if (isOther) others++;
+				else packed++;
 			}
 		} finally {
 			await file.close();
 		}
 	}
+	assertCheck(others === besides.size, `${others} of ${[...besides].join(", ")} are packed`);
 	assertCheck(packed === layers.size, `${packed} linears are packed, the manifest describes ${layers.size}`);
 	return packed;
 }

@@ -15,6 +15,7 @@ import {
 	checkManifestFiles,
 	manifestOf,
 } from "./manifest-checks.ts";
+import { checkMlx } from "./mlx-checks.ts";
 import { checkOnnx, onnxGraphPath } from "./onnx-checks.ts";
 import { onnxKl } from "./onnx-kl.ts";
 import { refusal } from "./refusals.ts";
@@ -97,6 +98,9 @@ export async function verifyVariant(request: {
 				break;
 			case "gptq":
 				checks.push(await checkGptq(directory, manifest, recipe));
+				break;
+			case "mlx":
+				checks.push(await checkMlx(directory, manifest, recipe));
 				break;
 		}
 		checks.push(checkFidelityFloor(manifest, measured.engine ?? null, policy.floor, bitsPerWeightOf(manifest, recipe)));

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { Container } from "../protocol/recipe-table.ts";
 import { API_SCHEMAS, type ApiSchemaName } from "./api-schemas.ts";
 
 type Parameter = {
@@ -11,7 +12,7 @@ type Parameter = {
 
 const CURSOR: Parameter = query("cursor", "What the page before gave as `nextCursor`.");
 const CONTAINER: Parameter = query("container", "One container's files.", {
-	enum: ["gguf", "onnx", "compressed-tensors", "gptq"],
+	enum: Container.options,
 });
 const BITS: Parameter = query("bits", "Bits of a weight.", { type: "integer", minimum: 1, maximum: 16 });
 const SORT: Parameter = query("sort", "What comes first.", { enum: ["newest", "kl", "size"], default: "newest" });

@@ -70,6 +70,10 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
         from yaqa_runner.formats.gptq.container import GptqContainer
 
         return GptqContainer(recipe.bits, group)
+    if recipe.container == "mlx":
+        from yaqa_runner.formats.mlx.container import MlxContainer
+
+        return MlxContainer(recipe.bits, group)
     raise ExportError(f"There is no container named {recipe.container!r}.")
 
 

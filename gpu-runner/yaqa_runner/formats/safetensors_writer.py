@@ -18,6 +18,7 @@ _DTYPES = {
     torch.bfloat16: "BF16",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.uint32: "U32",
     torch.int16: "I16",
     torch.int8: "I8",
     torch.uint8: "U8",
@@ -39,8 +40,12 @@ class PlannedTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_safetensors(output: Path, tensors: list[PlannedTensor], shard_bytes: int = SHARD_BYTES) -> list[Path]:
+def write_safetensors(
+    output: Path, tensors: list[PlannedTensor], shard_bytes: int = SHARD_BYTES, form: str = "pt"
+) -> list[Path]:
     """Write ``model.safetensors``, or shards with an index as transformers names them.
+
+    ``form`` is the library that the header names: ``pt``, ``mlx``.
 
     Peak memory is one tensor. Bytes depend on the tensors only.
     """
@@ -54,13 +59,13 @@ def write_safetensors(output: Path, tensors: list[PlannedTensor], shard_bytes: i
         size += tensor.nbytes
     if len(shards) == 1:
         path = output / "model.safetensors"
-        _write_file(path, shards[0])
+        _write_file(path, shards[0], form)
         return [path]
     paths = []
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         path = output / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(path, shard)
+        _write_file(path, shard, form)
         paths.append(path)
         weight_map.update({tensor.name: path.name for tensor in shard})
     index = output / "model.safetensors.index.json"
@@ -73,10 +78,10 @@ def write_safetensors(output: Path, tensors: list[PlannedTensor], shard_bytes: i
     return [*paths, index]
 
 
-def _write_file(path: Path, tensors: list[PlannedTensor]) -> None:
+def _write_file(path: Path, tensors: list[PlannedTensor], form: str) -> None:
     # Widest first, as the format's own writer does, so that every tensor is aligned.
     ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": form}}
     offset = 0
     for tensor in ordered:
         end = offset + tensor.nbytes

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from yaqa_runner.grids.affine_search import best_scales, clip_ratios, group_extremes, round_scale, validated
+from yaqa_runner.grids.affine_search import clip_ratios, validated
 from yaqa_runner.grids.grid import FixedGrid, Grid
+from yaqa_runner.grids.offset import OffsetGrid
 from yaqa_runner.grids.super_block_kernel import search_super_blocks
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
@@ -41,13 +42,11 @@ class BlockGrid:
         return self._grid.fit(weight, input_importance)
 
 
-class OffsetBlockGrid:
+class OffsetBlockGrid(OffsetGrid):
     """Q4_1 and Q5_1: ``value = d * code + m`` in blocks of 32, ``d`` and ``m`` in float16, codes from 0."""
 
     def __init__(self, name: str, bits: int) -> None:
-        self.name = name
-        self.bits_per_weight = bits + 1.0
-        self._bits = bits
+        super().__init__(name, bits, BLOCK, "float16")
 
     def supports(self, rows: int, columns: int) -> bool:
         """Rows of whole blocks of 32."""
@@ -62,24 +61,7 @@ class OffsetBlockGrid:
             ValueError: ``weight`` is not finite, or its rows are no multiple of 32.
         """
         _check_columns(self.name, weight, BLOCK)
-        weight, importance = validated(weight, input_importance)
-        lowest, highest = group_extremes(weight, BLOCK)
-        top = (1 << self._bits) - 1
-        ratios = clip_ratios(self._bits).to(weight.device)
-        spread = (highest - lowest)[..., None] * ratios
-        scales = round_scale(spread / top, "float16")
-        # A shrunk range is tried at the bottom, in the middle and at the top of the full one.
-        slack = (highest - lowest)[..., None] - spread
-        offsets = torch.cat([lowest[..., None] + slack * share for share in (0.5, 0.25, 0.75)], dim=2)
-        offsets = round_scale(offsets, "float16")
-        scales = scales.repeat(1, 1, 3)
-        constant = scales == 0
-        safe = torch.where(constant, torch.ones_like(scales), scales)
-        zeros = torch.where(constant, torch.zeros_like(scales), -offsets / safe)
-        scale, zero = best_scales(weight, importance, BLOCK, scales, zeros, 0, top, "float16")
-        # Least squares may have moved the scale, and a block of equal values has none: m is settled last.
-        offset = round_scale(torch.where(scale == 0, lowest, -scale * zero), "float16")
-        return FixedGrid(scale, offset, BLOCK, 0, top, {"d": scale, "m": offset})
+        return super().fit(weight, input_importance)
 
 
 @dataclass(frozen=True)

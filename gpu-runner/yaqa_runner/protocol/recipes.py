@@ -16,7 +16,7 @@ from yaqa_runner.protocol.byte_size import byte_size_text, parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.wire_model import StrictWireModel
 
-ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq"]
+ContainerName = Literal["gguf", "onnx", "compressed-tensors", "gptq", "mlx"]
 
 _TABLE: dict[str, Any] = read_list("recipes.json")
 _MIXED: dict[str, Any] = _TABLE["mixed"]
@@ -24,8 +24,8 @@ MIXED_NAME: str = _MIXED["name"]
 _MIXED_EXAMPLES = " or ".join(f'"{example}"' for example in _MIXED["examples"])
 _LEAST_BITS_PER_WEIGHT: float = _MIXED["leastBitsPerWeight"]
 _MOST_BITS_PER_WEIGHT: float = _MIXED["mostBitsPerWeight"]
-# Names of earlier versions, each with what llama-quantize makes of it.
-_OLDER_NAMES: dict[str, str] = _TABLE["olderNames"]
+# Names of earlier versions, each with what llama-quantize makes of it, and short forms.
+_OTHER_NAMES: dict[str, str] = _TABLE["otherNames"]
 _OPTION_KEYS: list[str] = _TABLE["options"]
 _MAXIMUM_CHARACTERS: int = _TABLE["maximumCharacters"]
 _DEFAULT_SWEEPS: int = _TABLE["refineSweeps"]["default"]
@@ -224,7 +224,7 @@ def parse_recipe(text: str) -> Recipe:
             f'A recipe has 1 to {_MAXIMUM_CHARACTERS} characters, for example "gguf:q4_0" or "w4a16,group=32".'
         )
     head, *options = (part.strip() for part in trimmed.split(","))
-    head = _OLDER_NAMES.get(head, head)
+    head = _OTHER_NAMES.get(head, head)
     name = _MIXED_ROW if head == MIXED_NAME else next((row for row in RECIPE_NAMES if row.name == head), None)
     if name is None:
         raise _refuse(f'There is no recipe named "{head}".', _nearest_word(head, [row.name for row in RECIPE_NAMES]))

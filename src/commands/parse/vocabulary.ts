@@ -14,6 +14,9 @@ export const CONTAINER_WORDS: ReadonlyMap<string, Container> = new Map([
 	["vllm", "compressed-tensors"],
 	["sglang", "compressed-tensors"],
 	["gptq", "gptq"],
+	["mlx", "mlx"],
+	["mlx-lm", "mlx"],
+	["mlx_lm", "mlx"],
 ]);
 
 export const POLITE_WORDS: ReadonlySet<string> = new Set(
@@ -45,7 +48,7 @@ export const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonl
 			name: "compressed-tensors, for vLLM and SGLang",
 		},
 		{ known: "fp8 w8a8", word: "w8a16", name: "w8a16" },
-		{ known: "exl2 exl3 mlx ggml", word: "gguf", name: "GGUF" },
+		{ known: "exl2 exl3 ggml", word: "gguf", name: "GGUF" },
 		{ known: "openvino tensorrt coreml", word: "onnx", name: "ONNX" },
 	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),
 );

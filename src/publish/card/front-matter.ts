@@ -10,6 +10,7 @@ const LIBRARIES: Readonly<Record<Container, string | null>> = {
 	onnx: "transformers.js",
 	"compressed-tensors": "transformers",
 	gptq: "transformers",
+	mlx: "mlx",
 };
 
 /** YAML of the model card. Values from outside were checked by `readSourceCard`; the writer quotes what needs it. */

@@ -8,6 +8,7 @@ export type LoadSnippet = {
 		| "node-llama-cpp"
 		| "Ollama"
 		| "LM Studio"
+		| "mlx-lm"
 		| "transformers"
 		| "onnxruntime-node"
 		| "transformers.js"
@@ -46,6 +47,16 @@ export function loadSnippets(request: {
 					code: `# needs: pip install gptqmodel optimum\n${transformersCode(`"${repo}"`)}`,
 					ran: false,
 				},
+			];
+		case "mlx":
+			return [
+				{
+					runtime: "mlx-lm",
+					language: "sh",
+					code: `# needs: pip install mlx-lm\nmlx_lm.generate --model ${repo} --prompt "${PROMPT}"`,
+					ran: false,
+				},
+				{ runtime: "LM Studio", language: "sh", code: `lms get ${hubUrl}/${repo}\nlms load`, ran: false },
 			];
 	}
 }

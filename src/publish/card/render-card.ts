@@ -18,6 +18,7 @@ const CONTAINER_NAMES: Readonly<Record<Container, string>> = {
 	onnx: "ONNX",
 	"compressed-tensors": "compressed-tensors",
 	gptq: "GPTQ",
+	mlx: "MLX",
 };
 
 /** The whole README.md of a published repo. */

@@ -1,6 +1,7 @@
 import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
+import { Container } from "../../protocol/recipe-table.ts";
 import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
 import { triedFiles, tryPage } from "../views/try-page.ts";
@@ -17,7 +18,7 @@ const VariantParameters = z.object({
 		.transform((text) => text.replaceAll(/[\p{Cc}\p{Cs}]/gu, "").slice(0, 200))
 		.nullable()
 		.catch(null),
-	container: z.enum(["gguf", "onnx", "compressed-tensors", "gptq"]).nullable().catch(null),
+	container: Container.nullable().catch(null),
 	bits: z.coerce.number().int().min(1).max(16).nullable().catch(null),
 	sort: z.enum(VARIANT_SORTS).catch("newest"),
 	cursor: z.string().min(1).max(1000).nullable().catch(null),

@@ -4,4 +4,5 @@ export const CONTAINER_LABELS = [
 	["onnx", "ONNX: onnxruntime, browsers"],
 	["compressed-tensors", "compressed-tensors: vLLM"],
 	["gptq", "GPTQ: vLLM, gptqmodel"],
+	["mlx", "MLX: mlx-lm, LM Studio on Macs"],
 ] as const;

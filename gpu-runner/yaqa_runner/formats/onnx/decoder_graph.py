@@ -21,10 +21,11 @@ from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.onnx.decoder_architecture import DecoderArchitecture, LayerArchitecture
 from yaqa_runner.formats.onnx.model import OnnxModel
 from yaqa_runner.formats.onnx.module_probes import Norm
-from yaqa_runner.formats.onnx.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.packing import pack_bits, pack_blocks
+from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.source import SourceSnapshot
 from yaqa_runner.grids.affine_search import ScalePrecision
+from yaqa_runner.grids.symmetric import SymmetricGrid
 
 MICROSOFT = "com.microsoft"
 EMBEDDING = "model.embed_tokens.weight"
@@ -152,9 +153,8 @@ class _Builder:
         if name not in self._vocabulary:
             module = name.removesuffix(".weight")
             precision: ScalePrecision = "float16" if self.settings.half else "float32"
-            self._vocabulary[name] = quantized_embedding(
-                module, self.snapshot.read(name), bits, self.settings.block, precision
-            )
+            grid = SymmetricGrid(bits, self.settings.block, precision)
+            self._vocabulary[name] = quantized_embedding(module, self.snapshot.read(name), grid)
         return self._vocabulary[name]
 
     def _used_rotaries(self) -> list[str]:

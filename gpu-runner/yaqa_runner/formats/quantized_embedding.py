@@ -8,35 +8,27 @@ import torch
 
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.source import ExportError
-from yaqa_runner.grids.affine_search import ScalePrecision
 from yaqa_runner.grids.fit_rows import join_rows
-from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.grids.grid import FixedGrid, Grid
 
 # The scale search holds some thirty candidates a block: a whole vocabulary at once takes several times its weights. It
 # leaves the interpreter's lock, so that chunks are searched side by side.
 _CHUNK_WEIGHTS = 1 << 22
 
 
-def quantized_embedding(
-    name: str, weight: torch.Tensor, bits: int, block: int, precision: ScalePrecision
-) -> QuantizedLinear:
-    """``weight`` ``[vocabulary, hidden]`` in symmetric blocks along its rows, one scale each.
+def quantized_embedding(name: str, weight: torch.Tensor, grid: Grid) -> QuantizedLinear:
+    """``weight`` ``[vocabulary, hidden]`` on ``grid``, along its rows.
 
-    Scales are searched for the least squared error of their block; every element then takes the nearest code. The last
-    block of a row may be short.
+    Scales are searched for the least squared error of their group; every element then takes the nearest code.
 
     Args:
         name: The module's name in the source model, for messages and for the tensors' names.
         weight: ``[vocabulary, hidden]``, any floating type.
-        bits: 2 to 8.
-        block: Weights that share a scale.
-        precision: What the container keeps a scale in.
+        grid: What the container stores it on.
 
     Raises:
         ExportError: ``weight`` is no matrix, or holds values that are not finite.
     """
-    grid = SymmetricGrid(bits, block, precision)
     rows = max(1, _CHUNK_WEIGHTS // max(1, weight.shape[-1]))
 
     def rounded(start: int) -> tuple[torch.Tensor, FixedGrid]:

@@ -1,0 +1,1 @@
+"""MLX folders, which mlx-lm and LM Studio load on Apple's processors."""

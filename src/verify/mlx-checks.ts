@@ -1,0 +1,113 @@
+import { join } from "node:path";
+import { z } from "zod";
+import type { Manifest } from "../protocol/manifest.ts";
+import type { Recipe } from "../protocol/recipe.ts";
+import { assertCheck } from "./manifest-checks.ts";
+import { checkPackedLinears, storedGroup } from "./packed-linears.ts";
+import { readJsonFile } from "./read-json-file.ts";
+import { allFinite, openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
+import type { TensorInfo } from "./safetensors-header.ts";
+
+const Settings = z.strictObject({ group_size: z.int(), bits: z.int(), mode: z.literal("affine") });
+const Quantization = Settings.catchall(Settings);
+const Config = z.looseObject({
+	quantization: Quantization,
+	quantization_config: Quantization,
+	auto_map: z.undefined().optional(),
+	// mlx-lm imports the file of that name.
+	model_file: z.undefined().optional(),
+});
+
+const SCALES = ".scales";
+/** Rounded to nearest by the container, apart from the linears that the manifest describes. */
+const VOCABULARY = ["model.embed_tokens", "lm_head"];
+const VOCABULARY_BITS = 8;
+
+/** `config.json` and the packed tensors against the recipe and against each other. */
+export async function checkMlx(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
+	const { quantization, quantization_config: forTheHub } = await readJsonFile(directory, "config.json", Config);
+	const group = storedGroup(manifest, recipe);
+	const { bits } = recipe.name;
+	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
+	const { group_size, bits: statedBits, mode: _mode, ...own } = quantization;
+	assertCheck(
+		statedBits === bits && group_size === group,
+		`config.json says ${statedBits} bits and groups of ${group_size}, the recipe ${bits} and ${group}`,
+	);
+	assertCheck(
+		JSON.stringify(forTheHub) === JSON.stringify(quantization),
+		"config.json says one thing in quantization and another in quantization_config",
+	);
+	for (const [name, settings] of Object.entries(own)) {
+		assertCheck(
+			VOCABULARY.includes(name) && settings.bits === VOCABULARY_BITS && settings.group_size === group,
+			`config.json has settings of its own for ${name}, which are not those of embedding and output layer`,
+		);
+	}
+	const vocabulary = new Set(Object.keys(own));
+	const shapes = new Map(manifest.layers.map(({ name, shape }) => [name, shape]));
+	const packed = await checkPackedLinears(
+		{ directory, manifest, suffix: SCALES, besides: vocabulary },
+		(file, scales, layer) =>
+			checkGroups(file, scales, layer, {
+				bits: vocabulary.has(layer) ? VOCABULARY_BITS : bits,
+				group,
+				shape: shapes.get(layer) ?? null,
+			}),
+	);
+	await checkNoOtherWords(directory, manifest, vocabulary);
+	return `MLX: ${packed} linears of ${bits} bits in groups of ${group}${vocabulary.size === 0 ? "" : `, ${[...vocabulary].join(" and ")} of ${VOCABULARY_BITS}`}, scales and biases finite, shapes agree`;
+}
+
+async function checkGroups(
+	file: SafetensorsFile,
+	scales: TensorInfo,
+	layer: string,
+	wanted: { readonly bits: number; readonly group: number; readonly shape: readonly number[] | null },
+): Promise<void> {
+	const { bits, group, shape } = wanted;
+	const [weight, biases] = ["weight", "biases"].map((kind) => file.header.tensors.get(`${layer}.${kind}`));
+	assertCheck(weight !== undefined && biases !== undefined, `${layer} lacks its weight or its biases`);
+	const [rows = 0, groups = 0] = scales.shape;
+	const columns = groups * group;
+	if (shape !== null) {
+		assertCheck(
+			shape[0] === rows && shape[1] === columns,
+			`${layer} holds ${rows} × ${columns} weights, the manifest describes ${shape.join(" × ")}`,
+		);
+	}
+	assertCheck(
+		weight.dtype === "U32" && weight.shape.join() === `${rows},${(columns * bits) / 32}` && rows > 0 && groups > 0,
+		`${weight.name} is ${weight.dtype} ${weight.shape.join(" × ")}, which ${rows} × ${columns} weights of ${bits} bits do not give`,
+	);
+	for (const tensor of [scales, biases]) {
+		assertCheck(
+			["F16", "BF16"].includes(tensor.dtype) &&
+				tensor.dtype === scales.dtype &&
+				tensor.shape.join() === `${rows},${groups}`,
+			`${tensor.name} is ${tensor.dtype} ${tensor.shape.join(" × ")}, which groups of ${group} do not give`,
+		);
+		assertCheck(allFinite(await file.read(tensor), tensor.dtype), `${tensor.name} holds a value that is not finite`);
+	}
+}
+
+/** mlx-lm takes what has no scales for a matrix as it is: packed words there would be read as numbers. */
+async function checkNoOtherWords(
+	directory: string,
+	manifest: Manifest,
+	vocabulary: ReadonlySet<string>,
+): Promise<void> {
+	const layers = new Set([...manifest.layers.map(({ name }) => name), ...vocabulary]);
+	for (const { path } of manifest.files) {
+		if (!path.endsWith(".safetensors")) continue;
+		const file = await openSafetensors(join(directory, path));
+		try {
+			for (const { name, dtype } of file.header.tensors.values()) {
+				const packed = name.endsWith(".weight") && layers.has(name.slice(0, -".weight".length));
+				assertCheck(packed || ["F16", "BF16", "F32"].includes(dtype), `${name} is stored as ${dtype}`);
+			}
+		} finally {
+			await file.close();
+		}
+	}
+}
