@@ -71,8 +71,8 @@ def test_a_recipe_generates_in_its_own_ecosystem(made: tuple[Path, JobOutcome], 
     greedy = prompt
     for _ in range(5):
         greedy = torch.cat([greedy, loaded.log_probabilities(greedy)[:, -1:].argmax(-1)], dim=1)
-    if parsed.container in ("onnx", "gptq"):
-        # transformers.js generates from the one in test_onnx_files, gptqmodel from the other in test_gptq_files.
+    if parsed.container in ("onnx", "gptq", "mlx"):
+        # Their engines run in test_onnx_files (transformers.js), test_gptq_files (gptqmodel) and test_mlx_files.
         assert greedy.shape == (1, 9)
         return
     file = next((path.name for path in folder.glob("*.gguf")), None)

@@ -20,6 +20,7 @@ from yaqa_runner.cli.main import main
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.formats.gptq.container import GptqContainer
+from yaqa_runner.formats.mlx.container import MlxContainer
 from yaqa_runner.formats.onnx.container import OnnxContainer
 from yaqa_runner.protocol.failures import InvalidSpec
 
@@ -41,6 +42,7 @@ def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     GptqContainer(4, 32).write(source, quantize(load_original(source), 4, 32), folder / "gptq")
     CompressedTensorsContainer(8, 32).write(source, quantize(load_original(source), 8, 32), folder / "w8a16")
     OnnxContainer("q4", 4, 32).write(source, quantize(load_original(source), 4, 32), folder / "onnx")
+    MlxContainer(4, 32).write(source, quantize(load_original(source), 4, 32), folder / "mlx")
     return {
         "16 bits": source,
         "Q2_K": folder / "theirs-q2_k.gguf",
@@ -48,6 +50,7 @@ def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         "GPTQ, 4 bits": folder / "gptq",
         "compressed-tensors, 8 bits": folder / "w8a16",
         "ONNX, model_q4": folder / "onnx",
+        "MLX, 4 bits": folder / "mlx",
     }
 
 
@@ -62,6 +65,8 @@ def test_files_of_every_maker_are_measured_side_by_side(source: Path, files: dic
     assert kl["Q6_K"] < kl["GPTQ, 4 bits"] < kl["Q2_K"]
     # The same codes on the same scales.
     assert kl["ONNX, model_q4"] == pytest.approx(kl["GPTQ, 4 bits"], rel=0.02)
+    # And an embedding of 8 bits.
+    assert kl["MLX, 4 bits"] == pytest.approx(kl["GPTQ, 4 bits"], rel=0.1)
     weights = sum(tensor.numel() for tensor in load_file(source / "model.safetensors").values())
     for row in rows:
         assert row.bits_per_weight == pytest.approx(8 * row.size / weights)
@@ -98,6 +103,10 @@ def test_what_cannot_be_measured_is_refused_by_name(source: Path, files: dict[st
     config = json.loads((tmp_path / "second form" / "config.json").read_text())
     config["quantization_config"]["checkpoint_format"] = "gptq_v2"
     (tmp_path / "second form" / "config.json").write_text(json.dumps(config))
+    shutil.copytree(files["MLX, 4 bits"], tmp_path / "codebook")
+    config = json.loads((tmp_path / "codebook" / "config.json").read_text())
+    config["quantization"]["mode"] = "mxfp4"
+    (tmp_path / "codebook" / "config.json").write_text(json.dumps(config))
     other = save_checkpoint(tmp_path / "other", "llama", num_hidden_layers=1)
     GgufContainer("q8_0").write(other, quantize(load_original(other), 8, 32), tmp_path / "other out")
     wanted = {
@@ -105,6 +114,7 @@ def test_what_cannot_be_measured_is_refused_by_name(source: Path, files: dict[st
         tmp_path / "broken.gguf": "cannot be read as GGUF",
         tmp_path / "part-00001-of-00002.gguf": "part-00002-of-00002.gguf is missing",
         tmp_path / "second form": "'gptq_v2'",
+        tmp_path / "codebook": "in the mode 'mxfp4'; read is 'affine'",
         tmp_path / "nothing": "There is no",
         source / "LICENSE": "neither a GGUF file nor an ONNX graph",
         tmp_path / "other out": "has shape",

@@ -11,7 +11,7 @@ import { isCopied, isOfKind, isPickle, isPublishable } from "../../src/protocol/
 
 const ROOT = join(import.meta.dirname, "../..");
 const PYTHON = join(ROOT, "gpu-runner/.venv/bin/python");
-const CONTAINERS: readonly Container[] = ["gguf", "onnx", "compressed-tensors", "gptq"];
+const CONTAINERS: readonly Container[] = ["gguf", "onnx", "compressed-tensors", "gptq", "mlx"];
 const KINDS = ["configuration", "weights", "tokenizer", "generation", "processor", "licence", "card"] as const;
 const PROGRAM = `
 import json, sys

@@ -89,6 +89,7 @@ function python(interpreter: string, engine: string, environment: Readonly<Recor
 }
 
 const GPTQMODEL = join(ROOT, "gpu-runner/.peers/gptqmodel");
+const MLX = join(ROOT, "gpu-runner/.peers/mlx");
 const VLLM = join(ROOT, ".cache/engines/vllm");
 const VLLM_ENVIRONMENT = { VLLM_CPU_KVCACHE_SPACE: "1", VLLM_ENABLE_V1_MULTIPROCESSING: "0" };
 
@@ -136,6 +137,16 @@ export const ENGINES: readonly Engine[] = [
 				: "no environment: gpu-runner/.venv/bin/python gpu-runner/benchmarks/peer_environments.py gptqmodel",
 		// Compiled, the same sums take a minute of C++ for every shape.
 		open: python(join(GPTQMODEL, "bin/python"), "gptqmodel", { TORCHDYNAMO_DISABLE: "1" }),
+	},
+	{
+		name: "mlx-lm",
+		containers: ["mlx"],
+		allowance: { relative: 0.02, absoluteNats: 1e-4 },
+		missing: () =>
+			existsSync(join(MLX, "whole"))
+				? null
+				: "no environment: gpu-runner/.venv/bin/python gpu-runner/benchmarks/peer_environments.py mlx",
+		open: python(join(MLX, "bin/python"), "mlx-lm"),
 	},
 	{
 		name: "vllm",

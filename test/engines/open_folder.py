@@ -1,6 +1,6 @@
 """Opens a finished folder in an engine: ``python open_folder.py ENGINE FOLDER VERIFICATION``.
 
-``ENGINE``: ``transformers``, ``gptqmodel``, ``vllm``, or ``plain-gptq``, transformers on a GPTQ folder that was decoded
+``ENGINE``: ``transformers``, ``gptqmodel``, ``mlx-lm``, ``vllm``, or ``plain-gptq``, transformers on a GPTQ folder that was decoded
 by the format's definition: transformers itself opens such folders by gptqmodel alone.
 
 Needs nothing of the runner: ``VERIFICATION`` is its ``verification.safetensors``. The last line is JSON:
@@ -134,6 +134,32 @@ def open_vllm(folder: Path) -> Opened:
     return vllm.__version__, log_probabilities, generate
 
 
+def open_mlx(folder: Path) -> Opened:
+    """mlx-lm on the processor, its numbers widened to float32: there are no kernels of half precision to wait for."""
+    import mlx.core as mx
+    import mlx_lm
+    import numpy as np
+    from mlx.utils import tree_map
+    from mlx_lm.generate import generate_step
+    from mlx_lm.utils import load_model
+
+    def widened(array: mx.array) -> mx.array:
+        return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    model, _ = load_model(folder)
+    model.update(tree_map(widened, model.parameters()))
+
+    def log_probabilities(ids: torch.Tensor) -> torch.Tensor:
+        logits = model(mx.array(ids.numpy().astype(np.int32)))
+        return torch.from_numpy(np.array(logits[0])).log_softmax(-1)
+
+    def generate(prompt: torch.Tensor) -> int:
+        tokens = mx.array(prompt.numpy().astype(np.int32))
+        return sum(1 for _ in generate_step(tokens, model, max_tokens=NEW_TOKENS))
+
+    return mlx_lm.__version__, log_probabilities, generate
+
+
 def _of_torch(model: Any) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], int]]:
     @torch.inference_mode()
     def log_probabilities(ids: torch.Tensor) -> torch.Tensor:
@@ -156,6 +182,7 @@ ENGINES: dict[str, Callable[[Path], Opened]] = {
     "transformers": open_transformers,
     "plain-gptq": open_plain_gptq,
     "gptqmodel": open_gptqmodel,
+    "mlx-lm": open_mlx,
     "vllm": open_vllm,
 }
 

@@ -31,7 +31,8 @@ const GGUF = "gguf:q8_0,tune=off,refine=0";
 const ONNX = "onnx:q8,tune=off,refine=0";
 const PACKED = "w8a16,group=32,tune=off,refine=0";
 const GPTQ = "gptq:8,group=32,tune=off,refine=0";
-const EVERY = [GGUF, ONNX, PACKED, GPTQ];
+const MLX = "mlx:8bit,group=32,tune=off,refine=0";
+const EVERY = [GGUF, ONNX, PACKED, GPTQ, MLX];
 /** The containers that hold each. */
 const MODELS: Readonly<Record<string, readonly string[]>> = {
 	demo: [
@@ -39,6 +40,7 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 		"onnx:q4,tune=off,refine=0",
 		"w4a16,group=32,tune=off,refine=0",
 		"gptq:4,group=32,tune=off,refine=0",
+		"mlx:4bit,tune=off,refine=0",
 	],
 	llama: [...EVERY, "w4a16,group=32,tune=off,refine=0", "gptq:4,group=32,tune=off,refine=0"],
 	qwen2: EVERY,

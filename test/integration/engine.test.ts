@@ -296,15 +296,17 @@ await onEveryDatabase((databases, name) => {
 			world.setHead("acme/gpt2", shaOf("gpt2"));
 			world.setBehaviour("acme/gpt2", { modelType: "gpt2" });
 			const request = { kind: "api", sourceRepo: "acme/gpt2", requester: "someone", replyTo: null } as const;
-			const recipes = [recipeOf("w4a16"), recipeOf("onnx:q4")];
+			const recipes = [recipeOf("w4a16"), recipeOf("onnx:q4"), recipeOf("mlx:4bit")];
 			const outcome = await bot.engine.recordRequest({ ...request, recipes, dedupeKey: "api:gpt2" });
 			assert.ok(outcome.kind === "planned");
 			const planned = outcome.variants.find(({ recipe }) => recipe === "onnx:q4");
 			assert.equal(planned?.state, "failed");
 			assert.match(planned.refusal?.message ?? "", /ONNX graphs are built for .*; not for "gpt2"/);
+			const mac = outcome.variants.find(({ recipe }) => recipe === "mlx:4bit");
+			assert.match(mac?.refusal?.message ?? "", /MLX folders are written for .*; not for "gpt2"/);
 			const job = await untilState(database, outcome.job.id, ["done"]);
 			const states = (await listVariantsOfJob(database.handle, job.id)).map(({ recipe, state }) => [recipe, state]);
-			assert.deepEqual(Object.fromEntries(states), { "onnx:q4": "failed", w4a16: "published" });
+			assert.deepEqual(Object.fromEntries(states), { "mlx:4bit": "failed", "onnx:q4": "failed", w4a16: "published" });
 			assert.equal(job.refusal?.message, planned.refusal?.message);
 			const alone = await bot.engine.recordRequest({
 				...request,

@@ -21,6 +21,7 @@ export const MORE_TINY_RECIPES = [
 	"w3a16,zero=on",
 	"gptq:3",
 	"onnx:q4,embedding=q8",
+	"mlx:3bit",
 ] as const;
 /** A repo with the tiny model; answers its commit. */
 export async function pushTinySource(

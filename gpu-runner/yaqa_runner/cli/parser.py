@@ -141,7 +141,7 @@ def _measure(commands: Subparsers) -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="FILE",
-        help="a GGUF file, an ONNX graph, or a folder: what quantize wrote, GPTQ, compressed-tensors",
+        help="a GGUF file, an ONNX graph, or a folder: what quantize wrote, GPTQ, compressed-tensors, MLX",
     )
     measure.add_argument(
         "--variant", action="append", default=[], type=Path, metavar="FOLDER", help="likewise (an earlier spelling)"

@@ -1,7 +1,7 @@
 """Quantized models as anybody leaves them: what they are is found in the files, not told.
 
 A folder of ours says in its manifest what made it. Others' are known by their own marks: a GGUF file by its header, an
-ONNX graph by its name, a folder of safetensors by the ``quantization_config`` of its ``config.json``.
+ONNX graph by its name, a folder of safetensors by ``quantization_config`` or ``quantization`` of its ``config.json``.
 """
 
 from __future__ import annotations
@@ -121,6 +121,8 @@ def _safetensors(path: Path) -> FinishedFiles:
     method = str(settings.get("quant_method") or "")
     if method == "gptq":
         return _gptq(path, weights, settings)
+    if not method and isinstance(config.get("quantization"), dict):
+        return _mlx(path, weights)
     from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
 
     if method == "compressed-tensors":
@@ -153,6 +155,18 @@ def _gptq(path: Path, weights: tuple[Path, ...], settings: dict[str, Any]) -> Fi
         f"GPTQ, {bits} bits",
         weights,
         lambda device, source, by_blocks: GptqContainer(bits, 128).load(path, device, by_blocks=by_blocks),
+    )
+
+
+def _mlx(path: Path, weights: tuple[Path, ...]) -> FinishedFiles:
+    from yaqa_runner.formats.mlx.container import MlxContainer, stored_settings
+
+    bits = stored_settings(path)["bits"]
+    return FinishedFiles(
+        path,
+        f"MLX, {bits} bits",
+        weights,
+        lambda device, source, by_blocks: MlxContainer(4, 64).load(path, device, by_blocks=by_blocks),
     )
 
 

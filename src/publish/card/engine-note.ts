@@ -1,8 +1,12 @@
 import type { EngineFigures, Manifest } from "../../protocol/manifest.ts";
 import { markdownCode, markdownText } from "../escape.ts";
 import { formatEstimate, formatNumber, formatPercent } from "../figures.ts";
+import { recipeNameOf } from "./published-measurement.ts";
 
 const MAXIMUM_NAMED = 4;
+/** MLX is made for Apple's processors, which the bot has none of. */
+const NOT_RUN =
+	"> These figures are of the weights as the format defines them, in the original's own architecture: the files were **decoded, not run**. Their structure was checked. The project's tests hold that mlx-lm decodes to the same weights and computes the same from them.";
 
 /** Whose figures those are, and what of the engine differs from the original; or that no engine measured the files. */
 export function engineNote(manifests: readonly Manifest[]): readonly string[] {
@@ -15,6 +19,7 @@ export function engineNote(manifests: readonly Manifest[]): readonly string[] {
 		}
 		return manifest.engine == null ? [] : [measuredBy(manifest, manifest.engine)];
 	});
+	if (manifests.some((manifest) => recipeNameOf(manifest).container === "mlx")) notes.push(NOT_RUN);
 	return notes.length === 0 ? [] : [notes.join("\n\n")];
 }
 

@@ -346,6 +346,18 @@ describe("whose figures the card shows", () => {
 		assert.match(card, /the original's first 30 of 32 tokens/);
 	});
 
+	test("that MLX files were decoded and not run, and how Macs run them", async () => {
+		const manifest = await readTinyManifest("mlx:3bit");
+		const card = renderCard({ ...(await request()), repo: "bot/tiny-llama-YAQA-MLX-3bit", manifests: [manifest] });
+		const { yaml, body } = split(card);
+		assert.equal(yaml["library_name"], "mlx");
+		assert.deepEqual(yaml["tags"], ["mlx", "quantized", "yaqa", "3-bit"]);
+		assert.match(body, /the files were \*\*decoded, not run\*\*/);
+		assert.match(body, /mlx_lm\.generate --model bot\/tiny-llama-YAQA-MLX-3bit --prompt/);
+		assert.match(body, /lms get https:\/\/hub\.example\/bot\/tiny-llama-YAQA-MLX-3bit/);
+		assert.match(body, /8-bit, groups of 64/);
+	});
+
 	test("that no engine measured the files, where the operator allowed it", async () => {
 		const card = renderCard(
 			await request((manifest) => {

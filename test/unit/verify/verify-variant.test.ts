@@ -301,6 +301,52 @@ describe("files that agree with their manifest but not with their recipe", () =>
 			assertRefused(result, pattern);
 		});
 	}
+	for (const [name, from, to, pattern] of [
+		["other bits in config.json", '"bits": 3', '"bits": 4', /config\.json says 4 bits and groups of 64/],
+		["a mode that decodes otherwise", '"mode": "affine"', '"mode": "mxfp4x"', /invalid at .*mode/],
+		[
+			"settings for one more layer",
+			'"model.embed_tokens": {',
+			'"model.embed_tokent": {',
+			/another in quantization_config/,
+		],
+		["a linear without biases", "mlp.up_proj.biases", "mlp.up_proj.biasex", /up_proj lacks its weight or its biases/],
+		["a linear that no manifest describes", "mlp.up_proj.scales", "mlp.uq_proj.scales", /uq_proj is packed, but/],
+		[
+			"a vocabulary that is not packed",
+			"embed_tokens.scales",
+			"embed_tokens.scalex",
+			/0 of model\.embed_tokens are packed/,
+		],
+		["packed words of another type", '"dtype":"U32"', '"dtype":"I32"', /is I32 .*, which \d+ × \d+ weights/],
+		["code that mlx-lm would import", '"hidden_act": "silu"', '"model_file": "x.py"', /invalid at .*model_file/],
+	] as const) {
+		test(`MLX: ${name}`, async () => {
+			assertRefused(await verifyBroken("mlx:3bit", replaceIn(from, to), { rehash: true }), pattern);
+		});
+	}
+	test("MLX: a scale that is not finite, and a shape that is not the manifest's", async () => {
+		const infinite = await verifyBroken(
+			"mlx:3bit",
+			async (directory) => {
+				const path = join(directory, "model.safetensors");
+				const bytes = await readFile(path);
+				const length = Number(bytes.readBigUInt64LE(0));
+				const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
+				const [start] = header["model.layers.0.mlp.up_proj.biases"].data_offsets;
+				bytes.writeUInt16LE(0x7f80, 8 + length + start);
+				await writeFile(path, bytes);
+				return undefined;
+			},
+			{ rehash: true },
+		);
+		assertRefused(infinite, /up_proj\.biases holds a value that is not finite/);
+		const other = await verifyBroken("mlx:3bit", async (_directory, manifest) => ({
+			...manifest,
+			layers: manifest.layers.map((layer) => ({ ...layer, shape: [layer.shape[0], layer.shape[1] * 2] as const })),
+		}));
+		assertRefused(other, /holds \d+ × 128 weights, the manifest describes \d+ × 256|holds \d+ × 256/);
+	});
 	test("a K-type where the row would ask for its fallback", async () => {
 		const result = await verifyBroken("gguf:q4_k_m", withOneMoreLinear);
 		assertRefused(result, /weights of linears as Q\w+ of \d+ inputs, the manifest describes \d+/);

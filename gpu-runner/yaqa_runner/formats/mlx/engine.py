@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from yaqa_runner.config import read_list
@@ -111,9 +112,14 @@ def refusals_of_settings(kind: str, settings: Mapping[str, Any], tied: bool) -> 
 
 
 def engine_config(snapshot: SourceSnapshot) -> dict[str, Any]:
-    """``config.json`` with every setting told, rotary ones as mlx-lm looks for them; other readers find their own."""
+    """``config.json`` with the kind's every setting told, rotary ones as mlx-lm looks for them.
+
+    What a checkpoint leaves to transformers' defaults, mlx-lm takes from its own, or asks for.
+    """
     settings = snapshot.config.to_dict()
-    config = {**settings, **snapshot.raw_config, "tie_word_embeddings": snapshot.tied}
+    general = PretrainedConfig().to_dict()
+    own = {key: value for key, value in settings.items() if key not in general and not key.startswith("_")}
+    config = {**own, **snapshot.raw_config, "tie_word_embeddings": snapshot.tied}
     for name in _FOREIGN:
         config.pop(name, None)
     whole, local = _rotary(settings)
