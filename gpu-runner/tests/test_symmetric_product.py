@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from yaqa_runner.rounding.linalg.symmetric_product import (
+    columns_of,
     diagonal_block,
+    diagonal_tiles,
     multiplied_rows,
     right_multiplier,
     rows_times,
@@ -43,3 +45,15 @@ def test_some_rows_and_columns(start: int, stop: int) -> None:
     assert torch.allclose(rows_times(own, upper, start, stop, right), whole[start:stop] @ right, rtol=1e-5, atol=1e-4)
     expected = right.T @ whole[:, start:stop]
     assert torch.allclose(times_columns(right.T, own, upper, start, stop), expected, rtol=1e-5, atol=1e-4)
+    assert torch.equal(columns_of(upper, start, stop), whole[:, start:stop])
+
+
+def test_tiles_of_the_diagonal_are_whole_and_filled_up() -> None:
+    whole, upper = halves(70)
+    tiles = diagonal_tiles(upper, 32)
+    assert tiles.shape == (3, 32, 32)
+    for tile, start in zip(tiles, (0, 32, 64), strict=True):
+        stop = min(start + 32, 70)
+        expected = torch.zeros(32, 32)
+        expected[: stop - start, : stop - start] = whole[start:stop, start:stop]
+        assert torch.equal(tile, expected)

@@ -26,7 +26,9 @@ export function sketchBytes({ rows, columns }: Shape): number {
 
 /** Bytes of one linear that is rounded on a GPU. */
 export function roundingBytes({ rows, columns }: Shape): number {
-	return memory.roundingSquares * 4 * (rows * rows + columns * columns);
+	const { squares, factoringSquares, weights } = memory.gpuRounding;
+	const factors = 4 * (rows * rows + columns * columns);
+	return Math.trunc(Math.max(factoringSquares * factors, squares * factors + weights * 4 * rows * columns));
 }
 
 /** Bytes that one linear's factors take besides while a sketch weighs tokens by them: a float64 square of the wider side. */

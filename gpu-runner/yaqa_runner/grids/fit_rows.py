@@ -9,6 +9,8 @@ import torch
 from yaqa_runner.grids.grid import FixedGrid, Grid
 
 _ELEMENTS = 1 << 18
+# A GPU takes a whole layer as easily, but of the widest.
+_GPU_ELEMENTS = 1 << 26
 
 
 def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
@@ -16,8 +18,7 @@ def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | 
 
     Every row has scales of its own, and the candidates of a search take up to twenty times the row that they are for.
     """
-    # A GPU takes a whole layer as easily.
-    rows = len(weight) if weight.is_cuda else max(1, _ELEMENTS // weight.shape[1])
+    rows = max(1, (_GPU_ELEMENTS if weight.is_cuda else _ELEMENTS) // weight.shape[1])
     return join_rows([grid.fit(part, input_importance) for part in torch.split(weight, rows)])
 
 

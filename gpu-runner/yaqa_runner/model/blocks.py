@@ -144,7 +144,11 @@ class BlockwiseModel:
 
     def run(self, number: int, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Block ``number`` on the ``hidden`` states ``[b, T, …]`` of ``tokens``; its weights must be there."""
-        return self.calls_for(tokens)[number].run(self.blocks[number], hidden)
+        return self.run_as(self.blocks[number], number, tokens, hidden)
+
+    def run_as(self, module: nn.Module, number: int, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """``module`` in the place of block ``number``, called as the model calls that."""
+        return self.calls_for(tokens)[number].run(module, hidden)
 
     def slices(self, tokens: torch.Tensor) -> list[slice]:
         """Parts of the tokens ``[b, T]`` whose logits may be there at once."""

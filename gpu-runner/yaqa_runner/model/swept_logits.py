@@ -27,7 +27,7 @@ class SweptLogits:
         self._places: dict[bytes, tuple[BoundaryStore, int]] = {}
         self._stores = 0
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sweep(self, texts: Sequence[torch.Tensor], check: Callable[[], None] = lambda: None) -> None:
         """Run all blocks on ``texts``, each ``[S, T]``; ``check`` runs before every batch and may raise.
 
@@ -60,14 +60,23 @@ class SweptLogits:
         Raises:
             BlocksEntangled: the model can only be run whole.
         """
+        hidden = self.hidden(tokens)
+        parts = self._blockwise.slices(tokens)
+        return torch.cat([self._blockwise.head(tokens[:, part], hidden[:, part]) for part in parts], dim=1)
+
+    @torch.no_grad()
+    def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
+        """States after the last block ``[b, T, …]`` of ``tokens``, where the model is; as :meth:`logits`.
+
+        Raises:
+            BlocksEntangled: the model can only be run whole.
+        """
         if any(_key(row) not in self._places for row in tokens):
             alone = SweptLogits(self._blockwise)
             alone.sweep([tokens])
-            return alone.logits(tokens)
+            return alone.hidden(tokens)
         places = [self._places[_key(row)] for row in tokens]
-        hidden = torch.cat([store.get(_LEVEL, row, 1) for store, row in places]).to(self._blockwise.device)
-        parts = self._blockwise.slices(tokens)
-        return torch.cat([self._blockwise.head(tokens[:, part], hidden[:, part]) for part in parts], dim=1)
+        return torch.cat([store.get(_LEVEL, row, 1) for store, row in places]).to(self._blockwise.device)
 
 
 _LEVEL = "hidden"

@@ -9,6 +9,7 @@ from pathlib import Path
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.gguf.container import GgufContainer
+from yaqa_runner.formats.gguf.converter import end_converter
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.snapshot import link_snapshot
 from yaqa_runner.monitor import SILENT
@@ -44,6 +45,7 @@ def plan_variants(*, context: RunContext, recipes: list[Recipe]) -> PlannedJob:
             job.variants.append(PlannedVariant(request, plan, _budget(plan, context)))
         except UnsupportedModel as failure:
             job.refused.append(RefusedVariant(request, failure))
+    end_converter()
     if not job.variants:
         raise job.refused[0].failure
     for refused in job.refused:

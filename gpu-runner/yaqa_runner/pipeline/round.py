@@ -60,12 +60,13 @@ def round_variants(*, context: RunContext, variants: list[PlannedVariant], sketc
 def _settings(context: RunContext) -> RoundingSettings:
     source, limits = context.source, context.spec.limits
     shapes = [(layer.rows, layer.columns) for layer in source.linears]
+    free: int | None = None
     if source.device.type == "cuda":
-        total = torch.cuda.get_device_properties(source.device).total_memory
-        workers = layers_on_gpu(shapes, total - source.parameter_bytes)
+        free = torch.cuda.get_device_properties(source.device).total_memory - source.parameter_bytes
+        workers = layers_on_gpu(shapes, free)
     else:
         workers = layers_in_flight(shapes, context.threads, host_memory(limits.memory_bytes))
-    return RoundingSettings(context.spec.sketch.sigma_input, context.spec.sketch.sigma_output, workers)
+    return RoundingSettings(context.spec.sketch.sigma_input, context.spec.sketch.sigma_output, workers, free)
 
 
 def _mixes(

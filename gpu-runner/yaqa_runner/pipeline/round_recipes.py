@@ -28,6 +28,7 @@ from yaqa_runner.protocol.manifest import (
 )
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundedLayer, RoundingTask, round_layers
+from yaqa_runner.rounding.memory import gpu_bytes
 from yaqa_runner.rounding.settings import RoundingSettings
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.sketches.evidence import Concentration
@@ -103,7 +104,7 @@ class RecipeRounder:
         if not own:
             return
         jobs.update(own)
-        settings, device = self.settings, layer.stored_weight().device
+        settings, device = self.settings, self._weight(layer).device
         for columns in _distinct([job.columns for job in own.values()]):
             stored = self._factors(layer, columns)
             same = {number: job for number, job in own.items() if job.columns is columns}
@@ -132,7 +133,7 @@ class RecipeRounder:
     def _jobs_in_order(
         self, layer: LinearLayer, plans: list[PlannedRecipe], columns: torch.Tensor | None, *, warn: bool
     ) -> list[_Job]:
-        weight = layer.stored_weight()  # [out, in]
+        weight = self._weight(layer)
         if columns is not None:
             weight = weight[:, columns.to(weight.device)]
         settings = self.settings
@@ -150,6 +151,11 @@ class RecipeRounder:
                 shared[place] = _Job(layer, grid, weight, factors, columns, [plan])
         give_small_blocks_back(weight.numel())
         return list(shared.values())
+
+    def _weight(self, layer: LinearLayer) -> torch.Tensor:
+        """``[out, in]``, where the linear is rounded."""
+        weight, limit = layer.stored_weight(), self.settings.gpu_bytes
+        return weight if limit is None or gpu_bytes(layer.rows, layer.columns) <= limit else weight.cpu()
 
     def _factors(self, layer: LinearLayer, columns: torch.Tensor | None) -> LayerFactors:
         """The linear's factors with its inputs in the order of ``columns``."""

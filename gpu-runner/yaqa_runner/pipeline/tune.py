@@ -9,12 +9,15 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.load import SourceModel
+from yaqa_runner.model.swept_tuning import tune_by_sweeps
 from yaqa_runner.monitor import Monitor
+from yaqa_runner.pipeline.codes_file import keep_grid_in_file
 from yaqa_runner.pipeline.round import RoundedJob
 from yaqa_runner.pipeline.run_context import RunContext
-from yaqa_runner.rounding.tune import TunedScales, TuningTask, tune_scales, tuning_plan
+from yaqa_runner.rounding.tune import TunedScales, TuningSteps, TuningTask, swept_steps, tune_scales, tuning_plan
 
 
 def tune_recipes(*, context: RunContext, rounded: RoundedJob, tokens: torch.Tensor) -> None:
@@ -33,33 +36,52 @@ def tune_recipes(*, context: RunContext, rounded: RoundedJob, tokens: torch.Tens
             groups.setdefault(_digest(rounded.recipes[canonical].linears["two-sided"]), []).append(canonical)
     if not groups:
         return
-    if not context.source.weights.whole:
-        # Tuning holds the model, its codes and their gradients.
-        told = ", ".join(canonical for recipes in groups.values() for canonical in recipes)
-        context.monitor.warn("not-tuned", f"{told}: scales are not tuned, as the model does not fit in memory for it.")
-        return
-    steps, batch = tuning_plan(len(tokens), tokens.shape[1], passes)
+    steps = _steps(context, tokens)
     paths = {layer.name: layer.path for layer in context.source.linears}
     with context.monitor.stage("tune", "steps") as monitor:
-        for number, recipes in enumerate(groups.values()):
+        for number, (digest, recipes) in enumerate(groups.items()):
             linears = rounded.recipes[recipes[0]].linears["two-sided"]
-            part = monitor.part(steps * number, steps * len(groups))
             try:
-                tuned = tune_scales(
-                    context.source.model,
-                    _tasks(context.source, linears),
-                    tokens,
-                    steps=steps,
-                    batch=batch,
-                    seed=context.spec.calibration.seed,
-                    monitor=part,
-                )
+                part = monitor.part(steps.count * number, steps.count * len(groups))
+                tuned = _tuned(context, linears, tokens, steps, digest, part)
             except Exception as error:
                 _warn_or_raise(error, recipes, monitor)
                 continue
             for canonical in recipes:
                 own = rounded.recipes[canonical].linears
                 own["two-sided-tuned"] = _with_scales(own["two-sided"], tuned, paths)
+
+
+def _steps(context: RunContext, tokens: torch.Tensor) -> TuningSteps:
+    passes, seed = context.spec.tuning.passes, context.spec.calibration.seed
+    if not context.source.weights.whole:
+        return swept_steps(len(tokens), tokens.shape[1], passes, seed)
+    return TuningSteps(*tuning_plan(len(tokens), tokens.shape[1], passes), seed=seed)
+
+
+def _tuned(
+    context: RunContext,
+    linears: dict[str, QuantizedLinear],
+    tokens: torch.Tensor,
+    steps: TuningSteps,
+    digest: str,
+    monitor: Monitor,
+) -> TunedScales:
+    """The scales of ``linears``; by sweeps over the blocks of a model that is not there whole."""
+    source = context.source
+    tasks = _tasks(source, linears)
+    if source.weights.whole:
+        return tune_scales(
+            source.model, tasks, tokens, steps=steps.count, batch=steps.batch, seed=steps.seed, monitor=monitor
+        )
+    asked = hashlib.sha256(f"{digest} {steps}".encode() + tokens.numpy().tobytes()).hexdigest()
+    folder = context.work / "tuning" / asked[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(parameter: str, grid: FixedGrid) -> FixedGrid:
+        return keep_grid_in_file(grid.to("cpu"), folder / f"{parameter}.grid")
+
+    return tune_by_sweeps(source.blockwise(), tasks, tokens, steps=steps, folder=folder, monitor=monitor, keep=keep)
 
 
 def _tasks(source: SourceModel, linears: dict[str, QuantizedLinear]) -> list[TuningTask]:

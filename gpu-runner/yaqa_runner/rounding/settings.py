@@ -14,8 +14,10 @@ class RoundingSettings:
             chose for each linear.
         sigma_output: Damping of ``H_O``, likewise.
         workers: Layers in flight.
+        gpu_bytes: What a layer may take on a GPU; larger ones are rounded on the host. ``None``: none is.
     """
 
     sigma_input: float | None
     sigma_output: float | None
     workers: int
+    gpu_bytes: int | None = None

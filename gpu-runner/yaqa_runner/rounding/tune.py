@@ -24,6 +24,8 @@ TOKENS_A_STEP = 1024
 """Tokens an optimizer step sees, where a sequence is no longer than that."""
 PASSES = 4
 _MAXIMUM_STEPS = 400
+SWEPT_STEPS = 8
+"""Steps where each reads the whole model twice: fewer and larger ones, on as many sequences in all."""
 
 
 def tuning_plan(sequences: int, length: int, passes: int = PASSES) -> tuple[int, int]:
@@ -52,6 +54,56 @@ class TuningTask:
     grid: FixedGrid
     transposed: bool = False
     columns: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TuningSteps:
+    """How scales are tuned.
+
+    Attributes:
+        count: Steps of the optimizer.
+        batch: Sequences a step.
+        learning_rate: Of the scales relative to their start, at the first step.
+        seed: Order of the sequences.
+    """
+
+    count: int
+    batch: int
+    learning_rate: float = LEARNING_RATE
+    seed: int = 0
+
+
+def swept_steps(sequences: int, length: int, passes: int = PASSES, seed: int = 0) -> TuningSteps:
+    """Few large steps for ``passes`` over ``sequences`` of ``length`` tokens; the rate grows as noise falls."""
+    steps, batch = tuning_plan(sequences, length, passes)
+    count = min(steps, SWEPT_STEPS)
+    larger = min(sequences, max(batch, passes * sequences // count))
+    return TuningSteps(count, larger, LEARNING_RATE * math.sqrt(larger / batch), seed)
+
+
+def falling_rate(steps: TuningSteps, number: int) -> float:
+    """The learning rate of step ``number``, which falls linearly to 0."""
+    return steps.learning_rate * (1 - number / steps.count)
+
+
+class BatchOrder:
+    """Sequences in an order drawn anew each time that all were seen."""
+
+    def __init__(self, sequences: int, seed: int) -> None:
+        self._sequences = sequences
+        self._generator = torch.Generator().manual_seed(seed)
+        self._left = torch.empty(0, dtype=torch.int64)
+
+    def next(self, count: int) -> torch.Tensor:
+        """The next ``count`` sequences, or those that are left of this round."""
+        if len(self._left) == 0:
+            self._left = torch.randperm(self._sequences, generator=self._generator)
+        chosen, self._left = self._left[:count], self._left[count:]
+        return chosen
+
+    def put_back(self, chosen: torch.Tensor) -> None:
+        """Have ``chosen``, the last ones given, come next again."""
+        self._left = torch.cat([chosen, self._left])
 
 
 @dataclass(frozen=True)
@@ -106,16 +158,13 @@ def tune_scales(
     codes = {task.parameter: task.codes.to(device) for task in tasks}
     optimizer = torch.optim.Adam([change for grid in grids.values() for change in grid.changes.values()], learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.int64)
+    order = BatchOrder(len(tokens), seed)
     losses: list[float] = []
     with torch.enable_grad():
         for step in range(steps):
             monitor.check()
             while True:
-                if len(order) == 0:
-                    order = torch.randperm(len(tokens), generator=generator)
-                chosen = order[:batch]
+                chosen = order.next(batch)
                 optimizer.zero_grad(set_to_none=True)
                 try:
                     loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device), precision)
@@ -128,11 +177,11 @@ def tune_scales(
                     if not is_out_of_memory(error) or batch == 1:
                         raise
                 # Outside the handler: the error's traceback holds the tensors that did not fit.
+                order.put_back(chosen)
                 batch = max(1, batch // 2)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 monitor.warn("tune-batch-halved", f"Memory ran out; scales are tuned on {batch} sequences a step.")
-            order = order[len(chosen) :]
             losses.append(value)
             optimizer.step()
             schedule.step()
@@ -154,15 +203,20 @@ def _kl(
     weights = {}
     for task in tasks:
         dtype = model.get_parameter(task.parameter).dtype
-        weight = grids[task.parameter].decode(codes[task.parameter], dtype)
-        if task.columns is not None:
-            weight = weight[:, torch.argsort(task.columns).to(weight.device)]
-        weights[task.parameter] = weight.T if task.transposed else weight
+        weights[task.parameter] = decoded_weight(task, grids[task.parameter], codes[task.parameter], dtype)
     with _passes(model, precision):
         logits = functional_call(model, weights, kwargs={"input_ids": tokens}).logits
     quantized = logits.float().log_softmax(-1)
     divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
     return divergence.mean()
+
+
+def decoded_weight(task: TuningTask, grid: TunableGrid, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weight of ``task`` as the model keeps it, of ``codes`` ``[out, in]``; differentiable in the changes."""
+    weight = grid.decode(codes, dtype)
+    if task.columns is not None:
+        weight = weight[:, torch.argsort(task.columns).to(weight.device)]
+    return weight.T if task.transposed else weight
 
 
 @contextmanager

@@ -313,23 +313,33 @@ function filesBytes({ model, settings }: Context): number {
 function roundStage(context: Context): Bare {
 	const { model, settings, device, hardware } = context;
 	const linears = model.blocks.flatMap((kind) => kind.linears.map((linear) => ({ ...linear, count: kind.count })));
-	const onHost = Math.max(
-		...linears.map(({ rows, columns }) => ROUNDING_ON_HOST * 4 * (rows * rows + columns * columns)),
+	const free = device === "cuda" ? context.availableBytes - context.residentBytes - OVERHEAD_BYTES.cuda : 0;
+	// Those that a GPU cannot hold are rounded on the host.
+	const [onGpu, onHost] = [
+		linears.filter((one) => roundingBytes(one) <= free),
+		linears.filter((one) => roundingBytes(one) > free),
+	];
+	const workOf = (some: typeof linears) =>
+		some.reduce((sum, { rows, columns, count }) => sum + count * rows * columns * (rows + columns), 0);
+	const onProcessor = speedOf({ ...hardware, accelerator: null }) * ROUNDING_SHARE.cpu;
+	const onDevice = speedOf(hardware) * ROUNDING_SHARE[device];
+	const hostBytes = Math.max(
+		0,
+		...onHost.map(({ rows, columns }) => ROUNDING_ON_HOST * 4 * (rows * rows + columns * columns)),
 	);
-	const work = linears.reduce((sum, { rows, columns, count }) => sum + count * rows * columns * (rows + columns), 0);
 	const readBytes = context.checkpointBytes + context.factorBytes;
 	// Codes, and the files that are written from them.
 	const writtenBytes = 2 * filesBytes(context);
 	return {
 		name: "round",
 		deviceBytes:
-			device === "cuda" ? context.residentBytes + Math.max(...linears.map(roundingBytes)) + OVERHEAD_BYTES.cuda : 0,
-		hostBytes: device === "cuda" ? HOST_OVERHEAD_BYTES : context.residentBytes + onHost + OVERHEAD_BYTES.cpu,
+			device === "cuda" ? context.residentBytes + Math.max(0, ...onGpu.map(roundingBytes)) + OVERHEAD_BYTES.cuda : 0,
+		hostBytes: hostBytes + (device === "cuda" ? HOST_OVERHEAD_BYTES : context.residentBytes + OVERHEAD_BYTES.cpu),
 		diskBytes: context.checkpointBytes + context.factorBytes + writtenBytes,
 		readBytes,
 		writtenBytes,
 		seconds:
-			(settings.variants * 5 * work) / (speedOf(hardware) * ROUNDING_SHARE[device]) +
+			settings.variants * 5 * (workOf(onGpu) / onDevice + workOf(onHost) / onProcessor) +
 			(readBytes + writtenBytes) / DISK_BYTES_PER_SECOND,
 	};
 }

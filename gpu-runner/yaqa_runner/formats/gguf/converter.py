@@ -46,6 +46,15 @@ def layout_of(snapshot: SourceSnapshot) -> Layout:
         return found
 
 
+def end_converter() -> None:
+    """End the converter's process, which holds as much memory as a small model; the next question starts another."""
+    global _process
+    with _lock:
+        if _process is not None:
+            _process.end()
+            _process = None
+
+
 def _fingerprint(snapshot: SourceSnapshot) -> str:
     digest = hashlib.sha256(str(converter_folder()).encode())
     for path in sorted(snapshot.directory.iterdir()):

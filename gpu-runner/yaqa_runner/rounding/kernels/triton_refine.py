@@ -11,7 +11,9 @@ import triton.language as tl
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.rounding.kernels.numba_tiles import REFINE_MARGIN
 from yaqa_runner.rounding.kernels.triton_round import nearest_code
-from yaqa_runner.rounding.linalg.factor import SymmetricUpper, whole_symmetric
+from yaqa_runner.rounding.linalg.factor import SymmetricUpper
+from yaqa_runner.rounding.linalg.row_blocks import PRODUCT_ROWS, row_blocks
+from yaqa_runner.rounding.linalg.symmetric_product import columns_of, diagonal_block, diagonal_tiles, rows_times
 
 # After a rounding few codes change, so a tile is tall: all its rows look for a change at once, and the chain is as long
 # as there are changes. Tiles at the same time would not do: a direction that all share would be corrected by each.
@@ -47,6 +49,7 @@ def _refine_tile(  # type: ignore[no-untyped-def]
 ):
     """Sweep one tile; ``gradient`` and ``spread`` are ``[out, COLUMNS]``. See ``numba_tiles.refine_tile``.
 
+    ``hessian_input`` and ``hessian_output`` are the matrices' blocks on the diagonal, of ``COLUMNS`` and of ``ROWS``.
     ``spread`` takes what changed, times ``H_I`` of the column block: what ``P`` of these rows changed by. Long, since
     the tile stays in registers from the first element to the last, in one loop.
     """
@@ -58,10 +61,13 @@ def _refine_tile(  # type: ignore[no-untyped-def]
     column = left + place
     # Offsets into [out, in] pass 2^31 for the largest layers.
     row_start = row.to(tl.int64) * columns
+    own_input = hessian_input + left * COLUMNS
+    # A tile's rows begin at a multiple of ROWS.
+    own_tile = hessian_output + start.to(tl.int64) * ROWS
     pulled = tl.load(gradient + row[:, None] * COLUMNS + place[None, :], mask=row_in[:, None], other=0.0)
     own_output = tl.full((ROWS,), 1.0, dtype=tl.float32)
     if TWO_SIDED:
-        own_output = tl.load(hessian_output + row.to(tl.int64) * rows + row, mask=row_in, other=0.0)
+        own_output = tl.load(own_tile + lane * ROWS + lane, mask=row_in, other=0.0)
 
     total = tl.zeros((ROWS,), dtype=tl.int32)
     shifted = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -71,7 +77,7 @@ def _refine_tile(  # type: ignore[no-untyped-def]
         if absolute < columns:
             moved = tl.zeros((ROWS,), dtype=tl.float32)
             pull = tl.sum(tl.where((place == j)[None, :], pulled, 0.0), axis=1)
-            own = tl.load(hessian_input + absolute.to(tl.int64) * columns + absolute)
+            own = tl.load(own_input + j * COLUMNS + j)
             at_group = row.to(tl.int64) * groups + absolute // group
             step = tl.load(scale + at_group, mask=row_in, other=0.0)
             shift = tl.load(offset + at_group, mask=row_in, other=0.0)
@@ -93,7 +99,7 @@ def _refine_tile(  # type: ignore[no-untyped-def]
                     taken = tl.sum(tl.where(this, delta, 0.0), axis=0)
                     moved = tl.where(this, delta, moved)
                     chosen = tl.where(this, code, chosen)
-                    link = tl.load(hessian_output + (start + picked).to(tl.int64) * rows + row, mask=row_in, other=0.0)
+                    link = tl.load(own_tile + picked * ROWS + lane, mask=row_in, other=0.0)
                     slope += link * taken
                     pull += link * (own * taken)
                     code, delta = _proposal(value, pull * bend, step, shift, inverse, threshold, minimum, maximum)
@@ -109,7 +115,7 @@ def _refine_tile(  # type: ignore[no-untyped-def]
             # From the code itself, as elsewhere: a sum of differences would drift from what the code decodes to.
             tl.store(error + row_start + absolute, w - (step * chosen + shift), mask=replaced)
             tl.store(codes + row_start + absolute, chosen.to(tl.int16), mask=replaced)
-            across = tl.load(hessian_input + absolute.to(tl.int64) * columns + column, mask=column < columns, other=0.0)
+            across = tl.load(own_input + j * COLUMNS + place, mask=column < columns, other=0.0)
             pulled += slope[:, None] * tl.where(place < j, across, 0.0)[None, :]
             shifted += moved[:, None] * across[None, :]
     tl.store(spread + row[:, None] * COLUMNS + place[None, :], shifted, mask=row_in[:, None])
@@ -149,8 +155,16 @@ class CudaRefinement:
             return tensor.detach().to(self._device, torch.float32).contiguous()
 
         self._weight = ready(weight)
-        self._input = whole_symmetric(SymmetricUpper(ready(hessian_input)))
-        self._output = None if hessian_output is None else whole_symmetric(SymmetricUpper(ready(hessian_output)))
+        self._input = SymmetricUpper(ready(hessian_input))
+        self._own_input = diagonal_tiles(self._input, COLUMNS)
+        self._output = None if hessian_output is None else SymmetricUpper(ready(hessian_output))
+        self._own_output = self._own_input if self._output is None else diagonal_tiles(self._output, ROWS)
+        # Made once: they serve every block of columns.
+        self._output_blocks = [
+            (start, stop, diagonal_block(self._output, start, stop))
+            for start, stop in row_blocks(0, self._rows, PRODUCT_ROWS, self._device)
+            if self._output is not None
+        ]
         self._error = torch.zeros_like(self._weight)
         self._codes = torch.zeros_like(self._weight, dtype=torch.int16)
         self._scale, self._offset = torch.zeros(0), torch.zeros(0)
@@ -199,13 +213,14 @@ class CudaRefinement:
         self._changed.zero_()
         for left in range((self._columns - 1) // COLUMNS * COLUMNS, -1, -COLUMNS):
             right = min(left + COLUMNS, self._columns)
-            product = self._error @ self._input[:, left:right]
+            product = self._error @ columns_of(self._input, left, right)
             gradient = self._gradient[:, : right - left]
             if self._output is None:
                 gradient.copy_(product)
                 self._sweep_rows(grid, 0, -(-self._rows // ROWS), left)
                 continue
-            torch.mm(self._output, product, out=gradient)
+            for top, bottom, own in self._output_blocks:
+                gradient[top:bottom] = rows_times(own, self._output, top, bottom, product)
             for top in range((self._rows - 1) // ROWS * ROWS, -1, -ROWS):
                 self._sweep_rows(grid, top, 1, left)
                 if top > 0:
@@ -221,8 +236,8 @@ class CudaRefinement:
             self._gradient,
             self._spread,
             self._changed,
-            self._input,
-            self._input if self._output is None else self._output,
+            self._own_input,
+            self._own_output,
             self._scale,
             self._offset,
             self._rows,

@@ -14,6 +14,10 @@ class SplitMatrix:
     high: torch.Tensor
     low: torch.Tensor
 
+    def transposed(self) -> SplitMatrix:
+        """Of the transposed matrix; no copy."""
+        return SplitMatrix(self.high.T, self.low.T)
+
 
 def split_matrix(matrix: torch.Tensor) -> SplitMatrix:
     """``matrix``, float32, split; worth keeping for several products."""

@@ -2,8 +2,7 @@
 
 What lies below the diagonal is never read, for a :class:`~yaqa_runner.rounding.linalg.factor.PreparedFactor` keeps
 something else there. A block on the diagonal is made whole in a small copy, and a block below it is one above it,
-transposed. On CUDA whole products make the matrix whole first: memory is not what is short there while a layer is
-rounded.
+transposed. On CUDA some columns are made whole at a time, and split for tensor cores.
 """
 
 from __future__ import annotations
@@ -46,25 +45,53 @@ def times_columns(left: torch.Tensor, own: torch.Tensor, upper: SymmetricUpper, 
     return product.addmm_(left[:, stop:], upper[start:stop, stop:].T)
 
 
+def columns_of(upper: SymmetricUpper, start: int, stop: int) -> torch.Tensor:
+    """``H[:, start:stop]`` ``[n, stop - start]`` of the symmetric ``H`` ``[n, n]``; a copy."""
+    whole = torch.empty(len(upper), stop - start, dtype=upper.dtype, device=upper.device)
+    whole[:start] = upper[:start, start:stop]
+    whole[start:stop] = diagonal_block(upper, start, stop)
+    whole[stop:] = upper[start:stop, stop:].T
+    return whole
+
+
+def diagonal_tiles(upper: SymmetricUpper, size: int) -> torch.Tensor:
+    """``H``'s blocks on the diagonal, ``[tiles, size, size]``, each whole; the last is filled up with zeros."""
+    starts = range(0, len(upper), size)
+    tiles = torch.zeros(len(starts), size, size, dtype=upper.dtype, device=upper.device)
+    for tile, start in zip(tiles, starts, strict=True):
+        stop = min(start + size, len(upper))
+        tile[: stop - start, : stop - start] = diagonal_block(upper, start, stop)
+    return tiles
+
+
 def multiplied_rows(upper: SymmetricUpper) -> Callable[[torch.Tensor], RowBlocks]:
     """For ``right`` ``[n, k]``: ``H @ right`` ``[n, k]`` of the symmetric ``H`` ``[n, n]``, some rows after others."""
-    if upper.is_cuda:
-        whole = split_matrix(whole_symmetric(upper))
-        return lambda right: iter([(0, len(upper), split_product(whole, split_matrix(right)))])
 
     def multiply(right: torch.Tensor) -> RowBlocks:
+        split = split_matrix(right) if upper.is_cuda else None
         for start, stop in row_blocks(0, len(upper), PRODUCT_ROWS, upper.device):
-            yield start, stop, rows_times(diagonal_block(upper, start, stop), upper, start, stop, right)
+            if split is not None:
+                # Rows are columns, and a transposed copy would only be another.
+                rows = split_matrix(columns_of(upper, start, stop)).transposed()
+                yield start, stop, split_product(rows, split)
+            else:
+                yield start, stop, rows_times(diagonal_block(upper, start, stop), upper, start, stop, right)
 
     return multiply
 
 
 def right_multiplier(upper: SymmetricUpper) -> Callable[[torch.Tensor], torch.Tensor]:
     """For ``left`` ``[k, n]``: ``left @ H`` ``[k, n]`` of the symmetric ``H`` ``[n, n]``."""
-    if upper.is_cuda:
-        whole = split_matrix(whole_symmetric(upper))
-        return lambda left: split_product(split_matrix(left), whole)
     blocks = row_blocks(0, len(upper), PRODUCT_ROWS, upper.device)
+    if upper.is_cuda:
+
+        def multiply_split(left: torch.Tensor) -> torch.Tensor:
+            product, split = torch.empty_like(left), split_matrix(left)
+            for start, stop in blocks:
+                product[:, start:stop] = split_product(split, split_matrix(columns_of(upper, start, stop)))
+            return product
+
+        return multiply_split
     # Made once: they serve every few rows of a left that is itself multiplied in parts.
     own = [diagonal_block(upper, *bounds) for bounds in blocks]
 
