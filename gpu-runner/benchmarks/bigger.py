@@ -2,10 +2,11 @@
 
 A Llama with random weights is written as bfloat16; computed in float32 it has ``weightsBytes``. ``yaqa-runner run``
 then sketches it, rounds it to the recipes, writes and measures them in a memory control group of ``limitBytes``
-(version 1 or 2, made here, so this wants root). It is killed each time it has finished some more blocks of the sketch,
-and goes on. Sketch and files must be those of a run without a limit, byte by byte, and the measured KL the same within
-1e-6. Scales are not tuned in either. ``peakBytes`` is the most that the limited process had resident, mapped files
-included. With ``--stage sketch`` nothing is rounded. Without control groups it says ``skipped``.
+(version 1 or 2, made here, so this wants root), tunes its scales and measures the files, with all processes that it
+starts. It is killed in the sketch, while rounding, tuning and measuring, and goes on. The other run has no control
+group, but is told of as little memory, so that both choose the same steps. Sketch and files must be equal byte by byte,
+and the measured KL within 1e-6. ``peakBytes`` is the most that the limited process had resident, mapped files included.
+With ``--stage sketch`` nothing is rounded. Without control groups it says ``skipped``.
 
     python benchmarks/bigger.py --json
     python benchmarks/bigger.py --weights 6e7 --width 256 --kills 2 --json
@@ -40,6 +41,7 @@ WEIGHT_SUFFIXES = (".gguf", ".safetensors", ".onnx", ".onnx_data")
 GROUPS = Path("/sys/fs/cgroup")
 POLL_SECONDS = 0.05
 KL_TOLERANCE = 1e-6
+STAGES = ("sketch", "round", "tune", "evaluate")
 
 
 def make(folder: Path, weights_bytes: float, width: int) -> int:
@@ -81,9 +83,20 @@ def control_group(limit: int) -> Iterator[Path | None]:
         try:
             yield folder / "cgroup.procs"
         finally:
-            folder.rmdir()
+            remove_group(folder)
         return
     yield None
+
+
+def remove_group(folder: Path) -> None:
+    """Remove the control group once the processes in it, which were killed with their parent, are gone."""
+    for _ in range(100):
+        for process in (folder / "cgroup.procs").read_text(encoding="ascii").split():
+            os.kill(int(process), signal.SIGKILL)
+        try:
+            return folder.rmdir()
+        except OSError:
+            time.sleep(POLL_SECONDS)
 
 
 def specification(folder: Path, output: Path, arguments: argparse.Namespace) -> Path:
@@ -107,10 +120,10 @@ def specification(folder: Path, output: Path, arguments: argparse.Namespace) -> 
             "verificationSequences": 1,
         },
         "sketch": {"kind": "a", "iterations": arguments.iterations},
-        "tuning": {"passes": 0},
+        "tuning": {"passes": arguments.passes},
         "variants": variants,
         "staging": {"kind": "directory", "path": str(output)},
-        "limits": {"threads": arguments.threads, "device": "cpu"},
+        "limits": {"threads": arguments.threads, "device": "cpu", "memoryBytes": int(arguments.limit)},
     }
     path = output.with_name(output.name + ".json")
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -139,42 +152,80 @@ def resident_bytes(process: int) -> int:
     return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
-def watch(process: subprocess.Popen[bytes], output: Path, blocks: int) -> tuple[bool, int]:
-    """Kill ``process`` once ``blocks`` are finished; whether that was needed, and the most it had resident."""
-    partial = partial_sketch(output)
+class Events:
+    """What the job has said since it was started: the stage that it is in, and how far that is."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._read = log.stat().st_size if log.exists() else 0
+        self.stage = ""
+        self.share = 0.0
+
+    def log_text(self) -> str:
+        """The whole log."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def read(self) -> None:
+        """Take in what was written since."""
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().split(b"\n")
+        for line in lines[:-1]:
+            self._read += len(line) + 1
+            if not line.startswith(b"{"):
+                continue
+            event = json.loads(line)
+            if event.get("event") == "stage" and event["status"] == "started":
+                self.stage, self.share = event["stage"], 0.0
+            elif event.get("event") == "progress":
+                self.stage, self.share = event["stage"], event["done"] / event["total"]
+
+
+def watch(process: subprocess.Popen[bytes], events: Events, kill_at: tuple[str, float] | None) -> tuple[bool, int]:
+    """Kill ``process`` in the stage and at the share of it; whether that was needed, and the most it had resident."""
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident_bytes(process.pid))
-        if len(list(partial.glob("block-*.json"))) >= blocks:
+        events.read()
+        if kill_at is not None and is_past((events.stage, events.share), kill_at):
             process.send_signal(signal.SIGKILL)
             process.wait()
             return True, peak
         time.sleep(POLL_SECONDS)
     if process.returncode != 0:
-        log = output.with_name(output.name + ".log").read_text(encoding="utf-8", errors="replace")
+        log = events.log_text()
         raise RuntimeError(f"the job ended with exit code {process.returncode}:\n{log[-4000:]}")
     return False, peak
 
 
-def partial_sketch(output: Path) -> Path:
-    """Where a job that writes to ``output`` keeps the finished blocks of its sketch."""
-    return output / "sketch.partial"
+def is_past(now: tuple[str, float], place: tuple[str, float]) -> bool:
+    """Whether a job that is ``now`` in a stage has come to ``place``, or beyond."""
+    order = {name: number for number, name in enumerate(STAGES)}
+    if now[0] not in order:
+        return False
+    return (order[now[0]], now[1]) >= (order[place[0]], place[1])
 
 
-def limited(
-    model: Path, output: Path, blocks: int, arguments: argparse.Namespace, members: Path
-) -> tuple[int, int, float]:
+def kills_of(count: int, stage: str) -> list[tuple[str, float]]:
+    """Where a job is killed: half of them in the sketch, the others in rounding, tuning and measuring."""
+    if stage == "sketch":
+        return [("sketch", (number + 1) / (count + 1)) for number in range(count)]
+    later = [("round", 0.3), ("round", 0.7), ("tune", 0.2), ("tune", 0.6), ("evaluate", 0.5)][: count // 2]
+    return [("sketch", (number + 1) / (count - len(later) + 1)) for number in range(count - len(later))] + later
+
+
+def limited(model: Path, output: Path, arguments: argparse.Namespace, members: Path) -> tuple[int, int, float]:
     """Kills that it took, the peak and the seconds of the run under the limit."""
-    partial = partial_sketch(output)
-    peak, kills, started = 0, 0, time.perf_counter()
-    while True:
-        wanted = blocks * (kills + 1) // (arguments.kills + 1) if kills < arguments.kills else blocks + 1
-        killed, seen = watch(start(model, output, arguments, members), output, wanted)
+    peak, started = 0, time.perf_counter()
+    wanted = kills_of(arguments.kills, arguments.stage)
+    for kills, place in enumerate([*wanted, None]):
+        events = Events(output.with_name(output.name + ".log"))
+        killed, seen = watch(start(model, output, arguments, members), events, place)
         peak = max(peak, seen)
         if not killed:
             return kills, peak, time.perf_counter() - started
-        kills += 1
-        print(f"killed with {len(list(partial.glob('block-*.json')))} of {blocks} blocks finished", flush=True)
+        print(f"killed at {events.share:.0%} of {events.stage}, peak so far {peak / 1e9:.2f} GB", flush=True)
+    raise AssertionError("the last run is not killed")
 
 
 def result_of(output: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -211,7 +262,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--width", type=int, default=1024, help="hidden size; as many blocks as the bytes take")
     parser.add_argument("--stage", choices=["all", "sketch"], default="all")
-    parser.add_argument("--recipes", nargs="+", default=["gguf:q4_0", "gptq:4", "w4a16"])
+    # One set of codes serves all three, rounded and tuned once.
+    parser.add_argument("--recipes", nargs="+", default=["gguf:q4_0", "gptq:4,group=32", "w4a16,group=32"])
+    parser.add_argument("--passes", type=int, default=4, help="of the scale tuning; 0 for none")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, control_group(int(arguments.limit)) as members:
@@ -222,10 +275,11 @@ def main() -> int:
         size = make(folder / "model", arguments.weights, arguments.width)
         blocks = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
         print(f"{size / 1e9:.2f} GB of weights in {blocks} blocks, {arguments.limit / 1e9:.2f} GB allowed", flush=True)
-        kills, peak, seconds = limited(folder / "model", folder / "limited", blocks, arguments, members)
+        kills, peak, seconds = limited(folder / "model", folder / "limited", arguments, members)
         print(f"under the limit: {seconds:.0f} s, peak {peak / 1e9:.2f} GB", flush=True)
         started = time.perf_counter()
-        _, free_peak = watch(start(folder / "model", folder / "free", arguments, None), folder / "free", blocks + 1)
+        free = start(folder / "model", folder / "free", arguments, None)
+        _, free_peak = watch(free, Events(folder / "free.log"), None)
         print(f"without: {time.perf_counter() - started:.0f} s, peak {free_peak / 1e9:.2f} GB", flush=True)
         equal = is_equal(folder / "limited", folder / "free")
     result = {

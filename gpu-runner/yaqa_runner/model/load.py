@@ -31,6 +31,7 @@ from yaqa_runner.model.swept_logits import SweptLogits
 from yaqa_runner.model.tokenizer_steps import refuse_exhausting_steps
 from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel, is_native_panic
 from yaqa_runner.protocol.manifest import UnquantizedWeight
+from yaqa_runner.rounding.linalg.finite import all_finite
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ def _fetching(weights: MappedWeights, layer: LinearLayer) -> Callable[[], torch.
 def _refuse_infinite(model: nn.Module, within: str) -> None:
     part = model.get_submodule(within.removesuffix("."))
     for name, parameter in part.named_parameters(prefix=within.removesuffix(".")):
-        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
+        if not parameter.is_meta and parameter.numel() > 0 and not all_finite(parameter):
             raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from yaqa_runner.model.blocks import BlockwiseModel
 from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.swept_logits import SweptLogits
 from yaqa_runner.monitor import SILENT, Monitor
+from yaqa_runner.rounding.adam import MOMENTS, Moments
 from yaqa_runner.rounding.tune import BatchOrder, TunedScales, TuningSteps, TuningTask, decoded_weight, falling_rate
 
 # Tokens that a block sees at once.
 _BATCH_TOKENS = 1024
 _LOSSES_FILE = "losses.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 KeepGrid = Callable[[str, FixedGrid], FixedGrid]
 """Called with a parameter's name and its new grid; gives that grid back, in a file if there are many."""
@@ -207,22 +207,13 @@ class _Tuning:
     def _move(self, number: int, block: int, grids: list[TunableGrid]) -> None:
         """One step of Adam on the scales of one block, from and to files."""
         changes = {f"{place}.{key}": change for place, grid in enumerate(grids) for key, change in grid.changes.items()}
-        optimizer = torch.optim.Adam(changes.values(), falling_rate(self.steps, number))
         stored = self._stored(block, number)
-        for name, change in changes.items():
-            if stored:
-                optimizer.state[change] = {
-                    "step": stored[f"{name}.step"],
-                    **{key: stored[f"{name}.{key}"].to(change.device) for key in _MOMENTS},
-                }
-        optimizer.step()
         kept: dict[str, torch.Tensor] = {}
         for name, change in changes.items():
-            kept[name] = change.detach()
-            state: Mapping[str, Any] = optimizer.state[change]
-            # Without a gradient so far there are no moments either.
-            kept[f"{name}.step"] = state.get("step", torch.tensor(0.0))
-            kept.update({f"{name}.{key}": state.get(key, torch.zeros_like(kept[name])) for key in _MOMENTS})
+            moments = Moments.of({key: stored[f"{name}.{key}"] for key in MOMENTS}) if stored else Moments.none(change)
+            if change.grad is not None:
+                moments.move(change.data, change.grad, falling_rate(self.steps, number))
+            kept |= {name: change.detach()} | {f"{name}.{key}": value for key, value in moments.tensors().items()}
         path = self._file(block, number + 1)
         temporary = path.with_suffix(".tmp")
         save_file({name: value.cpu().contiguous() for name, value in kept.items()}, temporary)

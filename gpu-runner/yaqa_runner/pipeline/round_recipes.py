@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -16,8 +14,16 @@ from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.machine.allocator import give_small_blocks_back
 from yaqa_runner.model.linears import LinearLayer
 from yaqa_runner.monitor import SILENT, Monitor
-from yaqa_runner.pipeline.codes_file import keep_grid_in_file, keep_in_file
+from yaqa_runner.pipeline.codes_file import (
+    GridDescription,
+    codes_in_file,
+    describe_grid,
+    grid_in_file,
+    keep_grid_in_file,
+    keep_in_file,
+)
 from yaqa_runner.pipeline.planned_recipe import PlannedRecipe
+from yaqa_runner.pipeline.rounded_layers import FinishedJob, FinishedLayer, RoundedLayers, rounding_key
 from yaqa_runner.pipeline.rounded_recipe import RoundedRecipe
 from yaqa_runner.protocol.manifest import (
     HeldOutLoss,
@@ -40,6 +46,9 @@ CAUTION = 8.0
 RESCALE_ITERATIONS = 2
 """Times that scales are fitted to the codes and the codes swept again, where a recipe refines at all."""
 
+# Of one linear, on grids and in orders of its inputs that differ: no job has nearly as many recipes.
+_JOBS_A_LAYER = 1024
+
 LayerReport = Callable[[str, str, ProxyError], None]
 """Called with a linear, a recipe's canonical name, and the proxy errors of its quantizers."""
 
@@ -52,7 +61,7 @@ class RecipeRounder:
         layers: The model's linears; weights are the model's own.
         sketch: Their factors.
         settings: Damping, and layers in flight.
-        folder: Codes are kept in files here; it is made, and emptied of an earlier call's.
+        folder: Codes are kept in files here; it is made, and emptied of those of another rounding.
         monitor: Progress in linears of recipes.
     """
 
@@ -67,42 +76,62 @@ class RecipeRounder:
     ) -> dict[str, RoundedRecipe]:
         """Codes of every linear for every one of ``plans``, by canonical name.
 
-        Factors are loaded a layer at a time, those of one-sided rounding apart from the pair.
+        Factors are loaded a layer at a time, those of one-sided rounding apart from the pair. Linears that an
+        interrupted call has finished are taken up from their files.
 
         Raises:
             SketchUnreadable: the sketch lacks a linear.
             Interrupted: ``monitor.check`` raised it.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        records = RoundedLayers(self.folder, rounding_key(plans, self.layers, self.sketch, self.settings))
         results = {plan.recipe.canonical: RoundedRecipe() for plan in plans}
         total = sum(len(plan.linears) for plan in plans)
         done = 0
         jobs: dict[int, _Job] = {}
-        for rounded in round_layers(self._tasks(plans, jobs), self.settings.workers):
+        finished = [records.finished(place, layer.name) for place, layer in enumerate(self.layers)]
+        made: dict[int, list[FinishedJob]] = {}
+        for place, known in enumerate(finished):
+            for job in known.jobs if known is not None else []:
+                done += self._give(self.layers[place], plans, job, results, report)
+        for rounded in round_layers(self._tasks(plans, jobs, finished), self.settings.workers):
             self.monitor.check()
             part = rounded.key
             jobs[part.job].rounded[part.quantizer] = rounded
             # Its codes are in a file soon; the name would keep them until the next layer is done.
             del rounded
             if part.quantizer == "two-sided":
-                done += self._finish(part.job, jobs.pop(part.job), results, report)
+                place = part.job // _JOBS_A_LAYER
+                layer, siblings = self.layers[place], jobs[part.job].siblings
+                made.setdefault(place, []).append(self._keep(part.job, jobs.pop(part.job)))
+                if len(made[place]) == siblings:
+                    records.keep(place, FinishedLayer(name=layer.name, jobs=made[place]))
+                done += self._give(layer, plans, made[place][-1], results, report)
                 self.monitor.progress(done, total)
+        # Whatever was taken up came first.
+        order = {layer.name: place for place, layer in enumerate(self.layers)}
+        for result in results.values():
+            result.evidence.sort(key=lambda evidence: order[evidence.name])
+            for quantizer, linears in result.linears.items():
+                result.linears[quantizer] = {name: linears[name] for name in sorted(linears, key=order.__getitem__)}
         return results
 
-    def _tasks(self, plans: list[PlannedRecipe], jobs: dict[int, _Job]) -> Iterator[RoundingTask[_Part]]:
-        numbers = count()
-        for layer in self.layers:
-            self.monitor.check()
-            yield from self._tasks_of(layer, plans, jobs, numbers)
+    def _tasks(
+        self, plans: list[PlannedRecipe], jobs: dict[int, _Job], finished: list[FinishedLayer | None]
+    ) -> Iterator[RoundingTask[_Part]]:
+        for place, layer in enumerate(self.layers):
+            if finished[place] is None:
+                self.monitor.check()
+                yield from self._tasks_of(place, layer, plans, jobs)
 
     # What a generator or a loop still names while the next layer is prepared stays in memory. Hence a function each.
     def _tasks_of(
-        self, layer: LinearLayer, plans: list[PlannedRecipe], jobs: dict[int, _Job], numbers: Iterator[int]
+        self, place: int, layer: LinearLayer, plans: list[PlannedRecipe], jobs: dict[int, _Job]
     ) -> Iterator[RoundingTask[_Part]]:
-        own = {next(numbers): job for job in self._jobs_of(layer, plans)}
+        own = {place * _JOBS_A_LAYER + number: job for number, job in enumerate(self._jobs_of(layer, plans))}
         if not own:
             return
+        for job in own.values():
+            job.siblings = len(own)
         jobs.update(own)
         settings, device = self.settings, self._weight(layer).device
         for columns in _distinct([job.columns for job in own.values()]):
@@ -162,68 +191,83 @@ class RecipeRounder:
         found = self.sketch.factors(layer.name)
         return found if columns is None else found.with_inputs_in(columns)
 
-    def _finish(
+    def _give(
         self,
-        number: int,
-        job: _Job,
+        layer: LinearLayer,
+        plans: list[PlannedRecipe],
+        job: FinishedJob,
         results: dict[str, RoundedRecipe],
         report: LayerReport,
     ) -> int:
-        """Keep all rounded results and the nearest codes; how many recipes they serve."""
-        errors = self._keep(number, job, results)
-        for plan in job.recipes:
+        """Hand a job's codes, from their files, to all recipes that share it; how many these are."""
+        sharing = [plan for plan in plans if plan.recipe.canonical in job.recipes]
+        for quantizer, known in job.grids.items():
+            codes = codes_in_file(self._codes_file(job.number, quantizer), (layer.rows, layer.columns))
+            grid = grid_in_file(self._grid_file(job.number, quantizer), known)
+            for plan in sharing:
+                results[plan.recipe.canonical].linears[quantizer][layer.name] = QuantizedLinear(
+                    layer.name, codes, grid, _type_of(plan, layer), plan.columns.get(layer.name)
+                )
+        for plan in sharing:
             canonical = plan.recipe.canonical
-            results[canonical].evidence.append(self._evidence(job, plan, errors))
-            report(job.layer.name, canonical, errors)
-        # What a step leaves is handed back once its own names are gone.
-        give_small_blocks_back(job.weight.numel())
-        return len(job.recipes)
+            results[canonical].evidence.append(self._evidence(layer, plan, job))
+            report(layer.name, canonical, job.errors)
+        return len(sharing)
 
-    def _keep(
-        self,
-        number: int,
-        job: _Job,
-        results: dict[str, RoundedRecipe],
-    ) -> ProxyError:
-        metric = Metric(
-            job.factors.input.symmetric, None if job.factors.output is None else job.factors.output.symmetric
-        )
-        layer = job.layer
+    def _codes_file(self, number: int, quantizer: QuantizerName) -> Path:
+        return self.folder / f"{number}-{quantizer}.codes"
+
+    def _grid_file(self, number: int, quantizer: QuantizerName) -> Path:
+        return self.folder / f"{number}-{quantizer}.grid"
+
+    def _keep(self, number: int, job: _Job) -> FinishedJob:
+        """Move all rounded results and the nearest codes to files."""
+        factors = job.factors
+        metric = Metric(factors.input.symmetric, None if factors.output is None else factors.output.symmetric)
+        grids: dict[QuantizerName, GridDescription] = {}
 
         def keep(quantizer: QuantizerName, codes: torch.Tensor, grid: FixedGrid, proxy: float | None = None) -> float:
             """The proxy error, in nats, of ``codes`` ``[out, in]``."""
             if proxy is None:
                 proxy = metric.square(rounding_error(job.weight, grid.to(job.weight.device), codes))
-            kept = keep_in_file(codes.cpu(), self.folder / f"{number}-{quantizer}.codes")
-            kept_grid = keep_grid_in_file(grid.to("cpu"), self.folder / f"{number}-{quantizer}.grid")
-            for plan in job.recipes:
-                results[plan.recipe.canonical].linears[quantizer][layer.name] = QuantizedLinear(
-                    layer.name, kept, kept_grid, _type_of(plan, layer), job.columns
-                )
-            return max(0.0, proxy * job.factors.scale)
+            on_host = grid.to("cpu")
+            keep_in_file(codes.cpu(), self._codes_file(number, quantizer))
+            keep_grid_in_file(on_host, self._grid_file(number, quantizer))
+            grids[quantizer] = describe_grid(on_host)
+            return max(0.0, proxy * factors.scale)
 
         two_sided, one_sided, cautious = (
             job.rounded.pop(name) for name in ("two-sided", "one-sided", "two-sided-cautious")
         )
         keep("two-sided-cautious", cautious.codes, cautious.grid)
-        return ProxyError(
+        errors = ProxyError(
             two_sided=keep("two-sided", two_sided.codes, two_sided.grid, two_sided.proxy),
             one_sided=keep("one-sided", one_sided.codes, one_sided.grid),
             rtn=keep("rtn", round_nearest(job.weight, job.grid), job.grid),
         )
+        # What a step leaves is handed back once its own names are gone.
+        give_small_blocks_back(job.weight.numel())
+        return FinishedJob(
+            number=number,
+            recipes=[plan.recipe.canonical for plan in job.recipes],
+            errors=errors,
+            sigma_input=factors.input.sigma,
+            sigma_output=0.0 if factors.output is None else factors.output.sigma,
+            grids=grids,
+        )
 
-    def _evidence(self, job: _Job, plan: PlannedRecipe, errors: ProxyError) -> LayerEvidence:
-        layer, known = job.layer, self.sketch.layers[job.layer.name]
+    def _evidence(self, layer: LinearLayer, plan: PlannedRecipe, job: FinishedJob) -> LayerEvidence:
+        known = self.sketch.layers[layer.name]
         return LayerEvidence(
             name=layer.name,
             shape=(layer.rows, layer.columns),
             type=_type_of(plan, layer),
-            proxy_error=errors,
+            proxy_error=job.errors,
             effective_rank_output=known.effective_rank_output,
             effective_rank_input=known.effective_rank_input,
             cosine_similarity=known.cosine_similarity,
-            sigma_input=job.factors.input.sigma,
-            sigma_output=0.0 if job.factors.output is None else job.factors.output.sigma,
+            sigma_input=job.sigma_input,
+            sigma_output=job.sigma_output,
             concentration_input=_concentration(known.concentration_input),
             concentration_output=_concentration(known.concentration_output),
             held_out=_held_out(known.trust),
@@ -252,6 +296,7 @@ class _Job:
     columns: torch.Tensor | None
     recipes: list[PlannedRecipe] = field(default_factory=list)
     rounded: dict[QuantizerName, RoundedLayer[_Part]] = field(default_factory=dict)
+    siblings: int = 1
 
 
 def _two_sided(part: _Part, job: _Job, factors: RegularizedLayer) -> RoundingTask[_Part]:

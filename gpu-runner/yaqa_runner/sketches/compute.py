@@ -615,13 +615,14 @@ def _cosine(
     run: SketchRun, layer: LinearLayer, pairs: list[Pair], factor_input: torch.Tensor, factor_output: torch.Tensor
 ) -> float | None:
     wanted = cosine_sequences(layer.rows, layer.columns)
-    gradients: list[torch.Tensor] = []
-    for x, g in pairs[:: run.settings.label_samples]:
-        # Tokens that were gathered from many sequences give no sequence's gradient.
-        if len(gradients) >= wanted or x.shape[1] == 1:
-            break
-        # G = gᵀ x [out, in] of one sequence.
-        gradients.extend((g[row].float().T @ x[row].float()) for row in range(min(len(x), wanted - len(gradients))))
-    if len(gradients) < 4:
+    samples = [pair for pair in pairs[:: run.settings.label_samples] if pair[0].shape[1] > 1]
+    # Tokens that were gathered from many sequences give no sequence's gradient.
+    count = min(wanted, sum(len(x) for x, _ in samples)) if all(x.shape[1] > 1 for x, _ in pairs) else 0
+    if count < 4:
         return None
-    return estimate_cosine(torch.stack(gradients), factor_input, factor_output)
+    rows = ((x[row], g[row]) for x, g in samples for row in range(len(x)))
+    gradients = torch.empty(count, layer.rows, layer.columns, device=factor_input.device)
+    for gradient, (x, g) in zip(gradients, rows, strict=False):
+        # G = gᵀ x [out, in] of one sequence.
+        torch.mm(g.float().T, x.float(), out=gradient)
+    return estimate_cosine(gradients, factor_input, factor_output)

@@ -37,25 +37,33 @@ def estimate_cosine(gradients: torch.Tensor, factor_input: torch.Tensor, factor_
 
     ``⟨H, H_O ⊗ H_I⟩`` is the mean of ``tr(Gᵀ H_O G H_I)``; ``‖H‖²`` the mean of ``⟨G_s, G_r⟩²`` over ``s ≠ r``, which
     is unbiased where the plain mean would count each sample's own square. ``None`` where that is not positive.
+    ``gradients`` are spent.
     """
     count = len(gradients)
     if count < 2:
         return None
     flat = gradients.flatten(1)
     # Gradients can be tiny; scaled to unit mean square, their fourth powers stay inside float32.
-    scale = float(flat.square().sum(dim=1).mean().sqrt())
+    scale = float(torch.stack([row.square().sum() for row in flat]).mean().sqrt())
     if scale == 0 or not math.isfinite(scale):
         return None
-    flat = flat / scale
+    flat.div_(scale)
     products = (flat @ flat.T).double().square()
     square = float((products.sum() - products.diagonal().sum()) / (count * (count - 1)))
-    norms = float(factor_input.double().norm() * factor_output.double().norm())
+    norms = _norm(factor_input) * _norm(factor_output)
     if square <= 0 or norms == 0:
         return None
-    scaled = flat.reshape(gradients.shape)
-    inner = float(((factor_output @ scaled) * (scaled @ factor_input)).double().sum()) / count
+    inner = 0.0
+    # One at a time: those of all sequences are the most that a sketch of small blocks would hold.
+    for gradient in gradients:
+        weighed = (factor_output @ gradient).mul_(gradient @ factor_input)
+        inner += float(weighed.sum(dtype=torch.float64)) / count
     cosine = inner / (math.sqrt(square) * norms)
     return min(1.0, max(0.0, cosine)) if math.isfinite(cosine) else None
+
+
+def _norm(factor: torch.Tensor) -> float:
+    return math.sqrt(sum(float(rows.double().square().sum()) for rows in torch.split(factor, _ROWS)))
 
 
 HEAVIEST = 100
