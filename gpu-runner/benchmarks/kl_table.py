@@ -210,6 +210,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--grids", nargs="*", default=["s4g32", "s3g32", "a2g32"])
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=QUANTIZERS)
     parser.add_argument("--sequences", type=int, default=128)
+    parser.add_argument("--sketch-sequences", type=int, help="the first so many for the sketch; without it, all")
     parser.add_argument("--report-sequences", type=int, default=48)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--sketch", choices=["a", "b"], default="a")
@@ -276,10 +277,9 @@ def warn(code: str, message: str) -> None:
 def obtain_sketch(source: SourceModel, fingerprint: str, texts: Texts, arguments: argparse.Namespace) -> Sketch:
     """The sketch that is kept, or a new one."""
     settings = SketchSettings(arguments.sketch, arguments.iterations, 0, arguments.label_samples)
-    inputs = SketchInputs(source, fingerprint, texts.calibration, settings)
-    plan = plan_memory(
-        source.linears, len(texts.calibration.tokens), arguments.length, settings, SKETCH_BYTES, source.device
-    )
+    tokens = TokenSet(texts.calibration.tokens[: arguments.sketch_sequences])
+    inputs = SketchInputs(source, fingerprint, tokens, settings)
+    plan = plan_memory(source.linears, tokens.sequences, arguments.length, settings, SKETCH_BYTES, source.device)
     # Kept apart by precision, which the key does not know.
     folder = arguments.keep / f"{inputs.key[:16]}-{arguments.precision}"
     started = time.perf_counter()
@@ -501,6 +501,7 @@ def main() -> None:
             "calibrationSequences": len(texts.calibration.tokens),
             "reportSequences": {name: len(report) for name, report in texts.reports.items()},
             "calibrationTokens": texts.calibration.count,
+            "sketchSequences": min(len(texts.calibration.tokens), arguments.sketch_sequences or sys.maxsize),
             "length": arguments.length,
             "sketch": arguments.sketch,
             "iterations": arguments.iterations,

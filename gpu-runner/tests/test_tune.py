@@ -14,6 +14,7 @@ from yaqa_runner.grids.grid import Grid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.grids.tunable import precision_of
 from yaqa_runner.monitor import Monitor
+from yaqa_runner.rounding.divergence import ROWS, mean_divergence
 from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
 
 VOCABULARY = 40
@@ -206,6 +207,29 @@ class HeadedModel(TinyModel):
         hidden = self.embedding[input_ids]
         hidden = hidden + self.second(torch.tanh(self.first(hidden)))
         return SimpleNamespace(logits=self.head(hidden))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_divergence_and_its_gradient_are_those_of_the_formula(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    # More rows than are taken at a time, and no whole number of parts.
+    shape = (2, ROWS - 5, 30)
+    original = (4 * torch.randn(shape, generator=generator)).to(dtype)
+    logits = (original + torch.randn(shape, generator=generator)).to(dtype)
+    ways = []
+    for divergence in (mean_divergence, literal_divergence):
+        moved = logits.clone().requires_grad_()
+        loss = divergence(moved, original)
+        (3 * loss).backward()
+        ways.append((loss.detach(), moved.grad))
+    torch.testing.assert_close(ways[0][0], ways[1][0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(ways[0][1], ways[1][1], rtol=1e-4 if dtype == torch.float32 else 2e-2, atol=1e-7)
+    assert float(mean_divergence(original, original)) == 0
+
+
+def literal_divergence(logits: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
+    exact, quantized = original.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return (exact.exp() * (exact - quantized)).sum(-1).mean()
 
 
 def test_tuning_in_bfloat16_keeps_the_head_exact_and_lowers_the_kl_as_well() -> None:

@@ -16,6 +16,7 @@ from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.machine.precision import Precision
 from yaqa_runner.monitor import SILENT, Monitor
+from yaqa_runner.rounding.divergence import mean_divergence
 
 LEARNING_RATE = 2e-3
 """Of the scales relative to their start, so that it means the same for every layer and model. On the demo model 4e-3
@@ -199,16 +200,14 @@ def _kl(
 ) -> torch.Tensor:
     """Mean KL(original ‖ quantized) in nats a token of ``tokens`` ``[b, T]``."""
     with torch.no_grad(), _passes(model, precision):
-        original = model(input_ids=tokens).logits.float().log_softmax(-1)
+        original = model(input_ids=tokens).logits
     weights = {}
     for task in tasks:
         dtype = model.get_parameter(task.parameter).dtype
         weights[task.parameter] = decoded_weight(task, grids[task.parameter], codes[task.parameter], dtype)
     with _passes(model, precision):
         logits = functional_call(model, weights, kwargs={"input_ids": tokens}).logits
-    quantized = logits.float().log_softmax(-1)
-    divergence: torch.Tensor = (original.exp() * (original - quantized)).sum(-1)
-    return divergence.mean()
+    return mean_divergence(logits, original)
 
 
 def decoded_weight(task: TuningTask, grid: TunableGrid, codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
