@@ -22,7 +22,6 @@ from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.protocol.failures import RunnerFailure
-from yaqa_runner.protocol.manifest import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +148,35 @@ def test_verification_tensors_stay_in_bounds_and_give_the_kl(
     assert verification_kl(flat, bounded).mean == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_gate_picks_the_least_kl_and_the_simpler_of_equals() -> None:
-    def estimate(mean: float) -> Estimate:
-        return Estimate(mean=mean, standard_error=0.01)
+def texts_of(mean: float, spread: float = 0.01, seed: int = 0) -> list[torch.Tensor]:
+    """KL of two texts of eight sequences, which differ by ``spread``."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = spread * torch.randn(2, 8, 1, generator=generator)
+    return [mean + part.expand(8, 5) for part in noise - noise.mean()]
 
-    gate = choose({"rtn": estimate(0.3), "one-sided": estimate(0.2), "two-sided": estimate(0.1)})
+
+def test_the_gate_picks_the_least_kl_and_the_simpler_of_equals() -> None:
+    gate = choose({"rtn": texts_of(0.3), "one-sided": texts_of(0.2), "two-sided": texts_of(0.1)})
     assert gate.winner == "two-sided" and "50 % less" in gate.reason
-    assert choose({"rtn": estimate(0.3), "one-sided": estimate(0.1), "two-sided": estimate(0.2)}).winner == "one-sided"
-    assert choose({"rtn": estimate(0.1), "one-sided": estimate(0.1), "two-sided": estimate(0.1)}).winner == "rtn"
-    tuned = choose({"one-sided": estimate(0.3), "two-sided": estimate(0.2), "two-sided-tuned": estimate(0.1)})
+    assert gate.selection[-1].kl_nats.mean == pytest.approx(0.1)
+    worse = choose({"rtn": texts_of(0.3), "one-sided": texts_of(0.1), "two-sided": texts_of(0.2)})
+    assert worse.winner == "one-sided"
+    assert choose(dict.fromkeys(("rtn", "one-sided", "two-sided"), texts_of(0.1))).winner == "rtn"
+    assert choose(dict.fromkeys(("two-sided-cautious", "two-sided"), texts_of(0.1))).winner == "two-sided-cautious"
+    tuned = choose({"one-sided": texts_of(0.3), "two-sided": texts_of(0.2), "two-sided-tuned": texts_of(0.1)})
     assert tuned.winner == "two-sided-tuned" and "tuned scales" in tuned.reason
     with pytest.raises(ValueError):
         choose({})
+
+
+def test_of_what_the_selection_text_does_not_tell_apart_the_gate_picks_what_took_most_from_calibration() -> None:
+    behind = texts_of(0.1001, seed=1)
+    gate = choose({"one-sided": texts_of(0.3), "two-sided": texts_of(0.1), "two-sided-tuned": behind})
+    assert gate.winner == "two-sided-tuned"
+    assert "does not tell it from the least KL" in gate.reason and "two-sided rounding 0.10000" in gate.reason
+    # The same distance on every sequence is no chance.
+    surely = choose({"two-sided": texts_of(0.1), "two-sided-tuned": texts_of(0.1001)})
+    assert surely.winner == "two-sided"
+    # Nothing that rests on the sketch is given preference over rounding without it.
+    plain = choose({"one-sided": texts_of(0.1), "two-sided": behind, "two-sided-tuned": behind})
+    assert plain.winner == "one-sided"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yaqa_runner.evaluate.gate import choose
-from yaqa_runner.evaluate.statistics import Comparison, summarize
 from yaqa_runner.pipeline.measure import VERIFICATION_FILE, MeasuringReference
 from yaqa_runner.pipeline.planned_recipe import PlannedVariant, RefusedVariant
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, read_manifest
@@ -19,7 +18,7 @@ from yaqa_runner.pipeline.variant_manifest import MeasuredWork, describe_variant
 from yaqa_runner.protocol.events import ResultRefusal, ResultSketch, ResultVariant
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import VariantRequest
-from yaqa_runner.protocol.manifest import Estimate, Manifest
+from yaqa_runner.protocol.manifest import Manifest
 from yaqa_runner.sketches.store import SKETCH_DIRECTORY, Sketch
 
 
@@ -58,7 +57,7 @@ def finish_variant(
     """
     variant, written, measured = done.variant, done.written, done.measured
     with context.monitor.reporter.stage("gate", variant.canonical):
-        gate = choose({name: _estimate(found.selection) for name, found in measured.quantizers.items()})
+        gate = choose({name: [text.kl for text in found.selection] for name, found in measured.quantizers.items()})
     winner = written.of(gate.winner)
     for quantizer in written.rounded.quantizers:
         if quantizer != gate.winner:
@@ -102,8 +101,3 @@ def finish_job(
     )
     made = [(variant.request, variant.directory) for variant in variants]
     return JobOutcome(context.output, made, refused, manifests, sketch.sketch)
-
-
-def _estimate(comparisons: list[Comparison]) -> Estimate:
-    kl = summarize(comparisons).kl_nats
-    return Estimate(mean=kl.mean, standard_error=kl.standard_error)
