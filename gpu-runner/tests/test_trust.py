@@ -25,6 +25,7 @@ from yaqa_runner.sketches.store import LayerFactors, Sketch, SketchTrust
 from yaqa_runner.sketches.triangle import Triangle, pack_triangle, packed_triangle
 from yaqa_runner.sketches.trust import (
     INPUT_DAMPINGS,
+    LEAST_INPUT_DAMPING,
     OUTPUT_DAMPINGS,
     UNTRUSTED,
     Trust,
@@ -232,6 +233,12 @@ def test_dampings_come_from_the_settings_else_from_trust_else_from_caution() -> 
     assert untold.output is not None
     assert (untold.input.sigma, untold.output.sigma) == pytest.approx(UNTRUSTED)
     assert regularized_moment(trusted, None).sigma == pytest.approx(0.1)
+    # Held-out tokens do not see what the quantized layers before add to a linear's inputs.
+    bold = LayerFactors(
+        *parts, SketchTrust(sigma_input=0.01, sigma_output=0.1, predicted_loss=0.7, standard_error=0.1, tokens=800)
+    )
+    assert regularize(bold, None, None).input.sigma == pytest.approx(LEAST_INPUT_DAMPING)
+    assert regularize(bold, 0.02, None).input.sigma == pytest.approx(0.02)
 
 
 def test_few_tokens_are_told_of() -> None:

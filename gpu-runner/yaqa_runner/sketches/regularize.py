@@ -10,7 +10,7 @@ import torch
 from yaqa_runner.rounding.linalg.factor import PreparedFactor, prepare_rows
 from yaqa_runner.sketches.store import LayerFactors
 from yaqa_runner.sketches.triangle import Triangle
-from yaqa_runner.sketches.trust import ONE_SIDED_DAMPING, UNTRUSTED
+from yaqa_runner.sketches.trust import LEAST_INPUT_DAMPING, ONE_SIDED_DAMPING, UNTRUSTED
 
 _CPU = torch.device("cpu")
 
@@ -45,7 +45,8 @@ def regularize(
 
     Args:
         factors: The linear's.
-        sigma_input: Share of the identity that is added to ``H_I``; ``None`` for the one that held-out tokens chose.
+        sigma_input: Share of the identity that is added to ``H_I``; ``None`` for the one that held-out tokens chose, or
+            ``LEAST_INPUT_DAMPING`` where that is more.
         sigma_output: The same of ``H_O``.
         device: Where to compute.
         caution: What both shares are multiplied by: above 1, the sketch is trusted less.
@@ -78,7 +79,7 @@ def regularized_moment(factors: LayerFactors, sigma_input: float | None, device:
 
 def _dampings(factors: LayerFactors, sigma_input: float | None, sigma_output: float | None) -> tuple[float, float]:
     trust = factors.trust
-    chosen = UNTRUSTED if trust is None else (trust.sigma_input, trust.sigma_output)
+    chosen = UNTRUSTED if trust is None else (max(LEAST_INPUT_DAMPING, trust.sigma_input), trust.sigma_output)
     return (
         chosen[0] if sigma_input is None else sigma_input,
         chosen[1] if sigma_output is None else sigma_output,
