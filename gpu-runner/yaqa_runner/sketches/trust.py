@@ -13,8 +13,8 @@ OUTPUT_DAMPINGS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """At 10 the output factor says little more than which rows matter more."""
 ONE_SIDED_DAMPING = 0.1
 LEAST_INPUT_DAMPING = 0.1
-"""What rounding damps ``H_I`` by at least, whatever held-out tokens chose. They come with the original's inputs, while a
-quantized linear gets those that the quantized layers before it made: what was added to them lies in all directions."""
+"""What rounding damps ``H_I`` by at least, whatever held-out tokens chose. They come with the original's inputs; a
+quantized linear gets what the quantized layers before it make, and what those add lies in all directions."""
 HELD_OUT_TOKENS = 2048
 """Tokens that decide a linear's dampings, evenly from those held out."""
 HELD_OUT_SHARE = 8
