@@ -86,10 +86,13 @@ test("a 405B's job is done on one H200 or one GPU of 80 GB with enough disk", ()
 	assert.equal(large.storeBytes, 128 * 256 * 2 * 16_384 * (126 + 2));
 	assert.deepEqual(
 		large.stages.map(({ name, lacks }) => [name, lacks]),
-		["fetch", "sketch", "round", "measure"].map((name) => [name, null]),
+		["fetch", "sketch", "round", "tune", "measure"].map((name) => [name, null]),
 	);
 	// Every weight is read twice, and every factor written once.
 	assert.ok(stage(large, "sketch").readBytes > 2 * 2 * model.parameters);
+	// Eight steps of two sweeps, and the original once, for every variant.
+	assert.equal(stage(large, "tune").readBytes, 3 * 17 * 2 * model.parameters);
+	assert.ok(!planStages(modelOf(LLAMA_8B), SETTINGS, machine("h200", 1e12)).stages.some(({ name }) => name === "tune"));
 	// A block of a variant at a time, in float32.
 	const block =
 		4 *

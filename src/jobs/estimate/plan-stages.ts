@@ -25,7 +25,7 @@ export type StageSettings = {
 	readonly bitsPerWeight: number;
 };
 
-type StageName = "fetch" | "sketch" | "round" | "measure";
+type StageName = "fetch" | "sketch" | "round" | "tune" | "measure";
 
 /** Bytes held at once, bytes moved, and time. `diskBytes` counts all that lies there in the stage. */
 export type StagePlan = {
@@ -84,6 +84,13 @@ export const RATE_ASSUMPTIONS: readonly string[] = [
 	"Rates are assumed, not measured: a third of the makers' dense bfloat16 figures, 1 GB/s from and to the machine's disk, 0.2 GB/s from the Hub, float64 at 20 TFLOP/s on H100 and H200, 6 on A100 and 0.3 on others; reading and computing do not overlap.",
 ];
 
+/** Of a model that is not there whole, scales are tuned in so many steps, each a sweep forward and one backward. */
+const TUNING_STEPS = 8;
+const TUNING_PASSES = 4;
+/** Weights that share a scale; change and two moments of it, as one step leaves them and as the next does. */
+const WEIGHTS_A_SCALE = 32;
+const BYTES_A_SCALE = 2 * 3 * 4;
+
 type Context = {
 	readonly model: ConfiguredModel;
 	readonly settings: StageSettings;
@@ -109,6 +116,7 @@ export function planStages(model: ConfiguredModel, settings: StageSettings, hard
 		fetchStage(context),
 		sketchStage(context, plan, Math.max(1, sequences)),
 		roundStage(context),
+		...(context.isMapped ? [tuneStage(context)] : []),
 		measureStage(context),
 	].map((stage): StagePlan => {
 		return {
@@ -341,6 +349,32 @@ function roundStage(context: Context): Bare {
 		seconds:
 			settings.variants * 5 * (workOf(onGpu) / onDevice + workOf(onHost) / onProcessor) +
 			(readBytes + writtenBytes) / DISK_BYTES_PER_SECOND,
+	};
+}
+
+/** Each step reads all weights twice; besides, the original runs once. */
+function tuneStage(context: Context): Bare {
+	const { model, settings, device, hardware } = context;
+	const elementBytes = device === "cpu" ? 4 : 2;
+	const tokens = (TUNING_PASSES * settings.sequences * settings.length) / TUNING_STEPS;
+	const largest = Math.max(...model.blocks.map(parametersOf));
+	const widest = Math.max(...model.blocks.flatMap(({ linears }) => linears.map(({ rows, columns }) => rows * columns)));
+	// A block from the checkpoint, as its codes decode, its gradients and codes; and what one linear's scales are told.
+	const block = largest * (2 * elementBytes + 2) + 3 * FLOAT32_BYTES * widest;
+	const bytes = context.residentBytes + block + HEAD_BYTES + OVERHEAD_BYTES[device];
+	const scales = (BYTES_A_SCALE * model.parameters) / WEIGHTS_A_SCALE;
+	const states = tokens * model.hidden * elementBytes * (blockCountOf(model) + 2);
+	const readBytes = settings.variants * context.checkpointBytes * (2 * TUNING_STEPS + 1);
+	return {
+		name: "tune",
+		deviceBytes: device === "cuda" ? bytes : 0,
+		hostBytes: device === "cuda" ? HOST_OVERHEAD_BYTES : bytes,
+		diskBytes: context.checkpointBytes + context.factorBytes + filesBytes(context) + scales + states,
+		readBytes,
+		writtenBytes: settings.variants * TUNING_STEPS * (scales / 2 + states),
+		seconds:
+			(settings.variants * TUNING_STEPS * tokens * 8 * model.activeParameters) / speedOf(hardware) +
+			readBytes / DISK_BYTES_PER_SECOND,
 	};
 }
 
