@@ -1,4 +1,3 @@
-import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import { languageConfigOf } from "../fit/language-config.ts";
 import { shapeOfConfig } from "../fit/model-shape.ts";
@@ -17,6 +16,7 @@ import {
 } from "./safetensors-header.ts";
 import { absurdSize, SourceConfig, sizeOf } from "./source-config.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
+import { decodedTensors, type StoredForm, storedFormOf } from "./stored-form.ts";
 
 /** `count` linears of the model's blocks are `[rows, columns]`. */
 export type LinearShape = { readonly rows: number; readonly columns: number; readonly count: number };
@@ -54,7 +54,6 @@ const MAXIMUM_TENSORS_OF_ALL = 250_000;
 /** Of all files beside the weights together; the largest tokenizers take a tenth of it. */
 const MAXIMUM_COMPANION_BYTES = 512 * 2 ** 20;
 const FIRST_READ_BYTES = 128 * 2 ** 10;
-const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
 /** What a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
 function isCompanion(path: string): boolean {
@@ -91,19 +90,15 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	await refuseOwnOutput(reader, byPath);
 	refuseWithoutWeights(reader.files);
 	const config = await readConfig(reader, byPath);
-	const architecture = checkConfig(config);
+	const { architecture, form } = checkConfig(config);
 	refuseWithoutProcessor(config, await readTokenizerConfig(reader, byPath), reader.files);
 
 	const { shards, declared } = await weightFiles(reader, byPath);
-	const weightBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
-	if (weightBytes > limits.maximumWeightBytes) {
-		refuse(
-			"too-large",
-			`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
-			"The operator of the bot can raise watch.maxParameters if the machine has the room.",
-		);
-	}
-	const tensors = await readTensors(reader, shards, declared);
+	const storedBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
+	refuseTooLarge(storedBytes, limits);
+	const { tensors, bytes } = checkForm(form, await readTensors(reader, shards, declared));
+	const weightBytes = form === null ? storedBytes : bytes;
+	refuseTooLarge(weightBytes, limits);
 	const vocabulary = checkTensors(tensors, config);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
 	const companionBytes = companions.reduce((sum, file) => sum + file.size, 0);
@@ -133,6 +128,26 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		weightBytes,
 		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
 	};
+}
+
+function refuseTooLarge(weightBytes: number, limits: SourceLimits): void {
+	if (weightBytes <= limits.maximumWeightBytes) return;
+	refuse(
+		"too-large",
+		`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
+		"The operator of the bot can raise watch.maxParameters if the machine has the room.",
+	);
+}
+
+/** The weights that tensors stand for, and what they take in 16 bits. */
+function checkForm(form: StoredForm | null, tensors: ReadonlyMap<string, TensorInfo>) {
+	const found = decodedTensors(form, tensors);
+	if (found.ok) return found;
+	refuse(
+		"already-quantized",
+		found.message,
+		"Push the weights in 16 or 32 bits, or as their publisher released them, with the quantization_config that says how.",
+	);
 }
 
 function checkPaths(files: readonly SourceFile[]): void {
@@ -223,13 +238,15 @@ const EXAMPLES = [
 	"MixtralForCausalLM",
 ] as const;
 
-function checkConfig(config: SourceConfig): string {
+function checkConfig(config: SourceConfig): { readonly architecture: string; readonly form: StoredForm | null } {
 	if (config.auto_map !== undefined && config.auto_map !== null) refuseCode("config.json");
-	if (config.quantization_config !== undefined && config.quantization_config !== null) {
+	const stored = storedFormOf(config);
+	if ("quantizedBy" in stored) {
+		const by = stored.quantizedBy === null ? "" : `: ${quoted(stored.quantizedBy)}`;
 		refuse(
 			"already-quantized",
-			`config.json says that these weights are quantized already (quantization_config${quantizedBy(config)}).`,
-			"Ask in a discussion of the original model, or push weights in 16 or 32 bits.",
+			`config.json says that these weights are quantized already (quantization_config${by}).`,
+			"Ask in a discussion of the original model, or push weights in 16 or 32 bits. Of quantized ones, original releases in float8 (fp8) and mxfp4 are taken.",
 		);
 	}
 	const architecture = config.architectures?.[0];
@@ -245,14 +262,7 @@ function checkConfig(config: SourceConfig): string {
 	}
 	const absurd = absurdSize(config);
 	if (absurd !== null) refuse("absurd-config", `config.json cannot be right: ${absurd}.`, ASK_OWNER);
-	return known;
-}
-
-const Quantization = z.looseObject({ quant_method: z.string() });
-
-function quantizedBy(config: SourceConfig): string {
-	const found = Quantization.safeParse(config.quantization_config);
-	return found.success ? `: ${quoted(found.data.quant_method)}` : "";
+	return { architecture: known, form: stored.form };
 }
 
 /** A repo that never had one answers to text, as its original does; one whose tokenizer names it has lost it. */
@@ -408,15 +418,6 @@ function layerOf(name: string): string | null {
  * Gives the size of the vocabulary.
  */
 function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): number {
-	for (const tensor of tensors.values()) {
-		if (!FLOATING.has(tensor.dtype) && tensor.shape.length >= 2) {
-			refuse(
-				"already-quantized",
-				`${quoted(tensor.name)} is stored as ${tensor.dtype}: these weights are quantized already.`,
-				"Push the weights in 16 or 32 bits, or ask in a discussion of the original model.",
-			);
-		}
-	}
 	const embedding = [...tensors.values()].find(
 		({ name }) => EMBEDDING.test(name) && layerOf(name) === null && !BESIDE_THE_LANGUAGE_MODEL.test(name),
 	);
