@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import { languageConfigOf } from "../fit/language-config.ts";
 import { shapeOfConfig } from "../fit/model-shape.ts";
@@ -209,18 +210,23 @@ function refuseWithoutWeights(files: readonly SourceFile[]): void {
 	refuse("empty-repo", "The repo holds no safetensors weights.", "Push weights as safetensors; the bot looks again.");
 }
 
-function refuseAdapter(): never {
+const Adapter = z.looseObject({ base_model_name_or_path: z.string().min(1) });
+
+async function refuseAdapter(reader: SourceReader, file: SourceFile): Promise<never> {
+	const config = file.size > MAXIMUM_JSON_BYTES ? null : parseObject(await readWhole(reader, file));
+	const base = Adapter.safeParse(config);
 	refuse(
 		"unknown-architecture",
-		"The repo holds an adapter, not a whole model.",
-		"Merge the adapter into its base model (`merge_and_unload` of PEFT) and push the result.",
+		`The repo holds an adapter${base.success ? ` of ${quoted(base.data.base_model_name_or_path)}` : ""}, not a whole model.`,
+		"Merge the adapter into its base model (`yaqa-runner merge BASE ADAPTER --output MODEL`, or `merge_and_unload` of PEFT) and push the result.",
 	);
 }
 
 async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<SourceConfig> {
 	const file = byPath.get("config.json");
 	if (file === undefined) {
-		if (byPath.has("adapter_config.json")) refuseAdapter();
+		const adapter = byPath.get("adapter_config.json");
+		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-config", "The repo has no config.json.", ASK_OWNER);
 	}
 	if (file.size > MAXIMUM_JSON_BYTES) refuse("broken-config", "config.json is larger than 2 MiB.", ASK_OWNER);
@@ -314,7 +320,8 @@ async function weightFiles(
 	if (single !== undefined) return { shards: [single], declared: null };
 	if (index === undefined) {
 		// Pushed with its base's config.json.
-		if (byPath.has("adapter_config.json")) refuseAdapter();
+		const adapter = byPath.get("adapter_config.json");
+		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-safetensors", `The repo has neither ${SINGLE_NAME} nor ${INDEX_NAME}.`, ASK_OWNER);
 	}
 	if (index.size > MAXIMUM_INDEX_BYTES) refuse("broken-safetensors", `${INDEX_NAME} is larger than 64 MiB.`, ASK_OWNER);

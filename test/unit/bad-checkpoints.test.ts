@@ -77,7 +77,12 @@ const CASES: readonly (readonly [name: string, change: Change, code: string, say
 		/has a vision_config.* names a processor, and the repo has none/,
 	],
 	["a tower without a language model", towerAlone, "broken-config", /no token embedding/],
-	["an adapter without its base", adapter, "unknown-architecture", /holds an adapter, not a whole model/],
+	[
+		"an adapter without its base",
+		adapter,
+		"unknown-architecture",
+		/holds an adapter of "someone\/gone", not a whole model/,
+	],
 	["float8 without scales", float8, "already-quantized", /q_proj\.weight.* is stored as F8_E4M3/],
 	[
 		"float8 without scales that the config tells of",
