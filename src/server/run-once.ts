@@ -46,6 +46,7 @@ export async function runOnce(options: {
 	readonly signal: AbortSignal;
 }): Promise<OnceReport> {
 	const { database, event, log, signal } = options;
+	const begun = systemClock.now();
 	// Pushes that nothing told of are not this event's business.
 	const settings: Settings = {
 		...options.settings,
@@ -82,14 +83,19 @@ export async function runOnce(options: {
 			receivedAt: systemClock.now(),
 			body: event.body,
 		});
-		return await waitForEnd(database, id, signal);
+		return await waitForEnd(database, id, begun, signal);
 	} finally {
 		await engine.stop();
 		await database.close();
 	}
 }
 
-async function waitForEnd(database: Database, deliveryId: string, signal: AbortSignal): Promise<OnceReport> {
+async function waitForEnd(
+	database: Database,
+	deliveryId: string,
+	begun: Date,
+	signal: AbortSignal,
+): Promise<OnceReport> {
 	let heldSince: number | null = null;
 	let toldSince: number | null = null;
 	for (;;) {
@@ -99,8 +105,8 @@ async function waitForEnd(database: Database, deliveryId: string, signal: AbortS
 		const report = (isHeld: boolean): OnceReport => ({
 			outcome: delivery?.outcome ?? "failed",
 			detail: delivery?.detail ?? null,
-			// Those that a rebuild brought ended long ago.
-			jobs: jobs.filter(({ fence, state, refusal }) => fence > 0 || !isFinished(state) || refusal !== null),
+			// A database that is kept from event to event, or was rebuilt, holds jobs that ended long ago.
+			jobs: jobs.filter(({ state, updatedAt }) => !isFinished(state) || updatedAt >= begun),
 			isHeld,
 		});
 		if (signal.aborted) return report(open.length > 0);

@@ -4,9 +4,19 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { commentsOf } from "../../src/hub/discussion.ts";
 import { getDiscussion } from "../../src/hub/get-discussion.ts";
-import { call, createRepo, OWNER, root, STRANGER, temporaryFolder, testHub } from "../support/local-hub-fixture.ts";
+import {
+	call,
+	commit,
+	createRepo,
+	file,
+	OWNER,
+	root,
+	STRANGER,
+	temporaryFolder,
+	testHub,
+} from "../support/local-hub-fixture.ts";
 import { runBot } from "../support/run-bot.ts";
-import { until } from "../support/scripted-bot.ts";
+import { push, until } from "../support/scripted-bot.ts";
 
 const BOT = "hf_quant_bot_token";
 const SECRET = "long-enough-for-it";
@@ -32,7 +42,7 @@ async function setting(context: TestContext) {
 	const hubSettings = `{url: "${hub.url}", namespace: quant-bot, botUser: quant-bot, mention: quant-bot}`;
 	await writeFile(
 		path,
-		`hub: ${hubSettings}\ndatabase: {dataDirectory: data}\nwatch: {namespaces: [lab], recipes: ["gguf:q4_0"]}\n`,
+		`hub: ${hubSettings}\ndatabase: {dataDirectory: "${join(folder, "data")}"}\nwatch: {namespaces: [lab], recipes: ["gguf:q4_0"]}\n`,
 	);
 	return { hub, path };
 }
@@ -102,4 +112,27 @@ test("without an event nothing is done, and with another secret nothing either, 
 	assert.equal(forged.code, 1);
 	assert.match(forged.err, /another secret than YAQA_BOT_WEBHOOK_SECRET: nothing was done/);
 	assert.deepEqual(JSON.parse(forged.out).ok, false);
+});
+
+test("an earlier event's failed job is not this event's, where the database is kept", async (context) => {
+	const { hub, path } = await setting(context);
+	await createRepo(hub, "lab/empty");
+	const pushed = await commit(hub, "lab/empty", [file("README.md", "No weights: a push of it ends in a failed job.")]);
+	assert.equal(pushed.status, 200, pushed.text);
+	const on = (event: string, repo: string) =>
+		runBot(["on-webhook", "--config", path, "--json"], {
+			YAQA_BOT_HUB_TOKEN: BOT,
+			WEBHOOK_ID: event,
+			WEBHOOK_PAYLOAD: JSON.stringify(push(repo)),
+		});
+	const first = await on("one", "lab/empty");
+	assert.equal(first.code, 1, first.err);
+	const { report } = JSON.parse(first.out) as { report: { jobs: { sourceRepo: string; state: string }[] } };
+	assert.deepEqual(
+		report.jobs.map(({ sourceRepo, state }) => ({ sourceRepo, state })),
+		[{ sourceRepo: "lab/empty", state: "failed" }],
+	);
+	const second = await on("two", "owner/unwatched");
+	assert.equal(second.code, 0, second.err);
+	assert.deepEqual((JSON.parse(second.out) as { report: { jobs: unknown[] } }).report.jobs, []);
 });
