@@ -1,18 +1,17 @@
-import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { systemClock } from "../clock.ts";
 import { loadConfiguration } from "../config/load.ts";
-import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
-import { runnerEnvironment } from "../config/runner-environment.ts";
+import { runnerPython } from "../config/project-paths.ts";
 import { RUNNER_EXIT_CODES } from "../protocol/runner-exit-codes.ts";
 import { problemLine } from "./config-check.ts";
 import { EXIT_CODES, type ExitCode } from "./exit-codes.ts";
 import { createProgressDisplay } from "./progress-display.ts";
 import { obtainSource } from "./quantize/obtain-source.ts";
 import { Stopped } from "./quantize/stopped.ts";
+import { runRunnerOffline } from "./run-runner-offline.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 export type MeasureOptions = {
@@ -55,10 +54,12 @@ export async function measure(
 		const called = [source.directory, ...options.files.map((file) => resolve(file))];
 		const texts = options.texts.flatMap((text) => ["--text", textArgument(text)]);
 		const json = options.json ? ["--json"] : [];
-		const status = await runChild(
-			python,
-			["-m", "yaqa_runner", "measure", ...called, ...texts, ...numbers, ...json],
-			join(work, "home"),
+		const status = await runRunnerOffline(
+			{
+				program: [python, "-m", "yaqa_runner", "measure", ...called, ...texts, ...numbers, ...json],
+				environment: { HOME: join(work, "home") },
+				onOutput: (text) => terminal.out(printable(text)),
+			},
 			context,
 		);
 		return exitCodeOf(status);
@@ -111,30 +112,4 @@ function exitCodeOf(status: number | null): ExitCode {
 		default:
 			return EXIT_CODES.failed.code;
 	}
-}
-
-/** The runner, which sees no token and no Hub. */
-function runChild(
-	python: string,
-	args: readonly string[],
-	home: string,
-	context: { readonly terminal: Terminal; readonly signal: AbortSignal },
-): Promise<number | null> {
-	const { terminal, signal } = context;
-	return new Promise((done, failed) => {
-		const child = spawn(python, args, {
-			cwd: RUNNER_DIRECTORY,
-			env: { ...runnerEnvironment(), HOME: home, HF_HUB_OFFLINE: "1", HF_HUB_DISABLE_TELEMETRY: "1" },
-			stdio: ["ignore", "pipe", "pipe"],
-		});
-		const end = (): void => void child.kill("SIGTERM");
-		signal.addEventListener("abort", end, { once: true });
-		child.stdout.setEncoding("utf8").on("data", (text: string) => terminal.out(printable(text)));
-		child.stderr.setEncoding("utf8").on("data", (text: string) => terminal.err(printable(text)));
-		child.on("error", failed);
-		child.on("close", (code) => {
-			signal.removeEventListener("abort", end);
-			done(code);
-		});
-	});
 }

@@ -1,8 +1,7 @@
-import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { RUNNER_DIRECTORY, runnerPython } from "../config/project-paths.ts";
+import { runnerPython } from "../config/project-paths.ts";
 import { runIsolation } from "../config/run-isolation.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import type { Configuration } from "../config/schema.ts";
@@ -14,6 +13,7 @@ import { type Isolation, measureIsolation } from "../runners/isolation.ts";
 import type { ProgressDisplay } from "./progress-display.ts";
 import { obtainSource } from "./quantize/obtain-source.ts";
 import { Stopped } from "./quantize/stopped.ts";
+import { runRunnerOffline } from "./run-runner-offline.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 type Variant = { readonly directory: string; readonly manifest: Manifest };
@@ -140,30 +140,17 @@ async function measured(
 		runnerPython(configuration),
 		...["-m", "yaqa_runner", "measure", source, ...folders, ...numbers, "--json"],
 	];
-	const [command = "", ...args] = isolation.wrap(program, { shown: [source, ...folders], written: [home, temporary] });
-	const { code, output } = await new Promise<{ code: number | null; output: string }>((done, failed) => {
-		const child = spawn(command, args, {
-			cwd: RUNNER_DIRECTORY,
-			env: {
-				...runnerEnvironment(),
-				...{ HOME: home, TMPDIR: temporary, NUMBA_CACHE_DIR: join(home, "numba") },
-				...{ HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1", HF_HUB_DISABLE_TELEMETRY: "1" },
+	let output = "";
+	const code = await runRunnerOffline(
+		{
+			program: isolation.wrap(program, { shown: [source, ...folders], written: [home, temporary] }),
+			environment: { HOME: home, TMPDIR: temporary, NUMBA_CACHE_DIR: join(home, "numba") },
+			onOutput: (text) => {
+				output = `${output}${text}`.slice(-MAXIMUM_OUTPUT_CHARACTERS);
 			},
-			stdio: ["ignore", "pipe", "pipe"],
-		});
-		let said = "";
-		const end = (): void => void child.kill("SIGTERM");
-		signal.addEventListener("abort", end, { once: true });
-		child.stdout.setEncoding("utf8").on("data", (text: string) => {
-			said = `${said}${text}`.slice(-MAXIMUM_OUTPUT_CHARACTERS);
-		});
-		child.stderr.setEncoding("utf8").on("data", (text: string) => terminal.err(printable(text)));
-		child.on("error", failed);
-		child.on("close", (exit) => {
-			signal.removeEventListener("abort", end);
-			done({ code: exit, output: said });
-		});
-	});
+		},
+		{ terminal, signal },
+	);
 	signal.throwIfAborted();
 	const parsed = Measured.safeParse(parseJson(output.trim().split("\n").at(-1) ?? ""));
 	if (code !== 0 || !parsed.success) return `the runner ended with ${code} and no figures; what it said stands above`;

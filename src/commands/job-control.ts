@@ -2,10 +2,10 @@ import type { Clock } from "../clock.ts";
 import { assertNever } from "../errors.ts";
 import type { JobChange } from "../jobs/job-change.ts";
 import { transition } from "../jobs/transitions.ts";
-import { isFinished, type JobRecord } from "../records/job.ts";
+import { isFinished, isHeld, type JobRecord } from "../records/job.ts";
 import type { Person } from "../records/person.ts";
 import type { AnswerOptions } from "./answer-options.ts";
-import { hasRights, isHeld, isRobot, mayApprove, mayCancel, mayRetry, type NamedPeople } from "./rights.ts";
+import { hasRights, isRobot, mayApprove, mayCancel, mayRetry, type NamedPeople } from "./rights.ts";
 
 export const JOB_ACTIONS = ["cancel", "retry", "approve"] as const;
 export type JobAction = (typeof JOB_ACTIONS)[number];

@@ -1,4 +1,3 @@
-import type { JobRecord } from "../records/job.ts";
 import { sameName } from "./same-name.ts";
 
 /** People whom the operator lets ask on any model, and accounts that are never answered. */
@@ -33,10 +32,4 @@ export function mayRetry(trusted: boolean): boolean {
 /** What a job costs above the ceiling is the operator's to decide. */
 export function mayApprove(isOperator: boolean): boolean {
 	return isOperator;
-}
-
-/** Whether a job waits for somebody's word, or for a ceiling or a quota to let it go on. */
-export function isHeld(job: Pick<JobRecord, "state" | "heldUntil">, now: Date): boolean {
-	const waits = job.state === "planned" || job.state === "waiting";
-	return waits && job.heldUntil != null && job.heldUntil > now;
 }

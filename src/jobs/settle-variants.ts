@@ -13,7 +13,7 @@ import {
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { SourceFacts } from "../records/source.ts";
-import type { VariantRecord } from "../records/variant.ts";
+import { isOpen, type VariantRecord } from "../records/variant.ts";
 import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { CheckedRequest } from "./check-request.ts";
 import type { JobsContext } from "./context.ts";
@@ -50,10 +50,8 @@ async function sortRecipes(
 ): Promise<{ readonly settled: readonly VariantRecord[]; readonly missing: readonly Missing[] }> {
 	const rows = await listVariantsOfSourceCommit(tx, facts);
 	const known = new Map(rows.map((variant) => [variant.recipeHash, variant]));
-	const superseded = await listSuperseded(
-		tx,
-		jobs.map(({ id }) => id),
-	);
+	const ids = automatic ? jobs.map(({ id }) => id) : [];
+	const superseded = await listSuperseded(tx, ids);
 	const settled: VariantRecord[] = [];
 	const missing: Missing[] = [];
 	for (const recipe of recipes) {
@@ -156,7 +154,7 @@ async function insertRun(
 	const created = joined === null;
 	if (estimator === null) return { job, variants, created };
 	// With what others asked of the same job.
-	const count = (await listVariantsOfJob(tx, job.id)).filter(({ state }) => state !== "failed").length;
+	const count = (await listVariantsOfJob(tx, job.id)).filter(isOpen).length;
 	const estimate = estimator({ facts, variants: count, sketchReused: await hasSketch(context, tx, facts) });
 	const { text, choice } = estimate;
 	await setJobEstimate(tx, {

@@ -50,6 +50,12 @@ export type JobRecord = {
 	readonly finishedAt: Date | null;
 };
 
+/** Whether a job waits for somebody's word, or for a ceiling or a quota to let it go on. */
+export function isHeld(job: Pick<JobRecord, "state" | "heldUntil">, now: Date): boolean {
+	const waits = job.state === "planned" || job.state === "waiting";
+	return waits && job.heldUntil != null && job.heldUntil > now;
+}
+
 export type StopAs = "cancelled" | "superseded";
 
 /** A job with what the steps alone need to know. */

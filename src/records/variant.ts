@@ -27,6 +27,11 @@ export type VariantRecord = {
 	readonly publishedAt: Date | null;
 };
 
+/** Whether its job has still to make it: it is neither public nor given up. */
+export function isOpen({ state }: Pick<VariantRecord, "state">): boolean {
+	return state !== "published" && state !== "failed";
+}
+
 /** A variant with its files on this machine. */
 export type VariantFiles = {
 	readonly variant: VariantRecord;

@@ -5,6 +5,7 @@ import { listVariantsOfJob } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
 import type { JobWork } from "../../records/job.ts";
 import type { SourceFacts } from "../../records/source.ts";
+import { isOpen } from "../../records/variant.ts";
 import type { JobsContext } from "../context.ts";
 import { sketchFingerprint } from "../sketch-fingerprint.ts";
 import { plannedSeconds } from "./estimate-job.ts";
@@ -40,7 +41,7 @@ export async function estimateRun(
 	const estimator = job.planText == null && facts !== null ? await estimatorOf(context) : null;
 	if (estimator === null || facts === null) return { ok: true, flavor };
 	const { handle } = context.database;
-	const variants = (await listVariantsOfJob(handle, job.id)).filter((variant) => variant.state !== "published").length;
+	const variants = (await listVariantsOfJob(handle, job.id)).filter(isOpen).length;
 	const estimate = estimator({ facts, variants, sketchReused: await hasSketch(context, handle, facts) });
 	const refusal = refusalOfEstimate(estimate, context.configuration.budget);
 	if (refusal !== null) return { ok: false, refusal };

@@ -4,7 +4,7 @@ import { getJob, setRemark } from "../../db/jobs.ts";
 import { dropReuse, getVariant, listVariantsOfJob } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
 import { isFinished, type JobRecord } from "../../records/job.ts";
-import type { VariantRecord } from "../../records/variant.ts";
+import { isOpen, type VariantRecord } from "../../records/variant.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { later } from "../context.ts";
 import { placementOf } from "../estimate/choose-machine.ts";
@@ -155,9 +155,7 @@ export const dispatchStep: Step = async (context, work) => {
 	if (!source.ok) return { kind: "fail", refusal: source.refusal };
 	signal.throwIfAborted();
 
-	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(
-		({ state }) => state !== "published" && state !== "failed",
-	);
+	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(isOpen);
 	const earlierSketch = await findEarlierSketch(context, work, signal);
 	const spec = jobSpecOf({
 		job,

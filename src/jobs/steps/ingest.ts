@@ -9,7 +9,7 @@ import { type Manifest, publishedPath } from "../../protocol/manifest.ts";
 import { readManifest } from "../../protocol/read-manifest.ts";
 import { recipeDirectory } from "../../protocol/recipe.ts";
 import type { JobRecord, JobWork } from "../../records/job.ts";
-import type { VariantFiles, VariantRecord } from "../../records/variant.ts";
+import { isOpen, type VariantFiles, type VariantRecord } from "../../records/variant.ts";
 import { copyTree } from "../../runners/copy-tree.ts";
 import { sketchFingerprint } from "../sketch-fingerprint.ts";
 import { workFolders } from "../work-folders.ts";
@@ -102,9 +102,7 @@ export const ingestStep: Step = async (context, work) => {
 	// Copies appear whole, so that one that is there was finished.
 	if (!(await exists(collected))) await runner.collect(handle, collected);
 
-	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(
-		({ state }) => state !== "published" && state !== "failed",
-	);
+	const variants = (await listVariantsOfJob(database.handle, job.id)).filter(isOpen);
 	const files: VariantFiles[] = [];
 	const refused: { readonly variant: VariantRecord; readonly refusal: Refusal }[] = [];
 	for (const variant of variants) {

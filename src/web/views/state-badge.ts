@@ -2,7 +2,7 @@ import { assertNever } from "../../errors.ts";
 import { VARIANT_STATE_WORDS } from "../../publish/variant-state-words.ts";
 import type { VariantSummary } from "../../publish/variant-summary.ts";
 import type { DeliveryOutcome } from "../../records/delivery.ts";
-import { isFinished, type JobRecord, type JobState } from "../../records/job.ts";
+import { isFinished, isHeld, type JobRecord, type JobState } from "../../records/job.ts";
 import type { VariantState } from "../../records/variant.ts";
 import { type Html, html } from "../html.ts";
 
@@ -55,8 +55,7 @@ export function jobStateWord(state: JobState): { readonly tone: Tone; readonly t
 /** A job in words, with what its state alone does not tell: that it is in line, or being ended. */
 export function jobWord(job: JobRecord, now: Date): { readonly tone: Tone; readonly text: string } {
 	if (job.cancelRequested && !isFinished(job.state)) return { tone: "quiet", text: "Being ended" };
-	const isHeld = job.heldUntil != null && job.heldUntil > now;
-	if (job.state === "waiting" && !isHeld) return { tone: "wait", text: "Queued" };
+	if (job.state === "waiting" && !isHeld(job, now)) return { tone: "wait", text: "Queued" };
 	return jobStateWord(job.state);
 }
 
