@@ -22,6 +22,10 @@ export type Engine = {
 	readonly bits?: readonly number[];
 	/** How far its KL may lie from the manifest's: engines that round activations, or compute in half precision. */
 	readonly allowance: { readonly relative: number; readonly absoluteNats: number };
+	/** Where only some models need it. */
+	readonly models?: readonly string[];
+	/** By model: what it says of every folder of one that other engines open, and why. */
+	readonly unsupported?: Readonly<Record<string, { readonly word: RegExp; readonly why: string }>>;
 	/** Why it cannot be asked on this machine, or `null`. */
 	readonly missing: () => string | null;
 	readonly open: (folder: string, manifest: Manifest, verificationPath: string) => Promise<EngineWord>;
@@ -135,6 +139,12 @@ export const ENGINES: readonly Engine[] = [
 			existsSync(join(GPTQMODEL, "whole"))
 				? null
 				: "no environment: gpu-runner/.venv/bin/python gpu-runner/benchmarks/peer_environments.py gptqmodel",
+		unsupported: {
+			phi3: {
+				word: /Missing required quantized weights in checkpoint.*gate_proj\.qweight/s,
+				why: "gptqmodel 7.7 takes the fused gate_up_proj apart before it loads, and opens only folders that hold gate_proj and up_proj, as it writes them itself; vLLM 0.32 does not open those",
+			},
+		},
 		// Compiled, the same sums take a minute of C++ for every shape.
 		open: python(join(GPTQMODEL, "bin/python"), "gptqmodel", { TORCHDYNAMO_DISABLE: "1" }),
 	},
@@ -147,6 +157,14 @@ export const ENGINES: readonly Engine[] = [
 				? null
 				: "no environment: gpu-runner/.venv/bin/python gpu-runner/benchmarks/peer_environments.py mlx",
 		open: python(join(MLX, "bin/python"), "mlx-lm"),
+	},
+	{
+		name: "transformers, decoded",
+		containers: ["gptq"],
+		models: ["phi3"],
+		allowance: { relative: 0.02, absoluteNats: 1e-5 },
+		missing: () => null,
+		open: python(PYTHON, "plain-gptq"),
 	},
 	{
 		name: "vllm",

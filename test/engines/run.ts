@@ -22,6 +22,8 @@ const Row = z.object({
 	engineKl: z.number().nullable(),
 	tokensEqual: z.boolean().nullable(),
 	ok: z.boolean(),
+	/** The engine opens no folder of such a model that others open: `note` says why, and another engine judges it. */
+	unsupported: z.literal(true).optional(),
 	/** Why it is not ok, or why it was not asked. */
 	note: z.string(),
 });
@@ -49,7 +51,7 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 	gemma: EVERY,
 	gemma2: EVERY,
 	gemma3_text: EVERY,
-	phi3: EVERY,
+	phi3: [...EVERY, "gptq:4,group=32,tune=off,refine=0"],
 	olmo2: EVERY,
 	starcoder2: EVERY,
 	gpt2: [GGUF, GPTQ],
@@ -96,6 +98,7 @@ export async function rowsOf(request: {
 		for (const engine of ENGINES) {
 			if (!engine.containers.includes(container) || !engines.includes(engine.name)) continue;
 			if (parsed.ok && engine.bits?.includes(parsed.recipe.name.bits) === false) continue;
+			if (engine.models?.includes(model) === false) continue;
 			const manifestKl = manifest.verification.klNats;
 			const known = kept.find((row) => isOfSame(row, { model, recipe, engine: engine.name }));
 			if (known !== undefined) {
@@ -126,7 +129,12 @@ export async function rowsOf(request: {
 				});
 			} catch (error) {
 				const why = error instanceof Error ? error.message : String(error);
-				await add({ ...failed(model, recipe, engine.name, why), manifestKl });
+				const known = engine.unsupported?.[model];
+				await add(
+					known?.word.test(why) === true
+						? { ...failed(model, recipe, engine.name, known.why), manifestKl, unsupported: true }
+						: { ...failed(model, recipe, engine.name, why), manifestKl },
+				);
 			}
 		}
 	}
@@ -168,7 +176,7 @@ function shown(row: Row): string {
 	const figure = (value: number | null): string => (value === null ? "–" : value.toPrecision(3));
 	const tokens = row.tokensEqual === null ? "–" : row.tokensEqual ? "equal" : "DIFFER";
 	const note = row.note.replaceAll(/\s+/g, " ").slice(0, 160);
-	return `${row.ok ? "✓" : "✗"} ${row.model.padEnd(12)} ${row.recipe.padEnd(36)} ${row.engine.padEnd(16)} ${figure(row.manifestKl).padEnd(10)} ${figure(row.engineKl).padEnd(10)} ${tokens.padEnd(7)} ${note}\n`;
+	return `${row.ok ? "✓" : row.unsupported ? "–" : "✗"} ${row.model.padEnd(12)} ${row.recipe.padEnd(36)} ${row.engine.padEnd(16)} ${figure(row.manifestKl).padEnd(10)} ${figure(row.engineKl).padEnd(10)} ${tokens.padEnd(7)} ${note}\n`;
 }
 
 async function main(): Promise<number> {
@@ -214,8 +222,10 @@ async function main(): Promise<number> {
 	} finally {
 		if (values.resume === undefined) await rm(folder, { recursive: true, force: true });
 	}
-	if (values.json) process.stdout.write(`${JSON.stringify({ rows })}\n`);
-	return rows.every(({ ok }) => ok) ? 0 : 1;
+	const unsupported = rows.filter((row) => row.unsupported === true);
+	const judged = rows.filter((row) => row.unsupported !== true);
+	if (values.json) process.stdout.write(`${JSON.stringify({ rows: judged, unsupported })}\n`);
+	return judged.every(({ ok }) => ok) ? 0 : 1;
 }
 
 if (import.meta.main) process.exitCode = await main();
