@@ -77,6 +77,11 @@ export type LayerEvidence = z.infer<typeof LayerEvidence>;
 export const EngineFigures = z.object({
 	name: z.string().min(1).max(60),
 	version: z.string().min(1).max(100),
+	/** The generation of processors whose kernels computed; `ended`: this processor's own, which died of the files. */
+	kernels: z
+		.object({ used: z.string().min(1).max(60), ended: z.string().min(1).max(60).nullable() })
+		.nullable()
+		.optional(),
 	klNats: Estimate,
 	topOneAgreement: z.number().min(0).max(1),
 	positions: z.int().min(1),
@@ -107,8 +112,6 @@ export const Manifest = z.object({
 		license: z.string().nullable(),
 		/** The earlier commit whose run made and measured these weights; since then they are the same. */
 		measuredRevision: commitSha.optional(),
-		/** The form that the original's weights are released in, where they are not plain; that is the original. */
-		stored: z.enum(["float8", "mxfp4"]).nullable().optional(),
 	}),
 	files: z.array(z.object({ path: publishedPath, size: z.int().min(0), sha256: sha256Hex })).min(1),
 	generator: z.object({ name: z.literal("yaqa-runner"), version: z.string() }),

@@ -12,8 +12,16 @@ export type ChildLimits = {
 export type ChildAnswer =
 	/** The last line that the child wrote. */
 	| { readonly ok: true; readonly line: string }
-	/** The files are at fault: the engine died of them, or passed its limits. */
-	| { readonly ok: false; readonly reason: string };
+	/**
+	 * The files are at fault: the engine died of them, or passed its limits. `killedBy`: the signal of its own that
+	 * ended it; `output`: what it had written by then.
+	 */
+	| {
+			readonly ok: false;
+			readonly reason: string;
+			readonly killedBy: NodeJS.Signals | null;
+			readonly output: string;
+	  };
 
 // A small file is done in 200 ms: a slower look could miss what it took.
 const MEMORY_CHECK_MILLISECONDS = 25;
@@ -93,7 +101,7 @@ export function runLimitedChild(request: {
 				return;
 			}
 			if (ended !== null) {
-				resolve({ ok: false, reason: ended.reason });
+				resolve({ ok: false, reason: ended.reason, killedBy: null, output });
 				return;
 			}
 			const line = output.trim().split("\n").at(-1) ?? "";
@@ -102,7 +110,8 @@ export function runLimitedChild(request: {
 				return;
 			}
 			const how = killedBy === null ? `exit code ${code}` : `signal ${killedBy}`;
-			resolve({ ok: false, reason: `${engine} ended with ${how}. ${complaints.trim().slice(-500)}`.trim() });
+			const reason = `${engine} ended with ${how}. ${complaints.trim().slice(-500)}`.trim();
+			resolve({ ok: false, reason, killedBy, output });
 		});
 	});
 }

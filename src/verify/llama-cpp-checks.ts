@@ -3,6 +3,7 @@ import type { EngineFigures, Manifest } from "../protocol/manifest.ts";
 import type { ChildLimits } from "./limited-child.ts";
 import {
 	judgeWithLlamaCpp,
+	type Kernels,
 	LLAMA_CPP_REMEDY,
 	type LlamaCppMeasurement,
 	type LlamaCppVerdict,
@@ -79,12 +80,15 @@ export async function checkInLlamaCpp(request: {
 				check: `llama.cpp ${verdict.version}: loads it; the reference tensors are not at hand, so that KL and tokens were not measured again`,
 			};
 		case "measured":
-			return judged(manifest, verdict.version, verdict.measurement);
+			return judged(manifest, verdict);
 	}
 }
 
-function judged(manifest: Manifest, version: string, measurement: LlamaCppMeasurement): EngineOutcome {
-	const engine = figuresOf(version, measurement);
+function judged(
+	manifest: Manifest,
+	{ version, kernels, measurement }: Extract<LlamaCppVerdict, { kind: "measured" }>,
+): EngineOutcome {
+	const engine = { ...figuresOf(version, measurement), kernels };
 	const claimed = manifest.verification;
 	assertCheck(
 		measurement.sequences.length === claimed.sequences,
@@ -101,8 +105,14 @@ function judged(manifest: Manifest, version: string, measurement: LlamaCppMeasur
 	return {
 		kind: "measured",
 		engine,
-		check: `llama.cpp ${version}: KL ${engine.klNats.mean.toPrecision(4)} nats a token over ${engine.positions} positions${beyond}, manifest ${claimed.klNats.toPrecision(4)}; ${tokens.equal} of ${tokens.texts} hard texts cut alike; ${greedy.equal} of ${greedy.tokens} greedy tokens the original's`,
+		check: `llama.cpp ${version}${kernelsText(kernels)}: KL ${engine.klNats.mean.toPrecision(4)} nats a token over ${engine.positions} positions${beyond}, manifest ${claimed.klNats.toPrecision(4)}; ${tokens.equal} of ${tokens.texts} hard texts cut alike; ${greedy.equal} of ${greedy.tokens} greedy tokens the original's`,
 	};
+}
+
+function kernelsText(kernels: Kernels | null): string {
+	if (kernels === null) return "";
+	const ended = kernels.ended === null ? "" : `; those for ${kernels.ended}, this processor's, end on it`;
+	return `, kernels for ${kernels.used}${ended}`;
 }
 
 function assertKl(where: string, measured: number, claimed: number, standardError: number): void {

@@ -1,9 +1,18 @@
-import { EngineMissing, type LlamaModel, type LlamaSequence, openLlamaCpp } from "./llama-cpp-engine.ts";
+import {
+	EngineMissing,
+	type LlamaModel,
+	type LlamaSequence,
+	loadedKernels,
+	loadKernels,
+	openLlamaCpp,
+} from "./llama-cpp-engine.ts";
 import { OPENING_TEXT, openVerification, type ReferenceSequence, type VerificationFile } from "./verification-file.ts";
 
 /**
- * The child process of `llama-cpp-judge.ts`: `node llama-cpp-child.ts GGUF VERIFICATION THREADS`; an empty
- * VERIFICATION only loads the file, an empty GGUF only the engine. Prints one JSON line; `LlamaCppAnswer` there describes it.
+ * The child process of `llama-cpp-judge.ts`: `node llama-cpp-child.ts GGUF VERIFICATION THREADS ADDON KERNELS`; an empty
+ * VERIFICATION only loads the file, an empty GGUF only the engine. KERNELS: the folder whose libraries it chooses from
+ * instead of its own, loaded by ADDON. Prints a JSON line as soon as the engine is open, the library that it chose, and
+ * one at the end; `Opened` and `LlamaCppAnswer` there describe them.
  */
 
 /** Positions that are asked for at once: their logits are held as maps, some 40 bytes a token of the vocabulary. */
@@ -15,13 +24,21 @@ const PLAIN = { temperature: 1, topK: 0, topP: 1, minP: 0 } as const;
 
 type Compared = { readonly klNats: number; readonly agreeing: number; readonly positions: number };
 
-async function judge(modelPath: string, verificationPath: string, threads: number): Promise<unknown> {
+async function judge(
+	modelPath: string,
+	verificationPath: string,
+	threads: number,
+	kernels: { readonly addon: string; readonly folder: string } | null,
+): Promise<unknown> {
 	const complaints: string[] = [];
+	if (kernels !== null) loadKernels(kernels.addon, kernels.folder);
 	const llama = await openLlamaCpp(threads, (message) => {
 		complaints.push(message.trim());
 		process.stderr.write(`${message.trim()}\n`);
 	});
-	const engine = { version: llama.llamaCppRelease.release };
+	const library = loadedKernels();
+	process.stdout.write(`${JSON.stringify({ library })}\n`);
+	const engine = { version: llama.llamaCppRelease.release, library };
 	if (modelPath === "") return { ...engine, loaded: true };
 	let model: LlamaModel;
 	try {
@@ -173,10 +190,10 @@ async function generate(sequence: LlamaSequence, verification: VerificationFile)
 	return { tokens: greedy.tokens.length, equal: greedy.tokens.length };
 }
 
-const [modelPath = "", verificationPath = "", threads = "1"] = process.argv.slice(2);
+const [modelPath = "", verificationPath = "", threads = "1", addon = "", folder = ""] = process.argv.slice(2);
 let answer: unknown;
 try {
-	answer = await judge(modelPath, verificationPath, Number(threads));
+	answer = await judge(modelPath, verificationPath, Number(threads), folder === "" ? null : { addon, folder });
 } catch (error) {
 	const message = error instanceof Error ? error.message : String(error);
 	answer = error instanceof EngineMissing ? { missing: message } : { error: message };

@@ -1,3 +1,7 @@
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { kernelsOf } from "./llama-cpp-kernels.ts";
+
 /**
  * llama.cpp by the package node-llama-cpp, as far as a verification needs it. The package is loaded when it is asked
  * for: an installation can lack its binary, and then `doctor` says so.
@@ -93,4 +97,25 @@ export async function openLlamaCpp(threads: number, complain: (message: string) 
 	} catch (error) {
 		throw new EngineMissing(`${name} has no binary for ${process.platform}-${process.arch}`, { cause: error });
 	}
+}
+
+/**
+ * Has llama.cpp choose its kernels among the libraries of a folder, before it is opened: it looks for none where some
+ * are loaded already.
+ */
+export function loadKernels(addonPath: string, folder: string): void {
+	const addon = createRequire(import.meta.url)(addonPath) as { loadBackends(folder: string): void };
+	addon.loadBackends(folder);
+}
+
+/** The library of kernels that this process computes with; `null` where the system does not tell. */
+export function loadedKernels(): string | null {
+	let maps: string;
+	try {
+		maps = readFileSync("/proc/self/maps", "utf8");
+	} catch {
+		return null;
+	}
+	const paths = maps.split("\n").map((line) => line.slice(line.indexOf("/")));
+	return paths.find((path) => kernelsOf(path) !== null) ?? null;
 }

@@ -61,12 +61,7 @@ def describe_variant(
         variant=done.variant.request.id,
         recipe=plan.recipe.canonical,
         created_at=timestamp(),
-        source=ManifestSource(
-            repo=spec.source.repo,
-            revision=spec.source.revision,
-            license=context.snapshot.license,
-            stored=context.stored,
-        ),
+        source=ManifestSource(repo=spec.source.repo, revision=spec.source.revision, license=context.snapshot.license),
         files=hash_files(written.of(winner), context.monitor.check),
         generator=Generator(version=__version__),
         versions=library_versions(),

@@ -107,12 +107,11 @@ class LayerEvidence(WireModel):
 
 
 class ManifestSource(WireModel):
-    """The model that was quantized; ``stored``: the form its weights are released in, where they are not plain."""
+    """The model that was quantized."""
 
     repo: RepoName
     revision: CommitSha
     license: str | None
-    stored: Literal["float8", "mxfp4"] | None = None
 
 
 class ManifestFile(WireModel):
@@ -240,11 +239,19 @@ class EngineGreedy(WireModel):
     equal: Annotated[int, Field(ge=0)]
 
 
+class EngineKernels(WireModel):
+    """The generation of processors whose kernels computed; ``ended``: this processor's own, which died of the files."""
+
+    used: Annotated[str, Field(min_length=1, max_length=60)]
+    ended: Annotated[str, Field(min_length=1, max_length=60)] | None
+
+
 class EngineFigures(WireModel):
     """What the engine that users run measured on the published files, over the tokens of the verification."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     version: Annotated[str, Field(min_length=1, max_length=100)]
+    kernels: EngineKernels | None = None
     kl_nats: Estimate
     top_one_agreement: Annotated[float, Field(ge=0, le=1)]
     positions: Annotated[int, Field(ge=1)]

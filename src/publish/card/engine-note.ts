@@ -24,7 +24,7 @@ export function engineNote(manifests: readonly Manifest[]): readonly string[] {
 }
 
 function measuredBy(manifest: Manifest, engine: EngineFigures): string {
-	const { tokens, greedy, windowKlNats } = engine;
+	const { tokens, greedy, windowKlNats, kernels } = engine;
 	const { verification } = manifest;
 	const window =
 		windowKlNats == null || verification.window == null
@@ -42,7 +42,7 @@ function measuredBy(manifest: Manifest, engine: EngineFigures): string {
 					.map((text) => markdownCode(text.slice(0, 80)))
 					.join(", ")}.`;
 	return [
-		`${markdownCode(manifest.recipe)} **in ${markdownText(engine.name, 60)} ${markdownText(engine.version, 100)}**: KL ${formatEstimate(engine.klNats)} nats a token and the same top token at ${formatPercent(engine.topOneAgreement)} of ${engine.positions} positions;`,
+		`${markdownCode(manifest.recipe)} **in ${markdownText(engine.name, 60)} ${markdownText(engine.version, 100)}**: KL ${formatEstimate(engine.klNats)} nats a token and the same top token at ${formatPercent(engine.topOneAgreement)} of ${engine.positions} positions${kernels == null ? "" : `, with its kernels for ${markdownText(kernels.used, 60)}`};`,
 		`the decoded weights give ${formatNumber(verification.klNats)} there.${window}${unreached}`,
 		...(tokens.texts === 0
 			? []
@@ -51,6 +51,11 @@ function measuredBy(manifest: Manifest, engine: EngineFigures): string {
 			? []
 			: [
 					`Taking the most likely token each time, it writes the original's first ${greedy.equal} of ${greedy.tokens} tokens.`,
+				]),
+		...(kernels?.ended == null
+			? []
+			: [
+					`**Its kernels for ${markdownText(kernels.ended, 60)} end on these files**: on such a processor, use a build without them.`,
 				]),
 	].join(" ");
 }

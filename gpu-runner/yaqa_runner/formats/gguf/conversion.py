@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yaqa_runner.formats.gguf.arrangement import (
-    MAXIMUM_AXES,
-    Arrangement,
-    find_arrangement,
-    number_tensor,
-    without_repetition,
-)
+from yaqa_runner.formats.gguf.arrangement import MAXIMUM_AXES, Arrangement, find_arrangement, number_tensor
 from yaqa_runner.formats.gguf.engine_limits import (
     corrected_header,
     refusals_of_header,
@@ -75,15 +69,11 @@ def _origins(item: Any) -> frozenset[str]:
 
 
 class _Captured:
-    """What one run of the converter over all tensors put out: sources by name. Values are handed on, and not held."""
+    """What one run of the converter over all tensors put out."""
 
     def __init__(self) -> None:
-        self.origins: dict[str, frozenset[str]] = {}
+        self.tensors: dict[str, tuple[torch.Tensor, frozenset[str], bool]] = {}
         self.passed_over: set[str] = set()
-
-
-_Take = Callable[[str, torch.Tensor, frozenset[str], bool], None]
-"""Called with each tensor's name, value and sources, and whether it stays in full."""
 
 
 def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
@@ -115,10 +105,10 @@ def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
         vocabulary.write_count(view, int(settings.get("text_config", settings)["vocab_size"]))
     runner = _Runner(upstream, model_class, settings, view)
     with torch.inference_mode():
+        model, real = runner.run(names, lambda name: snapshot.read_stored(name))
         shapes = {name: snapshot.stored_shape(name) for name in names}
-        settling = _Settling(names, shapes, runner.traces(names, shapes), snapshot)
-        model, real = runner.run(names, lambda name: snapshot.read_stored(name), settling.take)
-        entries, values = settling.entries, settling.values
+        traces = runner.traces(names, shapes, real)
+        entries, values = _settle(real, names, shapes, traces, snapshot)
     # Some classes hand everything over to another, which writes the header.
     model = getattr(model, "impl", model)
     dropped = _dropped(snapshot, names, real)
@@ -179,8 +169,8 @@ class _Runner:
         self._settings = settings
         self._directory = directory
 
-    def run(self, names: Iterable[str], read: Callable[[str], torch.Tensor], take: _Take) -> tuple[Any, _Captured]:
-        """The converter's model, and where what it put out came from; ``take`` is given each tensor as it comes."""
+    def run(self, names: Iterable[str], read: Callable[[str], torch.Tensor]) -> tuple[Any, _Captured]:
+        """The converter's model and what it put out for the tensors that ``read`` gives."""
         base, gguf = self._upstream.base, self._upstream.gguf
         captured = _Captured()
 
@@ -206,11 +196,10 @@ class _Runner:
             value = getattr(tensor, "tensor", None)
             if value is None:
                 value = torch.from_numpy(np.array(tensor))
-            if name in captured.origins:
+            if name in captured.tensors:
                 raise ExportError(f"llama.cpp's converter gives two tensors the name {name[:200]!r}.")
             full = raw_dtype is None or raw_dtype == gguf.GGMLQuantizationType.F32
-            captured.origins[name] = _origins(value)
-            take(name, value.as_subclass(torch.Tensor), captured.origins[name], full)
+            captured.tensors[name] = (value, _origins(value), full)
             writer.tensors[-1][name] = gguf.gguf_writer.TensorInfo(shape=tuple(value.shape), dtype=raw_dtype, nbytes=0)
 
         quantize, index, add = gguf.quants.quantize, base.ModelBase.index_tensors, gguf.GGUFWriter.add_tensor
@@ -234,24 +223,20 @@ class _Runner:
             gguf.GGUFWriter.add_tensor, gguf.quants.quantize = add, quantize
         return model, captured
 
-    def traces(self, names: list[str], shapes: dict[str, tuple[int, ...]]) -> list[dict[str, torch.Tensor]]:
-        """Outputs of every pass of numbers."""
+    def traces(
+        self, names: list[str], shapes: dict[str, tuple[int, ...]], real: _Captured
+    ) -> list[dict[str, torch.Tensor]]:
+        """Outputs of every pass of numbers, but for those that are a checkpoint's tensor unchanged."""
         numbers = {name: number for number, name in enumerate(names)}
         axes = max((len(shapes[name]) for name in names if len(shapes[name]) <= MAXIMUM_AXES), default=0)
-        result: list[dict[str, torch.Tensor]] = []
+        result = []
         for pass_number in range(axes + 1):
-            found: dict[str, torch.Tensor] = {}
 
             def numbered(name: str, pass_number: int = pass_number) -> torch.Tensor:
                 return number_tensor(shapes[name], pass_number, numbers[name])
 
-            def take(
-                name: str, value: torch.Tensor, _: frozenset[str], __: bool, found: dict[str, torch.Tensor] = found
-            ) -> None:
-                found[name] = without_repetition(value)
-
-            self.run(names, numbered, take)
-            result.append(found)
+            _, captured = self.run(names, numbered)
+            result.append({name: value.as_subclass(torch.Tensor) for name, (value, _, _) in captured.tensors.items()})
         return result
 
 
@@ -268,36 +253,29 @@ def _told(error: Exception) -> str:
     return f"llama.cpp's converter cannot write this model: {type(error).__name__}: {text[:500]}."
 
 
-class _Settling:
-    """Holds each real tensor, as it comes, to what the numbers told of it. Whole models pass through here."""
-
-    def __init__(
-        self,
-        names: list[str],
-        shapes: dict[str, tuple[int, ...]],
-        traces: list[dict[str, torch.Tensor]],
-        snapshot: SourceSnapshot,
-    ) -> None:
-        self._names = names
-        self._shapes = shapes
-        self._traces = traces
-        self._snapshot = snapshot
-        self.entries: list[LayoutTensor] = []
-        self.values: dict[str, torch.Tensor] = {}
-
-    def take(self, name: str, value: torch.Tensor, origins: frozenset[str], full: bool) -> None:
-        """Note how tensor ``name`` is put together; its ``value`` where that is not by rearranging."""
+def _settle(
+    real: _Captured,
+    names: list[str],
+    shapes: dict[str, tuple[int, ...]],
+    traces: list[dict[str, torch.Tensor]],
+    snapshot: SourceSnapshot,
+) -> tuple[list[LayoutTensor], dict[str, torch.Tensor]]:
+    entries: list[LayoutTensor] = []
+    values: dict[str, torch.Tensor] = {}
+    for name, (traced, origins, full) in real.tensors.items():
+        value = traced.as_subclass(torch.Tensor)
         arrangement: Arrangement | None = None
-        if value.ndim >= 2 and all(name in trace for trace in self._traces) and origins:
-            arrangement = find_arrangement([trace[name] for trace in self._traces], self._names, self._shapes)
+        if value.ndim >= 2 and all(name in trace for trace in traces) and origins:
+            arrangement = find_arrangement([trace[name] for trace in traces], names, shapes)
         if arrangement is not None:
             wanted = value.reshape(-1, value.shape[-1])
-            if not torch.equal(arrangement.assemble(self._snapshot.read_stored).to(wanted.dtype), wanted):
+            if not torch.equal(arrangement.assemble(snapshot.read_stored).to(wanted.dtype), wanted):
                 arrangement = None
         if arrangement is None:
-            self.values[name] = value.detach().clone()
+            values[name] = value.detach().clone()
         is_full = full or value.ndim < 2
-        self.entries.append(LayoutTensor(name, tuple(value.shape), is_full, tuple(sorted(origins)), arrangement))
+        entries.append(LayoutTensor(name, tuple(value.shape), is_full, tuple(sorted(origins)), arrangement))
+    return entries, values
 
 
 def _dropped(snapshot: SourceSnapshot, names: list[str], real: _Captured) -> dict[str, str]:
@@ -306,7 +284,7 @@ def _dropped(snapshot: SourceSnapshot, names: list[str], real: _Captured) -> dic
     Raises:
         ExportError: one is left out for no reason that is known.
     """
-    used = frozenset().union(*real.origins.values())
+    used = frozenset().union(*(origins for _, origins, _ in real.tensors.values()))
     dropped = {}
     for name in snapshot.stored_names():
         if name in used:
