@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from yaqa_runner.rounding.memory import gpu_bytes, layers_on_gpu
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "rounding_memory.py"
 # The most that the largest layer's two float32 factors may be multiplied by.
 LIMIT = 3.0
@@ -35,3 +37,13 @@ def test_one_layer_at_a_time_keeps_within_three_times_its_factors() -> None:
     assert row["largestFactorsBytes"] > 32 * 2**20
     # Less than the two squares themselves would be a measurement gone wrong.
     assert 1.0 < row["ratio"] <= LIMIT, row
+
+
+def test_the_widest_linear_of_a_405b_fits_beside_a_block_on_80_gb() -> None:
+    down = (16_384, 53_248)
+    assert 50e9 < gpu_bytes(*down) < 60e9
+    assert layers_on_gpu([down, (16_384, 16_384)], 68_000_000_000) == 1
+    # What does not fit goes to the host, one at a time on all its cores.
+    assert layers_on_gpu([down, (1024, 1024)], 40_000_000_000) == 1
+    assert layers_on_gpu([(4096, 4096)], 40_000_000_000) == 4
+    assert layers_on_gpu([], 1) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quantized_originals import STORED
 from tiny_checkpoints import save_tokenizer
 from tiny_settings import BLOCKS, FORMS, IMAGE_TEXT, OWN
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
@@ -181,7 +182,11 @@ def save_tiny_model(
     kind: str, directory: Path, dtype: torch.dtype = torch.bfloat16, tokenizer: bool = True, **settings: Any
 ) -> Path:
     """``tiny_model`` as the Hub would keep it, with a byte-level tokenizer."""
-    tiny_model(kind, **settings).to(dtype).save_pretrained(directory)
+    store = STORED.get(kind.partition(":")[2])
+    # Released in a quantized form, the rest is in 16 bits.
+    tiny_model(kind, **settings).to(dtype if store is None else torch.bfloat16).save_pretrained(directory)
+    if store is not None:
+        store(directory)
     if tokenizer:
         save_tokenizer(directory)
     return directory

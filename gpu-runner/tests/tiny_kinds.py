@@ -23,4 +23,6 @@ KINDS = (
     # Forms that are released beside the usual one.
     *("llama:tied", "llama:biased", "qwen2:tied", "qwen2:yarn", "qwen3:tied", "qwen3:yarn", "granite:untied"),
     *("stablelm:biased", "smollm3:untied", "gemma4_text:dense"),
+    # Released quantized.
+    *("qwen3:float8", "qwen3_moe:float8", "deepseek_v3:float8", "gpt_oss:mxfp4"),
 )

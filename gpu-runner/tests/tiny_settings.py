@@ -156,6 +156,11 @@ FORMS: dict[str, dict[str, Any]] = {
     "stablelm:biased": {"use_qkv_bias": True},
     "smollm3:untied": {"tie_word_embeddings": False},
     "gemma4_text:dense": {"hidden_size_per_layer_input": 0},
+    # Stored as `quantized_originals.py` has it.
+    "qwen3:float8": {},
+    "qwen3_moe:float8": {},
+    "deepseek_v3:float8": {},
+    "gpt_oss:mxfp4": {},
 }
 
 

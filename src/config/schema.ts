@@ -136,6 +136,16 @@ const Watch = z.strictObject({
 					})
 					.optional()
 					.describe("Which of these models are quantized, by the Hub's tags."),
+				pipelineTags: z
+					.array(z.string().min(1).max(100))
+					.max(50)
+					.optional()
+					.describe("Only models that the Hub lists under one of these tasks: text-generation, image-text-to-text."),
+				architectures: z
+					.array(z.string().min(1).max(200))
+					.max(200)
+					.optional()
+					.describe("Only models of one of these architectures, as their config.json names them."),
 				hours: z
 					.string()
 					.regex(/^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$/, "hours look like 22:00-06:00 (UTC)")

@@ -3,7 +3,7 @@ import { listVariantsOfSourceCommit } from "../db/variants.ts";
 import { setSourceVisibility } from "../db/visibility.ts";
 import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
-import type { SourceFacts } from "../records/source.ts";
+import type { HubWord, Inspection, SourceFacts } from "../records/source.ts";
 import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { JobsContext } from "./context.ts";
 import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
@@ -14,7 +14,7 @@ import type { RequestInput } from "./ports.ts";
 import { reusableVariants } from "./reusable-variants.ts";
 import { isStanding, targetOf } from "./target-of.ts";
 import { uniqueRecipes } from "./unique-recipes.ts";
-import { checkTags, maximumParameters, recipesOfRules } from "./watch-rules.ts";
+import { checkToldKind, maximumParameters, recipesOfRules } from "./watch-rules.ts";
 
 export type CheckedRequest =
 	| {
@@ -43,6 +43,8 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 			now: context.clock.now(),
 		});
 	}
+	const unwanted = unwantedKind(watch, input, inspection);
+	if (unwanted !== null) return unwanted;
 	if (!inspection.ok) return inspection;
 	const { facts } = inspection;
 	const refused = (refusal: Refusal): CheckedRequest => ({ ok: false, sha: facts.sha, refusal });
@@ -57,17 +59,30 @@ export async function checkRequest(context: JobsContext, input: RequestInput): P
 	return refusal === null ? { ok: true, facts, usual, estimator } : refused(refusal);
 }
 
-/** What the owner and the operator's tags say about work that nobody named recipes for. */
+/** A push that the operator's rules leave alone, also where its files would be refused: nobody waits for an answer. */
+function unwantedKind(
+	watch: JobsContext["configuration"]["watch"],
+	input: RequestInput,
+	inspection: Inspection,
+): CheckedRequest | null {
+	if (!isAutomatic(input.kind)) return null;
+	const told = inspection.told ?? (inspection.ok ? toldByFiles(inspection.facts) : null);
+	if (told === null) return null;
+	const found = checkToldKind(watch, input.sourceRepo, told);
+	if (found.watched) return null;
+	const sha = inspection.ok ? inspection.facts.sha : inspection.sha;
+	const remedy = "The operator sets in watch.rules which kinds are taken.";
+	return { ok: false, sha, refusal: { code: "opted-out", message: found.reason, remedy } };
+}
+
+function toldByFiles({ tags, architecture }: SourceFacts): HubWord {
+	return { tags, pipelineTag: null, architectures: [architecture] };
+}
+
+/** What the owner says about work that nobody named recipes for. */
 async function ownerSettingsFor(context: JobsContext, input: RequestInput, facts: SourceFacts): Promise<OwnerVerdict> {
 	const automatic = isAutomatic(input.kind);
 	if (!automatic && input.recipes.length > 0) return { ok: true, recipes: null };
-	const tags = checkTags(context.configuration.watch, facts);
-	if (automatic && !tags.watched) {
-		return {
-			ok: false,
-			refusal: { code: "opted-out", message: tags.reason, remedy: "The operator sets the tags in watch.rules." },
-		};
-	}
 	const { discussion } = await getStatusDiscussion(context.database.handle, input.sourceRepo);
 	return checkOwnerSettings(
 		await context.ports.readOwnerSettings({ repo: input.sourceRepo, sha: facts.sha, discussion }),

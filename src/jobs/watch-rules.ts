@@ -1,6 +1,6 @@
 import type { Configuration } from "../config/schema.ts";
 import { parsedRecipes, type Recipe } from "../protocol/recipe.ts";
-import type { SourceFacts } from "../records/source.ts";
+import type { HubWord } from "../records/source.ts";
 
 type Watch = Configuration["watch"];
 
@@ -58,14 +58,18 @@ export function checkHours(watch: Watch, repo: string, now: Date): WatchCheck {
 	return within ? { watched: true } : { watched: false, reason: `It waits for its hours, ${hours} UTC.` };
 }
 
-/** Whether a rule's tags let pushes to the model be quantized. */
-export function checkTags(watch: Watch, facts: Pick<SourceFacts, "repo" | "tags">): WatchCheck {
-	const tags = ruleOf(watch, facts.repo)?.tags;
-	if (tags === undefined) return { watched: true };
-	const unwanted = tags.none.find((tag) => facts.tags.includes(tag));
+/** Whether a rule lets pushes to the model be quantized, by what the Hub tells of it. */
+export function checkToldKind(watch: Watch, repo: string, told: HubWord): WatchCheck {
+	const rule = ruleOf(watch, repo);
+	const { any, none } = rule?.tags ?? { any: [], none: [] };
+	const unwanted = none.find((tag) => told.tags.includes(tag));
 	if (unwanted !== undefined) return { watched: false, reason: `It has the tag "${unwanted}".` };
-	if (tags.any.length > 0 && !tags.any.some((tag) => facts.tags.includes(tag))) {
-		return { watched: false, reason: `It has none of the tags ${tags.any.join(", ")}.` };
-	}
-	return { watched: true };
+	const wanted = [
+		["tags", any, told.tags],
+		["pipeline tags", rule?.pipelineTags ?? [], told.pipelineTag === null ? [] : [told.pipelineTag]],
+		["architectures", rule?.architectures ?? [], told.architectures],
+	] as const;
+	const lacking = wanted.find(([, listed, has]) => listed.length > 0 && !listed.some((one) => has.includes(one)));
+	if (lacking === undefined) return { watched: true };
+	return { watched: false, reason: `It has none of the ${lacking[0]} ${lacking[1].join(", ")}.` };
 }

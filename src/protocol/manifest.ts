@@ -112,6 +112,8 @@ export const Manifest = z.object({
 		license: z.string().nullable(),
 		/** The earlier commit whose run made and measured these weights; since then they are the same. */
 		measuredRevision: commitSha.optional(),
+		/** The form that the original's weights are released in, where they are not plain; that is the original. */
+		stored: z.enum(["float8", "mxfp4"]).nullable().optional(),
 	}),
 	files: z.array(z.object({ path: publishedPath, size: z.int().min(0), sha256: sha256Hex })).min(1),
 	generator: z.object({ name: z.literal("yaqa-runner"), version: z.string() }),

@@ -34,8 +34,17 @@ export type SourceFacts = {
 	readonly content?: SourceContent | null;
 };
 
+/** What the Hub tells of a model at a commit, whatever its files hold. */
+export type HubWord = {
+	readonly tags: readonly string[];
+	/** The task it is listed under. */
+	readonly pipelineTag: string | null;
+	/** Those of its `config.json`. */
+	readonly architectures: readonly string[];
+};
+
 export type Inspection =
-	| { readonly ok: true; readonly facts: SourceFacts }
+	| { readonly ok: true; readonly facts: SourceFacts; readonly told?: HubWord }
 	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
 	| {
 			readonly ok: false;
@@ -43,6 +52,7 @@ export type Inspection =
 			readonly sha: string | null;
 			/** Absent: nothing was seen of the repo. */
 			readonly private?: boolean;
+			readonly told?: HubWord;
 	  };
 
 /** What the owner of a source says about it, in the repo itself. */

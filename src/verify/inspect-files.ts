@@ -17,6 +17,7 @@ import {
 } from "./safetensors-header.ts";
 import { absurdSize, SourceConfig, sizeOf } from "./source-config.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
+import { decodedTensors, type StoredForm, storedFormOf } from "./stored-form.ts";
 
 /** `count` linears of the model's blocks are `[rows, columns]`. */
 export type LinearShape = { readonly rows: number; readonly columns: number; readonly count: number };
@@ -54,7 +55,6 @@ const MAXIMUM_TENSORS_OF_ALL = 250_000;
 /** Of all files beside the weights together; the largest tokenizers take a tenth of it. */
 const MAXIMUM_COMPANION_BYTES = 512 * 2 ** 20;
 const FIRST_READ_BYTES = 128 * 2 ** 10;
-const FLOATING: ReadonlySet<string> = new Set(["F32", "F16", "BF16", "F64"]);
 
 /** What a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
 function isCompanion(path: string): boolean {
@@ -91,19 +91,15 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 	await refuseOwnOutput(reader, byPath);
 	refuseWithoutWeights(reader.files);
 	const config = await readConfig(reader, byPath);
-	const architecture = checkConfig(config);
+	const { architecture, form } = checkConfig(config);
 	refuseWithoutProcessor(config, await readTokenizerConfig(reader, byPath), reader.files);
 
 	const { shards, declared } = await weightFiles(reader, byPath);
-	const weightBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
-	if (weightBytes > limits.maximumWeightBytes) {
-		refuse(
-			"too-large",
-			`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
-			"The operator of the bot can raise watch.maxParameters if the machine has the room.",
-		);
-	}
-	const tensors = await readTensors(reader, shards, declared);
+	const storedBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
+	refuseTooLarge(storedBytes, limits);
+	const { tensors, bytes } = checkForm(form, await readTensors(reader, shards, declared));
+	const weightBytes = form === null ? storedBytes : bytes;
+	refuseTooLarge(weightBytes, limits);
 	const vocabulary = checkTensors(tensors, config);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
 	const companionBytes = companions.reduce((sum, file) => sum + file.size, 0);
@@ -133,6 +129,26 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 		weightBytes,
 		files: [...companions, ...(declared !== null && index !== undefined ? [index] : []), ...shards],
 	};
+}
+
+function refuseTooLarge(weightBytes: number, limits: SourceLimits): void {
+	if (weightBytes <= limits.maximumWeightBytes) return;
+	refuse(
+		"too-large",
+		`The weights take ${gigabytes(weightBytes)}; this bot takes models up to ${gigabytes(limits.maximumWeightBytes)}.`,
+		"The operator of the bot can raise watch.maxParameters if the machine has the room.",
+	);
+}
+
+/** The weights that tensors stand for, and what they take in 16 bits. */
+function checkForm(form: StoredForm | null, tensors: ReadonlyMap<string, TensorInfo>) {
+	const found = decodedTensors(form, tensors);
+	if (found.ok) return found;
+	refuse(
+		"already-quantized",
+		found.message,
+		"Push the weights in 16 or 32 bits, or as their publisher released them, with the quantization_config that says how.",
+	);
 }
 
 function checkPaths(files: readonly SourceFile[]): void {
@@ -194,18 +210,23 @@ function refuseWithoutWeights(files: readonly SourceFile[]): void {
 	refuse("empty-repo", "The repo holds no safetensors weights.", "Push weights as safetensors; the bot looks again.");
 }
 
-function refuseAdapter(): never {
+const Adapter = z.looseObject({ base_model_name_or_path: z.string().min(1) });
+
+async function refuseAdapter(reader: SourceReader, file: SourceFile): Promise<never> {
+	const config = file.size > MAXIMUM_JSON_BYTES ? null : parseObject(await readWhole(reader, file));
+	const base = Adapter.safeParse(config);
 	refuse(
 		"unknown-architecture",
-		"The repo holds an adapter, not a whole model.",
-		"Merge the adapter into its base model (`merge_and_unload` of PEFT) and push the result.",
+		`The repo holds an adapter${base.success ? ` of ${quoted(base.data.base_model_name_or_path)}` : ""}, not a whole model.`,
+		"Merge the adapter into its base model (`yaqa-runner merge BASE ADAPTER --output MODEL`, or `merge_and_unload` of PEFT) and push the result.",
 	);
 }
 
 async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<SourceConfig> {
 	const file = byPath.get("config.json");
 	if (file === undefined) {
-		if (byPath.has("adapter_config.json")) refuseAdapter();
+		const adapter = byPath.get("adapter_config.json");
+		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-config", "The repo has no config.json.", ASK_OWNER);
 	}
 	if (file.size > MAXIMUM_JSON_BYTES) refuse("broken-config", "config.json is larger than 2 MiB.", ASK_OWNER);
@@ -223,13 +244,15 @@ const EXAMPLES = [
 	"MixtralForCausalLM",
 ] as const;
 
-function checkConfig(config: SourceConfig): string {
+function checkConfig(config: SourceConfig): { readonly architecture: string; readonly form: StoredForm | null } {
 	if (config.auto_map !== undefined && config.auto_map !== null) refuseCode("config.json");
-	if (config.quantization_config !== undefined && config.quantization_config !== null) {
+	const stored = storedFormOf(config);
+	if ("quantizedBy" in stored) {
+		const by = stored.quantizedBy === null ? "" : `: ${quoted(stored.quantizedBy)}`;
 		refuse(
 			"already-quantized",
-			`config.json says that these weights are quantized already (quantization_config${quantizedBy(config)}).`,
-			"Ask in a discussion of the original model, or push weights in 16 or 32 bits.",
+			`config.json says that these weights are quantized already (quantization_config${by}).`,
+			"Ask in a discussion of the original model, or push weights in 16 or 32 bits. Of quantized ones, original releases in float8 (fp8) and mxfp4 are taken.",
 		);
 	}
 	const architecture = config.architectures?.[0];
@@ -245,14 +268,7 @@ function checkConfig(config: SourceConfig): string {
 	}
 	const absurd = absurdSize(config);
 	if (absurd !== null) refuse("absurd-config", `config.json cannot be right: ${absurd}.`, ASK_OWNER);
-	return known;
-}
-
-const Quantization = z.looseObject({ quant_method: z.string() });
-
-function quantizedBy(config: SourceConfig): string {
-	const found = Quantization.safeParse(config.quantization_config);
-	return found.success ? `: ${quoted(found.data.quant_method)}` : "";
+	return { architecture: known, form: stored.form };
 }
 
 /** A repo that never had one answers to text, as its original does; one whose tokenizer names it has lost it. */
@@ -304,7 +320,8 @@ async function weightFiles(
 	if (single !== undefined) return { shards: [single], declared: null };
 	if (index === undefined) {
 		// Pushed with its base's config.json.
-		if (byPath.has("adapter_config.json")) refuseAdapter();
+		const adapter = byPath.get("adapter_config.json");
+		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-safetensors", `The repo has neither ${SINGLE_NAME} nor ${INDEX_NAME}.`, ASK_OWNER);
 	}
 	if (index.size > MAXIMUM_INDEX_BYTES) refuse("broken-safetensors", `${INDEX_NAME} is larger than 64 MiB.`, ASK_OWNER);
@@ -408,15 +425,6 @@ function layerOf(name: string): string | null {
  * Gives the size of the vocabulary.
  */
 function checkTensors(tensors: ReadonlyMap<string, TensorInfo>, config: SourceConfig): number {
-	for (const tensor of tensors.values()) {
-		if (!FLOATING.has(tensor.dtype) && tensor.shape.length >= 2) {
-			refuse(
-				"already-quantized",
-				`${quoted(tensor.name)} is stored as ${tensor.dtype}: these weights are quantized already.`,
-				"Push the weights in 16 or 32 bits, or ask in a discussion of the original model.",
-			);
-		}
-	}
 	const embedding = [...tensors.values()].find(
 		({ name }) => EMBEDDING.test(name) && layerOf(name) === null && !BESIDE_THE_LANGUAGE_MODEL.test(name),
 	);

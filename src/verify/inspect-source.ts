@@ -5,7 +5,7 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
-import type { SourceContent } from "../records/source.ts";
+import type { HubWord, SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
 import { inspectApart } from "./inspect-apart.ts";
@@ -38,8 +38,14 @@ type InspectedSource = {
 };
 
 type SourceInspection =
-	| { readonly ok: true; readonly facts: InspectedSource }
-	| { readonly ok: false; readonly refusal: Refusal; readonly sha: string | null; readonly private?: boolean };
+	| { readonly ok: true; readonly facts: InspectedSource; readonly told: HubWord }
+	| {
+			readonly ok: false;
+			readonly refusal: Refusal;
+			readonly sha: string | null;
+			readonly private?: boolean;
+			readonly told?: HubWord;
+	  };
 
 const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
 const Info = z.object({
@@ -49,6 +55,12 @@ const Info = z.object({
 	disabled: z.boolean().nullish(),
 	tags: z.array(z.string()).nullish(),
 	cardData: Card.nullish().catch(null),
+	/** As `@huggingface/hub` calls the pipeline tag. */
+	task: z.string().nullish().catch(null),
+	config: z
+		.looseObject({ architectures: z.array(z.string()).max(16).nullish().catch(null) })
+		.nullish()
+		.catch(null),
 });
 
 /** `cc-by-nd-4.0`, `cc-by-nc-nd-4.0`: may be shared, but not changed; a quantized model is a changed one. */
@@ -67,7 +79,7 @@ async function infoOf(access: HubAccess, repo: string, sha: string): Promise<z.i
 				...access,
 				name: repo,
 				revision: sha,
-				additionalFields: ["cardData", "tags", "disabled"],
+				additionalFields: ["cardData", "tags", "disabled", "config"],
 			}),
 		);
 	} catch (error) {
@@ -117,7 +129,12 @@ export async function inspectSource(
 	const { sha, head } = commit;
 	const info = await infoOf(access, repo, sha);
 	if (info === null) return { ok: false, sha: null, refusal: noCommit("no-repo", repo, revision) };
-	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason, private: info.private });
+	const told: HubWord = {
+		tags: info.tags ?? [],
+		pipelineTag: info.task ?? null,
+		architectures: info.config?.architectures ?? [],
+	};
+	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason, private: info.private, told });
 	if (info.disabled === true) {
 		return no(
 			refusal("repo-not-found", "The Hub has disabled access to this repo.", "Its owner can ask the Hub's staff why."),
@@ -140,6 +157,7 @@ export async function inspectSource(
 		if (!files.ok) return no(files.refusal);
 		return {
 			ok: true,
+			told,
 			facts: {
 				repo,
 				sha,
@@ -155,7 +173,7 @@ export async function inspectSource(
 				license: licenses[0] ?? null,
 				gated: info.gated !== false,
 				private: info.private,
-				tags: info.tags ?? [],
+				tags: told.tags,
 				files: files.inspected.files,
 				content: sourceContent(reader.files, new Set(files.inspected.files.map((file) => file.path))),
 			},

@@ -17,6 +17,7 @@ const PROGRAM = `
 import json, sys
 from pathlib import Path
 sys.path.insert(0, "gpu-runner/tests")
+from quantized_originals import STORED
 from tiny_architectures import tiny_model
 from tiny_kinds import KINDS
 folder, wanted = Path(sys.argv[1]), set(json.loads(sys.argv[2]))
@@ -28,6 +29,7 @@ for kind in KINDS:
         continue
     if type(model).__name__ in wanted:
         model.save_pretrained(folder / kind)
+        STORED.get(kind.partition(":")[2], str)(folder / kind)
         for name in ("tokenizer.json", "preprocessor_config.json"):
             (folder / kind / name).write_text("{}")
         made[kind] = type(model).__name__

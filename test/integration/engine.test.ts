@@ -204,6 +204,20 @@ await onEveryDatabase((databases, name) => {
 			assert.deepEqual(again, { ok: false, reason: "Only pickles." });
 		});
 
+		test("a kind that the rules leave alone is refused without a word, whatever its files hold", async () => {
+			const repo = "acme/text-only-1";
+			world.setHead(repo, shaOf("text-only"));
+			world.setRefusal(repo, { code: "unknown-architecture", message: "Unknown.", remedy: "None." });
+			const body = push(repo);
+			const { id } = await bot.engine.storeDelivery({ source: "hub", dedupeKey: repo, receivedAt: new Date(), body });
+			const delivery = await until("the delivery to be settled", async () => {
+				const found = await getDelivery(database.handle, id);
+				return found !== null && found.outcome !== "pending" ? found : null;
+			});
+			assert.match(JSON.stringify(delivery), /none of the pipeline tags text-generation/);
+			assert.equal((await listJobs(database.handle, { sourceRepo: repo })).items.length, 0);
+		});
+
 		test("deliveries that mean nothing to us are ignored with the reason", async () => {
 			const bodies: readonly [unknown, RegExp][] = [
 				[push("stranger/model"), /not watched/],

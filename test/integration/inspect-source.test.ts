@@ -75,6 +75,11 @@ test("a sound source is described without downloading its weights", async () => 
 	requests.length = 0;
 	const result = await inspect("owner/sound");
 	assert.ok(result.ok, result.ok ? "" : result.refusal.message);
+	const { pipelineTag, architectures } = result.told;
+	assert.deepEqual(
+		{ pipelineTag, architectures },
+		{ pipelineTag: "text-generation", architectures: ["LlamaForCausalLM"] },
+	);
 	const { files: _, content: __, linears, ...facts } = result.facts;
 	assert.deepEqual(linears.map(({ rows, columns, count }) => `${count} × ${rows} × ${columns}`).toSorted(), [
 		"1 × 128 × 256",

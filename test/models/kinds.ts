@@ -10,9 +10,18 @@ export async function kindsToTry(): Promise<Readonly<Record<string, string>>> {
 	return z.record(z.string(), z.string()).parse(JSON.parse(out));
 }
 
-/** Unlike kinds for the short form, with the containers that hold each: with experts, hybrid with images, transposed. */
+/** Unlike kinds for the short form, with the containers that hold each. */
 export const SHORT_KINDS: Readonly<Record<string, readonly string[]>> = {
-	mixtral: ["gguf", "compressed-tensors", "gptq"],
-	qwen3_5: ["gguf", "compressed-tensors", "gptq"],
+	// Transposed linears, positions that are learnt.
 	gpt2: ["gguf", "gptq"],
+	// Fused projections; an output layer tied to the embedding; an original in float8.
+	phi3: ["gguf", "onnx", "compressed-tensors", "gptq"],
+	"qwen2:tied": ["gguf", "onnx", "compressed-tensors", "gptq"],
+	"qwen3:float8": ["gguf", "onnx", "compressed-tensors", "gptq"],
+	// Experts; fused ones with biases, in mxfp4.
+	mixtral: ["gguf", "compressed-tensors", "gptq"],
+	"gpt_oss:mxfp4": ["gguf", "compressed-tensors", "gptq"],
+	// Hybrids: delta nets, with images; Mamba beside attention.
+	qwen3_5: ["gguf", "compressed-tensors", "gptq"],
+	falcon_h1: ["gguf", "compressed-tensors", "gptq"],
 };

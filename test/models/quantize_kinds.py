@@ -27,7 +27,9 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 from yaqa_runner.api.quantize import quantize  # noqa: E402
 from yaqa_runner.api.results import QuantizedVariant  # noqa: E402
+from yaqa_runner.model.snapshot import inspect_snapshot  # noqa: E402
 from yaqa_runner.protocol.failures import as_failure  # noqa: E402
+from yaqa_runner.protocol.recipes import parse_recipe  # noqa: E402
 
 RECIPES = {
     "gguf": "gguf:q8_0,tune=off,refine=0",
@@ -41,7 +43,7 @@ COSTLY_STAGES = ("sketch", "round", "tune", "export", "gate")
 PARTS = re.compile(r"\.(weight_packed|weight_scale|weight_shape|weight_zero_point|qweight|qzeros|scales|g_idx)$")
 
 
-def source_tensors(folder: Path) -> dict[str, tuple[int, ...]]:
+def folder_tensors(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors in a folder's safetensors files."""
     shapes = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -56,7 +58,7 @@ def unaccounted(variant: QuantizedVariant, container: str, source: dict[str, tup
     manifest = variant.manifest
     quantized = {layer.name for layer in manifest.layers}
     listed = {weight.name for weight in manifest.unquantized}
-    kept = {PARTS.sub(".weight", name) for name in source_tensors(variant.folder)}
+    kept = {PARTS.sub(".weight", name) for name in folder_tensors(variant.folder)}
     found = []
     for name, shape in source.items():
         if name.removesuffix(".weight") in quantized or name in listed or name in kept:
@@ -79,45 +81,61 @@ def engine_kl(engine: str, folder: Path, verification: Path) -> dict[str, Any]:
     }
 
 
-def one_container(model: Path, container: str, work: Path, sketch: Path | None) -> dict[str, Any]:
-    """What becomes of ``model`` in ``container``."""
-    output = work / container
+def quantized_rows(model: Path, containers: list[str], output: Path) -> list[dict[str, Any]]:
+    """What becomes of ``model`` in ``containers``, all by one run: they share its sketch.
+
+    Where that ends without a result, each container has a run of its own.
+    """
     stages: list[str] = []
+    late: set[str] = set()
 
     def on_event(event: Any) -> None:
         if event.event == "stage" and event.status == "started":
             stages.append(event.stage)
+        if event.event == "warning" and event.code == "variant-refused" and set(stages) & set(COSTLY_STAGES):
+            late.add(event.message)
 
-    row: dict[str, Any] = {"container": container, "recipe": RECIPES[container]}
+    rows = {container: {"container": container, "recipe": RECIPES[container]} for container in containers}
     try:
         made = quantize(
             model,
-            RECIPES[container],
+            [RECIPES[container] for container in containers],
             output=output,
             sequences=4,
             length=32,
             evaluation_sequences=2,
             iterations=1,
-            sketch=sketch,
             threads=1,
             on_event=on_event,
         )
     except BaseException as error:
+        if len(containers) > 1:
+            shutil.rmtree(output, ignore_errors=True)
+            return [row for one in containers for row in quantized_rows(model, [one], output.parent / one)]
         failure = as_failure(error)
         crashed = failure.code not in ("source-refused", "unsupported-model")
-        late = any(stage in COSTLY_STAGES for stage in stages)
-        outcome = "crashed" if crashed else "late" if late else "refused"
+        outcome = "crashed" if crashed else "late" if set(stages) & set(COSTLY_STAGES) else "refused"
         if crashed:
-            logging.getLogger(__name__).warning("%s in %s", model.name, container, exc_info=True)
-        return {**row, "outcome": outcome, "note": failure.message}
-    (variant,) = made.variants
-    source = source_tensors(model)
+            logging.getLogger(__name__).warning("%s in %s", model.name, containers[0], exc_info=True)
+        return [{**rows[containers[0]], "outcome": outcome, "note": failure.message}]
+    by_recipe = {parse_recipe(recipe).canonical: container for container, recipe in RECIPES.items()}
+    for refused in made.refused:
+        outcome = "late" if refused.message in late else "refused"
+        rows[by_recipe[refused.recipe]] |= {"outcome": outcome, "note": refused.message}
+    for variant in made.variants:
+        container = by_recipe[variant.recipe]
+        rows[container] |= finished(variant, container, model, output / "verification.safetensors")
+    return list(rows.values())
+
+
+def finished(variant: QuantizedVariant, container: str, model: Path, verification: Path) -> dict[str, Any]:
+    """What is told of a finished variant."""
+    source = inspect_snapshot(model).shapes
     total = sum(torch.Size(shape).numel() for shape in source.values())
-    row |= {
+    found = {
         "outcome": "finished",
         "folder": str(variant.folder),
-        "sketch": str(output / "sketch"),
-        "verification": str(output / "verification.safetensors"),
+        "verification": str(verification),
         "manifestKl": variant.manifest.verification.kl_nats,
         "share": sum(layer.shape[0] * layer.shape[1] for layer in variant.manifest.layers) / total,
         "kept": sorted({weight.reason for weight in variant.manifest.unquantized}),
@@ -125,12 +143,16 @@ def one_container(model: Path, container: str, work: Path, sketch: Path | None) 
     }
     engine = {"compressed-tensors": "transformers", "gptq": "plain-gptq"}.get(container)
     if engine is None:
-        return row
+        return found
     try:
-        return {**row, **engine_kl(engine, variant.folder, output / "verification.safetensors")}
+        return {**found, **engine_kl(engine, variant.folder, verification)}
     except Exception as error:
         logging.getLogger(__name__).warning("%s in %s", model.name, engine, exc_info=True)
-        return {**row, "outcome": "wrong", "note": f"{engine} does not open it: {type(error).__name__}: {error}"[:600]}
+        return {
+            **found,
+            "outcome": "wrong",
+            "note": f"{engine} does not open it: {type(error).__name__}: {error}"[:600],
+        }
 
 
 def one_kind(kind: str, folder: Path, containers: list[str]) -> dict[str, Any]:
@@ -142,12 +164,7 @@ def one_kind(kind: str, folder: Path, containers: list[str]) -> dict[str, Any]:
         model = tiny_architectures.save_tiny_model(kind, work / "model", dtype=torch.float32)
     except Exception as error:
         return {"kind": kind, "unmade": f"{type(error).__name__}: {error}"[:400], "rows": []}
-    rows: list[dict[str, Any]] = []
-    sketch: Path | None = None
-    for container in containers:
-        row = one_container(model, container, work, sketch)
-        sketch = sketch or (Path(row["sketch"]) if "sketch" in row else None)
-        rows.append(row)
+    rows = quantized_rows(model, containers, work / "all")
     return {"kind": kind, "rows": rows, "seconds": round(time.monotonic() - started, 1)}
 
 

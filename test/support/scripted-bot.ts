@@ -31,7 +31,12 @@ export function scriptedConfiguration(
 		overrides: {
 			...overrides,
 			database: { dataDirectory },
-			watch: { namespaces: ["acme"], recipes: ["gguf:q4_0", "w4a16"], ...overrides.watch },
+			watch: {
+				namespaces: ["acme"],
+				recipes: ["gguf:q4_0", "w4a16"],
+				rules: [{ match: "acme/text-only-*", pipelineTags: ["text-generation"] }],
+				...overrides.watch,
+			},
 			runner: { graceSeconds: 1, ...overrides.runner },
 			sweep: { enabled: false, ...overrides.sweep },
 		},

@@ -154,7 +154,8 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			const sha = /^[0-9a-f]{40}$/.test(revision) ? revision : head;
 			const refusal = readJson<Refusal | null>(join(directory, "refusals", safeName(repo)), null);
 			if (refusal !== null) {
-				return { ok: false, refusal, sha, private: existsSync(join(directory, "private", safeName(repo))) };
+				const told = { tags: [], pipelineTag: "image-classification", architectures: ["ViTForImageClassification"] };
+				return { ok: false, refusal, sha, private: existsSync(join(directory, "private", safeName(repo))), told };
 			}
 			return {
 				ok: true,

@@ -77,15 +77,29 @@ const CASES: readonly (readonly [name: string, change: Change, code: string, say
 		/has a vision_config.* names a processor, and the repo has none/,
 	],
 	["a tower without a language model", towerAlone, "broken-config", /no token embedding/],
-	["an adapter without its base", adapter, "unknown-architecture", /holds an adapter, not a whole model/],
+	[
+		"an adapter without its base",
+		adapter,
+		"unknown-architecture",
+		/holds an adapter of "someone\/gone", not a whole model/,
+	],
 	["float8 without scales", float8, "already-quantized", /q_proj\.weight.* is stored as F8_E4M3/],
+	[
+		"float8 without scales that the config tells of",
+		async (folder) => {
+			await float8(folder);
+			await config({ quantization_config: { quant_method: "fp8", weight_block_size: [128, 128] } })(folder);
+		},
+		"already-quantized",
+		/q_proj\.weight.* has no scales/,
+	],
 	[
 		"layers that the file lacks",
 		config({ num_hidden_layers: 3 }),
 		"broken-config",
 		/says 3 layers; the weights have 1/,
 	],
-	...["awq", "gptq", "bitsandbytes", "fp8", "mxfp4"].map(
+	...["awq", "gptq", "bitsandbytes"].map(
 		(method) =>
 			[
 				`weights quantized by ${method}`,

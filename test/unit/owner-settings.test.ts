@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConfigurationFile } from "../../src/config/schema.ts";
 import { checkOwnerSettings } from "../../src/jobs/owner-settings.ts";
-import { checkHours, checkTags, maximumParameters, recipesOfRules } from "../../src/jobs/watch-rules.ts";
+import { checkHours, checkToldKind, maximumParameters, recipesOfRules } from "../../src/jobs/watch-rules.ts";
 
 const open = (settings: string | null) => ({ settings, closed: false });
 
@@ -50,6 +50,11 @@ test("rules limit by size, tags and hours", () => {
 			namespaces: ["acme"],
 			recipes: ["gguf:q4_0"],
 			rules: [
+				{
+					match: "acme/told",
+					pipelineTags: ["text-generation"],
+					architectures: ["LlamaForCausalLM", "Qwen3ForCausalLM"],
+				},
 				{ match: "acme/big-*", maxParameters: 5, tags: { any: ["chat"], none: ["merge"] }, hours: "22:00-06:00" },
 				{ match: "acme/day", hours: "08:00-18:00", recipes: ["w4a16"] },
 			],
@@ -68,8 +73,20 @@ test("rules limit by size, tags and hours", () => {
 		[false, true, false],
 	);
 	assert.equal(judged("acme/other", "12:00"), true);
-	const tagged = (...tags: string[]) => checkTags(watch, { repo: "acme/big-1", tags }).watched;
+	const tagged = (...tags: string[]) =>
+		checkToldKind(watch, "acme/big-1", { tags, pipelineTag: null, architectures: [] }).watched;
 	assert.deepEqual([tagged("chat"), tagged("chat", "merge"), tagged("base")], [true, false, false]);
+	const kind = (pipelineTag: string | null, ...architectures: string[]) =>
+		checkToldKind(watch, "acme/told", { tags: [], pipelineTag, architectures });
+	assert.ok(kind("text-generation", "LlamaForCausalLM").watched);
+	assert.deepEqual(kind("text-generation", "ViTModel"), {
+		watched: false,
+		reason: "It has none of the architectures LlamaForCausalLM, Qwen3ForCausalLM.",
+	});
+	for (const tag of ["image-classification", null]) {
+		const found = kind(tag, "LlamaForCausalLM");
+		assert.ok(!found.watched && /pipeline tags text-generation/.test(found.reason));
+	}
 	assert.deepEqual(
 		recipesOfRules(watch, "acme/big-1").map((recipe) => recipe.canonical),
 		["gguf:q4_0"],

@@ -36,6 +36,7 @@ def imatrix(
     import tempfile
 
     from yaqa_runner.api.local_job import find_source
+    from yaqa_runner.formats.decoded_original import decoded_original
     from yaqa_runner.formats.gguf.imatrix import CalibrationTokens, InputMoment, write_imatrix
     from yaqa_runner.formats.source import ExportError
     from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot, link_snapshot
@@ -48,7 +49,7 @@ def imatrix(
     with tempfile.TemporaryDirectory() as work:
         # The converter sees only what a snapshot may hold, named after the model.
         linked = Path(work) / (source.repo.partition("/")[2] or "model")
-        link_snapshot(snapshot, linked)
+        link_snapshot(decoded_original(snapshot, Path(work) / "decoded"), linked)
         try:
             taken = open_sketch(Path(sketch))
             if taken.record.source_sha256 != fingerprint_files(snapshot):

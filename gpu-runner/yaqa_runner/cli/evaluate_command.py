@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from yaqa_runner.evaluate.tasks import TaskScore, require_lm_eval, score_tasks
 from yaqa_runner.formats import container_for
 from yaqa_runner.formats.container import ReferenceModel
+from yaqa_runner.formats.decoded_original import decoded_original
 from yaqa_runner.formats.torch_reference import TorchReferenceModel
 from yaqa_runner.model.load import choose_device, load_source_model
-from yaqa_runner.model.snapshot import inspect_snapshot
+from yaqa_runner.model.snapshot import Snapshot, inspect_snapshot
 from yaqa_runner.pipeline.publish_folder import read_manifest
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.interrupt import InterruptFlag
@@ -29,8 +32,16 @@ def evaluate_from_options(options: argparse.Namespace, flag: InterruptFlag) -> d
     """
     require_lm_eval()
     folders = [(folder, read_manifest(folder).recipe) for folder in options.variant]
+    with tempfile.TemporaryDirectory() as scratch:
+        snapshot = decoded_original(inspect_snapshot(options.model), Path(scratch))
+        return _scores(options, flag, snapshot, folders)
+
+
+def _scores(
+    options: argparse.Namespace, flag: InterruptFlag, snapshot: Snapshot, folders: list[tuple[Path, str]]
+) -> dict[str, list[TaskScore]]:
     device = choose_device(options.device)
-    source = load_source_model(inspect_snapshot(options.model), device)
+    source = load_source_model(snapshot, device)
     if source.tokenizer is None:
         raise InvalidSpec("The model has no tokenizer, and tasks are text.", "Give a model with its tokenizer.")
     tokenizer, vocabulary = source.tokenizer, source.vocabulary
@@ -44,7 +55,7 @@ def evaluate_from_options(options: argparse.Namespace, flag: InterruptFlag) -> d
     scores = {"original": score(TorchReferenceModel(source.model))}
     del source
     for folder, recipe in folders:
-        scores[recipe] = score(container_for(parse_recipe(recipe)).load(folder, device.type, options.model))
+        scores[recipe] = score(container_for(parse_recipe(recipe)).load(folder, device.type, snapshot.directory))
     return scores
 
 

@@ -203,6 +203,25 @@ def _imatrix(options: argparse.Namespace, flag: InterruptFlag) -> int:
     return exit_code_of(run, person.fail)
 
 
+def _merge(options: argparse.Namespace, flag: InterruptFlag) -> int:
+    from yaqa_runner.cli.person import Person
+
+    person = Person(options)
+
+    def run() -> int:
+        written = yaqa_runner.merge_adapter(
+            options.base, options.adapter, output=options.output, revision=options.revision
+        )
+        person.close()
+        if options.json:
+            person.print_json({"ok": True, "model": str(written)})
+        else:
+            person.print(f"{written} holds the merged model: quantize it like any other.")
+        return 0
+
+    return exit_code_of(run, person.fail)
+
+
 def _measured_files(options: argparse.Namespace) -> list[Path]:
     files = [*options.files, *options.variant]
     if not files:
@@ -266,6 +285,7 @@ COMMANDS: dict[str, Command] = {
     "quantize": _quantize,
     "sketch": _sketch,
     "imatrix": _imatrix,
+    "merge": _merge,
     "measure": _measure,
     "evaluate": _evaluate,
 }

@@ -132,6 +132,17 @@ def _imatrix(commands: Subparsers) -> argparse.ArgumentParser:
     return imatrix
 
 
+def _merge(commands: Subparsers) -> argparse.ArgumentParser:
+    merge = commands.add_parser("merge", help="a LoRA adapter merged onto its base (the extra 'adapters')")
+    merge.add_argument("base", help="the adapter's base: a folder with its snapshot, or a Hub repo (namespace/name)")
+    merge.add_argument("adapter", type=Path, help="a folder with adapter_config.json and adapter_model.safetensors")
+    merge.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the merged model goes")
+    merge.add_argument("--revision", help="commit, branch or tag of the base's Hub repo")
+    merge.add_argument("--json", action="store_true", help="its place as one JSON document on stdout")
+    merge.add_argument("--verbose", action="store_true", help="log on stderr")
+    return merge
+
+
 def _measure(commands: Subparsers) -> argparse.ArgumentParser:
     measure = commands.add_parser("measure", help="KL of anybody's quantized files against their original")
     measure.add_argument("model", help="the original: a folder with a model snapshot, or a Hub repo (namespace/name)")
@@ -185,6 +196,7 @@ _OPTIONS: dict[str, Callable[[Subparsers], argparse.ArgumentParser]] = {
     "quantize": _quantize,
     "sketch": _sketch,
     "imatrix": _imatrix,
+    "merge": _merge,
     "measure": _measure,
     "evaluate": _evaluate,
 }

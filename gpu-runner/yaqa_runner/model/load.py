@@ -114,12 +114,13 @@ def load_source_model(snapshot: Snapshot, device: torch.device, memory_bytes: in
     """Load the model: float32 on the CPU, the checkpoint's own type on a GPU.
 
     Where it would take more than half of the memory of its device (of the host, ``memory_bytes`` at most), its blocks
-    are left in the checkpoint.
+    are left in the checkpoint. One that is released quantized has been decoded (``formats/decoded_original.py``).
 
     Raises:
         SourceRefused: weights are missing, misshapen or not finite.
         UnsupportedModel: transformers does not know the architecture, or nothing in it can be quantized.
     """
+    assert snapshot.form is None, "the snapshot is decoded first"
     config = load_config(snapshot)
     if _outgrows(snapshot, config, device, memory_bytes):
         return _mapped_source_model(snapshot, config, device)

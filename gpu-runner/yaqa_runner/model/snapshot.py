@@ -13,8 +13,9 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from yaqa_runner.model.source_files import SOURCE_PATTERNS, listed_files
+from yaqa_runner.model.stored_form import StoredForm, StoredTensor, decoded_shapes, stored_form
 from yaqa_runner.model.weight_files import UnreadableSource, read_json_object, weight_files
-from yaqa_runner.protocol.failures import SourceRefused, UnsupportedModel
+from yaqa_runner.protocol.failures import SourceRefused
 
 MAXIMUM_README_BYTES = 1024 * 1024
 # Real front matter has a few kilobytes; a parser's time and stack grow with it.
@@ -33,8 +34,9 @@ class Snapshot:
         directory: The folder.
         config: ``config.json``, parsed.
         weight_files: The safetensors files that hold the weights, sorted by name.
-        shapes: Shape of every tensor in them, by stored name.
+        shapes: Shape of every weight in them, by stored name; decoded, where they are stored in another form.
         license: The licence id of the model card's front matter, where there is one.
+        form: How the weights are stored, where they are not plain.
     """
 
     directory: Path
@@ -42,10 +44,11 @@ class Snapshot:
     weight_files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
     license: str | None
+    form: StoredForm | None = None
 
     @property
     def elements(self) -> int:
-        """Numbers stored in all weight files."""
+        """Numbers that all weight files stand for."""
         total = 0
         for shape in self.shapes.values():
             count = 1
@@ -73,7 +76,7 @@ def inspect_snapshot(directory: Path) -> Snapshot:
     Raises:
         SourceRefused: no config, remote code, pickle-only weights, a bad index, a broken safetensors header,
             sizes in the config that the weights contradict.
-        UnsupportedModel: the weights are quantized already.
+        UnsupportedModel: the weights are quantized already, but for the forms that originals are released in.
     """
     if not directory.is_dir():
         raise SourceRefused("The source folder does not exist.", "Give a folder that holds a model snapshot.")
@@ -87,21 +90,15 @@ def inspect_snapshot(directory: Path) -> Snapshot:
     tokenizer_config = directory / "tokenizer_config.json"
     if tokenizer_config.is_file():
         _refuse_remote_code(read_json(tokenizer_config), tokenizer_config.name)
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        by = f", by {str(method)[:40]!r}" if method is not None else ""
-        raise UnsupportedModel(
-            f"The weights are quantized already{by} (quantization_config).",
-            "Point at the original, 16- or 32-bit model.",
-        )
+    form = stored_form(config)
     weight_files = _weight_files(directory)
-    shapes: dict[str, tuple[int, ...]] = {}
+    stored: dict[str, StoredTensor] = {}
     for path in weight_files:
-        shapes.update(_header_shapes(path))
-    if not shapes:
+        stored.update(_header_tensors(path))
+    if not stored:
         raise SourceRefused("The safetensors files hold no tensors.", "Push the model's weights.")
-    snapshot = Snapshot(directory, config, weight_files, shapes, _read_license(directory))
+    shapes = decoded_shapes(form, stored)
+    snapshot = Snapshot(directory, config, weight_files, shapes, _read_license(directory), form)
     _refuse_absurd_sizes(snapshot)
     return snapshot
 
@@ -171,19 +168,14 @@ def _weight_files(directory: Path) -> tuple[Path, ...]:
         raise SourceRefused(error.cause, error.remedy) from error
 
 
-def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+def _header_tensors(path: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             for name in handle.keys():  # noqa: SIM118
                 part = handle.get_slice(name)
-                shapes[name] = tuple(int(size) for size in part.get_shape())
-                if str(part.get_dtype()).startswith("F8_"):
-                    raise UnsupportedModel(
-                        f"{name[:200]} holds float8 codes, and config.json does not tell how they are scaled.",
-                        "Push it with its quantization_config, or point at the original, 16- or 32-bit model.",
-                    )
-            return shapes
+                tensors[name] = StoredTensor(str(part.get_dtype()), tuple(int(size) for size in part.get_shape()))
+            return tensors
     except (SafetensorError, OSError, ValueError) as error:
         raise SourceRefused(f"{path.name} is not a readable safetensors file: {error}", "Push a sound file.") from error
 

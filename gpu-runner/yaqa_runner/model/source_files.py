@@ -15,6 +15,10 @@ _FILES: dict[str, list[str]] = _TABLE["files"]
 SOURCE_PATTERNS: tuple[str, ...] = tuple(pattern for patterns in _FILES.values() for pattern in patterns)
 # Any one of them is enough for a tokenizer: the others only say more about it.
 VOCABULARY_FILES: tuple[str, ...] = tuple(_TABLE["vocabularies"])
+# What belongs to a model beside its weights and their configuration.
+COMPANION_PATTERNS: tuple[str, ...] = tuple(
+    pattern for kind, patterns in _FILES.items() if kind not in ("configuration", "weights") for pattern in patterns
+)
 PICKLE_SUFFIXES: tuple[str, ...] = tuple(_TABLE["pickleSuffixes"])
 MAXIMUM_COPIED_BYTES: int = _TABLE["maximumCopiedBytes"]
 

@@ -16,6 +16,7 @@ from yaqa_runner.evaluate.measure import measure
 from yaqa_runner.evaluate.reference import OriginalReference
 from yaqa_runner.evaluate.statistics import Comparison, summarize
 from yaqa_runner.formats import ExportError, container_for
+from yaqa_runner.formats.decoded_original import decoded_original
 from yaqa_runner.formats.finished_files import FinishedFiles, find_finished_files, parameters_of
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
@@ -85,20 +86,21 @@ def measure_folders(*, job: MeasuringJob, monitor: RunMonitor) -> list[MeasuredF
         Interrupted: a signal came.
     """
     wanted = [_found(path) for path in job.files]
-    with monitor.stage("load", "files", str(job.source)):
-        source = load_source_model(inspect_snapshot(job.source), choose_device(job.device))
-    with monitor.stage("calibrate", "sequences") as quiet:
-        size = replace(job.size, length=capped_length(job.size.length, source.maximum_length, monitor.warn))
-        sets = evaluation_sets(source, "report", job.texts, size, HeldOut(), quiet)
     found = []
     with tempfile.TemporaryDirectory() as scratch:
+        with monitor.stage("load", "files", str(job.source)):
+            snapshot = decoded_original(inspect_snapshot(job.source), Path(scratch) / "decoded")
+            source = load_source_model(snapshot, choose_device(job.device))
+        with monitor.stage("calibrate", "sequences") as quiet:
+            size = replace(job.size, length=capped_length(job.size.length, source.maximum_length, monitor.warn))
+            sets = evaluation_sets(source, "report", job.texts, size, HeldOut(), quiet)
         reference = OriginalReference(source, Path(scratch))
         with monitor.stage("evaluate", "sequences", "original") as progress:
             reference.prepare(sets, progress)
         for files in wanted:
             try:
                 model = open_finished(
-                    partial(files.load, source.device.type, job.source),
+                    partial(files.load, source.device.type, snapshot.directory),
                     by_blocks=is_measured_by_blocks(source),
                     texts=[item.tokens.tokens for item in sets],
                     folder=Path(scratch) / "finished",

@@ -9,7 +9,7 @@ from pathlib import Path
 from yaqa_runner.allocation.budget import LinearBudget
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.gguf.container import GgufContainer
-from yaqa_runner.formats.gguf.converter import end_converter
+from yaqa_runner.formats.gguf.converter import end_converter, keep_layouts_in
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.snapshot import link_snapshot
 from yaqa_runner.monitor import SILENT
@@ -38,6 +38,7 @@ def plan_variants(*, context: RunContext, recipes: list[Recipe]) -> PlannedJob:
             linears, or the smallest types do not fit a budget.
     """
     link_snapshot(context.snapshot, context.linked)
+    keep_layouts_in(context.work / "layouts")
     job = PlannedJob([], [])
     for request, recipe in zip(context.spec.variants, recipes, strict=True):
         try:

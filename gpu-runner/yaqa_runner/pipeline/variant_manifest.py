@@ -61,7 +61,12 @@ def describe_variant(
         variant=done.variant.request.id,
         recipe=plan.recipe.canonical,
         created_at=timestamp(),
-        source=ManifestSource(repo=spec.source.repo, revision=spec.source.revision, license=context.snapshot.license),
+        source=ManifestSource(
+            repo=spec.source.repo,
+            revision=spec.source.revision,
+            license=context.snapshot.license,
+            stored=context.stored,
+        ),
         files=hash_files(written.of(winner), context.monitor.check),
         generator=Generator(version=__version__),
         versions=library_versions(),

@@ -107,11 +107,12 @@ class LayerEvidence(WireModel):
 
 
 class ManifestSource(WireModel):
-    """The model that was quantized."""
+    """The model that was quantized; ``stored``: the form its weights are released in, where they are not plain."""
 
     repo: RepoName
     revision: CommitSha
     license: str | None
+    stored: Literal["float8", "mxfp4"] | None = None
 
 
 class ManifestFile(WireModel):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaqa_runner
 from yaqa_runner.machine import isolated
 
 Level = Literal["own-account", "namespaces", "account", "none"]
@@ -73,7 +72,7 @@ def wrapped(level: Level, places: Places, program: Sequence[str]) -> list[str]:
     plan: isolated.IsolationPlan = {
         "hidden": [*HIDDEN, tempfile.gettempdir(), str(Path.home())],
         # The package may lie beside its environment, in a checkout.
-        "shown": [str(Path(yaqa_runner.__file__).parent), *map(str, places.read)],
+        "shown": [str(Path(isolated.__file__).parents[1]), *map(str, places.read)],
         "read": [str(path) for path in places.read],
         "written": [str(path) for path in places.written],
         "user": NOBODY if level in ("own-account", "account") else None,

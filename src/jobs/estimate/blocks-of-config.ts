@@ -134,7 +134,7 @@ function modelOf(config: Config, architecture: string, blocks: readonly BlockKin
 	const assumptions = ["Weights are stored and computed with in bfloat16, on a processor in float32."];
 	if (config.quantization_config != null) {
 		assumptions.push(
-			"The checkpoint is stored quantized: the bot refuses it, and the plan is for one of its weights in bfloat16.",
+			"The checkpoint is stored quantized: the plan is for its weights in bfloat16. The bot takes float8 and mxfp4 as publishers release them, and refuses every other form.",
 		);
 	}
 	if (blocks.some(({ linears }) => linears.some(({ tokenShare }) => tokenShare < 1))) {

@@ -5,6 +5,10 @@ import { publicationTag } from "../publication-tag.ts";
 import { manifestPath } from "../published-manifests.ts";
 
 const MAXIMUM_LAYER_ROWS = 400;
+const STORED: Readonly<Record<NonNullable<Manifest["source"]["stored"]>, string>> = {
+	float8: "**the original is released in float8**, and counts as that: figures are against its own weights, decoded",
+	mxfp4: "**the original is released in mxfp4**, and counts as that: figures are against its own weights, decoded",
+};
 
 export function provenance(manifest: Manifest, hubUrl: string): string {
 	const { source, calibration, sketch, device } = manifest;
@@ -20,6 +24,7 @@ export function provenance(manifest: Manifest, hubUrl: string): string {
 		`<summary>Provenance of ${escapeHtml(manifest.recipe)}</summary>`,
 		"",
 		`- source: [${markdownText(source.repo)}](${hubUrl}/${source.repo}/tree/${source.revision}) at \`${source.revision}\``,
+		...(source.stored == null ? [] : [`- ${STORED[source.stored]}`]),
 		...(source.measuredRevision === undefined
 			? []
 			: [

@@ -146,6 +146,13 @@ describe("the card", () => {
 		assert.match(text, /rests on few tokens:\*\* it was taken on 300 calibration tokens/);
 	});
 
+	test("tells of an original that is released quantized", async () => {
+		const manifest = await readTinyManifest("w4a16");
+		assert.doesNotMatch(provenance(manifest, "https://hub"), /released in/);
+		manifest.source.stored = "float8";
+		assert.match(provenance(manifest, "https://hub"), /\*\*the original is released in float8\*\*, and counts as that/);
+	});
+
 	test("tells what embedding and output layer are stored as", async () => {
 		const besides = async (recipe: TinyRecipe) => unquantizedSentence(await readTinyManifest(recipe)).join("");
 		assert.match(await besides("onnx:q4"), /`model\.embed_tokens\.weight` as float32 \(/);

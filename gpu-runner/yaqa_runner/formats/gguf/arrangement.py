@@ -90,6 +90,17 @@ def number_tensor(shape: Sequence[int], pass_number: int, source: int) -> torch.
     return line.view(view).expand(tuple(shape))
 
 
+def without_repetition(numbers: torch.Tensor) -> torch.Tensor:
+    """``numbers`` as they are, in the memory of one row or column where all are alike, as in any rearrangement."""
+    if numbers.ndim < 2 or numbers.numel() == 0:
+        return numbers.clone()
+    flat = numbers.reshape(-1, numbers.shape[-1])
+    for one in (flat[:, :1], flat[:1]):
+        if bool((flat == one).all()):
+            return one.clone().expand(flat.shape).view(flat.shape)
+    return flat.clone()
+
+
 def find_arrangement(
     passes: Sequence[torch.Tensor], names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
 ) -> Arrangement | None:

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from yaqa_runner.formats.gguf.arrangement import MAXIMUM_AXES, Arrangement, find_arrangement, number_tensor
+from yaqa_runner.formats.gguf.arrangement import (
+    MAXIMUM_AXES,
+    Arrangement,
+    find_arrangement,
+    number_tensor,
+    without_repetition,
+)
 from yaqa_runner.formats.gguf.engine_limits import (
     corrected_header,
     refusals_of_header,
@@ -69,11 +75,15 @@ def _origins(item: Any) -> frozenset[str]:
 
 
 class _Captured:
-    """What one run of the converter over all tensors put out."""
+    """What one run of the converter over all tensors put out: sources by name. Values are handed on, and not held."""
 
     def __init__(self) -> None:
-        self.tensors: dict[str, tuple[torch.Tensor, frozenset[str], bool]] = {}
+        self.origins: dict[str, frozenset[str]] = {}
         self.passed_over: set[str] = set()
+
+
+_Take = Callable[[str, torch.Tensor, frozenset[str], bool], None]
+"""Called with each tensor's name, value and sources, and whether it stays in full."""
 
 
 def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
@@ -105,10 +115,10 @@ def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
         vocabulary.write_count(view, int(settings.get("text_config", settings)["vocab_size"]))
     runner = _Runner(upstream, model_class, settings, view)
     with torch.inference_mode():
-        model, real = runner.run(names, lambda name: snapshot.read_stored(name))
         shapes = {name: snapshot.stored_shape(name) for name in names}
-        traces = runner.traces(names, shapes, real)
-        entries, values = _settle(real, names, shapes, traces, snapshot)
+        settling = _Settling(names, shapes, runner.traces(names, shapes), snapshot)
+        model, real = runner.run(names, lambda name: snapshot.read_stored(name), settling.take)
+        entries, values = settling.entries, settling.values
     # Some classes hand everything over to another, which writes the header.
     model = getattr(model, "impl", model)
     dropped = _dropped(snapshot, names, real)
@@ -169,8 +179,8 @@ class _Runner:
         self._settings = settings
         self._directory = directory
 
-    def run(self, names: Iterable[str], read: Callable[[str], torch.Tensor]) -> tuple[Any, _Captured]:
-        """The converter's model and what it put out for the tensors that ``read`` gives."""
+    def run(self, names: Iterable[str], read: Callable[[str], torch.Tensor], take: _Take) -> tuple[Any, _Captured]:
+        """The converter's model, and where what it put out came from; ``take`` is given each tensor as it comes."""
         base, gguf = self._upstream.base, self._upstream.gguf
         captured = _Captured()
 
@@ -196,10 +206,11 @@ class _Runner:
             value = getattr(tensor, "tensor", None)
             if value is None:
                 value = torch.from_numpy(np.array(tensor))
-            if name in captured.tensors:
+            if name in captured.origins:
                 raise ExportError(f"llama.cpp's converter gives two tensors the name {name[:200]!r}.")
             full = raw_dtype is None or raw_dtype == gguf.GGMLQuantizationType.F32
-            captured.tensors[name] = (value, _origins(value), full)
+            captured.origins[name] = _origins(value)
+            take(name, value.as_subclass(torch.Tensor), captured.origins[name], full)
             writer.tensors[-1][name] = gguf.gguf_writer.TensorInfo(shape=tuple(value.shape), dtype=raw_dtype, nbytes=0)
 
         quantize, index, add = gguf.quants.quantize, base.ModelBase.index_tensors, gguf.GGUFWriter.add_tensor
@@ -223,20 +234,24 @@ class _Runner:
             gguf.GGUFWriter.add_tensor, gguf.quants.quantize = add, quantize
         return model, captured
 
-    def traces(
-        self, names: list[str], shapes: dict[str, tuple[int, ...]], real: _Captured
-    ) -> list[dict[str, torch.Tensor]]:
-        """Outputs of every pass of numbers, but for those that are a checkpoint's tensor unchanged."""
+    def traces(self, names: list[str], shapes: dict[str, tuple[int, ...]]) -> list[dict[str, torch.Tensor]]:
+        """Outputs of every pass of numbers."""
         numbers = {name: number for number, name in enumerate(names)}
         axes = max((len(shapes[name]) for name in names if len(shapes[name]) <= MAXIMUM_AXES), default=0)
-        result = []
+        result: list[dict[str, torch.Tensor]] = []
         for pass_number in range(axes + 1):
+            found: dict[str, torch.Tensor] = {}
 
             def numbered(name: str, pass_number: int = pass_number) -> torch.Tensor:
                 return number_tensor(shapes[name], pass_number, numbers[name])
 
-            _, captured = self.run(names, numbered)
-            result.append({name: value.as_subclass(torch.Tensor) for name, (value, _, _) in captured.tensors.items()})
+            def take(
+                name: str, value: torch.Tensor, _: frozenset[str], __: bool, found: dict[str, torch.Tensor] = found
+            ) -> None:
+                found[name] = without_repetition(value)
+
+            self.run(names, numbered, take)
+            result.append(found)
         return result
 
 
@@ -253,29 +268,36 @@ def _told(error: Exception) -> str:
     return f"llama.cpp's converter cannot write this model: {type(error).__name__}: {text[:500]}."
 
 
-def _settle(
-    real: _Captured,
-    names: list[str],
-    shapes: dict[str, tuple[int, ...]],
-    traces: list[dict[str, torch.Tensor]],
-    snapshot: SourceSnapshot,
-) -> tuple[list[LayoutTensor], dict[str, torch.Tensor]]:
-    entries: list[LayoutTensor] = []
-    values: dict[str, torch.Tensor] = {}
-    for name, (traced, origins, full) in real.tensors.items():
-        value = traced.as_subclass(torch.Tensor)
+class _Settling:
+    """Holds each real tensor, as it comes, to what the numbers told of it. Whole models pass through here."""
+
+    def __init__(
+        self,
+        names: list[str],
+        shapes: dict[str, tuple[int, ...]],
+        traces: list[dict[str, torch.Tensor]],
+        snapshot: SourceSnapshot,
+    ) -> None:
+        self._names = names
+        self._shapes = shapes
+        self._traces = traces
+        self._snapshot = snapshot
+        self.entries: list[LayoutTensor] = []
+        self.values: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, value: torch.Tensor, origins: frozenset[str], full: bool) -> None:
+        """Note how tensor ``name`` is put together; its ``value`` where that is not by rearranging."""
         arrangement: Arrangement | None = None
-        if value.ndim >= 2 and all(name in trace for trace in traces) and origins:
-            arrangement = find_arrangement([trace[name] for trace in traces], names, shapes)
+        if value.ndim >= 2 and all(name in trace for trace in self._traces) and origins:
+            arrangement = find_arrangement([trace[name] for trace in self._traces], self._names, self._shapes)
         if arrangement is not None:
             wanted = value.reshape(-1, value.shape[-1])
-            if not torch.equal(arrangement.assemble(snapshot.read_stored).to(wanted.dtype), wanted):
+            if not torch.equal(arrangement.assemble(self._snapshot.read_stored).to(wanted.dtype), wanted):
                 arrangement = None
         if arrangement is None:
-            values[name] = value.detach().clone()
+            self.values[name] = value.detach().clone()
         is_full = full or value.ndim < 2
-        entries.append(LayoutTensor(name, tuple(value.shape), is_full, tuple(sorted(origins)), arrangement))
-    return entries, values
+        self.entries.append(LayoutTensor(name, tuple(value.shape), is_full, tuple(sorted(origins)), arrangement))
 
 
 def _dropped(snapshot: SourceSnapshot, names: list[str], real: _Captured) -> dict[str, str]:
@@ -284,7 +306,7 @@ def _dropped(snapshot: SourceSnapshot, names: list[str], real: _Captured) -> dic
     Raises:
         ExportError: one is left out for no reason that is known.
     """
-    used = frozenset().union(*(origins for _, origins, _ in real.tensors.values()))
+    used = frozenset().union(*real.origins.values())
     dropped = {}
     for name in snapshot.stored_names():
         if name in used:

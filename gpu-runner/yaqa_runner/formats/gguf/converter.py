@@ -35,15 +35,26 @@ def layout_of(snapshot: SourceSnapshot) -> Layout:
     with _lock:
         key = _fingerprint(snapshot)
         found = _layouts.pop(key, None)
-        if found is None:
-            found = _converted(snapshot.directory)
+        # A job that kept it has ended, and removed it with all else.
+        if found is None or not found.directory.is_dir():
+            found = _converted(snapshot.directory, key)
             for note in found.notes:
                 _log.warning("%s: %s", snapshot.model_name, note)
         _layouts[key] = found
         while len(_layouts) > _KEPT_LAYOUTS:
             oldest = next(iter(_layouts))
-            shutil.rmtree(_layouts.pop(oldest).directory, ignore_errors=True)
+            directory = _layouts.pop(oldest).directory
+            if directory.parent != _kept_in:
+                shutil.rmtree(directory, ignore_errors=True)
         return found
+
+
+def keep_layouts_in(folder: Path) -> None:
+    """Have layouts of this process in ``folder``, where one that goes on with its work finds them; its to remove."""
+    global _kept_in
+    with _lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        _kept_in = folder
 
 
 def end_converter() -> None:
@@ -115,10 +126,14 @@ _lock = threading.Lock()
 _layouts: dict[str, Layout] = {}
 _process: _Process | None = None
 _scratch: Path | None = None
+_kept_in: Path | None = None
 
 
-def _converted(directory: Path) -> Layout:
+def _converted(directory: Path, key: str) -> Layout:
     global _process, _scratch
+    kept = None if _kept_in is None else _kept_in / key
+    if kept is not None and kept.is_dir():
+        return read_layout(kept)
     folder = converter_folder()
     if _process is not None and (not _process.is_alive or _process.folder != folder):
         _process.end()
@@ -128,10 +143,10 @@ def _converted(directory: Path) -> Layout:
     if _scratch is None:
         _scratch = Path(tempfile.mkdtemp(prefix="yaqa-layouts-"))
         atexit.register(_end, os.getpid())
-    output = Path(tempfile.mkdtemp(dir=_scratch))
+    output = Path(tempfile.mkdtemp(dir=_scratch if kept is None else kept.parent))
     try:
         _process.ask(directory.resolve(), output)
-        return read_layout(output)
+        return read_layout(output if kept is None else output.rename(kept))
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
         raise
