@@ -9,7 +9,7 @@ and the measured KL within 1e-6. ``peakBytes`` is the most that the limited proc
 With ``--stage sketch`` nothing is rounded. Without control groups it says ``skipped``.
 
     python benchmarks/bigger.py --json
-    python benchmarks/bigger.py --weights 6e7 --width 256 --kills 2 --json
+    python benchmarks/bigger.py --weights 6e7 --told 1e8 --width 256 --kills 4 --json
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ WEIGHT_SUFFIXES = (".gguf", ".safetensors", ".onnx", ".onnx_data")
 GROUPS = Path("/sys/fs/cgroup")
 POLL_SECONDS = 0.05
 KL_TOLERANCE = 1e-6
+RECIPES = ["gguf:q4_0,refine=0", "gptq:4,group=32,refine=0", "w4a16,group=32,refine=0"]
 STAGES = ("sketch", "round", "tune", "evaluate")
 
 
@@ -123,7 +124,11 @@ def specification(folder: Path, output: Path, arguments: argparse.Namespace) -> 
         "tuning": {"passes": arguments.passes},
         "variants": variants,
         "staging": {"kind": "directory", "path": str(output)},
-        "limits": {"threads": arguments.threads, "device": "cpu", "memoryBytes": int(arguments.limit)},
+        "limits": {
+            "threads": arguments.threads,
+            "device": "cpu",
+            "memoryBytes": int(arguments.told or arguments.limit),
+        },
     }
     path = output.with_name(output.name + ".json")
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -255,6 +260,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=float, default=2e9, help="bytes of float32 weights")
     parser.add_argument("--limit", type=float, default=1.2e9, help="bytes of the control group")
+    parser.add_argument("--told", type=float, help="bytes that the job plans for; those of the group when left out")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
