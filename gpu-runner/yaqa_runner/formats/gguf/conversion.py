@@ -30,6 +30,7 @@ from yaqa_runner.formats.gguf.layout import METADATA_FILE, LayoutTensor, write_l
 from yaqa_runner.formats.gguf.upstream import Upstream, bridge_settings
 from yaqa_runner.formats.gguf.vocabulary import Vocabulary
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
+from yaqa_runner.machine.allocator import give_large_blocks_back, give_small_blocks_back
 from yaqa_runner.model.left_out import reason_left_out
 
 _log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def convert(upstream: Upstream, snapshot_directory: Path, output: Path) -> None:
         ExportError: llama.cpp has no form for the model, one of its tensors or its tokenizer.
     """
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    give_large_blocks_back()
     snapshot = SourceSnapshot(snapshot_directory)
     raw = snapshot.raw_config
     known = snapshot.config.to_dict()
@@ -211,6 +213,8 @@ class _Runner:
             full = raw_dtype is None or raw_dtype == gguf.GGMLQuantizationType.F32
             captured.origins[name] = _origins(value)
             take(name, value.as_subclass(torch.Tensor), captured.origins[name], full)
+            # Freed tensors would stay with the C library otherwise: three times a model that passes through here.
+            give_small_blocks_back(value.numel())
             writer.tensors[-1][name] = gguf.gguf_writer.TensorInfo(shape=tuple(value.shape), dtype=raw_dtype, nbytes=0)
 
         quantize, index, add = gguf.quants.quantize, base.ModelBase.index_tensors, gguf.GGUFWriter.add_tensor
