@@ -132,18 +132,14 @@ export async function readAdmission(
 	tx: Handle,
 	request: { readonly id: string; readonly monthStart: Date; readonly dayStart: Date },
 ): Promise<Admission> {
-	// Every attempt is paid for.
 	const { rows } = await sql<{
 		namespace: string;
 		estimate: string | null;
 		approved: boolean;
-		spent: string;
 		runs: number;
 		oldest: Date | null;
 	}>`
 		select job.namespace, job.estimate_micro_usd::text as estimate, job.approved,
-			(select coalesce(sum(estimate_micro_usd * greatest(fence, 1)), 0)::text from jobs
-				where started_at >= ${request.monthStart}) as spent,
 			(select count(*)::int from jobs as other where other.namespace = job.namespace
 				and other.started_at > ${request.dayStart} and other.id != job.id) as runs,
 			(select min(started_at) from jobs as other where other.namespace = job.namespace
@@ -154,7 +150,7 @@ export async function readAdmission(
 	return {
 		estimateMicroUsd: Number(row.estimate ?? 0),
 		approved: row.approved,
-		spentMicroUsd: Number(row.spent),
+		spentMicroUsd: await spentSince(tx, request.monthStart),
 		namespace: row.namespace,
 		namespaceRuns: row.runs,
 		oldestRunAt: row.oldest,

@@ -47,8 +47,6 @@ export type Facets = Readonly<Record<FacetName, readonly { readonly value: strin
 
 const MAXIMUM_WORDS = 12;
 const FACET_VALUES = 40;
-/** Below it a text is not taken for another spelling of the words. */
-const LEAST_SIMILARITY = 0.45;
 
 function searchTerms(words: readonly string[]): string {
 	return words
@@ -64,7 +62,7 @@ function conditionsOf(filters: ModelFilters, audience: Audience, similar: boolea
 	if (terms !== "") {
 		conditions.push(
 			similar
-				? sql<boolean>`word_similarity(${filters.words.slice(0, MAXIMUM_WORDS).join(" ")}, names) >= ${sql.lit(LEAST_SIMILARITY)}`
+				? sql<boolean>`repo in (select models_named_like(${filters.words.slice(0, MAXIMUM_WORDS).join(" ")}))`
 				: sql<boolean>`search @@ to_tsquery('simple', ${terms})`,
 		);
 	}

@@ -44,25 +44,16 @@ export async function insertDelivery(
 	return { stored: false, id: found.id };
 }
 
-/** A delivery that failed and is sent again, by hand or by the Hub, is worked on anew: `true` when it was one. */
-export async function reviveDelivery(handle: Handle, id: string, now: Date): Promise<boolean> {
+/** Has a delivery worked on anew that came to one of these ends: `true` when it had. */
+export async function reviveDelivery(
+	handle: Handle,
+	request: { readonly id: string; readonly after: readonly Exclude<DeliveryOutcome, "pending">[]; readonly now: Date },
+): Promise<boolean> {
 	const row = await handle
 		.updateTable("deliveries")
-		.set({ outcome: "pending", attempts: 0, next_attempt_at: now, lease_owner: null, lease_until: null })
-		.where("id", "=", id)
-		.where("outcome", "=", "failed")
-		.returning("id")
-		.executeTakeFirst();
-	return row !== undefined;
-}
-
-/** A settled delivery that the operator wants worked on once more: `true` when it was one. */
-export async function replayDelivery(handle: Handle, id: string, now: Date): Promise<boolean> {
-	const row = await handle
-		.updateTable("deliveries")
-		.set({ outcome: "pending", attempts: 0, next_attempt_at: now, lease_owner: null, lease_until: null })
-		.where("id", "=", id)
-		.where("outcome", "!=", "pending")
+		.set({ outcome: "pending", attempts: 0, next_attempt_at: request.now, lease_owner: null, lease_until: null })
+		.where("id", "=", request.id)
+		.where("outcome", "in", request.after)
 		.returning("id")
 		.executeTakeFirst();
 	return row !== undefined;

@@ -1,4 +1,4 @@
-import { sql, type Updateable } from "kysely";
+import { type Selectable, sql, type Updateable } from "kysely";
 import type { Refusal } from "../errors.ts";
 import { currentTrace } from "../log.ts";
 import type { RunnerEvent } from "../protocol/events.ts";
@@ -14,12 +14,13 @@ import {
 import type { SourceFacts } from "../records/source.ts";
 import { cursorTime, decodeCursor, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
-import { eventOfRow, jobOfRow } from "./records-of-rows.ts";
+import { likePattern } from "./like-pattern.ts";
+import { eventOfRow, JOB_COLUMNS, jobOfRow } from "./records-of-rows.ts";
 import type { JobsTable } from "./schema.ts";
 import { storableJson, storableJsonOrNull, storableText } from "./storable.ts";
 import { type Audience, shownTo } from "./visibility.ts";
 
-type JobRow = Parameters<typeof jobOfRow>[0];
+type JobRow = Selectable<JobsTable>;
 
 function workOfRow(row: JobRow): JobWork {
 	return {
@@ -127,8 +128,13 @@ export async function insertJob(
 	return jobOfRow(row);
 }
 
-export async function getJob(handle: Handle, id: string): Promise<JobRecord | null> {
-	const row = await handle.selectFrom("jobs").selectAll().where("id", "=", id).executeTakeFirst();
+export async function getJob(handle: Handle, id: string, audience: Audience = "operator"): Promise<JobRecord | null> {
+	const row = await handle
+		.selectFrom("jobs")
+		.select(JOB_COLUMNS)
+		.where("id", "=", id)
+		.where(shownTo(audience, sql`jobs.source_repo`))
+		.executeTakeFirst();
 	return row === undefined ? null : jobOfRow(row);
 }
 
@@ -175,7 +181,7 @@ export async function listJobs(handle: Handle, options: JobQuery = {}): Promise<
 	const after = cursorTime(decodeCursor(options.cursor));
 	let query = handle
 		.selectFrom("jobs")
-		.selectAll()
+		.select(JOB_COLUMNS)
 		.where(shownTo(options.audience ?? "operator", sql`jobs.source_repo`));
 	if (options.state !== undefined) query = query.where("state", "=", options.state);
 	if (options.sourceRepo !== undefined) query = query.where("source_repo", "=", options.sourceRepo);
@@ -228,8 +234,7 @@ export async function searchJobEvents(
 		.where("sequence", ">", query.after);
 	if (!query.layers) select = select.where(sql<boolean>`body->>'event' is distinct from 'layer'`);
 	if (query.search !== null) {
-		const pattern = `%${query.search.slice(0, 200).replaceAll(/[\\%_]/g, "\\$&")}%`;
-		select = select.where(sql<boolean>`body::text ilike ${pattern}`);
+		select = select.where(sql<boolean>`body::text ilike ${likePattern(query.search)}`);
 	}
 	const rows = await select
 		.orderBy("sequence")
@@ -245,7 +250,7 @@ export async function listJobsOfCommit(
 ): Promise<readonly JobRecord[]> {
 	const rows = await handle
 		.selectFrom("jobs")
-		.selectAll()
+		.select(JOB_COLUMNS)
 		.where("source_repo", "=", source.repo)
 		.where("source_sha", "=", source.sha)
 		.orderBy("created_at", "desc")

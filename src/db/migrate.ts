@@ -15,6 +15,7 @@ import { catalogueModels } from "./migrations/0013-catalogue-models.ts";
 import { plannedSeconds } from "./migrations/0014-planned-seconds.ts";
 import { siteSessions } from "./migrations/0015-site-sessions.ts";
 import { catalogueSearch } from "./migrations/0016-catalogue-search.ts";
+import { catalogueVersion } from "./migrations/0017-catalogue-version.ts";
 import type { Migration } from "./migrations/migration.ts";
 import type { Schema } from "./schema.ts";
 
@@ -35,6 +36,7 @@ export const MIGRATIONS: readonly Migration[] = [
 	plannedSeconds,
 	siteSessions,
 	catalogueSearch,
+	catalogueVersion,
 ];
 
 /** Any number that nobody else in the database uses: the migrations' advisory lock. */
@@ -75,10 +77,14 @@ export async function migrateIn(
 	const fresh: number[] = [];
 	for (const migration of migrations.toSorted((one, other) => one.version - other.version)) {
 		if (applied.has(migration.version)) continue;
+		// A table with triggers that wait for the transaction's end cannot be altered.
+		await sql`set constraints all immediate`.execute(tx);
 		for (const statement of migration.statements) await sql.raw(statement).execute(tx);
+		await migration.fill?.(tx);
 		await sql`insert into schema_migrations (version, name, applied_at)
 			values (${migration.version}, ${migration.name}, ${now})`.execute(tx);
 		fresh.push(migration.version);
 	}
+	await sql`set constraints all deferred`.execute(tx);
 	return fresh;
 }

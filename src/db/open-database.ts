@@ -5,7 +5,6 @@ import { migrate } from "./migrate.ts";
 import { assertNotMoved } from "./move-to-postgres.ts";
 import { openPostgres } from "./pg.ts";
 import { openPglite } from "./pglite.ts";
-import { fillMemory } from "./variants.ts";
 
 /** Opens the configured database and brings its tables up to date. */
 export async function openDatabase(options: {
@@ -24,7 +23,6 @@ export async function openDatabase(options: {
 			: await openPostgres({ url: databaseUrl, poolSize, log });
 	try {
 		const applied = await migrate(database.handle, options.clock.now());
-		if (applied.length > 0) await fillMemory(database.handle);
 		if (applied.length > 0) log.info("Database tables brought up to date", { migrations: applied });
 		if (database.kind === "embedded") log.info("Embedded database: survives a crash of the program, not a power cut");
 	} catch (error) {

@@ -12,7 +12,29 @@ import type { DeliveriesTable, JobEventsTable, JobsTable, RequestsTable, Variant
  * what stands in jsonb columns was parsed before it was stored.
  */
 
-export function jobOfRow(row: Selectable<JobsTable>): JobRecord {
+/** What lists and pages read of a job: its facts and what keeps it going are more than half of the row. */
+export const JOB_COLUMNS = [
+	"id",
+	"source_repo",
+	"source_sha",
+	"state",
+	"fence",
+	"runner",
+	"runner_handle",
+	"stop_as",
+	"refusal",
+	"status_text",
+	"remark",
+	"plan_text",
+	"planned_seconds",
+	"held_until",
+	"created_at",
+	"updated_at",
+	"started_at",
+	"finished_at",
+] as const;
+
+export function jobOfRow(row: Pick<Selectable<JobsTable>, (typeof JOB_COLUMNS)[number]>): JobRecord {
 	return {
 		id: row.id,
 		sourceRepo: row.source_repo,

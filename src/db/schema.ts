@@ -196,6 +196,9 @@ type SiteSessionsTable = {
 
 type StrangerAnswersTable = { comment: string; person: string; at: Time };
 
+/** One row, none before anything was published. */
+type CatalogueVersionTable = { single: boolean; changed_by: string };
+
 export type Schema = {
 	deliveries: DeliveriesTable;
 	requests: RequestsTable;
@@ -214,4 +217,5 @@ export type Schema = {
 	stranger_answers: StrangerAnswersTable;
 	site_sessions: SiteSessionsTable;
 	catalogue_models: CatalogueModelsTable;
+	catalogue_version: CatalogueVersionTable;
 };

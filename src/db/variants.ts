@@ -11,6 +11,7 @@ import type { SourceContent } from "../records/source.ts";
 import type { VariantRecord, VariantState } from "../records/variant.ts";
 import { type Cursor, decodeCursor, isStorable, type Page, pageLimit, pageOf } from "./cursor.ts";
 import type { Handle } from "./database.ts";
+import { likePattern } from "./like-pattern.ts";
 import { variantOfRow } from "./records-of-rows.ts";
 import { storableJson, storableJsonOrNull } from "./storable.ts";
 import { type Audience, shownTo } from "./visibility.ts";
@@ -277,8 +278,17 @@ export async function publishVariantRow(
 		.execute();
 }
 
-export async function getVariant(handle: Handle, id: string): Promise<VariantRecord | null> {
-	const row = await handle.selectFrom("variants").selectAll().where("id", "=", id).executeTakeFirst();
+export async function getVariant(
+	handle: Handle,
+	id: string,
+	audience: Audience = "operator",
+): Promise<VariantRecord | null> {
+	const row = await handle
+		.selectFrom("variants")
+		.selectAll()
+		.where("id", "=", id)
+		.where(shownTo(audience, sql`variants.source_repo`))
+		.executeTakeFirst();
 	return row === undefined ? null : variantOfRow(row);
 }
 
@@ -424,10 +434,6 @@ type VariantQuery = {
 	readonly cursor?: string | null;
 	readonly limit?: number;
 };
-
-function likePattern(search: string): string {
-	return `%${search.slice(0, 200).replaceAll(/[\\%_]/g, "\\$&")}%`;
-}
 
 function afterCursor(sort: VariantSort, cursor: Cursor) {
 	const [value, id] = cursor;

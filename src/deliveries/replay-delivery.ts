@@ -1,4 +1,4 @@
-import { replayDelivery as replayRow } from "../db/deliveries.ts";
+import { reviveDelivery } from "../db/deliveries.ts";
 import type { JobsContext } from "../jobs/context.ts";
 
 /** Has a delivery worked on anew that is settled, as though it had just come; `false`: there is none, or it is under way. */
@@ -7,7 +7,8 @@ export async function replayDelivery(
 	id: string,
 ): Promise<boolean> {
 	const now = context.clock.now();
-	if (!(await replayRow(context.database.handle, id, now))) return false;
+	const after = ["accepted", "ignored", "failed"] as const;
+	if (!(await reviveDelivery(context.database.handle, { id, after, now }))) return false;
 	await context.wake({ kind: "delivery", deliveryId: id }, now);
 	return true;
 }

@@ -14,7 +14,8 @@ export async function storeDelivery(
 ): ReturnType<StoreDelivery> {
 	const { handle } = context.database;
 	const { id, stored } = await insertDelivery(handle, { ...delivery, id: context.newId() });
-	const isDue = stored || (await reviveDelivery(handle, id, context.clock.now()));
-	if (isDue) await context.wake({ kind: "delivery", deliveryId: id }, context.clock.now());
+	const now = context.clock.now();
+	const isDue = stored || (await reviveDelivery(handle, { id, after: ["failed"], now }));
+	if (isDue) await context.wake({ kind: "delivery", deliveryId: id }, now);
 	return { id, duplicate: !stored };
 }

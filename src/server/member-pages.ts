@@ -5,7 +5,6 @@ import { runIsolation } from "../config/run-isolation.ts";
 import { runnerEnvironment } from "../config/runner-environment.ts";
 import { listLine, spentSince } from "../db/admission.ts";
 import type { Database } from "../db/database.ts";
-import { countEverything } from "../db/metrics.ts";
 import { deleteSiteSession, getSiteSession, insertSiteSession } from "../db/site-sessions.ts";
 import { listPrivateSources } from "../db/visibility.ts";
 import { replayDelivery } from "../deliveries/replay-delivery.ts";
@@ -102,7 +101,6 @@ export function operatorDataOf({ configuration }: Settings, context: JobsContext
 		return measured.level;
 	};
 	return {
-		counts: () => countEverything(handle, clock.now()),
 		line: (limit) => listLine(handle, clock.now(), limit),
 		spentMicroUsd: () => spentSince(handle, monthStart(clock.now())),
 		kept: metrics.lastKept,

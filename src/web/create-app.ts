@@ -88,6 +88,7 @@ function allPages(options: WebOptions, files: ReturnType<typeof siteAssets>) {
 		jobControl: options.jobControl ?? null,
 		origin: setup === null ? null : new URL(setup.publicUrl).origin,
 		operatorData: options.operatorPage ?? null,
+		pictures: new Map(),
 	};
 	const contextOf = (viewer: () => Viewer | null) => () => ({
 		botName: options.botName,

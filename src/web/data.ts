@@ -1,6 +1,7 @@
 import type { QueuePlace } from "../db/admission.ts";
 import type { CatalogueModel, Facets, ModelFilters, ModelSort } from "../db/catalogue.ts";
 import type { Page } from "../db/cursor.ts";
+import type { DataScope } from "../db/data-version.ts";
 import type { EventQuery } from "../db/jobs.ts";
 import type { Counts } from "../db/metrics.ts";
 import type { KnownSource } from "../db/sources-of-namespaces.ts";
@@ -40,6 +41,8 @@ export type ModelList = {
 
 /** What the pages and the webhook need of the database, as plain functions. */
 export type WebData = {
+	/** Of what all the world sees of it now; `null` where not all the world looks: nothing made of it is kept. */
+	version(scope: DataScope): Promise<string | null>;
 	listModels(query: ModelQuery): Promise<ModelList>;
 	listPublishedVariants(query: VariantQuery): Promise<Page<VariantRecord>>;
 	listVariantsOfSource(sourceRepo: string): Promise<readonly VariantRecord[]>;

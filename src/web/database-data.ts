@@ -1,6 +1,7 @@
 import type { Clock } from "../clock.ts";
 import { queuePlace } from "../db/admission.ts";
 import { countModels, listModels } from "../db/catalogue.ts";
+import { dataVersion } from "../db/data-version.ts";
 import type { Database } from "../db/database.ts";
 import { listDeliveries } from "../db/deliveries.ts";
 import { getJob, listJobEvents, listJobs, searchJobEvents } from "../db/jobs.ts";
@@ -33,6 +34,7 @@ export function databaseData(options: {
 		return { page, ...counted, similar };
 	};
 	return {
+		version: async (scope) => (options.audience === "everybody" ? await dataVersion(handle, scope) : null),
 		listModels: async (query) => {
 			const found = await modelsLike(query, false);
 			if (found.models > 0 || query.words.length === 0) return found;
@@ -53,18 +55,12 @@ export function databaseData(options: {
 			(await isShown(handle, repo, await audienceNow())) ? await listVariantsOfSource(handle, repo) : [],
 		listHistoryOfSource: async (repo) =>
 			(await isShown(handle, repo, await audienceNow())) ? await listHistoryOfSource(handle, repo) : [],
-		getVariant: async (id) => {
-			const variant = await getVariant(handle, id);
-			return variant !== null && (await isShown(handle, variant.sourceRepo, await audienceNow())) ? variant : null;
-		},
+		getVariant: async (id) => await getVariant(handle, id, await audienceNow()),
 		listVariantsOfJob: (id) => listVariantsOfJob(handle, id, { layers: false }),
 		listJobs: async (query) => await listJobs(handle, { ...query, audience: await audienceNow() }),
 		listJobsOfSource: async (sourceRepo, limit) =>
 			(await listJobs(handle, { sourceRepo, limit, audience: await audienceNow() })).items,
-		getJob: async (id) => {
-			const job = await getJob(handle, id);
-			return job !== null && (await isShown(handle, job.sourceRepo, await audienceNow())) ? job : null;
-		},
+		getJob: async (id) => await getJob(handle, id, await audienceNow()),
 		queuePlace: async (id) => await queuePlace(handle, id, options.clock.now(), await audienceNow()),
 		listJobEvents: (id, after, limit) => listJobEvents(handle, id, after, limit),
 		searchJobEvents: (id, query) => searchJobEvents(handle, id, query),

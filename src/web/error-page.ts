@@ -1,7 +1,6 @@
 import type { ErrorRequestHandler, Request } from "express";
 import type { Log } from "../log.ts";
 import type { Site } from "./site.ts";
-import { messagePage } from "./views/message-page.ts";
 
 /** What people see of a fault; the fault itself goes to the log. */
 export function errorPage(siteOf: (request: Request) => Site, log: Log): ErrorRequestHandler {
@@ -12,13 +11,11 @@ export function errorPage(siteOf: (request: Request) => Site, log: Log): ErrorRe
 		}
 		const status = error instanceof URIError ? 400 : 500;
 		if (status === 500) log.error("A page could not be made", { path: request.path, error });
-		response.status(status);
-		const site = siteOf(request);
 		const title = status === 400 ? "That address cannot be read" : "That did not work";
 		const text =
 			status === 400
 				? "A part of the address is not one that this site made."
 				: "The fault is on our side and was written to the log. Please try again.";
-		site.reply(request, response, { error: text }, () => messagePage(site.context(), { title, text }));
+		siteOf(request).refuse(request, response, { status, title, text });
 	};
 }

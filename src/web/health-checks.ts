@@ -1,4 +1,5 @@
 import type { Clock } from "../clock.ts";
+import { inTime } from "./in-time.ts";
 
 export type HealthCheck = { readonly name: string; readonly check: () => Promise<void>; readonly cacheSeconds: number };
 
@@ -17,7 +18,11 @@ export function createHealth(checks: readonly HealthCheck[], clock: Clock): () =
 		const now = clock.now().getTime();
 		const before = cache.get(check.name);
 		if (before !== undefined && now - before.at < check.cacheSeconds * 1000) return before.result;
-		const result = limited(check).then(
+		const result = inTime(
+			check.check(),
+			LIMIT_MILLISECONDS,
+			() => new Error(`No answer within ${LIMIT_MILLISECONDS / 1000} s.`),
+		).then(
 			() => null,
 			(error: unknown) => (error instanceof Error ? error.message.slice(0, 300) : "failed"),
 		);
@@ -34,18 +39,4 @@ export function createHealth(checks: readonly HealthCheck[], clock: Clock): () =
 		);
 		return { ready: results.every((result) => result.ok), checks: results };
 	};
-}
-
-function limited(check: HealthCheck): Promise<void> {
-	return new Promise((resolve, reject) => {
-		const timer = setTimeout(
-			() => reject(new Error(`No answer within ${LIMIT_MILLISECONDS / 1000} s.`)),
-			LIMIT_MILLISECONDS,
-		);
-		timer.unref();
-		check
-			.check()
-			.then(resolve, reject)
-			.finally(() => clearTimeout(timer));
-	});
 }

@@ -1,12 +1,10 @@
 import type { Configuration } from "../config/schema.ts";
 import type { LinePlace } from "../db/admission.ts";
-import type { Counts } from "../db/metrics.ts";
 import type { IsolationLevel } from "../runners/isolation.ts";
 import type { KeptThings } from "./metrics.ts";
 
 /** What the operator's page reads, and the one thing that it does, as plain functions. */
 export type OperatorData = {
-	counts(): Promise<Counts>;
 	/** Jobs that may start, the next one first. */
 	line(limit: number): Promise<readonly LinePlace[]>;
 	/** What the jobs of this calendar month may have cost. */

@@ -36,6 +36,8 @@ export type PagesOptions = {
 	/** This site's own origin, where people can sign in. */
 	readonly origin: string | null;
 	readonly operatorData: OperatorData | null;
+	/** Plots that were drawn. */
+	readonly pictures: Map<string, Buffer>;
 };
 
 /** `streams`: those of everybody, for jobs that everybody sees: one look at the database serves them all. */
@@ -78,7 +80,7 @@ export function createPages(
 		catalogueRoutes(site),
 		variantRoutes(site),
 		modelRoutes(site),
-		pictureRoutes(site),
+		pictureRoutes(site, options.pictures),
 		jobRoutes(site, { handle }, jobControl),
 		deliveryRoutes(site),
 		helpRoutes(site, options.about),

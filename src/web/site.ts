@@ -1,14 +1,28 @@
 import type { Request, Response } from "express";
+import type { DataScope } from "../db/data-version.ts";
 import { summarizeVariant, type VariantSummary } from "../publish/variant-summary.ts";
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { WebData } from "./data.ts";
+import { type Answer, createKeptAnswers } from "./kept-answers.ts";
+import { createSharedReads } from "./shared-reads.ts";
 import type { Viewer } from "./sign-in/viewer.ts";
 import type { PageContext } from "./views/layout.ts";
 import { messagePage } from "./views/message-page.ts";
 
 /** Rows of one page of a list. */
 export const PAGE_ROWS = 25;
+
+/** What a page shows, for programs and for people. */
+type Content = { readonly twin: unknown; readonly page: () => string };
+
+type Shared = {
+	/** All that the content depends on besides the data. */
+	readonly key: readonly unknown[];
+	readonly make: () => Promise<Content | null>;
+	/** What is said where there is no content. */
+	readonly missing?: string;
+};
 
 /** What the routes of pages are built with. */
 export type Site = {
@@ -20,10 +34,37 @@ export type Site = {
 	readonly summarize: (variants: readonly VariantRecord[]) => VariantSummary[];
 	/** The page, or its JSON twin at the same address. */
 	readonly reply: (request: Request, response: Response, twin: unknown, page: () => string) => void;
-	/** A page that says one thing. */
-	readonly message: (title: string, text: string) => string;
+	/** The same, made once for all who wait for it: begun after they asked. */
+	readonly replyShared: (request: Request, response: Response, shared: Shared) => Promise<void>;
+	/** The same, kept as long as what it was made of stands, where everybody gets the same. */
+	readonly replyKept: (
+		request: Request,
+		response: Response,
+		kept: Shared & { readonly scope: DataScope },
+	) => Promise<void>;
+	/** As `replyKept`, for what is neither a page nor has a twin. */
+	readonly sendKept: (
+		response: Response,
+		kept: {
+			readonly scope: DataScope;
+			readonly key: readonly unknown[];
+			readonly type: string;
+			readonly make: () => Promise<string>;
+		},
+	) => Promise<void>;
+	/** Answers that something is not so, in words. */
+	readonly refuse: (
+		request: Request,
+		response: Response,
+		refusal: { readonly status: number; readonly title: string; readonly text: string },
+	) => void;
 	readonly notFound: (request: Request, response: Response, text: string) => void;
 };
+
+/** Where this site is reached, as far as the request tells. */
+export function baseOf(request: Request): string {
+	return `${request.protocol}://${request.host}`;
+}
 
 export function createSite(options: {
 	readonly data: WebData;
@@ -31,25 +72,77 @@ export function createSite(options: {
 	readonly context: () => PageContext;
 }): Site {
 	const { data, hubUrl, context } = options;
+	// One site's alone: what one audience sees never comes out of another's.
+	const answers = createKeptAnswers(() => context().now.getTime());
+	const readVersion = createSharedReads<string | null>();
+	const readAnswer = createSharedReads<Answer | null>();
 
-	function reply(request: Request, response: Response, twin: unknown, page: () => string): void {
+	function wantsJson(request: Request): boolean {
+		return request.accepts(["html", "json"]) === "json";
+	}
+
+	function answerOf(json: boolean, { twin, page }: Content): Answer {
+		return json ? { type: "json", body: JSON.stringify(twin) } : { type: "html", body: page() };
+	}
+
+	function send(response: Response, { type, body }: Answer): void {
 		response.vary("Accept");
 		if (response.get("Cache-Control") === undefined) response.set("Cache-Control", "no-cache");
-		if (request.accepts(["html", "json"]) === "json") response.json(twin);
-		else response.type("html").send(page());
+		response.type(type).send(body);
 	}
+
+	async function keptAnswer(
+		scope: DataScope,
+		key: readonly unknown[],
+		make: () => Promise<Answer | null>,
+	): Promise<Answer | null> {
+		const of = JSON.stringify(scope);
+		const version = await readVersion(of, () => data.version(scope));
+		return version === null ? await make() : await answers.get({ key: JSON.stringify([of, key]), version, make });
+	}
+
+	async function replyOnce(
+		request: Request,
+		response: Response,
+		{ key, make, missing = "There is no such page." }: Shared,
+		answerBy: (key: readonly unknown[], make: () => Promise<Answer | null>) => Promise<Answer | null>,
+	): Promise<void> {
+		const json = wantsJson(request);
+		const answer = await answerBy([json, ...key], async () => {
+			const content = await make();
+			return content === null ? null : answerOf(json, content);
+		});
+		if (answer === null) notFound(request, response, missing);
+		else send(response, answer);
+	}
+
+	const reply: Site["reply"] = (request, response, twin, page) =>
+		send(response, answerOf(wantsJson(request), { twin, page }));
+
+	const refuse: Site["refuse"] = (request, response, { status, title, text }) => {
+		response.status(status);
+		reply(request, response, { error: text }, () => messagePage(context(), { title, text }));
+	};
+
+	const notFound: Site["notFound"] = (request, response, text) =>
+		refuse(request, response, { status: 404, title: "Not found", text });
 
 	return {
 		data,
 		viewer: () => context().viewer,
 		context,
 		reply,
-		summarize: (variants) => variants.map((variant) => summarizeVariant(variant, hubUrl)),
-		message: (title, text) => messagePage(context(), { title, text }),
-		notFound: (request, response, text) => {
-			response.status(404);
-			reply(request, response, { error: text }, () => messagePage(context(), { title: "Not found", text }));
+		replyShared: async (request, response, shared) =>
+			await replyOnce(request, response, shared, (key, make) => readAnswer(JSON.stringify(key), make)),
+		replyKept: async (request, response, kept) =>
+			await replyOnce(request, response, kept, (key, make) => keptAnswer(kept.scope, key, make)),
+		async sendKept(response, { scope, key, type, make }) {
+			const answer = await keptAnswer(scope, [type, ...key], async () => ({ type, body: await make() }));
+			if (answer !== null) response.type(answer.type).send(answer.body);
 		},
+		summarize: (variants) => variants.map((variant) => summarizeVariant(variant, hubUrl)),
+		refuse,
+		notFound,
 	};
 }
 

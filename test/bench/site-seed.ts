@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import type { Database, Handle } from "../../src/db/database.ts";
 import { parseRecipe, recipeHash } from "../../src/protocol/recipe.ts";
@@ -11,6 +10,7 @@ const COMMITS = 4;
 const VARIANTS_A_MODEL = RECIPES * COMMITS;
 
 export const BUSY_MODEL = "lab-1/Model-1-1B-Instruct";
+const LIVE_JOB = "5e1f0000-0000-4000-8000-000000000001";
 const LAYERS = 12;
 
 function chosenRecipes(): readonly { canonical: string; hash: string; container: string; bits: number }[] {
@@ -55,12 +55,9 @@ async function untilDone(
 
 /**
  * Fills an empty database with so many variants of a hundredth as many models, with their jobs and deliveries, by SQL
- * alone: what the pages read, not how it came about. The job that it returns is under way, with events.
+ * alone: what the pages read, not how it came about. One job is under way, with events.
  */
-export async function seedSite(
-	database: Database,
-	variants: number,
-): Promise<{ readonly liveJob: string; readonly variant: string }> {
+export async function seedSite(database: Database, variants: number): Promise<void> {
 	const { handle } = database;
 	const models = Math.ceil(variants / VARIANTS_A_MODEL);
 	const recipes = JSON.stringify(chosenRecipes());
@@ -121,7 +118,7 @@ export async function seedSite(
 		select md5('delivery' || number)::uuid, 'hub', 'key ' || number, ${NOW}::timestamptz - make_interval(secs => number), 'accepted',
 			jsonb_build_object('event', jsonb_build_object('action', 'update', 'scope', 'repo.content'), 'repo', jsonb_build_object('type', 'model', 'name', 'lab-1/Model-' || number)), ${NOW}::timestamptz
 		from generate_series(1, ${Math.ceil(variants / 10)}::int) as number`.execute(handle);
-	const liveJob = randomUUID();
+	const liveJob = LIVE_JOB;
 	await sql`insert into jobs (id, source_repo, source_sha, state, status_text, fence, runner, next_step_at, outbox_next_at, created_at, updated_at, started_at)
 		values (${liveJob}::uuid, ${BUSY_MODEL}, ${"f".repeat(40)}, 'running', 'The runner works on it.', 1, 'local-1', ${NOW}::timestamptz, ${NOW}::timestamptz, ${NOW}::timestamptz, ${NOW}::timestamptz, ${NOW}::timestamptz)`.execute(
 		handle,
@@ -132,7 +129,13 @@ export async function seedSite(
 			handle,
 		);
 	}
-	await sql`analyze`.execute(handle);
+	await sql`vacuum analyze`.execute(handle);
+}
+
+/** What the pages of single things are asked for. */
+export async function seededThings({
+	handle,
+}: Database): Promise<{ readonly liveJob: string; readonly variant: string }> {
 	const shown = await handle
 		.selectFrom("variants")
 		.select("id")
@@ -140,5 +143,5 @@ export async function seedSite(
 		.where("current", "=", true)
 		.where("container", "=", "gguf")
 		.executeTakeFirstOrThrow();
-	return { liveJob, variant: shown.id };
+	return { liveJob: LIVE_JOB, variant: shown.id };
 }

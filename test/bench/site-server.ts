@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { sql } from "kysely";
 import { z } from "zod";
 import { systemClock } from "../../src/clock.ts";
@@ -10,7 +11,8 @@ import { createApp } from "../../src/web/create-app.ts";
 import { databaseData } from "../../src/web/database-data.ts";
 import { createMetrics } from "../../src/web/metrics.ts";
 import { aboutOf } from "../../src/web/views/about-page.ts";
-import { seedSite } from "./site-seed.ts";
+import { keepSeed, takeKeptSeed } from "./kept-seed.ts";
+import { seededThings, seedSite } from "./site-seed.ts";
 
 /**
  * The site in a process of its own, so that its clients take nothing of its thread. Arguments: the data directory, how
@@ -23,14 +25,21 @@ const log = createLog({
 	write: (line) => void process.stderr.write(`${line}\n`),
 	now: () => systemClock.now(),
 });
-const database = await openDatabase({
-	dataDirectory,
-	databaseUrl: databaseUrl === "" ? null : databaseUrl,
-	poolSize: 8,
-	clock: systemClock,
-	log,
-});
-const { liveJob, variant } = await seedSite(database, Number(variants));
+const isEmbedded = databaseUrl === "";
+const open = () =>
+	openDatabase({ dataDirectory, databaseUrl: isEmbedded ? null : databaseUrl, poolSize: 8, clock: systemClock, log });
+const folder = join(dataDirectory, "database");
+const isKept = isEmbedded && takeKeptSeed(folder, Number(variants));
+let database = await open();
+if (!isKept) {
+	await seedSite(database, Number(variants));
+	if (isEmbedded) {
+		await database.close();
+		keepSeed(folder, Number(variants));
+		database = await open();
+	}
+}
+const { liveJob, variant } = await seededThings(database);
 const { app } = createApp({
 	data: databaseData({ database, clock: systemClock, audience: "everybody" }),
 	storeDelivery: () => Promise.reject(new Error("This site takes no deliveries.")),

@@ -13,8 +13,10 @@ import { getStatusDiscussion } from "../../src/db/status-discussions.ts";
 import { getKnownHead } from "../../src/db/sweeps.ts";
 import { getVariant, listPublishedVariants, listVariantsOfJob } from "../../src/db/variants.ts";
 import { isShown, listPublishedRepos } from "../../src/db/visibility.ts";
+import { usualMemory } from "../../src/fit/usual-memory.ts";
 import { onEveryDatabase } from "../support/databases.ts";
 import { readTinyManifest } from "../support/tiny-variants.ts";
+import { EIGHT_BILLION } from "../support/web-fixtures.ts";
 
 const NOW = new Date("2026-01-02T03:04:05.678Z");
 const DONE = "11111111-1111-4111-8111-111111111111";
@@ -22,7 +24,10 @@ const OPEN = "22222222-2222-4222-8222-222222222222";
 const FIRST = "33333333-3333-4333-8333-333333333333";
 const SECOND = "44444444-4444-4444-8444-444444444444";
 const SHA = "a".repeat(40);
-const manifest = JSON.stringify(await readTinyManifest("w4a16"));
+const storedManifest = { ...(await readTinyManifest("w4a16")), shape: EIGHT_BILLION };
+const manifest = JSON.stringify(storedManifest);
+const memory = usualMemory(storedManifest);
+assert.ok(memory !== null);
 const facts = JSON.stringify({
 	repo: "acme/model",
 	sha: SHA,
@@ -56,6 +61,7 @@ function variant(id: string, sha: string, recipe: string, from: string | null): 
 		...{ id, source_repo: "acme/model", source_sha: sha, recipe, recipe_hash: `hash of ${recipe}`, job_id: DONE },
 		...{ state: "published", target_repo: "bot/model-YAQA-W4A16", manifest, target_sha: "b".repeat(40) },
 		...{ current: true, container: "compressed-tensors", bits: 4, kl_mean: 0.1 + 0.2, bytes: "123456789012" },
+		memory_bytes: memory,
 		...{ created_at: NOW, published_at: NOW, carried_from: from, reused_from: from },
 	};
 }
@@ -115,7 +121,7 @@ const ROWS: readonly (readonly [table: string, row: Values])[] = [
 ];
 
 /** What the migrations and the triggers write. */
-const NOT_FILLED: readonly string[] = ["schema_migrations", "catalogue_models"];
+const NOT_FILLED: readonly string[] = ["schema_migrations", "catalogue_models", "catalogue_version"];
 
 async function emptyAt(database: Database, version: number): Promise<void> {
 	await sql`drop schema public cascade`.execute(database.handle);
@@ -172,8 +178,14 @@ async function assertUnderstood({ handle }: Database, counts: ReadonlyMap<string
 	assert.equal((await listVariantsOfJob(handle, DONE))[0]?.manifest?.recipe, "w4a16");
 	assert.equal((await getVariant(handle, SECOND))?.state, "published");
 	assert.equal((await listPublishedVariants(handle)).items.length, 2);
-	const models = await sql`select repo, variants from catalogue_models`.execute(handle);
-	assert.deepEqual(models.rows, [{ repo: "acme/model", variants: 2 }]);
+	const models = await sql<{ least_memory: string | number }>`
+		select repo, variants, least_memory from catalogue_models`.execute(handle);
+	assert.partialDeepStrictEqual(models.rows, [{ repo: "acme/model", variants: 2 }]);
+	const { rows: memories } = await sql<{ memory_bytes: string | number | null }>`
+		select memory_bytes from variants`.execute(handle);
+	// The manifest says what its files weigh; nobody computed the memory before there was a column for it.
+	for (const { memory_bytes: bytes } of memories) assert.equal(Number(bytes), memory);
+	assert.equal(Number(models.rows[0]?.least_memory), memory);
 	assert.equal((await findSketch(handle, { repo: "acme/model", sha: SHA, fingerprint: "f" }))?.key, "k");
 	assert.equal((await getStatusDiscussion(handle, "acme/model")).discussion, 7);
 	assert.equal(await getKnownHead(handle, "acme/model"), SHA);

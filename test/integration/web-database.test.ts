@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
+import { z } from "zod";
 import { queuePlace, setJobEstimate } from "../../src/db/admission.ts";
 import { countModels } from "../../src/db/catalogue.ts";
+import { dataVersion } from "../../src/db/data-version.ts";
 import type { Database } from "../../src/db/database.ts";
 import { insertDelivery, leaseDelivery, reviveDelivery, settleDelivery } from "../../src/db/deliveries.ts";
 import { insertJob } from "../../src/db/jobs.ts";
@@ -157,6 +159,83 @@ await onEveryDatabase((databases, name) => {
 			assert.deepEqual(await found("/?q=tiny"), ["other/tiny"]);
 			for (const { repo } of NAMED)
 				await database.handle.deleteFrom("variants").where("source_repo", "=", repo).execute();
+			assert.deepEqual(await found("/"), []);
+		});
+
+		test("kept pages and their counts follow what is published, retracted, hidden and shown again", async () => {
+			const repo = NAMED[2].repo;
+			const look = async (address: string) => {
+				const response = await fetch(`${site.url}${address}`, { headers: { Accept: "application/json" } });
+				return { status: response.status, text: await response.text() };
+			};
+			/** Twice, so that the second answer may be the first one's. */
+			const assertShown = async (isThere: boolean, when: string): Promise<void> => {
+				for (const turn of ["first", "again"]) {
+					const where = `${when}, ${turn}`;
+					const catalogue = z
+						.object({ count: z.int(), facets: z.object({ container: z.array(z.object({ value: z.string() })) }) })
+						.parse(JSON.parse((await look("/")).text));
+					assert.equal(catalogue.count, isThere ? 1 : 0, where);
+					assert.deepEqual(
+						catalogue.facets.container.map(({ value }) => value),
+						isThere ? ["compressed-tensors"] : [],
+						where,
+					);
+					for (const address of ["/", "/variants", "/feed.atom", "/sitemap.xml"]) {
+						assert.equal((await look(address)).text.includes(repo), isThere, `${address} ${where}`);
+					}
+				}
+			};
+			const modelOf = async () => {
+				const { status, text } = await look(`/m/${repo}`);
+				return status === 404
+					? null
+					: z.object({ variants: z.array(z.object({ state: z.string() })) }).parse(JSON.parse(text)).variants.length;
+			};
+			const visibility = async (isPrivate: boolean) =>
+				await setSourceVisibility(database.handle, { repo, private: isPrivate, gated: "no", now: NOW });
+			await assertShown(false, "before");
+			await publishNamed(NAMED[2]);
+			await assertShown(true, "published");
+			assert.equal(await modelOf(), 1);
+			await visibility(true);
+			await assertShown(false, "hidden");
+			assert.equal(await modelOf(), null, "hidden");
+			await visibility(false);
+			await assertShown(true, "shown again");
+			assert.equal(await modelOf(), 1, "shown again");
+			await assert.rejects(
+				database.transaction(async (tx) => {
+					await tx.deleteFrom("variants").where("source_repo", "=", repo).execute();
+					throw new Error("Rolled back.");
+				}),
+			);
+			await assertShown(true, "after a transaction that came to nothing");
+			const [variant] = await listVariantsOfSource(database.handle, repo);
+			await retireVariants(database.handle, [variant?.id ?? ""]);
+			await assertShown(false, "retracted");
+			assert.equal(await modelOf(), 0, "retracted");
+			await database.handle.deleteFrom("variants").where("source_repo", "=", repo).execute();
+		});
+
+		test("what is written before its transaction ends is never kept", async () => {
+			const repo = NAMED[1].repo;
+			const catalogue = { kind: "catalogue" } as const;
+			await publishNamed(NAMED[1]);
+			const before = await dataVersion(database.handle, catalogue);
+			const changing = Promise.withResolvers<void>();
+			const looked = Promise.withResolvers<void>();
+			const done = database.transaction(async (tx) => {
+				await tx.deleteFrom("variants").where("source_repo", "=", repo).execute();
+				changing.resolve();
+				await looked.promise;
+			});
+			await changing.promise;
+			// The embedded database lets nobody look before the transaction has ended.
+			if (database.kind === "postgres") assert.equal(await dataVersion(database.handle, catalogue), before);
+			looked.resolve();
+			await done;
+			assert.notEqual(await dataVersion(database.handle, catalogue), before);
 			assert.deepEqual(await found("/"), []);
 		});
 
@@ -332,7 +411,7 @@ await onEveryDatabase((databases, name) => {
 				assert.ok((await leaseDelivery(database.handle, { id, owner, now: NOW, until })) !== null);
 				await settleDelivery(database.handle, { id, owner, outcome, detail: "x", nextAttemptAt: NOW });
 
-				assert.equal(await reviveDelivery(database.handle, id, NOW), revived);
+				assert.equal(await reviveDelivery(database.handle, { id, after: ["failed"], now: NOW }), revived);
 
 				const again = await leaseDelivery(database.handle, { id, owner, now: NOW, until });
 				assert.equal(again !== null, revived);

@@ -209,6 +209,7 @@ export function memoryData(
 	const stored: DeliveryRecord[] = [...deliveries];
 	return {
 		stored,
+		version: async () => null,
 		listModels: async (query) => {
 			const shown = variants.filter(
 				(variant) =>

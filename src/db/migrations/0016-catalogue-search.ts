@@ -1,3 +1,4 @@
+import { fillMemory } from "../variants.ts";
 import type { Migration } from "./migration.ts";
 
 export const catalogueSearch: Migration = {
@@ -27,4 +28,5 @@ export const catalogueSearch: Migration = {
 		`create trigger catalogue_model_memory before insert or update on catalogue_models
 			for each row execute function catalogue_least_memory()`,
 	],
+	fill: fillMemory,
 };

@@ -10,11 +10,15 @@ export function deliveryRoutes(site: Site): Router {
 	const router = express.Router();
 	router.get("/deliveries", async (request, response) => {
 		const { cursor } = CursorParameter.parse(request.query);
-		const page = await site.data.listDeliveries({ cursor, limit: PAGE_ROWS });
-		const rows = page.items.map(summarizeDelivery);
-		site.reply(request, response, { deliveries: rows, nextCursor: page.next }, () =>
-			deliveriesPage(site.context(), { items: rows, next: page.next }, cursor),
-		);
+		const make = async () => {
+			const { items, next } = await site.data.listDeliveries({ cursor, limit: PAGE_ROWS });
+			const deliveries = items.map(summarizeDelivery);
+			return {
+				twin: { deliveries, nextCursor: next },
+				page: () => deliveriesPage(site.context(), { items: deliveries, next }, cursor),
+			};
+		};
+		await site.replyShared(request, response, { key: ["/deliveries", cursor], make });
 	});
 	return router;
 }

@@ -2,16 +2,12 @@ import type { Router } from "express";
 import express from "express";
 import { formatBytes, formatEstimate } from "../../publish/figures.ts";
 import { type Html, html } from "../html.ts";
-import type { Site } from "../site.ts";
+import { baseOf, type Site } from "../site.ts";
 
 const FEED_ENTRIES = 50;
 /** The protocol allows 50,000 addresses a file. */
 const SITEMAP_PAGES = 200;
 const PAGE_MODELS = 200;
-/** It names every model: made anew for each crawler it would be the dearest page of all. */
-const SITEMAP_MILLISECONDS = 60_000;
-/** By the names that the site is asked for under, which anybody can make up. */
-const KEPT_SITEMAPS = 4;
 /** When an empty feed was last updated: a time of its own each time would make it new each time. */
 const NOTHING_YET = "1970-01-01T00:00:00Z";
 const DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n';
@@ -32,26 +28,7 @@ const EVERYTHING = {
 export function feedRoutes(site: Site): Router {
 	const router = express.Router();
 
-	const sitemaps = new Map<string, { readonly text: string; readonly until: number }>();
-
-	/** Where this site is reached, as far as the request tells. */
-	const baseOf = (request: express.Request): string => `${request.protocol}://${request.host}`;
-
-	router.get("/robots.txt", (request, response) => {
-		response
-			.type("text/plain")
-			.send(
-				`User-agent: *\nDisallow: /deliveries\nDisallow: /metrics\nDisallow: /auth/\nDisallow: /my\nDisallow: /operator\nDisallow: /jobs/*/events\nSitemap: ${baseOf(request)}/sitemap.xml\n`,
-			);
-	});
-
-	router.get("/sitemap.xml", async (request, response) => {
-		const base = baseOf(request);
-		const known = sitemaps.get(base);
-		if (known !== undefined && known.until > site.context().now.getTime()) {
-			response.type("application/xml").send(known.text);
-			return;
-		}
+	async function sitemap(base: string): Promise<string> {
 		const entries: Html[] = ["/", "/variants", "/jobs", "/help", "/about"].map(
 			(path) => html`<url><loc>${base + path}</loc></url>\n`,
 		);
@@ -64,15 +41,12 @@ export function feedRoutes(site: Site): Router {
 			cursor = list.page.next;
 			if (cursor === null) break;
 		}
-		const document = html`<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n${entries}</urlset>\n`;
-		const text = DECLARATION + document.markup;
-		if (sitemaps.size >= KEPT_SITEMAPS) sitemaps.clear();
-		sitemaps.set(base, { text, until: site.context().now.getTime() + SITEMAP_MILLISECONDS });
-		response.type("application/xml").send(text);
-	});
+		return (
+			DECLARATION + html`<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n${entries}</urlset>\n`.markup
+		);
+	}
 
-	router.get("/feed.atom", async (request, response) => {
-		const base = baseOf(request);
+	async function feed(base: string): Promise<string> {
 		const query = { search: null, container: null, bits: null, sort: "newest", cursor: null } as const;
 		const { items } = await site.data.listPublishedVariants({ ...query, limit: FEED_ENTRIES });
 		const variants = site.summarize(items);
@@ -88,8 +62,31 @@ ${variants.map((variant) => {
 `;
 })}</feed>
 `;
-		response.type("application/atom+xml").send(DECLARATION + document.markup);
+		return DECLARATION + document.markup;
+	}
+
+	router.get("/robots.txt", (request, response) => {
+		response
+			.type("text/plain")
+			.send(
+				`User-agent: *\nDisallow: /deliveries\nDisallow: /metrics\nDisallow: /auth/\nDisallow: /my\nDisallow: /operator\nDisallow: /jobs/*/events\nSitemap: ${baseOf(request)}/sitemap.xml\n`,
+			);
 	});
+
+	for (const [path, type, make] of [
+		["/sitemap.xml", "application/xml", sitemap],
+		["/feed.atom", "application/atom+xml", feed],
+	] as const) {
+		router.get(path, async (request, response) => {
+			const base = baseOf(request);
+			await site.sendKept(response, {
+				scope: { kind: "catalogue" },
+				key: [path, base],
+				type,
+				make: () => make(base),
+			});
+		});
+	}
 	return router;
 }
 
@@ -100,10 +97,11 @@ export function readOnly(siteOf: (request: express.Request) => Site): express.Re
 			next();
 			return;
 		}
-		const site = siteOf(request);
-		response.status(405).set("Allow", "GET, HEAD");
-		site.reply(request, response, { error: "This address can only be read." }, () =>
-			site.message("Not allowed", "This address can only be read."),
-		);
+		response.set("Allow", "GET, HEAD");
+		siteOf(request).refuse(request, response, {
+			status: 405,
+			title: "Not allowed",
+			text: "This address can only be read.",
+		});
 	};
 }

@@ -3,7 +3,7 @@ import express from "express";
 import { z } from "zod";
 import { JOB_ACTIONS, type JobControl } from "../../commands/job-control.ts";
 import type { Log } from "../../log.ts";
-import { readForm, refuseForm } from "../sign-in/read-form.ts";
+import { readForm } from "../sign-in/read-form.ts";
 import { jobJson, type Site } from "../site.ts";
 
 const Path = z.object({ id: z.uuid(), action: z.enum(JOB_ACTIONS) });
@@ -35,11 +35,11 @@ export function jobActionRoutes(
 				action === "approve"
 					? "Only whoever runs the bot lets a job start that costs more than jobs may by themselves."
 					: `Only people with rights in ${job.sourceRepo} may ${action} this job${action === "cancel" ? ", and who alone asked for it" : ""}.`;
-			refuseForm(site, request, response, { status: 403, title: "Not yours to decide", text });
+			site.refuse(request, response, { status: 403, title: "Not yours to decide", text });
 			return;
 		}
 		if (!change.ok) {
-			refuseForm(site, request, response, { status: 409, title: "That was not possible", text: change.reason });
+			site.refuse(request, response, { status: 409, title: "That was not possible", text: change.reason });
 			return;
 		}
 		log.info("Somebody changed a job on its page", { job: id, action, person: sent.viewer.name });

@@ -8,23 +8,16 @@ import { foldEvents, type JobProgress, NO_PROGRESS } from "../job-progress.ts";
 import type { JobStreams } from "../job-stream.ts";
 import { jobView } from "../job-view.ts";
 import { jobJson, PAGE_ROWS, type Site } from "../site.ts";
+import { textParameter } from "../text-parameter.ts";
 import { jobPage } from "../views/job-page.ts";
 import { jobsPage } from "../views/jobs-page.ts";
 import { logPage } from "../views/log-page.ts";
 
 const LOG_LINES = 200;
+const NO_JOB = "There is no job of that number here.";
 /** Addresses are written and shared by people: what does not parse counts as not given. */
 const LogParameters = z.object({
-	q: z
-		.string()
-		.transform((text) =>
-			text
-				.replaceAll(/[\p{Cc}\p{Cs}]/gu, "")
-				.trim()
-				.slice(0, 200),
-		)
-		.catch("")
-		.default(""),
+	q: textParameter(200),
 	after: z.coerce.number().int().min(0).max(2_000_000_000).catch(0).default(0),
 	layers: z
 		.literal("1")
@@ -56,47 +49,55 @@ export function jobRoutes(site: Site, streams: Pick<JobStreams, "handle">, jobCo
 
 	router.get("/jobs", async (request, response) => {
 		const { cursor } = CursorParameter.parse(request.query);
-		const page = await site.data.listJobs({ cursor, limit: PAGE_ROWS });
-		site.reply(request, response, { jobs: page.items.map(jobJson), nextCursor: page.next }, () =>
-			jobsPage(site.context(), page, cursor),
-		);
+		const make = async () => {
+			const page = await site.data.listJobs({ cursor, limit: PAGE_ROWS });
+			return {
+				twin: { jobs: page.items.map(jobJson), nextCursor: page.next },
+				page: () => jobsPage(site.context(), page, cursor),
+			};
+		};
+		await site.replyShared(request, response, { key: ["/jobs", cursor], make });
 	});
 
 	router.get("/jobs/:id", async (request, response) => {
-		const job = await findJob(request.params.id);
-		if (job === null) {
-			site.notFound(request, response, "There is no job of that number here.");
-			return;
-		}
-		const view = await jobView(site, job, await progressOf(job.id));
-		const { variants, progress, place } = view;
-		const viewer = site.viewer();
-		const actions = viewer === null || jobControl === null ? [] : await jobControl.actionsFor(job, viewer);
-		site.reply(request, response, { job: jobJson(job), variants, progress, place }, () =>
-			jobPage(site.context(), view, actions),
-		);
+		const { id } = request.params;
+		const make = async () => {
+			const job = await findJob(id);
+			if (job === null) return null;
+			const view = await jobView(site, job, await progressOf(job.id));
+			const { variants, progress, place } = view;
+			const viewer = site.viewer();
+			const actions = viewer === null || jobControl === null ? [] : await jobControl.actionsFor(job, viewer);
+			return {
+				twin: { job: jobJson(job), variants, progress, place },
+				page: () => jobPage(site.context(), view, actions),
+			};
+		};
+		await site.replyShared(request, response, { key: ["/jobs", id, "page"], make, missing: NO_JOB });
 	});
 
 	router.get("/jobs/:id/log", async (request, response) => {
-		const job = await findJob(request.params.id);
-		if (job === null) {
-			site.notFound(request, response, "There is no job of that number here.");
-			return;
-		}
+		const { id } = request.params;
 		const query = LogParameters.parse(request.query);
 		const search = query.q === "" ? null : query.q;
-		const found = await site.data.searchJobEvents(job.id, { ...query, search, limit: LOG_LINES + 1 });
-		const events = found.slice(0, LOG_LINES);
-		const next = found.length > LOG_LINES ? (events.at(-1)?.sequence ?? null) : null;
-		site.reply(request, response, { events: events.map(eventJson), next }, () =>
-			logPage(site.context(), job, query, { events, next }),
-		);
+		const make = async () => {
+			const job = await findJob(id);
+			if (job === null) return null;
+			const found = await site.data.searchJobEvents(job.id, { ...query, search, limit: LOG_LINES + 1 });
+			const events = found.slice(0, LOG_LINES);
+			const next = found.length > LOG_LINES ? (events.at(-1)?.sequence ?? null) : null;
+			return {
+				twin: { events: events.map(eventJson), next },
+				page: () => logPage(site.context(), job, query, { events, next }),
+			};
+		};
+		await site.replyShared(request, response, { key: ["/jobs", id, "log", query], make, missing: NO_JOB });
 	});
 
 	router.get("/jobs/:id/events", async (request, response) => {
 		const job = await findJob(request.params.id);
 		if (job === null) {
-			response.status(404).json({ error: "There is no job of that number here." });
+			response.status(404).json({ error: NO_JOB });
 			return;
 		}
 		streams.handle(request, response, job);

@@ -9,7 +9,7 @@ import { Container } from "../../protocol/recipe-table.ts";
 import { type Fit, fitReason, fitVariants, mainFile } from "../../publish/fitting.ts";
 import { newestCommitOf } from "../../publish/newest-commit.ts";
 import type { VariantRecord } from "../../records/variant.ts";
-import { jobJson, type Site } from "../site.ts";
+import { baseOf, jobJson, type Site } from "../site.ts";
 import type { FitForm } from "../views/fit-section.ts";
 import { sourcePage } from "../views/source-page.ts";
 
@@ -75,44 +75,43 @@ function historyJson(before: PublishedBefore): unknown {
 /** `GET /m/OWNER/NAME`: one model with everything made of it. */
 export function modelRoutes(site: Site): Router {
 	const router = express.Router();
-	router.get("/m/:owner/:name", async (request, response) => {
-		const repo = repoName.safeParse(`${request.params.owner}/${request.params.name}`);
-		if (!repo.success) {
-			site.notFound(request, response, "There is no model of that name here.");
-			return;
-		}
+
+	async function contentOf(repo: string, asked: z.infer<typeof FitParameters>, base: string) {
 		const [variants, jobs, history] = await Promise.all([
-			site.data.listVariantsOfSource(repo.data),
-			site.data.listJobsOfSource(repo.data, 20),
-			site.data.listHistoryOfSource(repo.data),
+			site.data.listVariantsOfSource(repo),
+			site.data.listJobsOfSource(repo, 20),
+			site.data.listHistoryOfSource(repo),
 		]);
-		if (variants.length === 0 && jobs.length === 0) {
-			site.notFound(request, response, `This bot has made nothing of ${repo.data} yet.`);
-			return;
-		}
+		if (variants.length === 0 && jobs.length === 0) return null;
 		const summaries = site.summarize(variants);
 		const newestSha = newestCommitOf(jobs, variants);
-		const { fit, typed } = fitOf(FitParameters.parse(request.query), variants, newestSha, site.context().hubUrl);
+		const { fit, typed } = fitOf(asked, variants, newestSha, site.context().hubUrl);
 		const twin = {
-			repo: repo.data,
+			repo,
 			newestSha,
 			fit: fitJson(fit, typed),
 			variants: summaries,
 			history: history.map(historyJson),
 			jobs: jobs.map(jobJson),
 		};
-		site.reply(request, response, twin, () =>
-			sourcePage(site.context(), {
-				repo: repo.data,
-				newestSha,
-				variants: summaries,
-				jobs,
-				history,
-				fit,
-				typed,
-				base: `${request.protocol}://${request.host}`,
-			}),
-		);
+		const source = { repo, newestSha, variants: summaries, jobs, history, fit, typed, base };
+		return { twin, page: () => sourcePage(site.context(), source) };
+	}
+
+	router.get("/m/:owner/:name", async (request, response) => {
+		const repo = repoName.safeParse(`${request.params.owner}/${request.params.name}`);
+		if (!repo.success) {
+			site.notFound(request, response, "There is no model of that name here.");
+			return;
+		}
+		const asked = FitParameters.parse(request.query);
+		const base = baseOf(request);
+		await site.replyKept(request, response, {
+			scope: { kind: "source", repo: repo.data },
+			key: ["/m", asked, base],
+			make: () => contentOf(repo.data, asked, base),
+			missing: `This bot has made nothing of ${repo.data} yet.`,
+		});
 	});
 	return router;
 }

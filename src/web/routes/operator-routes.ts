@@ -5,7 +5,7 @@ import type { Log } from "../../log.ts";
 import { CursorParameter } from "../cursor-parameter.ts";
 import { summarizeDelivery } from "../delivery-summary.ts";
 import type { OperatorData } from "../operator-data.ts";
-import { readForm, refuseForm } from "../sign-in/read-form.ts";
+import { readForm } from "../sign-in/read-form.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
 import { operatorPage } from "../views/operator-page.ts";
 
@@ -32,7 +32,7 @@ export function operatorRoutes(
 		}
 		const { cursor } = CursorParameter.parse(request.query);
 		const [counts, line, spentMicroUsd, isolation, page] = await Promise.all([
-			operatorData.counts(),
+			site.data.counts(),
 			operatorData.line(LINE_SHOWN),
 			operatorData.spentMicroUsd(),
 			operatorData.isolation(),
@@ -78,7 +78,7 @@ export function operatorRoutes(
 		if (sent === null) return;
 		const id = Id.safeParse(request.params.id);
 		if (!id.success || !(await operatorData.replay(id.data))) {
-			refuseForm(site, request, response, {
+			site.refuse(request, response, {
 				status: 409,
 				title: "Not worked on anew",
 				text: "There is no such delivery, or it is being worked on already.",

@@ -18,10 +18,12 @@ function mayBeKept(response: express.Response): void {
 	}
 }
 
-/** What other sites show of a model: a badge for its README, a plot for link previews. */
-export function pictureRoutes(site: Site): Router {
+/**
+ * What other sites show of a model: a badge for its README, a plot for link previews. `kept`: plots by what they show,
+ * of all audiences: a picture is looked for only by who may see its variants.
+ */
+export function pictureRoutes(site: Site, kept: Map<string, Buffer>): Router {
 	const router = express.Router();
-	const kept = new Map<string, Buffer>();
 
 	router.get("/m/:owner/:name/badge.svg", async (request, response) => {
 		const repo = repoName.safeParse(`${request.params.owner}/${request.params.name}`);

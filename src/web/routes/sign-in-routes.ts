@@ -7,7 +7,7 @@ import type { Log } from "../../log.ts";
 import { parseJson } from "../../parse-json.ts";
 import type { Person } from "../../records/person.ts";
 import type { CookieJar } from "../sign-in/cookies.ts";
-import { readForm, refuseForm } from "../sign-in/read-form.ts";
+import { readForm } from "../sign-in/read-form.ts";
 import { returnAddress } from "../sign-in/return-address.ts";
 import { seal, unseal } from "../sign-in/seal.ts";
 import type { Sessions } from "../sign-in/sessions.ts";
@@ -80,7 +80,7 @@ export function signInRoutes(options: SignInOptions): Router {
 	});
 
 	async function refuse(request: Request, response: Response, reason: keyof typeof REFUSALS): Promise<void> {
-		refuseForm(await siteOf(request), request, response, REFUSALS[reason]);
+		(await siteOf(request)).refuse(request, response, REFUSALS[reason]);
 	}
 
 	function readAttempt(request: Request): (SignInAttempt & { readonly returnTo: string }) | null {

@@ -4,20 +4,14 @@ import { z } from "zod";
 import { Container } from "../../protocol/recipe-table.ts";
 import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
+import { textParameter } from "../text-parameter.ts";
 import { triedFiles, tryPage } from "../views/try-page.ts";
 import { variantPage } from "../views/variant-page.ts";
 import { variantsPage } from "../views/variants-page.ts";
 
 /** Addresses are written and shared by people: what does not parse counts as not given. */
 const VariantParameters = z.object({
-	q: z
-		.string()
-		.trim()
-		.min(1)
-		// A database takes no NUL in a text.
-		.transform((text) => text.replaceAll(/[\p{Cc}\p{Cs}]/gu, "").slice(0, 200))
-		.nullable()
-		.catch(null),
+	q: textParameter(200),
 	container: Container.nullable().catch(null),
 	bits: z.coerce.number().int().min(1).max(16).nullable().catch(null),
 	sort: z.enum(VARIANT_SORTS).catch("newest"),
@@ -30,18 +24,22 @@ export function variantRoutes(site: Site): Router {
 	router.get("/variants", async (request, response) => {
 		const parameters = VariantParameters.parse(request.query);
 		const query: VariantQuery = {
-			search: parameters.q,
+			search: parameters.q === "" ? null : parameters.q,
 			container: parameters.container,
 			bits: parameters.bits,
 			sort: parameters.sort,
 			cursor: parameters.cursor,
 			limit: PAGE_ROWS,
 		};
-		const page = await site.data.listPublishedVariants(query);
-		const rows = site.summarize(page.items);
-		site.reply(request, response, { variants: rows, nextCursor: page.next }, () =>
-			variantsPage(site.context(), query, { items: rows, next: page.next }),
-		);
+		const make = async () => {
+			const { items, next } = await site.data.listPublishedVariants(query);
+			const variants = site.summarize(items);
+			return {
+				twin: { variants, nextCursor: next },
+				page: () => variantsPage(site.context(), query, { items: variants, next }),
+			};
+		};
+		await site.replyKept(request, response, { scope: { kind: "catalogue" }, key: ["/variants", query], make });
 	});
 
 	router.get("/v/:id/try", async (request, response) => {
@@ -58,15 +56,17 @@ export function variantRoutes(site: Site): Router {
 
 	router.get("/v/:id", async (request, response) => {
 		const { id } = request.params;
-		const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
-		const [summary] = variant === null ? [] : site.summarize([variant]);
-		if (variant === null || summary === undefined) {
-			site.notFound(request, response, "There is no variant of that number here.");
-			return;
-		}
-		site.reply(request, response, { variant: summary, manifest: variant.manifest }, () =>
-			variantPage(site.context(), variant, summary),
-		);
+		const make = async () => {
+			const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+			const [summary] = variant === null ? [] : site.summarize([variant]);
+			if (variant === null || summary === undefined) return null;
+			return {
+				twin: { variant: summary, manifest: variant.manifest },
+				page: () => variantPage(site.context(), variant, summary),
+			};
+		};
+		const missing = "There is no variant of that number here.";
+		await site.replyShared(request, response, { key: ["/v", id], make, missing });
 	});
 	return router;
 }

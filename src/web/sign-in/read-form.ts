@@ -14,18 +14,6 @@ function comesFromElsewhere(request: Request, origin: string): boolean {
 	return site !== undefined && site !== "same-origin";
 }
 
-/** Answers a form that is not taken. */
-export function refuseForm(
-	site: Site,
-	request: Request,
-	response: Response,
-	refusal: { readonly status: number; readonly title: string; readonly text: string },
-): void {
-	const { status, title, text } = refusal;
-	response.status(status);
-	site.reply(request, response, { error: text }, () => site.message(title, text));
-}
-
 /**
  * What stands before everything that a form of this site changes: somebody is signed in, the form came from one of their
  * own pages here, by the browser's word and by the token that only those have. `null`: it did not, and that was answered.
@@ -39,7 +27,7 @@ export async function readForm(
 	const refuse = (status: number, title: string, text: string): null => {
 		// Its body was not read: the connection cannot be used again.
 		response.set("Connection", "close");
-		refuseForm(site, request, response, { status, title, text });
+		site.refuse(request, response, { status, title, text });
 		return null;
 	};
 	const viewer = site.viewer();

@@ -1,6 +1,7 @@
 import type { Clock } from "../../clock.ts";
 import type { Log } from "../../log.ts";
 import type { Person } from "../../records/person.ts";
+import { inTime } from "../in-time.ts";
 
 /** What somebody may see besides what everybody may, by the Hub's word of a few minutes ago. */
 export type SeenRights = {
@@ -21,19 +22,6 @@ const LONGEST_MILLISECONDS = 10_000;
 const FRESH_SECONDS = 180;
 /** After a failure the Hub is left alone for a moment. */
 const FAILED_SECONDS = 10;
-
-async function inTime<T>(work: Promise<T>): Promise<T> {
-	const late = new AbortController();
-	const timer = setTimeout(() => late.abort(), LONGEST_MILLISECONDS);
-	const gaveUp = new Promise<never>((_resolve, reject) => {
-		late.signal.addEventListener("abort", () => reject(new Error("The Hub took too long.")));
-	});
-	try {
-		return await Promise.race([work, gaveUp]);
-	} finally {
-		clearTimeout(timer);
-	}
-}
 
 /** Asks the Hub in the person's own name, at most every few minutes. */
 export function createRights(options: {
@@ -65,11 +53,13 @@ export function createRights(options: {
 	return () => {
 		const now = clock.now().getTime();
 		if (last !== null && last.until > now) return last.answer;
-		const answer = inTime(ask()).catch((error: unknown): RightsAnswer => {
-			log.warn("The Hub could not be asked what a signed-in person may read", { error });
-			last = { until: clock.now().getTime() + FAILED_SECONDS * 1000, answer };
-			return { kind: "unknown" };
-		});
+		const answer = inTime(ask(), LONGEST_MILLISECONDS, () => new Error("The Hub took too long.")).catch(
+			(error: unknown): RightsAnswer => {
+				log.warn("The Hub could not be asked what a signed-in person may read", { error });
+				last = { until: clock.now().getTime() + FAILED_SECONDS * 1000, answer };
+				return { kind: "unknown" };
+			},
+		);
 		last = { until: now + FRESH_SECONDS * 1000, answer };
 		return answer;
 	};

@@ -44,11 +44,14 @@ export type Visitors = {
 /** Pages that are kept ready for who is signed in; the least recently seen go first. */
 const MAXIMUM_KEPT = 500;
 
+function personOf(session: OpenSession, answer: RightsAnswer): Person {
+	return answer.kind === "known"
+		? answer.rights.person
+		: { subject: session.subject, name: session.name, organizations: [] };
+}
+
 function viewerOf(session: OpenSession, answer: RightsAnswer, operators: readonly string[]): Viewer {
-	const person: Person =
-		answer.kind === "known"
-			? answer.rights.person
-			: { subject: session.subject, name: session.name, organizations: [] };
+	const person = personOf(session, answer);
 	return {
 		...person,
 		isOperator: isNamedOperator(operators, person),
@@ -85,7 +88,7 @@ export function createVisitors(options: VisitorsOptions): Visitors {
 		const audience = async (): Promise<Audience> => {
 			const answer = await rights();
 			if (answer.kind === "revoked" || session.expiresAt <= clock.now()) return "everybody";
-			if (viewerOf(session, answer, operators).isOperator) return "operator";
+			if (isNamedOperator(operators, personOf(session, answer))) return "operator";
 			return answer.kind === "known" ? { reads: answer.rights.reads } : "everybody";
 		};
 		const visitor: Visitor = {
