@@ -91,6 +91,7 @@ export const SUPPORTED_ARCHITECTURES: readonly string[] = [
 	"Qwen3ForCausalLM",
 	"Qwen3MoeForCausalLM",
 	"Qwen3NextForCausalLM",
+	"Qwen3VLForConditionalGeneration",
 	"SeedOssForCausalLM",
 	"SmolLM3ForCausalLM",
 	"SolarOpenForCausalLM",

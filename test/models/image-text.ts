@@ -64,7 +64,7 @@ describe("an image-text model pushed as it is released", { timeout: 5_000_000 },
 		return folder;
 	}
 
-	for (const kind of ["gemma3", "qwen3_5"]) {
+	for (const kind of ["gemma3", "qwen3_5", "qwen3_vl"]) {
 		test(`${kind}: variants in every container, and the same image gives the original's most likely tokens`, async (context) => {
 			const source = join(work, kind);
 			await run(venvPython, [join(root, "test/models/make_image_text_model.py"), kind, source]);

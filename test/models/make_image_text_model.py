@@ -12,15 +12,17 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "gpu-runner/tests"))
 import torch  # noqa: E402
 from tiny_architectures import save_tiny_model  # noqa: E402
 
+QWEN: dict[str, Any] = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "size": {"shortest_edge": 1024, "longest_edge": 1024},
+    "patch_size": 8,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+}
 PROCESSORS: dict[str, dict[str, Any]] = {
     "gemma3": {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 32, "width": 32}},
-    "qwen3_5": {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "size": {"shortest_edge": 1024, "longest_edge": 1024},
-        "patch_size": 8,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-    },
+    "qwen3_5": QWEN,
+    "qwen3_vl": QWEN,
 }
 
 
