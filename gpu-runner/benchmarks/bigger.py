@@ -215,8 +215,9 @@ def kills_of(count: int, stage: str) -> list[tuple[str, float]]:
     """Where a job is killed: half of them in the sketch, the others in rounding, tuning and measuring."""
     if stage == "sketch":
         return [("sketch", (number + 1) / (count + 1)) for number in range(count)]
-    later = [("round", 0.3), ("round", 0.7), ("tune", 0.2), ("tune", 0.6), ("evaluate", 0.5)][: count // 2]
-    return [("sketch", (number + 1) / (count - len(later) + 1)) for number in range(count - len(later))] + later
+    later = [("tune", 0.2), ("round", 0.3), ("evaluate", 0.5), ("tune", 0.6), ("round", 0.7)][: count // 2]
+    early = [("sketch", (number + 1) / (count - len(later) + 1)) for number in range(count - len(later))]
+    return early + sorted(later, key=lambda place: (STAGES.index(place[0]), place[1]))
 
 
 def limited(model: Path, output: Path, arguments: argparse.Namespace, members: Path) -> tuple[int, int, float]:
