@@ -62,15 +62,21 @@ async function openInLlamaCpp(folder: string, manifest: Manifest, verificationPa
 	if (verdict.kind !== "measured") throw new Error(verdict.reason);
 	const { sequences, tokenizer, greedy } = verdict.measurement;
 	const positions = sequences.reduce((sum, one) => sum + one.positions, 0);
+	const engineKl = sequences.reduce((sum, one) => sum + one.klNats * one.positions, 0) / positions;
+	const said = manifest.engine?.klNats;
+	if (said === undefined || Math.abs(engineKl - said.mean) > said.standardError + 1e-9) {
+		throw new Error(`the manifest says a KL of ${said?.mean} in llama.cpp, a fresh child measures ${engineKl}`);
+	}
 	return {
 		version: verdict.version,
-		engineKl: sequences.reduce((sum, one) => sum + one.klNats * one.positions, 0) / positions,
+		engineKl,
 		tokensEqual:
 			tokenizer !== null &&
 			tokenizer.opening === null &&
 			tokenizer.end === null &&
 			tokenizer.different.every(({ kind }) => HARMLESS_KINDS.has(kind)),
-		generated: greedy !== null && greedy.equal > 0,
+		// A random model's next tokens are near ties: the KL says whether they are the original's.
+		generated: greedy !== null && greedy.tokens > 0,
 	};
 }
 

@@ -43,7 +43,7 @@ function measuredBy(manifest: Manifest, engine: EngineFigures): string {
 					.join(", ")}.`;
 	return [
 		`${markdownCode(manifest.recipe)} **in ${markdownText(engine.name, 60)} ${markdownText(engine.version, 100)}**: KL ${formatEstimate(engine.klNats)} nats a token and the same top token at ${formatPercent(engine.topOneAgreement)} of ${engine.positions} positions${kernels == null ? "" : `, with its kernels for ${markdownText(kernels.used, 60)}`};`,
-		`the decoded weights give ${formatNumber(verification.klNats)} there.${window}${unreached}`,
+		`the decoded weights give ${formatNumber(verification.klNats)} there${engine.name === "llama.cpp" ? ": llama.cpp multiplies them with activations of 8 bits" : ""}.${window}${unreached}`,
 		...(tokens.texts === 0
 			? []
 			: [`Its tokenizer cuts ${tokens.equal} of ${tokens.texts} hard texts as the original's.${different}`]),
