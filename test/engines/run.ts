@@ -195,7 +195,7 @@ async function main(): Promise<number> {
 	const wanted = ENGINES.filter(({ name }) => engines.includes(name)).flatMap((engine) => engine.containers);
 	const folder = values.resume ?? (await mkdtemp(join(tmpdir(), "yaqa-engines-")));
 	const rowsPath = join(folder, "rows.json");
-	const kept = (await keptRows(rowsPath)).filter(({ ok }) => ok);
+	const kept = (await keptRows(rowsPath)).filter(({ ok, unsupported }) => ok || unsupported === true);
 	const rows: Row[] = [];
 	const onRow = async (row: Row): Promise<void> => {
 		rows.push(row);
