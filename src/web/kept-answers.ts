@@ -1,5 +1,24 @@
+import { gzipSync } from "node:zlib";
+
 /** What goes out to who asked. */
-export type Answer = { readonly type: string; readonly body: string };
+export type Answer = {
+	readonly type: string;
+	readonly body: string;
+	/** The body by gzip, packed once for all who get this answer. */
+	readonly packed: () => Buffer;
+};
+
+export function createAnswer(type: string, body: string): Answer {
+	let packed: Buffer | null = null;
+	return {
+		type,
+		body,
+		packed: () => {
+			packed ??= gzipSync(body);
+			return packed;
+		},
+	};
+}
 
 export type KeptAnswers = {
 	/** The answer under that key while its version stands; otherwise it is made anew. `null` is not kept. */
@@ -59,7 +78,8 @@ export function createKeptAnswers(now: () => number): KeptAnswers {
 			try {
 				const answer = await one.answer;
 				if (answer === null) forget(key, one);
-				else count(key, one, answer.body.length);
+				// It stays packed beside.
+				else count(key, one, 2 * answer.body.length);
 				return answer;
 			} catch (error) {
 				forget(key, one);

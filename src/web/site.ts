@@ -4,7 +4,7 @@ import { summarizeVariant, type VariantSummary } from "../publish/variant-summar
 import type { JobRecord } from "../records/job.ts";
 import type { VariantRecord } from "../records/variant.ts";
 import type { WebData } from "./data.ts";
-import { type Answer, createKeptAnswers } from "./kept-answers.ts";
+import { type Answer, createAnswer, createKeptAnswers } from "./kept-answers.ts";
 import { createSharedReads } from "./shared-reads.ts";
 import type { Viewer } from "./sign-in/viewer.ts";
 import type { PageContext } from "./views/layout.ts";
@@ -12,6 +12,9 @@ import { messagePage } from "./views/message-page.ts";
 
 /** Rows of one page of a list. */
 export const PAGE_ROWS = 25;
+
+/** Shorter ones gain nothing. */
+const LEAST_PACKED = 1024;
 
 /** What a page shows, for programs and for people. */
 type Content = { readonly twin: unknown; readonly page: () => string };
@@ -44,6 +47,7 @@ export type Site = {
 	) => Promise<void>;
 	/** As `replyKept`, for what is neither a page nor has a twin. */
 	readonly sendKept: (
+		request: Request,
 		response: Response,
 		kept: {
 			readonly scope: DataScope;
@@ -82,13 +86,23 @@ export function createSite(options: {
 	}
 
 	function answerOf(json: boolean, { twin, page }: Content): Answer {
-		return json ? { type: "json", body: JSON.stringify(twin) } : { type: "html", body: page() };
+		return json ? createAnswer("json", JSON.stringify(twin)) : createAnswer("html", page());
 	}
 
-	function send(response: Response, { type, body }: Answer): void {
+	function send(request: Request, response: Response, answer: Answer): void {
 		response.vary("Accept");
 		if (response.get("Cache-Control") === undefined) response.set("Cache-Control", "no-cache");
-		response.type(type).send(body);
+		sendPacked(request, response, answer);
+	}
+
+	/** What certain eyes alone may see is sent as it is, as everywhere here. */
+	function sendPacked(request: Request, response: Response, { type, body, packed }: Answer): void {
+		const isPacked =
+			body.length >= LEAST_PACKED &&
+			response.get("Cache-Control") !== "no-store" &&
+			request.acceptsEncodings("gzip") === "gzip";
+		if (isPacked) response.set("Content-Encoding", "gzip");
+		response.type(type).send(isPacked ? packed() : body);
 	}
 
 	async function keptAnswer(
@@ -113,11 +127,11 @@ export function createSite(options: {
 			return content === null ? null : answerOf(json, content);
 		});
 		if (answer === null) notFound(request, response, missing);
-		else send(response, answer);
+		else send(request, response, answer);
 	}
 
 	const reply: Site["reply"] = (request, response, twin, page) =>
-		send(response, answerOf(wantsJson(request), { twin, page }));
+		send(request, response, answerOf(wantsJson(request), { twin, page }));
 
 	const refuse: Site["refuse"] = (request, response, { status, title, text }) => {
 		response.status(status);
@@ -136,9 +150,9 @@ export function createSite(options: {
 			await replyOnce(request, response, shared, (key, make) => readAnswer(JSON.stringify(key), make)),
 		replyKept: async (request, response, kept) =>
 			await replyOnce(request, response, kept, (key, make) => keptAnswer(kept.scope, key, make)),
-		async sendKept(response, { scope, key, type, make }) {
-			const answer = await keptAnswer(scope, [type, ...key], async () => ({ type, body: await make() }));
-			if (answer !== null) response.type(answer.type).send(answer.body);
+		async sendKept(request, response, { scope, key, type, make }) {
+			const answer = await keptAnswer(scope, [type, ...key], async () => createAnswer(type, await make()));
+			if (answer !== null) sendPacked(request, response, answer);
 		},
 		summarize: (variants) => variants.map((variant) => summarizeVariant(variant, hubUrl)),
 		refuse,

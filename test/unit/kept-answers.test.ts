@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createKeptAnswers } from "../../src/web/kept-answers.ts";
+import { createAnswer, createKeptAnswers } from "../../src/web/kept-answers.ts";
 import { createSharedReads } from "../../src/web/shared-reads.ts";
 
-const answerOf = (body: string) => async () => ({ type: "html", body });
+const answerOf = (body: string) => async () => createAnswer("html", body);
 
 test("an answer is kept for one version and a while, never longer, never for another key", async () => {
 	let now = 0;
@@ -36,7 +36,7 @@ test("kept answers have a bound, and the ones that were asked for last stay", as
 			version: "1",
 			make: async () => {
 				made += 1;
-				return { type: "html", body: "x".repeat(10_000_000) };
+				return createAnswer("html", "x".repeat(5_000_000));
 			},
 		});
 	for (const key of ["a", "b", "c"]) await get(key);

@@ -79,7 +79,7 @@ ${variants.map((variant) => {
 	] as const) {
 		router.get(path, async (request, response) => {
 			const base = baseOf(request);
-			await site.sendKept(response, {
+			await site.sendKept(request, response, {
 				scope: { kind: "catalogue" },
 				key: [path, base],
 				type,
