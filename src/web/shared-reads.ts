@@ -1,6 +1,8 @@
 type Reading<T> = {
-	readonly running: Promise<T>;
-	/** Begins when the other one has ended. */
+	/** Whoever asks before it has begun shares it. */
+	hasBegun: boolean;
+	readonly outcome: Promise<T>;
+	/** Begins when this one has ended. */
 	next: Promise<T> | null;
 };
 
@@ -12,21 +14,26 @@ export function createSharedReads<T>(): (key: string, read: () => Promise<T>) =>
 	const readings = new Map<string, Reading<T>>();
 
 	function begin(key: string, read: () => Promise<T>): Promise<T> {
-		const running = read();
-		const reading: Reading<T> = { running, next: null };
+		// What has arrived by now is taken in first: of many who ask at once, the first does not read for itself alone.
+		const outcome = new Promise<void>((resolve) => setImmediate(resolve)).then(() => {
+			reading.hasBegun = true;
+			return read();
+		});
+		const reading: Reading<T> = { hasBegun: false, outcome, next: null };
 		readings.set(key, reading);
 		const end = (): void => {
 			if (reading.next === null && readings.get(key) === reading) readings.delete(key);
 		};
-		running.then(end, end);
-		return running;
+		outcome.then(end, end);
+		return outcome;
 	}
 
 	return (key, read) => {
 		const reading = readings.get(key);
 		if (reading === undefined) return begin(key, read);
+		if (!reading.hasBegun) return reading.outcome;
 		const start = (): Promise<T> => begin(key, read);
-		reading.next ??= reading.running.then(start, start);
+		reading.next ??= reading.outcome.then(start, start);
 		return reading.next;
 	};
 }
