@@ -1,5 +1,6 @@
 import { table } from "../src/cli/terminal.ts";
 import { FIGURES_LEGEND } from "../src/cli/variant-lines.ts";
+import { ownBytes } from "../src/protocol/importance-file.ts";
 import type { Estimate, Manifest, Measured, Quantizer } from "../src/protocol/manifest.ts";
 import type { PublishedVariant } from "./check-published.ts";
 
@@ -74,7 +75,7 @@ export function renderResult(result: DemoResult, urlOf: (repo: string) => string
 	const head = ["recipe", "size", "KL (nats/token)", "GPTQ", "RTN", "gate", "verified"];
 	const rows = result.variants.map((variant) => [
 		variant.recipe,
-		bytes(variant.files.reduce((sum, file) => sum + file.size, 0)),
+		bytes(ownBytes(variant)),
 		kl(variant.klNats),
 		kl(variant.baselines.gptq),
 		kl(variant.baselines.rtn),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from pathlib import Path
@@ -106,6 +107,10 @@ def test_a_sketch_gives_the_importance_matrix_that_llama_quantize_takes(
 ) -> None:
     taken = made.sketch
     path = yaqa_runner.imatrix(model, made.output / "sketch", output=tmp_path / "imatrix.gguf")
+    # What lies beside the GGUF variant is the same.
+    (beside,) = (made.variants[0].folder / "imatrix").iterdir()
+    assert beside.read_bytes() == path.read_bytes()
+    assert beside.name == f"imatrix-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.gguf"
     reader = gguf.GGUFReader(path)
     fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     calibration = taken.record.calibration

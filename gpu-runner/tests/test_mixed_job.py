@@ -20,7 +20,7 @@ from yaqa_runner.pipeline import settle_mix
 from yaqa_runner.pipeline.run_context import RunContext
 from yaqa_runner.protocol.byte_size import parse_byte_size
 from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
-from yaqa_runner.protocol.manifest import Estimate, Manifest
+from yaqa_runner.protocol.manifest import Estimate, Manifest, ManifestFile
 from yaqa_runner.protocol.recipes import parse_recipe
 
 
@@ -46,7 +46,7 @@ def test_a_mix_fits_its_budget_and_the_file_holds_the_types_that_the_manifest_te
 ) -> None:
     (manifest,), events = make(model, tmp_path / "out", "gguf,bpw=5,refine=0")
     folder = tmp_path / "out" / "gguf-bpw-5-refine-0"
-    (name,) = [file.path for file in manifest.files if file.path.endswith(".gguf")]
+    (name,) = [file.path for file in own_files(manifest) if file.path.endswith(".gguf")]
     assert re.fullmatch(r"tiny-5bpw-Q[456]_K_XL\.gguf", name)
     reader = gguf.GGUFReader(folder / name)
     stored = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
@@ -98,10 +98,15 @@ def test_a_budget_below_the_smallest_types_is_refused_with_what_is_needed(model:
     assert "bpw=" in caught.value.remedy
 
 
+def own_files(manifest: Manifest) -> list[ManifestFile]:
+    """Without the importance matrix, which lies beside the model."""
+    return [file for file in manifest.files if not file.path.startswith("imatrix/")]
+
+
 def published(manifest: Manifest, folder: Path) -> int:
-    """Bytes on disk of all files but the manifest."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    assert len(files) == len(manifest.files)
+    """Bytes on disk of all files but the manifest and the importance matrix."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != "manifest.json"]
+    assert len(files) == len(own_files(manifest)) == len(manifest.files) - 1
     return sum(path.stat().st_size for path in files)
 
 
@@ -114,10 +119,10 @@ def test_the_files_on_disk_fit_a_budget_of_bytes_and_use_it(
     folder = tmp_path / "out" / f"gguf-bytes-{label.lower()}-refine-0-tune-off"
     limit = parse_byte_size(budget)
     assert limit is not None
-    (name,) = [file.path for file in manifest.files if file.path.endswith(".gguf")]
+    (name,) = [file.path for file in own_files(manifest) if file.path.endswith(".gguf")]
     assert re.fullmatch(rf"tiny-{re.escape(label)}-Q\d_K_XL\.gguf", name)
     taken = published(manifest, folder)
-    assert taken == sum(file.size for file in manifest.files) == manifest.evaluation.measured[0].bytes
+    assert taken == sum(file.size for file in own_files(manifest)) == manifest.evaluation.measured[0].bytes
     # What is left is less than the largest step from one type to the next (Q5_0 to Q8_0 in down_proj).
     assert limit - 27_648 < taken <= limit
     assert manifest.mixed is not None
@@ -144,9 +149,9 @@ def test_a_budget_of_bytes_is_refused_before_the_sketch_and_the_remedy_suffices(
     offered = re.search(r"bytes=(\S+) or more", caught.value.remedy)
     assert offered is not None
     (manifest,), _ = make(model, tmp_path / "offered", f"gguf,bytes={offered[1]},refine=0,tune=off")
-    assert sum(file.size for file in manifest.files) == needed
+    assert sum(file.size for file in own_files(manifest)) == needed
     (manifest,), _ = make(model, tmp_path / "exact", f"gguf,bytes={needed},refine=0,tune=off")
-    assert sum(file.size for file in manifest.files) == needed
+    assert sum(file.size for file in own_files(manifest)) == needed
     with pytest.raises(UnsupportedModel):
         make(model, tmp_path / "less", f"gguf,bytes={needed - 1}")
 

@@ -62,6 +62,10 @@ def test_a_job_leaves_whole_variants_and_nothing_else(finished: tuple[Path, JobO
         }
         assert files == {file.path for file in manifest.files} | {"manifest.json"}
         assert len({row.bytes for row in manifest.evaluation.measured}) == 1
+        beside = [file for file in manifest.files if file.path.startswith("imatrix/")]
+        assert len(beside) == (1 if directory == "gguf-q4-0" else 0)
+        own = sum(file.size for file in manifest.files if file not in beside)
+        assert {row.bytes for row in manifest.evaluation.measured} == {own}
         assert {row.quantizer for row in manifest.evaluation.measured} == {
             "two-sided-tuned",
             "two-sided",

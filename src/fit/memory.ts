@@ -1,3 +1,4 @@
+import { ownFiles } from "../protocol/importance-file.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
 import type { Container } from "../protocol/recipe-table.ts";
@@ -100,7 +101,7 @@ export function longestContext(
 export function weightFiles(
 	manifest: Pick<Manifest, "files">,
 ): readonly { readonly path: string; readonly size: number }[] {
-	return manifest.files.filter(
+	return ownFiles(manifest).filter(
 		({ path }) => /\.(?:gguf|safetensors|onnx|onnx_data(?:_\d+)?)$/.test(path) && !/(?:^|\/)mmproj-/.test(path),
 	);
 }

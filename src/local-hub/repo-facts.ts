@@ -117,7 +117,9 @@ async function safetensorsFacts(blobs: BlobStore, files: FileTree): Promise<Repo
 }
 
 async function ggufFacts(blobs: BlobStore, files: FileTree): Promise<RepoFacts["gguf"]> {
-	const first = [...files.keys()].filter((path) => path.endsWith(".gguf")).sort()[0];
+	// Importance matrices lie beside models.
+	const models = [...files.keys()].filter((path) => path.endsWith(".gguf") && !path.includes("imatrix"));
+	const first = models.sort()[0];
 	const entry = first === undefined ? undefined : files.get(first);
 	if (entry === undefined) return null;
 	try {

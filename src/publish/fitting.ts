@@ -1,6 +1,7 @@
 import { chooseFile, type FileChoice, type FitCandidate } from "../fit/choose-file.ts";
 import { DEFAULT_CONTEXT, type FitQuestion } from "../fit/fit-question.ts";
 import { type CacheType, weightBytes } from "../fit/memory.ts";
+import { ownFiles } from "../protocol/importance-file.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Container } from "../protocol/recipe-table.ts";
 import type { VariantRecord } from "../records/variant.ts";
@@ -87,7 +88,7 @@ export function formatContext(tokens: number): string {
 
 /** The file of a variant that somebody opens, by its name in the repo; `null`: the folder as a whole. */
 export function mainFile(manifest: Pick<Manifest, "files">): string | null {
-	const named = manifest.files.filter(({ path }) => path.endsWith(".gguf") && !/(?:^|\/)mmproj-/.test(path));
+	const named = ownFiles(manifest).filter(({ path }) => path.endsWith(".gguf") && !/(?:^|\/)mmproj-/.test(path));
 	const graph = manifest.files.find(({ path }) => path.endsWith(".onnx"));
 	return named.toSorted((one, other) => one.path.localeCompare(other.path))[0]?.path ?? graph?.path ?? null;
 }

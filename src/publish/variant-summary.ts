@@ -1,3 +1,4 @@
+import { ownBytes } from "../protocol/importance-file.ts";
 import type { Estimate, Quantizer } from "../protocol/manifest.ts";
 import { parseRecipe } from "../protocol/recipe.ts";
 import type { Container } from "../protocol/recipe-table.ts";
@@ -49,7 +50,7 @@ export function summarizeVariant(variant: VariantRecord, hubUrl: string): Varian
 		repo: variant.targetRepo,
 		url: `${hubUrl}/${variant.targetRepo}`,
 		jobId: variant.jobId,
-		bytes: manifest === null ? null : manifest.files.reduce((total, file) => total + file.size, 0),
+		bytes: manifest === null ? null : ownBytes(manifest),
 		klNats:
 			published === undefined
 				? null

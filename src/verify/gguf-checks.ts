@@ -2,6 +2,7 @@ import { lstat, open } from "node:fs/promises";
 import { join } from "node:path";
 import { GGMLQuantizationType, gguf, parseGgufShardFilename } from "@huggingface/gguf";
 import { byteSizeText } from "../protocol/byte-size.ts";
+import { isImportance, ownBytes, ownFiles } from "../protocol/importance-file.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
 import { RECIPES } from "../protocol/recipe-table.ts";
@@ -70,7 +71,9 @@ const PLAIN: ReadonlySet<GGMLQuantizationType> = new Set([
 
 /** The GGUF file, or its parts, against the recipe and their own headers. Returns what was seen, for the job page. */
 export async function checkGguf(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const paths = manifest.files.map((file) => file.path).filter((path) => path.endsWith(".gguf"));
+	const paths = ownFiles(manifest)
+		.map((file) => file.path)
+		.filter((path) => path.endsWith(".gguf"));
 	const [first] = paths.toSorted();
 	assertCheck(first !== undefined, "there is no .gguf file");
 	const parts = paths.toSorted().map((path) => parseGgufShardFilename(path));
@@ -98,7 +101,8 @@ export async function checkGguf(directory: string, manifest: Manifest, recipe: R
 	const counted = checkTypes(first, quantized, described);
 	if (recipe.name.name === RECIPES.mixed.name) checkBudget(first, counted.average, manifest, recipe);
 	else checkNamedTypes(manifest, described, recipe);
-	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${counted.text}`;
+	const importance = await checkImportance(directory, manifest);
+	return `GGUF ${architecture}: ${names.size} tensors fit the file, ${counted.text}${importance}`;
 }
 
 type GgufLinear = { readonly row: number; readonly elements: number; readonly type: GGMLQuantizationType };
@@ -179,7 +183,7 @@ function checkBudget(path: string, average: number, manifest: Manifest, recipe: 
 		bitsPerWeight === null || average <= bitsPerWeight + 1e-6,
 		`the linears of ${path} take ${average.toFixed(3)} bits a weight, the recipe allows ${bitsPerWeight}`,
 	);
-	const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+	const bytes = ownBytes(manifest);
 	assertCheck(
 		budgetBytes === null || bytes <= budgetBytes,
 		`the files take ${bytes} bytes, the recipe allows ${byteSizeText(budgetBytes ?? 0)} (${budgetBytes})`,
@@ -189,6 +193,28 @@ function checkBudget(path: string, average: number, manifest: Manifest, recipe: 
 		target === budgetBytes && (manifest.mixed?.targetBitsPerWeight ?? null) === bitsPerWeight,
 		"the manifest's mix was chosen under another budget than the recipe's",
 	);
+}
+
+/** The importance matrix beside the model, if there is one: a GGUF file of sums and counts, and nothing else. */
+async function checkImportance(directory: string, manifest: Manifest): Promise<string> {
+	const found = manifest.files.map(({ path }) => path).filter(isImportance);
+	const stray = manifest.files.find(({ path }) => path.startsWith("imatrix/") && !isImportance(path));
+	assertCheck(stray === undefined, `${stray?.path} is not named as an importance matrix is`);
+	assertCheck(found.length <= 1, "there are several importance matrices");
+	const [path] = found;
+	if (path === undefined) return "";
+	const names = new Set<string>();
+	const { fields, linears } = await checkFile(join(directory, path), path, names);
+	assertCheck(fields.get("general.type") === "imatrix", `${path} does not say that it is an importance matrix`);
+	assertCheck(linears.length === 0, `${path} holds quantized weights`);
+	for (const name of names) {
+		const sums = name.replace(/\.(in_sum2|counts)$/, "");
+		assertCheck(
+			sums !== name && names.has(`${sums}.in_sum2`) && names.has(`${sums}.counts`),
+			`${path} holds ${name}, which is no part of an importance matrix`,
+		);
+	}
+	return `, importance of ${names.size / 2} matrices beside it`;
 }
 
 async function checkFile(

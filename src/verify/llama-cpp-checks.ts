@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { ownFiles } from "../protocol/importance-file.ts";
 import type { EngineFigures, Manifest } from "../protocol/manifest.ts";
 import type { ChildLimits } from "./limited-child.ts";
 import {
@@ -45,7 +46,7 @@ export async function checkInLlamaCpp(request: {
 	readonly judge?: typeof judgeWithLlamaCpp;
 }): Promise<EngineOutcome> {
 	const { directory, manifest, verificationPath, unmeasured, limits, signal, judge = judgeWithLlamaCpp } = request;
-	const first = manifest.files
+	const first = ownFiles(manifest)
 		.map(({ path }) => path)
 		.filter((path) => path.endsWith(".gguf") && !path.startsWith("mmproj-"))
 		.toSorted()[0];

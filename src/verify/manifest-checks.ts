@@ -1,6 +1,7 @@
 import { lstat, readdir } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { fileSha256 } from "../hub/file-hash.ts";
+import { ownBytes } from "../protocol/importance-file.ts";
 import type { Manifest, Quantizer } from "../protocol/manifest.ts";
 import { MANIFEST_NAME, readManifest } from "../protocol/read-manifest.ts";
 import { parsedRecipes, type Recipe } from "../protocol/recipe.ts";
@@ -57,7 +58,7 @@ export function checkManifestConsistency(manifest: Manifest, recipe: Recipe): vo
 		assertCheck(klNats.mean >= 0, `the KL of ${entry.quantizer} is negative`);
 		assertCheck(entry.bytes === published.bytes, `${entry.quantizer} was measured at another size`);
 	}
-	const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+	const bytes = ownBytes(manifest);
 	assertCheck(
 		bytes === published.bytes,
 		`the files take ${bytes} bytes, the manifest's measurement says ${published.bytes}`,

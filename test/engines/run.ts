@@ -34,7 +34,8 @@ const ONNX = "onnx:q8,tune=off,refine=0";
 const PACKED = "w8a16,group=32,tune=off,refine=0";
 const GPTQ = "gptq:8,group=32,tune=off,refine=0";
 const MLX = "mlx:8bit,group=32,tune=off,refine=0";
-const EVERY = [GGUF, ONNX, PACKED, GPTQ, MLX];
+const OTHERS = [GGUF, ONNX, PACKED, GPTQ];
+const EVERY = [...OTHERS, MLX];
 /** The containers that hold each. */
 const MODELS: Readonly<Record<string, readonly string[]>> = {
 	demo: [
@@ -49,8 +50,9 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 	qwen3: EVERY,
 	mistral: EVERY,
 	gemma: EVERY,
-	gemma2: EVERY,
-	gemma3_text: EVERY,
+	// Their windows, and fewer layers than the pattern of them, are none for mlx-lm.
+	gemma2: OTHERS,
+	gemma3_text: OTHERS,
 	phi3: [...EVERY, "gptq:4,group=32,tune=off,refine=0"],
 	olmo2: EVERY,
 	starcoder2: EVERY,

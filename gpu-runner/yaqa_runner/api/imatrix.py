@@ -37,9 +37,9 @@ def imatrix(
 
     from yaqa_runner.api.local_job import find_source
     from yaqa_runner.formats.decoded_original import decoded_original
-    from yaqa_runner.formats.gguf.imatrix import CalibrationTokens, InputMoment, write_imatrix
     from yaqa_runner.formats.source import ExportError
     from yaqa_runner.model.snapshot import fingerprint_files, inspect_snapshot, link_snapshot
+    from yaqa_runner.pipeline.importance import write_importance
     from yaqa_runner.protocol.failures import InvalidSpec, UnsupportedModel
     from yaqa_runner.sketches.store import SketchUnreadable, open_sketch
 
@@ -54,18 +54,7 @@ def imatrix(
             taken = open_sketch(Path(sketch))
             if taken.record.source_sha256 != fingerprint_files(snapshot):
                 raise SketchUnreadable("it is of another model")
-            calibration = taken.record.calibration
-
-            def moment(name: str) -> InputMoment:
-                return InputMoment(taken.factors(name).second_moment.diagonal(), taken.layers[name].tokens)
-
-            write_imatrix(
-                target,
-                linked,
-                list(taken.layers),
-                moment,
-                CalibrationTokens(f"sha256:{calibration.sha256}", calibration.sequences, calibration.length),
-            )
+            write_importance(target, linked, taken)
         except SketchUnreadable as error:
             raise InvalidSpec(f"The sketch cannot be used: {error}", "Give the sketch of this very model.") from error
         except ExportError as error:

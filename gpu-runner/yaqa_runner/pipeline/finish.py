@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yaqa_runner.evaluate.gate import choose
+from yaqa_runner.pipeline.importance import add_importance
 from yaqa_runner.pipeline.measure import VERIFICATION_FILE, MeasuringReference
 from yaqa_runner.pipeline.planned_recipe import PlannedVariant, RefusedVariant
 from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, read_manifest
@@ -62,6 +63,7 @@ def finish_variant(
     for quantizer in written.rounded.quantizers:
         if quantizer != gate.winner:
             shutil.rmtree(written.of(quantizer))
+    add_importance(context=context, sketch=sketch.sketch, plan=written.plan, folder=winner)
     manifest = describe_variant(context=context, sketch=sketch, reference=reference, done=done, gate=gate)
     with (winner / MANIFEST_NAME).open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(manifest.to_wire(), indent="\t", allow_nan=False) + "\n")

@@ -20,7 +20,7 @@ from yaqa_runner.formats.decoded_original import decoded_original
 from yaqa_runner.formats.finished_files import FinishedFiles, find_finished_files, parameters_of
 from yaqa_runner.model.load import choose_device, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
-from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, published_files, read_manifest
+from yaqa_runner.pipeline.publish_folder import MANIFEST_NAME, own_files, read_manifest
 from yaqa_runner.pipeline.run_monitor import RunMonitor
 from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.job_spec import EvaluationText
@@ -123,7 +123,7 @@ def _found(path: Path) -> FinishedFiles:
     if (path / MANIFEST_NAME).is_file():
         recipe = read_manifest(path).recipe
         container = container_for(parse_recipe(recipe))
-        weights = tuple(file for file in published_files(path) if re.search(_WEIGHT_FILE, file.name))
+        weights = tuple(file for file in own_files(path) if re.search(_WEIGHT_FILE, file.name))
         return FinishedFiles(path, recipe, weights, partial(container.load, path))
     try:
         return find_finished_files(path)

@@ -12,6 +12,8 @@ from yaqa_runner.protocol.failures import InvalidSpec
 from yaqa_runner.protocol.manifest import Manifest, ManifestFile
 
 MANIFEST_NAME = "manifest.json"
+IMPORTANCE_FOLDER = "imatrix"
+"""Of a variant: what lies beside it for who quantizes the model himself, and is not counted among its bytes."""
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -38,9 +40,14 @@ def published_files(directory: Path) -> list[Path]:
     )
 
 
+def own_files(directory: Path) -> list[Path]:
+    """The files that a variant is: neither its manifest nor what lies beside it, sorted."""
+    return [path for path in published_files(directory) if path.parent != directory / IMPORTANCE_FOLDER]
+
+
 def published_bytes(directory: Path) -> int:
-    """Bytes of all files of a variant, manifest excluded."""
-    return sum(path.stat().st_size for path in published_files(directory))
+    """Bytes of the files that a variant is."""
+    return sum(path.stat().st_size for path in own_files(directory))
 
 
 def hash_files(directory: Path, check: Callable[[], None]) -> list[ManifestFile]:

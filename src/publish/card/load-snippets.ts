@@ -1,3 +1,4 @@
+import { ownFiles } from "../../protocol/importance-file.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
 
@@ -86,7 +87,7 @@ function sglangCode(repo: string): string {
 
 function ggufSnippets(repo: string, manifest: Manifest, hubUrl: string): LoadSnippet[] {
 	const file =
-		manifest.files
+		ownFiles(manifest)
 			.map((entry) => entry.path)
 			.filter((path) => path.endsWith(".gguf"))
 			.toSorted()[0] ?? "";

@@ -1,3 +1,4 @@
+import { isImportance } from "../../protocol/importance-file.ts";
 import type { Manifest } from "../../protocol/manifest.ts";
 import { isOfOneCommit } from "../../protocol/one-commit.ts";
 import type { Container } from "../../protocol/recipe-table.ts";
@@ -46,6 +47,7 @@ function body(request: CardRequest): string {
 		...(elsewhere.length === 0 ? [] : ["## Other formats of the same model", elsewhereTable(hubUrl, elsewhere)]),
 		"## How it was made",
 		manifests.some(isTuned) ? `${METHOD} ${TUNING}` : METHOD,
+		...importanceNote(manifests),
 		...manifests.map((manifest) => provenance(manifest, hubUrl)),
 		terms(source),
 	];
@@ -63,6 +65,19 @@ const TUNING =
 
 function isTuned(manifest: Manifest): boolean {
 	return manifest.evaluation.measured.some((measured) => measured.quantizer === "two-sided-tuned");
+}
+
+/** The importance matrices that lie beside the files; variants of one run share one. */
+function importanceNote(manifests: readonly Manifest[]): readonly string[] {
+	const paths = new Set(manifests.flatMap(({ files }) => files.map(({ path }) => path).filter(isImportance)));
+	if (paths.size === 0) return [];
+	const named = [...paths]
+		.toSorted()
+		.map((path) => markdownCode(path))
+		.join(", ");
+	return [
+		`${named}: the importance matrix of the calibration text for your own files (\`llama-quantize --imatrix\`). It is no model, and not counted in the sizes above.`,
+	];
 }
 
 /** Said at the top of a repo that was made for one commit. */

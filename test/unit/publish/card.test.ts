@@ -353,6 +353,15 @@ describe("whose figures the card shows", () => {
 		assert.match(card, /the original's first 30 of 32 tokens/);
 	});
 
+	test("what the importance matrix beside the files is for, and no size that counts it", async () => {
+		const manifest = await readTinyManifest("gguf:q4_k_m");
+		const [, name] = /imatrix\/(imatrix-[0-9a-f]{8}\.gguf)/.exec(JSON.stringify(manifest.files)) ?? [];
+		const card = renderCard({ ...(await request()), manifests: [manifest] });
+		assert.match(card, new RegExp(`\`imatrix/${name}\`: the importance matrix of the calibration text`));
+		assert.match(card, /hf-file tiny-llama-Q4_K_M\.gguf|bot\/tiny-llama-YAQA-GGUF:Q4_K_M/);
+		assert.doesNotMatch(renderCard(await request()), /importance matrix/);
+	});
+
 	test("that MLX files were decoded and not run, and how Macs run them", async () => {
 		const manifest = await readTinyManifest("mlx:3bit");
 		const card = renderCard({ ...(await request()), repo: "bot/tiny-llama-YAQA-MLX-3bit", manifests: [manifest] });

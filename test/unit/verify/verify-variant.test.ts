@@ -4,6 +4,7 @@ import { appendFile, readdir, readFile, rename, rm, symlink, writeFile } from "n
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { ConfigurationFile } from "../../../src/config/schema.ts";
+import { ownBytes } from "../../../src/protocol/importance-file.ts";
 import { Manifest } from "../../../src/protocol/manifest.ts";
 import type { ChildLimits } from "../../../src/verify/limited-child.ts";
 import { onnxKl } from "../../../src/verify/onnx-kl.ts";
@@ -37,7 +38,7 @@ async function verifyBroken(
 				file.size = bytes.byteLength;
 				file.sha256 = createHash("sha256").update(bytes).digest("hex");
 			}
-			const bytes = manifest.files.reduce((sum, file) => sum + file.size, 0);
+			const bytes = ownBytes(manifest);
 			for (const measured of manifest.evaluation.measured) measured.bytes = bytes;
 		}
 		await writeFile(join(directory, "manifest.json"), JSON.stringify(manifest));
@@ -79,6 +80,7 @@ describe("what the runner's containers write", () => {
 			});
 			assert.deepEqual(result.ok ? [] : result.refusal, []);
 			assert.match(result.checks.join("\n"), /7 (linears|MatMulNBits)/);
+			if (recipe === "gguf:q4_k_m") assert.match(result.checks.join("\n"), /, importance of 7 matrices beside it/);
 			if (recipe.startsWith("onnx:"))
 				assert.match(result.checks.join("\n"), /KL: .* nats a token in onnxruntime over 32 positions/);
 		});
@@ -346,6 +348,25 @@ describe("files that agree with their manifest but not with their recipe", () =>
 			layers: manifest.layers.map((layer) => ({ ...layer, shape: [layer.shape[0], layer.shape[1] * 2] as const })),
 		}));
 		assertRefused(other, /holds \d+ × 128 weights, the manifest describes \d+ × 256|holds \d+ × 256/);
+	});
+	for (const [name, from, to, pattern] of [
+		["another type", "imatrix\u0010", "imatrip\u0010", /does not say that it is an importance matrix/],
+		["a tensor besides", "attn_k.weight.counts", "attn_k.weight.kounts", /no part of an importance matrix/],
+		["counts without sums", "attn_k.weight.in_sum2", "attn_j.weight.in_sum2", /no part of an importance matrix/],
+	] as const) {
+		test(`an importance matrix with ${name}`, async () => {
+			assertRefused(await verifyBroken("gguf:q4_k_m", replaceIn(from, to), { rehash: true }), pattern);
+		});
+	}
+	test("a model in the place of an importance matrix", async () => {
+		const moved = await verifyBroken("gguf:q4_k_m", async (directory, manifest) => {
+			const entry = manifest.files.find(({ path }) => path.startsWith("imatrix/"));
+			assert.ok(entry !== undefined);
+			await rename(join(directory, entry.path), join(directory, "imatrix/model.gguf"));
+			entry.path = "imatrix/model.gguf";
+			return undefined;
+		});
+		assertRefused(moved, /files take \d+ bytes|not named as an importance matrix/);
 	});
 	test("a K-type where the row would ask for its fallback", async () => {
 		const result = await verifyBroken("gguf:q4_k_m", withOneMoreLinear);
