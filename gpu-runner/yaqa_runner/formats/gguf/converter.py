@@ -131,7 +131,8 @@ _kept_in: Path | None = None
 
 def _converted(directory: Path, key: str) -> Layout:
     global _process, _scratch
-    kept = None if _kept_in is None else _kept_in / key
+    # A job that has ended took the folder with it; what this process asks afterwards is kept apart.
+    kept = None if _kept_in is None or not _kept_in.is_dir() else _kept_in / key
     if kept is not None and kept.is_dir():
         return read_layout(kept)
     folder = converter_folder()
