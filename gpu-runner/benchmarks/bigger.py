@@ -241,7 +241,9 @@ def result_of(output: Path) -> tuple[dict[str, Any], dict[str, float]]:
     divergences: dict[str, float] = {}
     for path in sorted(output.glob("*/manifest.json")):
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        divergences[path.parent.name] = float(manifest["metrics"]["report"]["klNats"]["mean"])
+        for measured in manifest["evaluation"]["measured"]:
+            place = f"{path.parent.name} {measured['quantizer']}"
+            divergences[place] = float(measured["report"]["klNats"]["mean"])
         for file in sorted(path.parent.rglob("*")):
             if file.suffix in WEIGHT_SUFFIXES:
                 exact[str(file.relative_to(output))] = file_sha256(file)
