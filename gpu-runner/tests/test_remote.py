@@ -65,6 +65,23 @@ def test_the_child_sees_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert environment["HOME"].startswith(str(tmp_path))
 
 
+def test_compiled_kernels_go_to_the_child_and_none_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = tmp_path / "compiled"
+    compiled.mkdir()
+    (compiled / "kernel.nbc").write_bytes(b"compiled")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(compiled))
+    for run in ("one", "two"):
+        work = tmp_path / run
+        work.mkdir()
+        kernels = Path(child_environment(work)["NUMBA_CACHE_DIR"])
+        assert kernels.is_relative_to(work)
+        assert [file.name for file in kernels.iterdir()] == ["kernel.nbc"]
+        (kernels / "planted.nbc").write_bytes(b"planted")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    (tmp_path / "three").mkdir()
+    assert child_environment(tmp_path / "three")["NUMBA_CACHE_DIR"].startswith(str(tmp_path / "three"))
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() == 0, reason="skipped: root reads every process's environment"
 )

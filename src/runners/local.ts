@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { diskFull, freeBytes, isDiskFull } from "../disk-full.ts";
 import { PermanentError } from "../errors.ts";
-import type { Log } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
 import { attemptHandle, attemptOf, parseAttempt } from "../records/attempt.ts";
 import { dropCheckpoints, keepCheckpoint } from "./checkpoints.ts";
@@ -24,7 +23,6 @@ export type LocalRunnerOptions = StartOptions & {
 	readonly logsDirectory: string;
 	/** `null`: runs see all there are. */
 	readonly gpus?: Gpus | null;
-	readonly log: Log;
 };
 
 /** Below this much free space a run that vanished without a word is taken to have died of the full disk. */

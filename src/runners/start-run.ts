@@ -4,8 +4,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { PermanentError, RetryableError } from "../errors.ts";
+import type { Log } from "../log.ts";
 import type { JobSpec } from "../protocol/job-spec.ts";
 import { takeCheckpoint } from "./checkpoints.ts";
+import { giveKernels } from "./compiled-kernels.ts";
 import { type Isolation, type IsolationOptions, pathsIn } from "./isolation.ts";
 import { type RunFiles, type RunSettings, readRunProcess, writeWhole } from "./run-files.ts";
 
@@ -13,7 +15,7 @@ import { type RunFiles, type RunSettings, readRunProcess, writeWhole } from "./r
 export type StartOptions = {
 	/** One folder a run is made in it. Runners on one machine with different folders do not see each other's runs. */
 	readonly runsDirectory: string;
-	/** Compiled kernels, kept from run to run. */
+	/** Compiled kernels that every run gets a copy of. */
 	readonly cacheDirectory: string;
 	readonly python: string;
 	/** The folder that holds the package `yaqa_runner`. */
@@ -29,6 +31,7 @@ export type StartOptions = {
 	readonly llamaCpp?: string | null;
 	/** Arguments before `run`; tests put another program in the runner's place. */
 	readonly programArguments?: readonly string[];
+	readonly log: Log;
 };
 
 type StartRequest = {
@@ -38,12 +41,15 @@ type StartRequest = {
 	readonly gpus: readonly string[] | null;
 };
 
-/** Folders of compiled kernels, below the cache directory. */
-const KERNEL_CACHES = ["numba", "triton", "inductor"];
 const SUPERVISOR = fileURLToPath(new URL("./supervise-run.ts", import.meta.url));
 const START_DEADLINE_MS = 15_000;
 const MAXIMUM_LOG_BYTES = 8 * 1024 * 1024;
 const MAXIMUM_EVENT_BYTES = 512 * 1024 * 1024;
+
+/** Kernels of this run alone. */
+function kernelFolder(files: RunFiles): string {
+	return join(files.home, "numba");
+}
 
 function settingsFor(options: StartOptions, request: StartRequest, isolation: Isolation): RunSettings {
 	const { files, spec, gpus } = request;
@@ -62,12 +68,7 @@ function settingsFor(options: StartOptions, request: StartRequest, isolation: Is
 	];
 	const [command = options.python, ...args] = isolation.wrap(program, {
 		shown: [files.spec, ...pathsIn(spec), ...(llamaCpp === null ? [] : [llamaCpp])],
-		written: [
-			files.staging,
-			files.home,
-			files.temporary,
-			...KERNEL_CACHES.map((name) => join(options.cacheDirectory, name)),
-		],
+		written: [files.staging, files.home, files.temporary],
 	});
 	return {
 		command,
@@ -84,9 +85,9 @@ function settingsFor(options: StartOptions, request: StartRequest, isolation: Is
 			HF_HUB_DISABLE_TELEMETRY: "1",
 			PYTHONUNBUFFERED: "1",
 			PYTHONDONTWRITEBYTECODE: "1",
-			NUMBA_CACHE_DIR: join(options.cacheDirectory, "numba"),
-			TRITON_CACHE_DIR: join(options.cacheDirectory, "triton"),
-			TORCHINDUCTOR_CACHE_DIR: join(options.cacheDirectory, "inductor"),
+			NUMBA_CACHE_DIR: kernelFolder(files),
+			TRITON_CACHE_DIR: join(files.home, "triton"),
+			TORCHINDUCTOR_CACHE_DIR: join(files.home, "inductor"),
 			...(threads === undefined ? {} : { OMP_NUM_THREADS: String(threads), MKL_NUM_THREADS: String(threads) }),
 		},
 		timeoutSeconds: options.timeoutSeconds,
@@ -120,8 +121,7 @@ async function superviseFrom(files: RunFiles, searchPath: string): Promise<void>
 /** Makes the run's folders and files, and returns when its supervisor has said that it is there. */
 export async function startRun(options: StartOptions, request: StartRequest, isolation: Isolation): Promise<void> {
 	const { files, spec } = request;
-	const caches = KERNEL_CACHES.map((name) => join(options.cacheDirectory, name));
-	for (const folder of [files.staging, files.home, files.temporary, ...caches]) {
+	for (const folder of [files.staging, files.home, files.temporary]) {
 		await mkdir(folder, { recursive: true, mode: 0o700 });
 	}
 	if (isolation.level === "none" && options.isolation?.required === true) {
@@ -131,6 +131,10 @@ export async function startRun(options: StartOptions, request: StartRequest, iso
 			remedy:
 				"Whoever runs the bot lets its account make namespaces (`yaqa-bot doctor` says what holds), or sets runner.isolation to auto; then retries the job.",
 		});
+	}
+	if (options.programArguments === undefined) {
+		const failure = await giveKernels(options, kernelFolder(files));
+		if (failure !== null) options.log.warn("A run compiles its kernels itself", { job: spec.job, error: failure });
 	}
 	await takeCheckpoint(options.runsDirectory, spec.job, files.staging);
 	const placed: JobSpec = { ...spec, staging: { kind: "directory", path: files.staging } };

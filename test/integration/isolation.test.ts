@@ -229,7 +229,7 @@ test("without isolation the same model finds the canary: the test would notice",
 	rmSync(join(checkout, "planted"));
 });
 
-test("a folder that the data directory links to can be written to: kernels kept elsewhere are kept", {
+test("a folder that is written to may be reached by a link, as of a data directory that lies elsewhere", {
 	skip: withoutPython,
 }, async (context) => {
 	if (measured.level === "none") return context.skip(`skipped: no namespaces (${measured.reason})`);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { openAsBlob } from "node:fs";
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { createRepo, uploadFiles } from "@huggingface/hub";
@@ -12,6 +12,7 @@ import type { ResultEvent } from "../../src/protocol/events.ts";
 import { type JobSpec, parsedRecipe } from "../../src/protocol/job-spec.ts";
 import { Manifest } from "../../src/protocol/manifest.ts";
 import { createSketchStore } from "../../src/publish/sketch-store.ts";
+import { compiledKernels } from "../../src/runners/compiled-kernels.ts";
 import { createGitHubActionsRunner } from "../../src/runners/github-actions.ts";
 import { createHfJobsRunner } from "../../src/runners/hf-jobs.ts";
 import { createLocalRunner } from "../../src/runners/local.ts";
@@ -61,10 +62,15 @@ describe("the same job on every runner", { skip: withoutPython }, () => {
 	const outcomes = new Map<string, Outcome>();
 
 	before(async () => {
-		await mkdir(join(SHARED_KERNELS, "numba"), { recursive: true });
+		const compiled = await compiledKernels({
+			cacheDirectory: SHARED_KERNELS,
+			python: join(venv, "python"),
+			runnerDirectory: join(root, "gpu-runner"),
+			environment: { PATH: process.env["PATH"] ?? "" },
+		});
 		place = await startRemotePlace({
 			programs: "real",
-			environment: [`NUMBA_CACHE_DIR=${join(SHARED_KERNELS, "numba")}`, "OMP_NUM_THREADS=2"],
+			environment: [`NUMBA_CACHE_DIR=${compiled}`, "OMP_NUM_THREADS=2"],
 		});
 		model = join(place.folder, "tiny");
 		execFileSync(join(venv, "python"), [join(root, "test/faults/make_tiny_model.py"), join(root, "demo/model"), model]);

@@ -11,6 +11,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 STAGING_TOKEN_VARIABLE = "YAQA_STAGING_TOKEN"
 READ_TOKEN_VARIABLE = "HF_TOKEN"
 
-CACHE_VARIABLES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR")
-"""Where compiled kernels are kept from run to run."""
+KERNELS_VARIABLE = "NUMBA_CACHE_DIR"
+"""Where compiled kernels are that the child gets a copy of. What it writes goes with it: later runs load such code."""
 
 PASSED_ON = (
     "PATH",
@@ -50,7 +51,6 @@ PASSED_ON = (
     "CUDA_DEVICE_ORDER",
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
-    *CACHE_VARIABLES,
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
@@ -262,10 +262,15 @@ def child_environment(work: Path) -> dict[str, str]:
     temporary = work / "tmp"
     home.mkdir(exist_ok=True)
     temporary.mkdir(exist_ok=True)
+    compiled, kernels = os.environ.get(KERNELS_VARIABLE), home / "numba"
+    if compiled is not None and Path(compiled).is_dir() and not kernels.exists():
+        shutil.copytree(compiled, kernels)
     return {
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         "HOME": str(home),
         "TMPDIR": str(temporary),
+        KERNELS_VARIABLE: str(kernels),
+        "TRITON_CACHE_DIR": str(home / "triton"),
         "HF_HOME": str(home / "huggingface"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -299,12 +304,11 @@ def _files_of(placed: dict[str, Any], spec_path: Path) -> tuple[Path, ...]:
 def _kept_apart(program: list[str], work: Path, read: tuple[Path, ...]) -> list[str]:
     """``program`` in as much isolation as this machine allows."""
     output, home, temporary = work / "out", work / "home", work / "tmp"
-    caches = [Path(os.environ[name]) for name in CACHE_VARIABLES if name in os.environ]
-    for folder in (output, home, temporary, *caches):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (output, home, temporary):
+        folder.mkdir(exist_ok=True)
     # Another account goes through it to what it may read.
     work.chmod(0o711)
-    places = Places(read, (output, home, temporary, *caches))
+    places = Places(read, (output, home, temporary))
     level, reason = measure_child_isolation(places)
     logger.info("isolation of what loads the model: %s%s", level, "" if reason is None else f" ({reason})")
     return wrapped(level, places, program)
