@@ -71,8 +71,12 @@ def wrapped(level: Level, places: Places, program: Sequence[str]) -> list[str]:
         return list(program)
     plan: isolated.IsolationPlan = {
         "hidden": [*HIDDEN, tempfile.gettempdir(), str(Path.home())],
-        # The package may lie beside its environment, in a checkout.
-        "shown": [str(Path(isolated.__file__).parents[1]), *map(str, places.read)],
+        # The package may lie beside its environment, in a checkout, and that in a folder which is hidden.
+        "shown": [
+            *(part for part in program if Path(part).is_absolute()),
+            str(Path(isolated.__file__).parents[1]),
+            *map(str, places.read),
+        ],
         "read": [str(path) for path in places.read],
         "written": [str(path) for path in places.written],
         "user": NOBODY if level in ("own-account", "account") else None,
