@@ -12,7 +12,8 @@ import { MIGRATIONS, migrateIn } from "./migrate.ts";
 const FORMAT = "yaqa-bot database";
 const FORMAT_VERSION = 1;
 const BATCH = 500;
-const BOOKKEEPING = "schema_migrations";
+/** What a database notes of itself: its schema, and the number of a transaction, which means nothing in another one. */
+const BOOKKEEPING = ["schema_migrations", "catalogue_version"];
 
 const Header = z.strictObject({
 	format: z.literal(FORMAT),
@@ -43,7 +44,7 @@ async function tablesOf(handle: Handle): Promise<ReadonlyMap<string, readonly Co
 		join pg_class as class on class.oid = attribute.attrelid
 		where class.relnamespace = current_schema()::regnamespace and class.relkind = 'r'
 			and attribute.attnum > 0 and not attribute.attisdropped and attribute.attgenerated = ''
-			and class.relname <> ${BOOKKEEPING}
+			and class.relname <> all(${BOOKKEEPING})
 		order by class.relname <> 'jobs', class.relname, attribute.attnum`.execute(handle);
 	const tables = new Map<string, Column[]>();
 	for (const { table, name, type } of rows) {
@@ -224,7 +225,7 @@ async function restoreFrom(database: Database, now: Date, lines: AsyncIterator<s
 		await usePlainText(tx);
 		if (!(await isUnused(tx)))
 			throw new RestoreError("The database is in use already; a backup goes into an empty one.");
-		for (const table of [...(await tablesOf(tx)).keys(), BOOKKEEPING]) {
+		for (const table of [...(await tablesOf(tx)).keys(), ...BOOKKEEPING]) {
 			await sql`drop table if exists ${sql.table(table)} cascade`.execute(tx);
 		}
 		await migrateIn(
