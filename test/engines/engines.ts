@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { ownFiles } from "../../src/protocol/importance-file.ts";
 import type { Manifest } from "../../src/protocol/manifest.ts";
 import { HARMLESS_KINDS } from "../../src/verify/llama-cpp-checks.ts";
 import { judgeWithLlamaCpp } from "../../src/verify/llama-cpp-judge.ts";
@@ -47,7 +48,7 @@ function lastJson(output: { readonly code: number | null; readonly out: string; 
 }
 
 function fileOf(manifest: Manifest, end: string): string {
-	const found = manifest.files.find(({ path }) => path.endsWith(end));
+	const found = ownFiles(manifest).find(({ path }) => path.endsWith(end));
 	if (found === undefined) throw new Error(`the folder holds no ${end}`);
 	return found.path;
 }

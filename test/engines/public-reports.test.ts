@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { isImportance } from "../../src/protocol/importance-file.ts";
 import { HARMLESS_KINDS } from "../../src/verify/llama-cpp-checks.ts";
 import { judgeWithLlamaCpp, type LlamaCppMeasurement } from "../../src/verify/llama-cpp-judge.ts";
 import { PYTHON, type QuantizeAnswer, quantize, ROOT, runProgram } from "../support/quantize-command.ts";
@@ -68,7 +69,7 @@ async function inTheEngine(
 	name: string,
 ): Promise<LlamaCppMeasurement> {
 	const [variant] = answer.variants;
-	const file = variant?.files.find(({ path }) => path.endsWith(".gguf"));
+	const file = variant?.files.find(({ path }) => path.endsWith(".gguf") && !isImportance(path));
 	assert.ok(variant !== undefined && file !== undefined);
 	const verdict = await judgeWithLlamaCpp({
 		modelPath: join(variant.directory, file.path),
