@@ -60,7 +60,7 @@ def main(folder: Path, repo: str) -> None:
         raise SystemExit(f"The answer has no link: {texts[-1]}")
     variant, address, size, kl = link.groups()
     variant = variant.replace("\\", "")
-    [file] = [path for path in api.list_repo_files(variant) if path.endswith(".gguf")]
+    [file] = [path for path in api.list_repo_files(variant) if path.endswith(".gguf") and "/" not in path]
     tokenizer = AutoTokenizer.from_pretrained(variant, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(variant, gguf_file=file, dtype=torch.float32)
     original = AutoModelForCausalLM.from_pretrained(repo, dtype=torch.float32)
