@@ -1,0 +1,3 @@
+import { describePublicReports } from "./public-reports.ts";
+
+describePublicReports();
