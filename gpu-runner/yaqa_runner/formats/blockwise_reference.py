@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig
 
+from yaqa_runner.formats.container import ReferenceModel
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.formats.torch_reference import model_with_weights
 from yaqa_runner.model.auto_class import auto_class
 from yaqa_runner.model.blocks import BlockwiseModel
 from yaqa_runner.model.mapped_weights import MappedWeights, empty_model
@@ -80,3 +82,15 @@ class BlockwiseReferenceModel:
     def log_probabilities(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Float32 ``[sequences, length, vocabulary]`` on the CPU for ``input_ids`` ``[sequences, length]`` int64."""
         return self._swept.logits(input_ids).to(torch.float32).log_softmax(dim=-1).cpu()
+
+
+def decoded_model(config: PretrainedConfig, tensors: DecodedTensors, *, device: str, by_blocks: bool) -> ReferenceModel:
+    """The architecture of ``config`` in float32 with ``tensors``, whole or a block at a time.
+
+    Raises:
+        ExportError: they are not the model's weights.
+    """
+    if by_blocks:
+        return BlockwiseReferenceModel(config, tensors, device)
+    with tensors.opened() as give:
+        return model_with_weights(config, {name: give(name) for name in tensors.names}, device)

@@ -18,10 +18,11 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.quantizers.base import MODULES_TO_PATCH_FOR_QUANTIZATION
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
-from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
+from yaqa_runner.formats.blockwise_reference import decoded_model
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.packed_folder import decoded_tensors, plain_config
 from yaqa_runner.formats.packing import pack_int32_columns, pack_int32_rows
 from yaqa_runner.formats.plain_weights import (
     is_expert,
@@ -41,10 +42,9 @@ from yaqa_runner.formats.torch_reference import TorchReferenceModel, empty_model
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.model.auto_class import auto_class
-from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
-_PACKED_PARTS = ("packed", "scale", "shape", "zero_point", "g_idx")
+_PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
 # Experts that transformers replaces by linears in a packed folder.
 _TAKEN_APART = tuple(MODULES_TO_PATCH_FOR_QUANTIZATION)
 
@@ -180,9 +180,10 @@ class CompressedTensorsContainer:
         Raises:
             ExportError: transformers finds a weight missing, or one that it does not know.
         """
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         if by_blocks:
-            return self._by_blocks(directory, config, device)
+            tensors = decoded_tensors(directory, _PARTS, lambda name: self.decode(directory, name))
+            return decoded_model(plain_config(directory), tensors, device=device, by_blocks=True)
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         loader = auto_class(config)
         assert loader is not None
         model, report = loader.from_pretrained(
@@ -191,23 +192,6 @@ class CompressedTensorsContainer:
         require_whole(report)
         # The model's own float() refuses: it takes what is packed for a type of its own.
         return TorchReferenceModel(torch.nn.Module.float(model).to(device))
-
-    def _by_blocks(self, directory: Path, config: Any, device: str) -> ReferenceModel:
-        stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
-        packed = {name.removesuffix("_packed") for name in stored.names if name.endswith(".weight_packed")}
-        parts = {f"{name}_{part}" for name in packed for part in _PACKED_PARTS}
-        names = [*packed, *(name for name in stored.names if name not in parts)]
-
-        def decoded(name: str) -> torch.Tensor:
-            if name in packed:
-                return self.decode(directory, name.removesuffix(".weight"))
-            with stored.opened() as give:
-                plain: torch.Tensor = give(name)[...]
-                return plain.to(torch.float32)
-
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        return BlockwiseReferenceModel(config, DecodedTensors(names, lambda: decoded), device)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 as the library's own decompressor gives it."""

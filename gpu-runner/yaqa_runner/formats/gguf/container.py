@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
+from yaqa_runner.formats.blockwise_reference import DecodedTensors, decoded_model
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.gguf.arrangement import Arrangement, as_matrix
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, nearest_rows, pack_rows
@@ -40,7 +40,6 @@ from yaqa_runner.formats.gguf.mixes import (
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import model_with_weights
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.protocol.manifest import UnquantizedWeight
@@ -364,10 +363,8 @@ class GgufContainer:
         """
         snapshot = self._snapshot(source)
         stored = _DecodedFile(snapshot, layout_of(snapshot), read_tensors(directory))
-        if by_blocks:
-            return BlockwiseReferenceModel(snapshot.config, DecodedTensors(stored.names, stored.reader), device)
-        decoded = stored.reader()
-        return model_with_weights(snapshot.config, {name: decoded(name) for name in stored.names}, device)
+        tensors = DecodedTensors(stored.names, stored.reader)
+        return decoded_model(snapshot.config, tensors, device=device, by_blocks=by_blocks)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32 of module ``name``, rows and columns back in the checkpoint's order."""

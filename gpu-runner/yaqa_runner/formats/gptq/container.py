@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.affine_codes import affine_scales, exact_cast, unsigned_codes
-from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
+from yaqa_runner.formats.blockwise_reference import decoded_model
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.packed_folder import decoded_tensors, plain_config
 from yaqa_runner.formats.packing import (
     pack_int32_columns,
     pack_int32_rows,
@@ -40,12 +40,12 @@ from yaqa_runner.formats.plain_weights import (
 )
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import empty_model, model_with_weights
+from yaqa_runner.formats.torch_reference import empty_model
 from yaqa_runner.grids.symmetric import SymmetricGrid
-from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 BITS = (2, 3, 4, 8)
+_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 class GptqContainer:
@@ -169,32 +169,20 @@ class GptqContainer:
 
         transformers opens GPTQ folders through gptqmodel's kernels only; this needs neither.
         """
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+        config = plain_config(directory)
         modules = dict(empty_model(config).named_modules())
-        stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
-        packed = {name.removesuffix(".qweight") for name in stored.names if name.endswith(".qweight")}
-        parts = {f"{name}.{kind}" for name in packed for kind in ("qweight", "qzeros", "scales", "g_idx")}
-        names = [*(f"{name}.weight" for name in packed), *(name for name in stored.names if name not in parts)]
 
-        def decoded(name: str) -> torch.Tensor:
-            module = name.removesuffix(".weight")
-            if name.endswith(".weight") and module in packed:
-                weight = self.decode(directory, module)
-                return weight.T.contiguous() if isinstance(modules.get(module), Conv1D) else weight
-            with stored.opened() as give:
-                plain: torch.Tensor = give(name)[...]
-                return plain.to(torch.float32)
+        def weight_of(name: str) -> torch.Tensor:
+            weight = self.decode(directory, name)
+            return weight.T.contiguous() if isinstance(modules.get(name), Conv1D) else weight
 
-        if by_blocks:
-            return BlockwiseReferenceModel(config, DecodedTensors(names, lambda: decoded), device)
-        return model_with_weights(config, {name: decoded(name) for name in names}, device)
+        tensors = decoded_tensors(directory, _PARTS, weight_of)
+        return decoded_model(config, tensors, device=device, by_blocks=by_blocks)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32: ``scales[g] · (q − (qzeros[g] + 1))`` by the format's definition."""
         parts = {}
-        for kind in ("qweight", "qzeros", "scales", "g_idx"):
+        for kind in _PARTS:
             path = weight_file_of(directory, f"{name}.{kind}")
             with safe_open(path, framework="pt", device="cpu") as file:
                 parts[kind] = file.get_tensor(f"{name}.{kind}")

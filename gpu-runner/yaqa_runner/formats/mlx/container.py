@@ -15,29 +15,27 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig
 
 from yaqa_runner.formats.affine_codes import exact_cast, unsigned_codes
-from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel, DecodedTensors
+from yaqa_runner.formats.blockwise_reference import decoded_model
 from yaqa_runner.formats.container import QuantizedLinear, ReferenceModel
 from yaqa_runner.formats.grid_choice import ContainerGrid
 from yaqa_runner.formats.mlx.engine import engine_config, refuse_unlike
 from yaqa_runner.formats.output_folder import files_of, output_folder
+from yaqa_runner.formats.packed_folder import decoded_tensors, plain_config
 from yaqa_runner.formats.packing import pack_bits, unpack_bits
 from yaqa_runner.formats.plain_weights import plain_tensors, replaced_tensors, unquantized_weights, weight_file_of
 from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
-from yaqa_runner.formats.torch_reference import model_with_weights
 from yaqa_runner.grids.offset import OffsetGrid
-from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.protocol.manifest import UnquantizedWeight
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
 VOCABULARY_BITS = 8
 _VOCABULARY = ("model.embed_tokens", "lm_head")
-_PARTS = ("weight", "scales", "biases")
+_PARTS = ("scales", "biases", "weight")
 # Angles that old checkpoints carry along: mlx-lm computes them, and refuses tensors that it does not know.
 _COMPUTED = ".rotary_emb.inv_freq"
 
@@ -130,25 +128,8 @@ class MlxContainer:
         Raises:
             ExportError: a mode that is not read here, or not the model's weights.
         """
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
-        packed = {name.removesuffix(".scales") for name in stored.names if name.endswith(".scales")}
-        parts = {f"{name}.{part}" for name in packed for part in _PARTS}
-        names = [*(f"{name}.weight" for name in packed), *(name for name in stored.names if name not in parts)]
-
-        def decoded(name: str) -> torch.Tensor:
-            module = name.removesuffix(".weight")
-            if name.endswith(".weight") and module in packed:
-                return self.decode(directory, module)
-            with stored.opened() as give:
-                plain: torch.Tensor = give(name)[...]
-                return plain.to(torch.float32)
-
-        if by_blocks:
-            return BlockwiseReferenceModel(config, DecodedTensors(names, lambda: decoded), device)
-        return model_with_weights(config, {name: decoded(name) for name in names}, device)
+        tensors = decoded_tensors(directory, _PARTS, lambda name: self.decode(directory, name))
+        return decoded_model(plain_config(directory), tensors, device=device, by_blocks=by_blocks)
 
     def decode(self, directory: Path, name: str, source: Path | None = None) -> torch.Tensor:
         """Weight ``[out, in]`` float32, equal to what ``mx.dequantize`` gives of scales and biases in float32.
