@@ -42,7 +42,14 @@ def made(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantized:
 
 
 @pytest.mark.parametrize(
-    "function", [yaqa_runner.quantize, yaqa_runner.sketch, yaqa_runner.imatrix, yaqa_runner.measure]
+    "function",
+    [
+        yaqa_runner.quantize,
+        yaqa_runner.sketch,
+        yaqa_runner.imatrix,
+        yaqa_runner.measure,
+        yaqa_runner.merge_adapter,
+    ],
 )
 def test_every_argument_is_documented(function: Any) -> None:
     text = inspect.getdoc(function) or ""

@@ -9,6 +9,7 @@ import gguf
 import pytest
 import torch
 from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from tiny_settings import LLAMA3_ROPE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from yaqa_runner.formats import ExportError
@@ -18,14 +19,6 @@ from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.formats.gguf.pre_tokenizer import detect_pre_tokenizer
 from yaqa_runner.grids.gguf import gguf_grid, gguf_type_for
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 # name: (model type, settings, whether transformers' own GGUF loader knows all of it)
 MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama": ("llama", {}, True),

@@ -10,8 +10,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import load_original, log_probabilities, save_checkpoint, token_ids
+from tiny_jobs import quantized
 
-from yaqa_runner import RunnerFailure, merge_adapter, quantize
+from yaqa_runner import RunnerFailure, merge_adapter
 from yaqa_runner.cli.main import main
 
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn"]}
@@ -73,16 +74,7 @@ def test_weights_are_the_bases_and_the_scaled_product_of_the_factors(kind: str, 
 def test_the_merged_model_is_quantized_like_any_other(base: Path, adapter: Path, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     assert main(["merge", str(base), str(adapter), "--output", str(merged), "--json"]) == 0
-    made = quantize(
-        merged,
-        "w8a16,group=32,tune=off,refine=0",
-        output=tmp_path / "out",
-        sequences=2,
-        length=16,
-        evaluation_sequences=2,
-        iterations=1,
-        threads=1,
-    )
+    made = quantized(merged, "w8a16,group=32,tune=off,refine=0", tmp_path / "out")
     assert made.variants[0].metrics.kl_nats.mean < 0.01
     ids = token_ids()
     apart = log_probabilities(load_original(merged), ids) - log_probabilities(load_original(base), ids)

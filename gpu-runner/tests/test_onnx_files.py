@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import VOCABULARY, load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from tiny_settings import LLAMA3_ROPE
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
@@ -21,14 +22,6 @@ from yaqa_runner.formats.quantized_embedding import quantized_embedding
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama tied": ("llama", {"tie_word_embeddings": True}),

@@ -12,9 +12,9 @@ from quantized_originals import decoded_float8, decoded_mxfp4, float8_codes, sto
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_architectures import save_tiny_model
+from tiny_jobs import quantized
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
-from yaqa_runner.api.quantize import quantize
 from yaqa_runner.formats.decoded_original import decode_float8, decoded_original
 from yaqa_runner.model.snapshot import inspect_snapshot
 from yaqa_runner.protocol.failures import UnsupportedModel
@@ -88,16 +88,7 @@ def test_the_decoded_folder_is_what_transformers_decodes(kind: str, settings: An
 
 def test_a_variant_has_nothing_of_the_stored_form_and_says_what_it_is_of(tmp_path: Path) -> None:
     source = saved(tmp_path, "qwen3:float8")
-    made = quantize(
-        source,
-        "w4a16,group=32,tune=off,refine=0",
-        output=tmp_path / "out",
-        sequences=2,
-        length=16,
-        evaluation_sequences=2,
-        iterations=1,
-        threads=1,
-    )
+    made = quantized(source, "w4a16,group=32,tune=off,refine=0", tmp_path / "out")
     (variant,) = made.variants
     assert variant.manifest.source.stored == "float8"
     config = json.loads((variant.folder / "config.json").read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from yaqa_runner.api.quantize import Quantized, quantize
 from yaqa_runner.pipeline.finish import JobOutcome
 from yaqa_runner.pipeline.run_job import run_job
 from yaqa_runner.protocol.interrupt import InterruptFlag
@@ -59,3 +60,17 @@ def run(
     reporter = Reporter(json_line_sink(stream), parsed.job, parsed.fence)
     outcome = run_job(parsed, output, reporter, flag or InterruptFlag())
     return outcome, [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def quantized(model: Path, recipe: str, output: Path) -> Quantized:
+    """The model by the Python API, on so little that it takes a second."""
+    return quantize(
+        model,
+        recipe,
+        output=output,
+        sequences=2,
+        length=16,
+        evaluation_sequences=2,
+        iterations=1,
+        threads=1,
+    )

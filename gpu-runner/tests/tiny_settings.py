@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 BLOCKS = 4
+LLAMA3_ROPE: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 # What a kind needs beyond that.
 OWN: dict[str, dict[str, Any]] = {
     "afmoe": {"mup_enabled": True, "route_norm": True},
@@ -136,17 +144,12 @@ IMAGE_TEXT: dict[str, dict[str, Any]] = {
     },
 }
 # Forms that checkpoints of a kind are released in, ``kind:form``.
-_LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 _YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 FORMS: dict[str, dict[str, Any]] = {
-    "llama:tied": {"rope_parameters": _LLAMA3_ROPE, "tie_word_embeddings": True},
+    "llama:tied": {
+        "rope_parameters": {**LLAMA3_ROPE, "original_max_position_embeddings": 64},
+        "tie_word_embeddings": True,
+    },
     "llama:biased": {"attention_bias": True, "mlp_bias": True},
     "qwen2:tied": {"tie_word_embeddings": True},
     "qwen2:yarn": {"rope_parameters": _YARN_ROPE},

@@ -10,6 +10,11 @@ def merge_adapter(base: str | Path, adapter: str | Path, *, output: str | Path, 
 
     Every other function takes it like any other: its variants are the adapter's.
 
+    Example::
+
+        merged = yaqa_runner.merge_adapter("Qwen/Qwen2.5-0.5B", "my-adapter", output="merged")
+        yaqa_runner.quantize(merged, recipes=["gguf:q4_0"], output="out")
+
     Args:
         base: A folder with the base's snapshot, or a Hub repo.
         adapter: A folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
