@@ -43,8 +43,8 @@ export type HubWord = {
 	readonly architectures: readonly string[];
 };
 
-export type Inspection =
-	| { readonly ok: true; readonly facts: SourceFacts; readonly told?: HubWord }
+export type Inspection<Facts extends SourceFacts = SourceFacts> =
+	| { readonly ok: true; readonly facts: Facts; readonly told?: HubWord }
 	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
 	| {
 			readonly ok: false;

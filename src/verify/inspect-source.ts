@@ -5,7 +5,7 @@ import type { HubAccess } from "../hub/hub-access.ts";
 import { hubStatus } from "../hub/hub-request-error.ts";
 import { repoName } from "../protocol/job-spec.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
-import type { HubWord, SourceContent } from "../records/source.ts";
+import type { HubWord, Inspection, SourceContent } from "../records/source.ts";
 import { findOwnerCommit } from "./find-owner-commit.ts";
 import { hubSourceReader } from "./hub-source-reader.ts";
 import { inspectApart } from "./inspect-apart.ts";
@@ -36,16 +36,6 @@ type InspectedSource = {
 	readonly files: readonly SourceFile[];
 	readonly content: SourceContent | null;
 };
-
-type SourceInspection =
-	| { readonly ok: true; readonly facts: InspectedSource; readonly told: HubWord }
-	| {
-			readonly ok: false;
-			readonly refusal: Refusal;
-			readonly sha: string | null;
-			readonly private?: boolean;
-			readonly told?: HubWord;
-	  };
 
 const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
 const Info = z.object({
@@ -122,7 +112,7 @@ function noCommit(
 /** Reads a Hub repo by ranges and decides whether it can be quantized. Throws only for faults that another try may pass. */
 export async function inspectSource(
 	params: HubAccess & { readonly repo: string; readonly revision: string; readonly limits: SourceLimits },
-): Promise<SourceInspection> {
+): Promise<Inspection<InspectedSource>> {
 	const { repo, revision, limits, ...access } = params;
 	const commit = await findOwnerCommit({ ...access, repo, revision });
 	if (commit.kind !== "found") return { ok: false, sha: null, refusal: noCommit(commit.kind, repo, revision) };
@@ -134,7 +124,13 @@ export async function inspectSource(
 		pipelineTag: info.task ?? null,
 		architectures: info.config?.architectures ?? [],
 	};
-	const no = (reason: Refusal): SourceInspection => ({ ok: false, sha, refusal: reason, private: info.private, told });
+	const no = (reason: Refusal): Inspection<InspectedSource> => ({
+		ok: false,
+		sha,
+		refusal: reason,
+		private: info.private,
+		told,
+	});
 	if (info.disabled === true) {
 		return no(
 			refusal("repo-not-found", "The Hub has disabled access to this repo.", "Its owner can ask the Hub's staff why."),

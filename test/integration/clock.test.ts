@@ -6,27 +6,33 @@ import { type Clock, systemClock } from "../../src/clock.ts";
 import { getDelivery, insertDelivery } from "../../src/db/deliveries.ts";
 import { silentLog } from "../../src/log.ts";
 import { createMessageQueue } from "../../src/queue/message-queue.ts";
-import { onEveryDatabase } from "../support/databases.ts";
+import { onEveryDatabase, type TestDatabases } from "../support/databases.ts";
 import { engineWithRequests } from "../support/engine-with-requests.ts";
 import { scriptedConfiguration, scriptedRunner, until, untilState, worldFolder } from "../support/scripted-bot.ts";
 import { scriptedPorts, scriptedWorld, shaOf } from "../support/scripted-ports.ts";
 
+/** A bot by a clock that may be wrong. */
+async function botBy(clock: Clock, databases: () => Promise<TestDatabases>) {
+	const own = await databases();
+	const database = await own.open();
+	const world = scriptedWorld(worldFolder(own.dataDirectory));
+	const configuration = scriptedConfiguration(own.dataDirectory);
+	const engine = engineWithRequests({
+		database,
+		configuration,
+		ports: scriptedPorts(world),
+		runner: scriptedRunner(configuration),
+		superviseIntervalMs: 200,
+		clock,
+	});
+	return { database, world, engine };
+}
+
 await onEveryDatabase((databases, name) => {
 	test(`what a clock wrote while it was an hour ahead is done when it is right again, on ${name}`, async (t) => {
-		const own = await databases();
-		const database = await own.open();
-		const world = scriptedWorld(worldFolder(own.dataDirectory));
-		const configuration = scriptedConfiguration(own.dataDirectory);
 		let ahead = 3_600_000;
 		const clock: Clock = { now: () => new Date(Date.now() + ahead) };
-		const engine = engineWithRequests({
-			database,
-			configuration,
-			ports: scriptedPorts(world),
-			runner: scriptedRunner(configuration),
-			superviseIntervalMs: 200,
-			clock,
-		});
+		const { database, world, engine } = await botBy(clock, databases);
 		t.after(() => engine.stop());
 		const ask = async (repo: string): Promise<string> => {
 			world.setHead(repo, shaOf(repo));
@@ -65,19 +71,9 @@ await onEveryDatabase((databases, name) => {
 	});
 
 	test(`a message that a clock put off keeps nothing waiting once it is right again, on ${name}`, async (t) => {
-		const own = await databases();
-		const database = await own.open();
-		const world = scriptedWorld(worldFolder(own.dataDirectory));
-		const configuration = scriptedConfiguration(own.dataDirectory);
 		let ahead = 0;
-		const engine = engineWithRequests({
-			database,
-			configuration,
-			ports: scriptedPorts(world),
-			runner: scriptedRunner(configuration),
-			superviseIntervalMs: 200,
-			clock: { now: () => new Date(systemClock.now().getTime() + ahead) },
-		});
+		const clock: Clock = { now: () => new Date(Date.now() + ahead) };
+		const { database, engine } = await botBy(clock, databases);
 		const other = createMessageQueue({ database, log: silentLog });
 		t.after(async () => {
 			await other.stop(1000);

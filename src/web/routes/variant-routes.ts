@@ -2,6 +2,7 @@ import type { Router } from "express";
 import express from "express";
 import { z } from "zod";
 import { Container } from "../../protocol/recipe-table.ts";
+import type { VariantRecord } from "../../records/variant.ts";
 import { VARIANT_SORTS, type VariantQuery } from "../data.ts";
 import { PAGE_ROWS, type Site } from "../site.ts";
 import { textParameter } from "../text-parameter.ts";
@@ -21,6 +22,9 @@ const VariantParameters = z.object({
 /** `GET /variants`: every published variant; `GET /v/ID`: one of them; `GET /v/ID/try`: run here. */
 export function variantRoutes(site: Site): Router {
 	const router = express.Router();
+	const findVariant = async (id: string): Promise<VariantRecord | null> =>
+		z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+
 	router.get("/variants", async (request, response) => {
 		const parameters = VariantParameters.parse(request.query);
 		const query: VariantQuery = {
@@ -43,8 +47,7 @@ export function variantRoutes(site: Site): Router {
 	});
 
 	router.get("/v/:id/try", async (request, response) => {
-		const { id } = request.params;
-		const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+		const variant = await findVariant(request.params.id);
 		const context = site.context();
 		const files = variant === null ? null : triedFiles(variant, context.hubUrl);
 		if (variant === null || files === null) {
@@ -57,7 +60,7 @@ export function variantRoutes(site: Site): Router {
 	router.get("/v/:id", async (request, response) => {
 		const { id } = request.params;
 		const make = async () => {
-			const variant = z.uuid().safeParse(id).success ? await site.data.getVariant(id) : null;
+			const variant = await findVariant(id);
 			const [summary] = variant === null ? [] : site.summarize([variant]);
 			if (variant === null || summary === undefined) return null;
 			return {
