@@ -27,18 +27,23 @@ export function isAllowedUrl(url: URL, hubUrl: string, transferHosts: readonly s
 	if (isLoopback(hub.hostname)) return isLoopback(url.hostname) && url.port === hub.port;
 	if (url.protocol !== "https:" || isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0) return false;
 	if (transferHosts.includes(url.hostname) && url.port === "") return true;
-	const hubIsPublic = PUBLIC_DOMAINS.some((domain) => isUnder(hub.hostname, domain));
-	if (!hubIsPublic) return isUnder(url.hostname, hub.hostname);
-	if (PUBLIC_BUCKETS.includes(url.hostname)) return true;
-	return PUBLIC_DOMAINS.some((domain) => isUnder(url.hostname, domain));
+	const { domains, hosts } = filePlaces(hub);
+	return hosts.includes(url.hostname) || domains.some((domain) => isUnder(url.hostname, domain));
+}
+
+/** Where a Hub that is no local one keeps files, besides what the operator names. */
+function filePlaces({ hostname }: URL): { readonly domains: readonly string[]; readonly hosts: readonly string[] } {
+	const isPublic = PUBLIC_DOMAINS.some((domain) => isUnder(hostname, domain));
+	return isPublic ? { domains: PUBLIC_DOMAINS, hosts: PUBLIC_BUCKETS } : { domains: [hostname], hosts: [] };
 }
 
 /** Where a visitor's browser gets a public repo's files from, as a content security policy lists them. */
-export function fileOrigins(hubUrl: string): readonly string[] {
+export function fileOrigins(hubUrl: string, transferHosts: readonly string[] = []): readonly string[] {
 	const hub = new URL(hubUrl);
-	if (!PUBLIC_DOMAINS.some((domain) => isUnder(hub.hostname, domain))) return [hub.origin];
-	const wholeDomains = PUBLIC_DOMAINS.flatMap((domain) => [domain, `*.${domain}`]);
-	return [...wholeDomains, ...PUBLIC_BUCKETS].map((host) => `https://${host}`);
+	if (isLoopback(hub.hostname)) return [hub.origin];
+	const { domains, hosts } = filePlaces(hub);
+	const places = [...domains.flatMap((domain) => [domain, `*.${domain}`]), ...hosts, ...transferHosts];
+	return [...new Set([hub.origin, ...places.map((host) => `https://${host}`)])];
 }
 
 function isUnder(host: string, domain: string): boolean {

@@ -84,6 +84,7 @@ export function buildSite(options: {
 		),
 		maxBodyBytes: configuration.server.maxBodyBytes,
 		hubUrl: configuration.hub.url,
+		transferHosts: configuration.hub.transferHosts,
 		botName: configuration.hub.mention,
 		about: aboutOf(configuration, secrets.signingKey !== null),
 		version: programVersion(),

@@ -4,6 +4,7 @@ import express from "express";
 import type { Clock } from "../clock.ts";
 import type { JobControl } from "../commands/job-control.ts";
 import type { StoreDelivery } from "../deliveries/store-delivery.ts";
+import { fileOrigins } from "../hub/allowed-url.ts";
 import type { Log } from "../log.ts";
 import type { WebData } from "./data.ts";
 import { errorPage } from "./error-page.ts";
@@ -45,6 +46,8 @@ export type WebOptions = {
 	readonly progress: Pick<ProgressIngestOptions, "isAllowed" | "store">;
 	readonly maxBodyBytes: number;
 	readonly hubUrl: string;
+	/** Where else files of that Hub lie. */
+	readonly transferHosts?: readonly string[];
 	/** As people mention it, without `@`. */
 	readonly botName: string;
 	readonly version: string;
@@ -128,7 +131,7 @@ function allPages(options: WebOptions, files: ReturnType<typeof siteAssets>) {
 /** The HTTP side: webhook ingest, pages with their JSON twins, event streams, health and metrics. */
 export function createApp(options: WebOptions): WebApp {
 	const { data, clock, log, metrics, maxBodyBytes } = options;
-	const files = siteAssets(options.hubUrl);
+	const files = siteAssets(fileOrigins(options.hubUrl, options.transferHosts));
 	const { everybody, operator, signIn } = allPages(options, files);
 	/** As who sends a request sees the site, once that is known. */
 	const seen = new WeakMap<Request, Site>();

@@ -38,7 +38,10 @@ test("what runs a model comes from here alone, and it alone may compile and ask 
 	const answer = await fetch(`${site.url}${worker}`);
 	assert.equal(answer.status, 200);
 	const policy = answer.headers.get("content-security-policy") ?? "";
-	assert.match(policy, /script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' https?:\/\/\S+$/);
+	assert.equal(
+		policy,
+		"default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' http://hub.example https://hub.example https://*.hub.example",
+	);
 	const modules = [...new URL(worker, site.url).searchParams.values()];
 	assert.equal(modules.length, 3);
 	for (const path of [...modules, modules[0]?.replace(/[^/]+$/, "ort-wasm-simd-threaded.wasm") ?? ""]) {
@@ -53,8 +56,15 @@ test("what runs a model comes from here alone, and it alone may compile and ask 
 });
 
 test("a browser is let to the Hub's own hosts, as the bot is", () => {
-	assert.deepEqual(fileOrigins("https://hub.example"), ["https://hub.example"]);
-	for (const origin of fileOrigins("https://huggingface.co")) {
-		assert.ok(isAllowedUrl(new URL(origin.replace("*", "cdn")), "https://huggingface.co"), origin);
+	assert.deepEqual(fileOrigins("http://127.0.0.1:8080"), ["http://127.0.0.1:8080"]);
+	assert.deepEqual(fileOrigins("https://hub.example", ["files.example"]), [
+		"https://hub.example",
+		"https://*.hub.example",
+		"https://files.example",
+	]);
+	for (const hub of ["https://huggingface.co", "https://hub.example"]) {
+		for (const origin of fileOrigins(hub, ["files.example"])) {
+			assert.ok(isAllowedUrl(new URL(origin.replace("*", "cdn")), hub, ["files.example"]), origin);
+		}
 	}
 });

@@ -10,6 +10,8 @@ let opened = null;
 
 async function fetched(url) {
 	const answer = await fetch(url);
+	if (answer.status === 401 || answer.status === 403)
+		throw new Error("The Hub shows these files to people that it knows, and this page tells it of nobody.");
 	if (!answer.ok) throw new Error(`The Hub answered ${answer.status} for ${url}.`);
 	return answer;
 }

@@ -2,7 +2,6 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Router } from "express";
 import express from "express";
-import { fileOrigins } from "../../hub/allowed-url.ts";
 import type { Assets } from "../views/layout.ts";
 import { browserPrograms } from "./browser-programs.ts";
 
@@ -23,28 +22,24 @@ function withoutIndentation(stored: Buffer): Buffer {
 }
 
 /** The site's own files, under names that carry their hash and may be cached for ever. */
-export function siteAssets(hubUrl: string): { readonly router: Router; readonly assets: Assets } {
+export function siteAssets(fileOrigins: readonly string[]): { readonly router: Router; readonly assets: Assets } {
 	const router = express.Router();
 	const addresses = new Map<string, string>();
 	const programs = browserPrograms();
 	router.use(programs.router);
 	// What a model is run by is compiled in the browser, and fetches the Hub's files.
-	const policies: ReadonlyMap<string, string> = new Map([
-		[
-			"try-worker.js",
-			`default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' ${fileOrigins(hubUrl).join(" ")}`,
-		],
-	]);
+	const workerPolicy = `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' ${fileOrigins.join(" ")}`;
 	for (const file of FILES) {
 		const stored = readFileSync(new URL(`../assets/${file.name}`, import.meta.url));
 		const bytes = file.name.endsWith(".css") ? withoutIndentation(stored) : stored;
-		const hash = createHash("sha256").update(bytes).digest("hex").slice(0, 12);
+		// Kept for ever together: another Hub is another address.
+		const policy = file.name === "try-worker.js" ? workerPolicy : "";
+		const hash = createHash("sha256").update(bytes).update(policy).digest("hex").slice(0, 12);
 		const dot = file.name.lastIndexOf(".");
 		const hashed = `/assets/${file.name.slice(0, dot)}.${hash}${file.name.slice(dot)}`;
-		const policy = policies.get(file.name);
 		addresses.set(file.name, hashed);
 		router.get(hashed, (_request, response) => {
-			if (policy !== undefined) response.set("Content-Security-Policy", policy);
+			if (policy !== "") response.set("Content-Security-Policy", policy);
 			response.set({ "Content-Type": file.type, "Cache-Control": "public, max-age=31536000, immutable" }).send(bytes);
 		});
 		router.get(`/assets/${file.name}`, (_request, response) => {
