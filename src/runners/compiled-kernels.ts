@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
-import { cp, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
@@ -14,28 +14,43 @@ type KernelOptions = {
 	readonly environment: Readonly<Record<string, string>>;
 };
 
-/** Where the sources of compiled loops are, below the runner's directory. */
+/** What compiled code depends on, below the runner's directory: the loops, how they are called, and the compiler. */
 const SOURCES = ["yaqa_runner/grids", "yaqa_runner/rounding/kernels"];
+const FILES = ["yaqa_runner/pipeline/compile_kernels.py", "requirements.lock"];
 const COMPILE_MILLISECONDS = 300_000;
 
-/** Changes with the loops' sources and the Python that compiles them, as numba's own index does. */
 async function fingerprint({ python, runnerDirectory }: KernelOptions): Promise<string> {
+	const listed = SOURCES.map(async (folder) =>
+		(await readdir(join(runnerDirectory, folder)))
+			.filter((name) => name.endsWith(".py"))
+			.map((name) => join(folder, name)),
+	);
 	const hash = createHash("sha256").update(python);
-	for (const folder of SOURCES) {
-		for (const name of (await readdir(join(runnerDirectory, folder))).filter((one) => one.endsWith(".py")).sort()) {
-			const { mtimeMs, size } = await stat(join(runnerDirectory, folder, name));
-			hash.update(`\0${folder}/${name}\0${mtimeMs}\0${size}`);
-		}
+	for (const file of [...(await Promise.all(listed)).flat().sort(), ...FILES]) {
+		// Where the runner is installed as a package, nothing else is beside it.
+		const content = await readFile(join(runnerDirectory, file)).catch(() => "");
+		hash.update(`\0${file}\0`).update(content);
 	}
 	return hash.digest("hex").slice(0, 12);
 }
 
+/** Removes what nobody takes any more: kernels of other sources, and drafts of compilations that were killed. */
+async function removeOthers(cacheDirectory: string, own: string): Promise<void> {
+	for (const name of await readdir(cacheDirectory)) {
+		const path = join(cacheDirectory, name);
+		const state = await stat(path).catch(() => null);
+		const isMade = name.startsWith("draft-") && state !== null && Date.now() - state.ctimeMs < COMPILE_MILLISECONDS;
+		if (path !== own && !isMade) await rm(path, { recursive: true, force: true });
+	}
+}
+
 /** The folder of kernels as they are compiled by a process that opens no model; made when it is first asked for. */
 export async function compiledKernels(options: KernelOptions): Promise<string> {
-	const folder = join(options.cacheDirectory, `kernels-${await fingerprint(options)}`);
+	const { cacheDirectory } = options;
+	const folder = join(cacheDirectory, `kernels-${await fingerprint(options)}`);
 	if ((await stat(folder).catch(() => null)) !== null) return folder;
-	await mkdir(options.cacheDirectory, { recursive: true });
-	const draft = join(options.cacheDirectory, `draft-${randomUUID()}`);
+	await mkdir(cacheDirectory, { recursive: true });
+	const draft = join(cacheDirectory, `draft-${randomUUID()}`);
 	try {
 		await mkdir(draft);
 		await run(options.python, ["-m", "yaqa_runner.pipeline.compile_kernels"], {
@@ -43,8 +58,11 @@ export async function compiledKernels(options: KernelOptions): Promise<string> {
 			env: { ...options.environment, HOME: draft, NUMBA_CACHE_DIR: draft },
 			timeout: COMPILE_MILLISECONDS,
 		});
-		// Another process may have been faster; its kernels are as good.
-		await rename(draft, folder).catch(() => undefined);
+		await rename(draft, folder).catch(async (error: unknown) => {
+			// Another process was faster; its kernels are as good.
+			if ((await stat(folder).catch(() => null)) === null) throw error;
+		});
+		await removeOthers(cacheDirectory, folder);
 	} finally {
 		await rm(draft, { recursive: true, force: true });
 	}
