@@ -1,3 +1,4 @@
+import { ownBytes } from "../protocol/importance-file.ts";
 import type { Estimate, Manifest, Quantizer } from "../protocol/manifest.ts";
 import { formatBytes, formatChange, formatEstimate } from "../publish/figures.ts";
 import { table } from "./terminal.ts";
@@ -30,7 +31,7 @@ export function reportVariant(options: {
 		recipe: manifest.recipe,
 		directory: options.directory,
 		files: manifest.files,
-		bytes: manifest.files.reduce((sum, file) => sum + file.size, 0),
+		bytes: ownBytes(manifest),
 		klNats: estimate(manifest.quantizer),
 		baselines: { rtn: estimate("rtn"), gptq: estimate("one-sided") },
 		gate: manifest.gate.winner,

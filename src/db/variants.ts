@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Refusal } from "../errors.ts";
 import { usualMemory } from "../fit/usual-memory.ts";
+import { ownBytes } from "../protocol/importance-file.ts";
 import type { Manifest } from "../protocol/manifest.ts";
 import { ONE_COMMIT_PATTERN } from "../protocol/one-commit.ts";
 import type { Recipe } from "../protocol/recipe.ts";
@@ -241,7 +242,7 @@ export async function stageVariant(
 			state: "staged",
 			manifest: storableJson(manifest),
 			kl_mean: measured?.report.klNats.mean ?? null,
-			bytes: manifest.files.reduce((sum, file) => sum + file.size, 0),
+			bytes: ownBytes(manifest),
 			memory_bytes: usualMemory(manifest),
 			refusal: null,
 		})
