@@ -3,7 +3,7 @@ import { listVariantsOfSourceCommit } from "../db/variants.ts";
 import { setSourceVisibility } from "../db/visibility.ts";
 import type { Refusal } from "../errors.ts";
 import { type Recipe, recipeHash } from "../protocol/recipe.ts";
-import type { HubWord, Inspection, SourceFacts } from "../records/source.ts";
+import type { Inspection, SourceFacts } from "../records/source.ts";
 import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { JobsContext } from "./context.ts";
 import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
@@ -66,17 +66,13 @@ function unwantedKind(
 	inspection: Inspection,
 ): CheckedRequest | null {
 	if (!isAutomatic(input.kind)) return null;
-	const told = inspection.told ?? (inspection.ok ? toldByFiles(inspection.facts) : null);
-	if (told === null) return null;
+	const { told } = inspection;
+	if (told === undefined) return null;
 	const found = checkToldKind(watch, input.sourceRepo, told);
 	if (found.watched) return null;
 	const sha = inspection.ok ? inspection.facts.sha : inspection.sha;
 	const remedy = "The operator sets in watch.rules which kinds are taken.";
 	return { ok: false, sha, refusal: { code: "opted-out", message: found.reason, remedy } };
-}
-
-function toldByFiles({ tags, architecture }: SourceFacts): HubWord {
-	return { tags, pipelineTag: null, architectures: [architecture] };
 }
 
 /** What the owner says about work that nobody named recipes for. */

@@ -44,7 +44,7 @@ export type HubWord = {
 };
 
 export type Inspection<Facts extends SourceFacts = SourceFacts> =
-	| { readonly ok: true; readonly facts: Facts; readonly told?: HubWord }
+	| { readonly ok: true; readonly facts: Facts; readonly told: HubWord }
 	/** `sha`: the commit that was looked at, `null` when there is none (not found, empty). */
 	| {
 			readonly ok: false;

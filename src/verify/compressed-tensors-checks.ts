@@ -36,7 +36,6 @@ export async function checkCompressedTensors(directory: string, manifest: Manife
 	const config = await readJsonFile(directory, "config.json", Config);
 	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
-	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
 	for (const [name, scheme] of Object.entries(config.quantization_config.config_groups)) {
 		assertCheck(
 			scheme.weights.num_bits === bits && scheme.weights.group_size === group,

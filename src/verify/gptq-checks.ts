@@ -26,7 +26,6 @@ const PACKED = ".qweight";
 export async function checkGptq(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
 	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
-	assertCheck(group !== null, `the recipe ${recipe.canonical} has no group`);
 	const { quantization_config: settings } = await readJsonFile(directory, "config.json", Config);
 	const own = await readJsonFile(directory, "quantize_config.json", QuantizationConfig);
 	for (const [file, stated] of [

@@ -93,23 +93,24 @@ export async function judgeWithLlamaCpp(request: {
 	const packageVersion = llamaCppPackageVersion();
 	if (packageVersion === null) return { kind: "missing", reason: "the package node-llama-cpp is not installed" };
 	const begun = performance.now();
-	const ask = (kernels: readonly string[]): Promise<ChildAnswer> =>
+	const ask = (kernels: readonly string[], milliseconds: number): Promise<ChildAnswer> =>
 		runLimitedChild({
 			engine: "llama.cpp",
 			script,
 			arguments: [modelPath ?? "", verificationPath ?? "", String(limits.threads), ...kernels],
 			// node-llama-cpp tries its binary in a process of its own before it loads it.
 			mayStartProcesses: true,
-			limits: { ...limits, milliseconds: Math.max(1, limits.milliseconds - (performance.now() - begun)) },
+			limits: { ...limits, milliseconds },
 			...(signal === undefined ? {} : { signal }),
 		});
-	const first = await ask([]);
+	const first = await ask([], limits.milliseconds);
 	const fallen = first.ok || first.killedBy === null ? null : libraryIn(first.output);
 	const ended = fallen === null ? null : kernelsOf(fallen);
 	if (fallen === null || ended === null || !fragile.has(ended)) return verdictOf(first, packageVersion, null);
 	const folder = await otherKernels(fallen);
 	try {
-		const second = await ask([join(dirname(fallen), ADDON), folder]);
+		const left = Math.max(1, Math.round(limits.milliseconds - (performance.now() - begun)));
+		const second = await ask([join(dirname(fallen), ADDON), folder], left);
 		return verdictOf(second, packageVersion, ended);
 	} finally {
 		await rm(folder, { recursive: true, force: true });

@@ -6,7 +6,8 @@ import { openSafetensors, type SafetensorsFile } from "./read-safetensors.ts";
 import { SafetensorsHeaderError, type TensorInfo } from "./safetensors-header.ts";
 
 /**
- * Calls `check` for every packed tensor (a name that ends with `suffix`) of a folder's safetensors files and returns
+ * Calls `check` for every packed tensor (a name that ends with `suffix`) of a folder's safetensors files, `checkOther` for
+ * each other one, and returns
  * how many linears there are: the very ones that the manifest describes, no tensor stored twice.
  */
 export async function checkPackedLinears(
@@ -18,6 +19,7 @@ export async function checkPackedLinears(
 		readonly besides?: ReadonlySet<string>;
 	},
 	check: (file: SafetensorsFile, packed: TensorInfo, layer: string) => Promise<void>,
+	checkOther: (tensor: TensorInfo) => void = () => {},
 ): Promise<number> {
 	const { directory, manifest, suffix, besides = new Set() } = request;
 	const layers = new Set(manifest.layers.map((layer) => layer.name));
@@ -34,7 +36,10 @@ export async function checkPackedLinears(
 			for (const tensor of file.header.tensors.values()) {
 				assertCheck(!names.has(tensor.name), `${tensor.name} is stored twice`);
 				names.add(tensor.name);
-				if (!tensor.name.endsWith(suffix)) continue;
+				if (!tensor.name.endsWith(suffix)) {
+					checkOther(tensor);
+					continue;
+				}
 				const layer = tensor.name.slice(0, -suffix.length);
 				const isOther = besides.has(layer);
 				assertCheck(layers.has(layer) || isOther, `${layer} is packed, but the manifest does not describe it`);
@@ -52,9 +57,12 @@ export async function checkPackedLinears(
 }
 
 /** The group that the files are stored in: the recipe's, or the smaller one that fits the model's widths. */
-export function storedGroup(manifest: Manifest, recipe: Recipe): number | null {
+export function storedGroup(manifest: Manifest, recipe: Recipe): number {
 	const { fittedGroup } = manifest;
-	if (fittedGroup === undefined || fittedGroup === null) return recipe.group;
+	if (fittedGroup === undefined || fittedGroup === null) {
+		assertCheck(recipe.group !== null, `the recipe ${recipe.canonical} has no group`);
+		return recipe.group;
+	}
 	const { asked, used } = fittedGroup;
 	assertCheck(
 		asked === recipe.group && used < asked && recipe.name.groups.includes(used),

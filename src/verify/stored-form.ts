@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { quoted } from "./refusals.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 import type { SourceConfig } from "./source-config.ts";
 
@@ -69,10 +70,15 @@ export function decodedTensors(form: StoredForm | null, stored: Tensors): Decode
 	}
 }
 
+/** Codes of some kind, and no number that a model computes with: what is no matrix may count something. */
+function isForeign(dtype: string, shape: readonly number[]): boolean {
+	return dtype.startsWith("F8_") || (!FLOATING.has(dtype) && shape.length >= 2);
+}
+
 function plain(stored: Tensors): Tensors {
 	for (const { name, dtype, shape } of stored.values()) {
-		if (!FLOATING.has(dtype) && shape.length >= 2) {
-			throw new Unsound(`${JSON.stringify(name)} is stored as ${dtype}: these weights are quantized already.`);
+		if (isForeign(dtype, shape)) {
+			throw new Unsound(`${quoted(name)} is stored as ${dtype}: these weights are quantized already.`);
 		}
 	}
 	return stored;
@@ -94,13 +100,13 @@ function decoded(form: StoredForm, stored: Tensors): Tensors {
 		const { name, dtype, shape } = tensor;
 		if (used.has(name)) continue;
 		if (/(?:_scale_inv|_blocks|_scales)$/.test(name)) {
-			throw new Unsound(`${JSON.stringify(name)} belongs to no ${form.name} weight of the checkpoint.`);
+			throw new Unsound(`${quoted(name)} belongs to no ${form.name} weight of the checkpoint.`);
 		}
 		if (form.name === "float8" && name.endsWith("activation_scale")) continue;
-		if (dtype.startsWith("F8_") || (!FLOATING.has(dtype) && shape.length >= 2)) {
-			throw new Unsound(`${JSON.stringify(name)} is stored as ${dtype}, which is not ${form.name}.`);
+		if (isForeign(dtype, shape)) {
+			throw new Unsound(`${quoted(name)} is stored as ${dtype}, which is not ${form.name}.`);
 		}
-		if (tensors.has(name)) throw new Unsound(`${JSON.stringify(name)} is there twice, in ${form.name} and plain.`);
+		if (tensors.has(name)) throw new Unsound(`${quoted(name)} is there twice, in ${form.name} and plain.`);
 		tensors.set(name, tensor);
 	}
 	return tensors;
@@ -111,7 +117,7 @@ type Weight = { readonly name: string; readonly shape: readonly number[]; readon
 function float8Weight(block: readonly [number, number] | null, tensor: TensorInfo, stored: Tensors): Weight | null {
 	const { name, dtype, shape } = tensor;
 	if (dtype !== "F8_E4M3") return null;
-	const label = JSON.stringify(name);
+	const label = quoted(name);
 	const scale = stored.get(`${name}_scale_inv`);
 	if (scale === undefined || !SCALE_TYPES.has(scale.dtype)) {
 		throw new Unsound(`${label} is stored as ${dtype}, and has no scales (_scale_inv) beside it.`);
@@ -133,7 +139,7 @@ function float8Weight(block: readonly [number, number] | null, tensor: TensorInf
 function mxfp4Weight(tensor: TensorInfo, stored: Tensors): Weight | null {
 	const { name, dtype, shape } = tensor;
 	if (!name.endsWith("_blocks") || dtype !== "U8") return null;
-	const label = JSON.stringify(name);
+	const label = quoted(name);
 	const weight = name.slice(0, -"_blocks".length);
 	const scale = stored.get(`${weight}_scales`);
 	if (scale === undefined || scale.dtype !== "U8") {

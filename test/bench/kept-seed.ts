@@ -8,9 +8,12 @@ const PREFIX = "site-seed-";
 
 /** A folder for an embedded database of so many variants, by what makes it: another seed is another folder. */
 function folderOf(variants: number): string {
-	const seed = ["site-seed.ts", "../support/web-fixtures.ts"].map((file) =>
-		readFileSync(join(import.meta.dirname, file), "utf8"),
-	);
+	const seed = [
+		"site-seed.ts",
+		"../support/web-fixtures.ts",
+		"../../config/recipes.json",
+		"../../src/fit/memory.ts",
+	].map((file) => readFileSync(join(import.meta.dirname, file), "utf8"));
 	const made = createHash("sha256")
 		.update(JSON.stringify([seed, MIGRATIONS]))
 		.digest("hex")

@@ -178,6 +178,7 @@ const ports: Ports = {
 			private: false,
 			tags: [],
 		},
+		told: { tags: [], pipelineTag: null, architectures: ["LlamaForCausalLM"] },
 	}),
 	fetchSource: async () => ({ ok: true }),
 	nameTarget: ({ sourceRepo }) => `quantized/${sourceRepo.replace("/", "-")}`,

@@ -4,14 +4,14 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import sourceFiles from "../../config/source-files.json" with { type: "json" };
-import type { Container } from "../../src/protocol/recipe-table.ts";
+import { Container } from "../../src/protocol/recipe-table.ts";
 import { isCopied, isOfKind, isPickle, isPublishable } from "../../src/protocol/source-files.ts";
 
 /** Which files of a source count is one table; the runner's package holds a copy of it. */
 
 const ROOT = join(import.meta.dirname, "../..");
 const PYTHON = join(ROOT, "gpu-runner/.venv/bin/python");
-const CONTAINERS: readonly Container[] = ["gguf", "onnx", "compressed-tensors", "gptq", "mlx"];
+const CONTAINERS = Container.options;
 const KINDS = ["configuration", "weights", "tokenizer", "generation", "processor", "licence", "card"] as const;
 const PROGRAM = `
 import json, sys

@@ -175,6 +175,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 					tags: [],
 					content: readJson(join(directory, "contents", sha), null),
 				},
+				told: { tags: [], pipelineTag: null, architectures: ["LlamaForCausalLM"] },
 			};
 		},
 		async fetchSource({ repo, directory: to, signal }) {

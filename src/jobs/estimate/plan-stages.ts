@@ -364,6 +364,8 @@ function tuneStage(context: Context): Bare {
 	const bytes = context.residentBytes + block + HEAD_BYTES + OVERHEAD_BYTES[device];
 	const scales = (BYTES_A_SCALE * model.parameters) / WEIGHTS_A_SCALE;
 	const states = tokens * model.hidden * elementBytes * (blockCountOf(model) + 2);
+	// Scales and states are read as often as they are written.
+	const writtenBytes = settings.variants * TUNING_STEPS * (scales / 2 + states);
 	const readBytes = settings.variants * context.checkpointBytes * (2 * TUNING_STEPS + 1);
 	return {
 		name: "tune",
@@ -371,10 +373,10 @@ function tuneStage(context: Context): Bare {
 		hostBytes: device === "cuda" ? HOST_OVERHEAD_BYTES : bytes,
 		diskBytes: context.checkpointBytes + context.factorBytes + filesBytes(context) + scales + states,
 		readBytes,
-		writtenBytes: settings.variants * TUNING_STEPS * (scales / 2 + states),
+		writtenBytes,
 		seconds:
 			(settings.variants * TUNING_STEPS * tokens * 8 * model.activeParameters) / speedOf(hardware) +
-			readBytes / DISK_BYTES_PER_SECOND,
+			(readBytes + 2 * writtenBytes) / DISK_BYTES_PER_SECOND,
 	};
 }
 
