@@ -112,3 +112,26 @@ def test_adapters_that_are_unsafe_or_none_are_refused(base: Path, adapter: Path,
     assert "leads out of the adapter's folder" in refusal(base, adapter, tmp_path)
     config.unlink()
     assert "holds no adapter_config.json" in refusal(base, adapter, tmp_path)
+
+
+def test_what_lies_beside_an_adapter_is_taken_along_only_from_there(base: Path, adapter: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("a key")
+    (adapter / "README.md").unlink(missing_ok=True)
+    (adapter / "README.md").symlink_to(secret)
+    assert "README.md is a link that leads out of the adapter's folder" in refusal(base, adapter, tmp_path)
+
+
+def test_factors_that_the_settings_leave_out_are_a_refusal(base: Path, adapter: Path, tmp_path: Path) -> None:
+    config = adapter / "adapter_config.json"
+    known = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**known, "target_modules": ["q_proj"]}), encoding="utf-8")
+    assert "down_proj.lora_A.weight, which adapter_config.json says nothing of" in refusal(base, adapter, tmp_path)
+
+
+def test_a_base_that_lacks_weights_is_no_base(base: Path, adapter: Path, tmp_path: Path) -> None:
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert "no weights for model.layers.0.mlp.up_proj.weight" in refusal(base, adapter, tmp_path)

@@ -6,14 +6,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from yaqa_runner.formats.output_folder import output_folder
-from yaqa_runner.model.auto_class import auto_class
-from yaqa_runner.model.load import load_config
-from yaqa_runner.model.snapshot import Snapshot, read_json
-from yaqa_runner.model.source_files import COMPANION_PATTERNS, PICKLE_SUFFIXES, listed_files
+from yaqa_runner.machine.exhaustion import is_out_of_memory
+from yaqa_runner.model.load import load_config, whole_model
+from yaqa_runner.model.snapshot import Snapshot, read_json, refuse_links_elsewhere
+from yaqa_runner.model.source_files import (
+    COMPANION_PATTERNS,
+    MAXIMUM_COPIED_BYTES,
+    PICKLE_SUFFIXES,
+    listed_files,
+)
 from yaqa_runner.protocol.failures import InvalidSpec, SourceRefused, UnsupportedModel
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -32,11 +38,7 @@ def inspect_adapter(directory: Path) -> dict[str, Any]:
         raise SourceRefused(
             f"{directory.name} holds no {CONFIG_FILE}.", "Give a folder that PEFT's save_pretrained wrote."
         )
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if (directory / name).is_symlink() and not (directory / name).resolve().is_relative_to(_root(directory)):
-            raise SourceRefused(
-                f"{name} is a link that leads out of the adapter's folder.", "Put the file itself there."
-            )
+    refuse_links_elsewhere(directory, (CONFIG_FILE, WEIGHTS_FILE, *COMPANION_PATTERNS), "adapter")
     config = read_json(directory / CONFIG_FILE)
     if config.get("auto_map") or not _is_of_transformers(config.get("auto_mapping")):
         raise SourceRefused(
@@ -70,31 +72,20 @@ def merged_adapter(base: Snapshot, adapter: Path, output: Path) -> Path:
     """
     inspect_adapter(adapter)
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise InvalidSpec(
             "The peft library is not installed.", "Install it: pip install 'yaqa-runner[adapters]'."
         ) from error
-    config = load_config(base)
-    loader = auto_class(config)
-    assert loader is not None
-    try:
-        model = loader.from_pretrained(
-            base.directory,
-            config=config,
-            dtype="auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise SourceRefused(
-            f"transformers cannot load the base: {error}", "Give weights that fit their config."
-        ) from error
+    model = whole_model(base, load_config(base), torch.device("cpu"), "auto")
     _refuse_another_base(model, adapter)
     try:
-        merged = PeftModel.from_pretrained(model, adapter, torch_device="cpu").merge_and_unload(safe_merge=True)
+        adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
+        _refuse_left_out(set(get_peft_model_state_dict(adapted, save_embedding_layers=True)), adapter)
+        merged = adapted.merge_and_unload(safe_merge=True)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise SourceRefused(f"peft cannot merge the adapter onto this base: {error}", ANOTHER_BASE) from error
     with output_folder(output) as scratch:
         merged.save_pretrained(scratch)
@@ -111,21 +102,29 @@ def _is_of_transformers(mapping: object) -> bool:
     return isinstance(library, str) and library.startswith("transformers.models.")
 
 
-def _root(directory: Path) -> Path:
-    # In huggingface_hub's cache each file is a link to its content beside the snapshots.
-    is_cached = directory.parent.name == "snapshots"
-    return (directory.parent.parent / "blobs" if is_cached else directory).resolve()
-
-
-def _refuse_another_base(model: nn.Module, adapter: Path) -> None:
-    """Each pair of factors has a linear of the base, of its shape: peft leaves out what it does not find."""
+def _stored_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(adapter / WEIGHTS_FILE, framework="pt", device="cpu") as handle:
-            shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise SourceRefused(
             f"{WEIGHTS_FILE} is not a readable safetensors file: {error}", "Push a sound file."
         ) from error
+
+
+def _refuse_left_out(taken: set[str], adapter: Path) -> None:
+    """peft takes of the file what its settings name, and says nothing of the rest."""
+    left_out = sorted(set(_stored_shapes(adapter)) - taken)
+    if left_out:
+        raise SourceRefused(
+            f"{WEIGHTS_FILE} holds {left_out[0][:200]}, which {CONFIG_FILE} says nothing of ({len(left_out)} in all).",
+            "Give settings and weights that belong together.",
+        )
+
+
+def _refuse_another_base(model: nn.Module, adapter: Path) -> None:
+    """Each pair of factors has a linear of the base, of its shape: peft leaves out what it does not find."""
+    shapes = _stored_shapes(adapter)
     pairs = {name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")}
     if not pairs:
         raise SourceRefused(f"{WEIGHTS_FILE} holds no LoRA factors.", "Give the adapter's own weights.")
@@ -149,5 +148,7 @@ def _refuse_another_base(model: nn.Module, adapter: Path) -> None:
 
 def _copy_companions(folder: Path, target: Path) -> None:
     for path in listed_files(folder, COMPANION_PATTERNS):
+        if (folder / path).stat().st_size > MAXIMUM_COPIED_BYTES:
+            raise SourceRefused(f"{path} is larger than {MAXIMUM_COPIED_BYTES} bytes.", "Push a smaller one, or none.")
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, target / path)

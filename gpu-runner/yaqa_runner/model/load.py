@@ -124,7 +124,7 @@ def load_source_model(snapshot: Snapshot, device: torch.device, memory_bytes: in
     config = load_config(snapshot)
     if _outgrows(snapshot, config, device, memory_bytes):
         return _mapped_source_model(snapshot, config, device)
-    model = _whole_model(snapshot, config, device)
+    model = whole_model(snapshot, config, device, torch.float32 if device.type == "cpu" else "auto")
     stored = set(snapshot.shapes)
     renamed = stored_names(model, stored)
     experts = separate_experts(model, snapshot.weight_files, stored)
@@ -257,10 +257,14 @@ def _refuse_infinite(model: nn.Module, within: str) -> None:
             raise SourceRefused(f"The weight {name} holds NaN or infinite values.", "Push a sound checkpoint.")
 
 
-def _whole_model(snapshot: Snapshot, config: Any, device: torch.device) -> Any:
+def whole_model(snapshot: Snapshot, config: Any, device: torch.device, dtype: torch.dtype | str) -> Any:
+    """transformers' model of ``snapshot`` with all its weights as ``dtype``, ``auto`` for the checkpoint's own.
+
+    Raises:
+        SourceRefused: weights are missing, of other shapes, not finite, or none of the model's.
+    """
     loader = auto_class(config)
     assert loader is not None
-    dtype: torch.dtype | str = torch.float32 if device.type == "cpu" else "auto"
     try:
         model, report = loader.from_pretrained(
             snapshot.directory,

@@ -82,7 +82,7 @@ def inspect_snapshot(directory: Path) -> Snapshot:
         raise SourceRefused("The source folder does not exist.", "Give a folder that holds a model snapshot.")
     if not any(directory.iterdir()):
         raise SourceRefused("The repo is empty.", "Push a model: config.json, safetensors weights and a tokenizer.")
-    _refuse_links_elsewhere(directory)
+    refuse_links_elsewhere(directory, SOURCE_PATTERNS)
     if not (directory / "config.json").is_file():
         raise SourceRefused("The repo has no config.json.", "Push a model in the layout that save_pretrained writes.")
     config = read_json(directory / "config.json")
@@ -138,18 +138,22 @@ def link_snapshot(snapshot: Snapshot, target: Path) -> Path:
     return target
 
 
-def _refuse_links_elsewhere(directory: Path) -> None:
-    """Refuse a file that is really another one of this machine: what it holds would be published as the model's."""
+def refuse_links_elsewhere(directory: Path, patterns: tuple[str, ...], what: str = "model") -> None:
+    """Refuse a file that is really another one of this machine: what it holds would be published as the model's.
+
+    Raises:
+        SourceRefused: a file that ``patterns`` list is a link out of ``directory``.
+    """
     within = [directory.resolve()]
     if directory.parent.name == "snapshots":
         # The layout of huggingface_hub's cache: each file is a link to its content beside the snapshots.
         within.append((directory.parent.parent / "blobs").resolve())
-    for path in listed_files(directory, SOURCE_PATTERNS):
+    for path in listed_files(directory, patterns):
         target = (directory / path).resolve()
         if not any(target.is_relative_to(folder) for folder in within):
             raise SourceRefused(
-                f"{path} is a link that leads out of the model's folder.",
-                "Put the file itself there, if it belongs to the model.",
+                f"{path} is a link that leads out of the {what}'s folder.",
+                f"Put the file itself there, if it belongs to the {what}.",
             )
 
 
