@@ -142,6 +142,18 @@ def test_a_sketch_gives_the_importance_matrix_that_llama_quantize_takes(
     assert not (tmp_path / "none.gguf").exists()
 
 
+def test_a_matrix_that_another_sketch_left_is_not_taken(made: Quantized, model: Path, tmp_path: Path) -> None:
+    work = tmp_path / "out" / ".work"
+    work.mkdir(parents=True)
+    for name in ("imatrix.gguf", f"imatrix-{'0' * 16}-{'0' * 8}.gguf"):
+        (work / name).write_bytes(b"of an interrupted job")
+    again = yaqa_runner.quantize(
+        model, RECIPE, output=tmp_path / "out", sketch=made.output / "sketch", evaluation_sequences=2, **SMALL
+    )
+    contents = [next((job.variants[0].folder / "imatrix").iterdir()).read_bytes() for job in (made, again)]
+    assert contents[0] == contents[1]
+
+
 def test_measure_samples_from_the_original_where_no_text_is_given(made: Quantized, model: Path) -> None:
     folder = made.variants[0].folder
     (found,) = yaqa_runner.measure(model, [folder], sequences=2, length=16, device="cpu")

@@ -49,11 +49,11 @@ def imatrix(
     with tempfile.TemporaryDirectory() as work:
         # The converter sees only what a snapshot may hold, named after the model.
         linked = Path(work) / (source.repo.partition("/")[2] or "model")
-        link_snapshot(decoded_original(snapshot, Path(work) / "decoded"), linked)
         try:
             taken = open_sketch(Path(sketch))
             if taken.record.source_sha256 != fingerprint_files(snapshot):
                 raise SketchUnreadable("it is of another model")
+            link_snapshot(decoded_original(snapshot, Path(work) / "decoded"), linked)
             write_importance(target, linked, taken)
         except SketchUnreadable as error:
             raise InvalidSpec(f"The sketch cannot be used: {error}", "Give the sketch of this very model.") from error

@@ -40,15 +40,16 @@ def add_importance(*, context: RunContext, sketch: Sketch, plan: PlannedRecipe, 
     """
     if not isinstance(plan.container, GgufContainer):
         return
-    made = context.work / "imatrix.gguf"
-    if not made.is_file():
-        partial = made.with_suffix(".part")
+    # A job that goes on with another sketch makes another one.
+    mark = f"imatrix-{sketch.key[:16]}"
+    made = next(context.work.glob(f"{mark}-*.gguf"), None)
+    if made is None:
+        partial = context.work / f"{mark}.part"
         try:
             write_importance(partial, context.linked, sketch)
         except ExportError as error:
             context.monitor.warn("imatrix-left-out", f"There is no importance matrix of this model: {error}")
             return
-        partial.replace(made)
-    digest = file_sha256(made, context.monitor.check)[:_DIGITS]
+        made = partial.replace(context.work / f"{mark}-{file_sha256(partial, context.monitor.check)[:_DIGITS]}.gguf")
     (folder / IMPORTANCE_FOLDER).mkdir()
-    shutil.copyfile(made, folder / IMPORTANCE_FOLDER / f"imatrix-{digest}.gguf")
+    shutil.copyfile(made, folder / IMPORTANCE_FOLDER / f"imatrix-{made.stem[-_DIGITS:]}.gguf")

@@ -15,9 +15,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from yaqa_runner.formats.gguf.converter_package import converter_folder
+from yaqa_runner.formats.gguf.converter_package import converter_folder, converter_name
 from yaqa_runner.formats.gguf.layout import Layout, read_layout
 from yaqa_runner.formats.source import ExportError, SourceSnapshot
+from yaqa_runner.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,10 @@ def end_converter() -> None:
 
 
 def _fingerprint(snapshot: SourceSnapshot) -> str:
-    digest = hashlib.sha256(str(converter_folder()).encode())
-    for path in sorted(snapshot.directory.iterdir()):
+    converter = converter_folder()
+    # A layout outlives its process: the converter may be another one when the work is taken up.
+    digest = hashlib.sha256(f"{__version__} {converter_name()}\n".encode())
+    for path in sorted([*converter.glob("*.py"), *converter.glob("conversion/*.py"), *snapshot.directory.iterdir()]):
         if path.is_file():
             state = path.stat()
             digest.update(f"{path.name} {path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
