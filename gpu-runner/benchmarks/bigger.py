@@ -272,9 +272,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1024, help="hidden size; as many blocks as the bytes take")
     parser.add_argument("--stage", choices=["all", "sketch"], default="all")
     # One set of codes serves all three, rounded and tuned once; refinement takes no more memory and most of the time.
-    parser.add_argument(
-        "--recipes", nargs="+", default=["gguf:q4_0,refine=0", "gptq:4,group=32,refine=0", "w4a16,group=32,refine=0"]
-    )
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--passes", type=int, default=4, help="of the scale tuning; 0 for none")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()

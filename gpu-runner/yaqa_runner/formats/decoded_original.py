@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
 from yaqa_runner.formats.source import STORED_DTYPES
 from yaqa_runner.model.snapshot import Snapshot, link_snapshot
-from yaqa_runner.model.stored_form import BLOCKS, SCALE, SCALES, StoredForm
+from yaqa_runner.model.stored_form import BLOCKS, REMEDY, SCALE, SCALES, StoredForm
+from yaqa_runner.model.stored_tensors import SafetensorsFiles
 from yaqa_runner.model.weight_files import INDEX_FILE, weight_files
+from yaqa_runner.protocol.failures import UnsupportedModel
 
 _FLOATING = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -25,6 +26,9 @@ def decoded_original(snapshot: Snapshot, folder: Path) -> Snapshot:
     """``snapshot`` itself where its weights are plain; else one in ``folder``, decoded to the type its config names.
 
     What is stored plain stays byte for byte, and the other files are links. One tensor is in memory at a time.
+
+    Raises:
+        UnsupportedModel: a tensor is stored in a type that has no place in a decoded folder.
     """
     form = snapshot.form
     if form is None:
@@ -32,32 +36,14 @@ def decoded_original(snapshot: Snapshot, folder: Path) -> Snapshot:
     link_snapshot(snapshot, folder)
     for path in [*folder.glob("*.safetensors"), folder / INDEX_FILE, folder / "config.json"]:
         path.unlink(missing_ok=True)
-    files = _Files(snapshot.weight_files)
     dtype = _decoded_type(snapshot.config)
-    write_safetensors(folder, [_planned(name, shape, files, form, dtype) for name, shape in snapshot.shapes.items()])
+    stored = SafetensorsFiles(snapshot.weight_files)
+    with stored.opened() as give:
+        read = _Stored(stored.names, give)
+        write_safetensors(folder, [_planned(name, shape, read, form, dtype) for name, shape in snapshot.shapes.items()])
     config = {name: value for name, value in snapshot.config.items() if name != "quantization_config"}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return replace(snapshot, directory=folder, config=config, weight_files=weight_files(folder), form=None)
-
-
-class _Files:
-    """The tensors of the stored files, by name."""
-
-    def __init__(self, paths: tuple[Path, ...]) -> None:
-        self._handles: dict[str, Any] = {}
-        for path in paths:
-            handle: Any = safe_open(path, framework="pt", device="cpu")
-            self._handles.update((name, handle) for name in handle.keys())  # noqa: SIM118
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._handles
-
-    def kind(self, name: str) -> str:
-        return str(self._handles[name].get_slice(name).get_dtype())
-
-    def read(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._handles[name].get_tensor(name)
-        return tensor
 
 
 def _decoded_type(config: dict[str, Any]) -> torch.dtype:
@@ -69,15 +55,30 @@ def _decoded_type(config: dict[str, Any]) -> torch.dtype:
     return torch.bfloat16
 
 
-def _planned(name: str, shape: tuple[int, ...], files: _Files, form: StoredForm, dtype: torch.dtype) -> PlannedTensor:
+@dataclass(frozen=True)
+class _Stored:
+    """The tensors as they are stored: their names, and what gives a slice by its name."""
+
+    names: Collection[str]
+    give: Callable[[str], Any]
+
+    def read(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self.give(name)[...]
+        return tensor
+
+
+def _planned(name: str, shape: tuple[int, ...], stored: _Stored, form: StoredForm, dtype: torch.dtype) -> PlannedTensor:
     make: Callable[[], torch.Tensor]
-    if f"{name}{BLOCKS}" in files:
-        make = lambda: decode_mxfp4(files.read(f"{name}{BLOCKS}"), files.read(f"{name}{SCALES}"), dtype)  # noqa: E731
+    if f"{name}{BLOCKS}" in stored.names:
+        make = lambda: decode_mxfp4(stored.read(f"{name}{BLOCKS}"), stored.read(f"{name}{SCALES}"), dtype)  # noqa: E731
         return PlannedTensor(name, dtype, shape, make)
-    if f"{name}{SCALE}" in files:
-        make = lambda: decode_float8(files.read(name), files.read(f"{name}{SCALE}"), form.block, dtype)  # noqa: E731
+    if f"{name}{SCALE}" in stored.names:
+        make = lambda: decode_float8(stored.read(name), stored.read(f"{name}{SCALE}"), form.block, dtype)  # noqa: E731
         return PlannedTensor(name, dtype, shape, make)
-    return PlannedTensor(name, STORED_DTYPES[files.kind(name)], shape, lambda: files.read(name))
+    kind = str(stored.give(name).get_dtype())
+    if kind not in STORED_DTYPES:
+        raise UnsupportedModel(f"{name[:200]} is stored as {kind}, which is not {form.name}.", REMEDY)
+    return PlannedTensor(name, STORED_DTYPES[kind], shape, lambda: stored.read(name))
 
 
 def decode_float8(

@@ -133,7 +133,7 @@ class RecipeRounder:
         for job in own.values():
             job.siblings = len(own)
         jobs.update(own)
-        settings, device = self.settings, self._weight(layer).device
+        settings, device = self.settings, next(iter(own.values())).weight.device
         for columns in _distinct([job.columns for job in own.values()]):
             stored = self._factors(layer, columns)
             same = {number: job for number, job in own.items() if job.columns is columns}

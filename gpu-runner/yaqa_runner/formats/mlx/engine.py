@@ -49,7 +49,7 @@ class _Family:
 
 _FAMILIES: dict[str, _Family] = {
     "cohere": _Family(tied=True, settings={"use_qk_norm": False}),
-    "cohere2": _Family(head=True, tied=True, windowed=True),
+    "cohere2": _Family(tied=True, windowed=True),
     "ernie4_5": _Family(head=True),
     "gemma": _Family(head=True, tied=True, settings={"attention_bias": False}),
     "gemma2": _Family(head=True, tied=True, settings={"attention_bias": False}),
@@ -104,8 +104,6 @@ def refusals_of_settings(kind: str, settings: Mapping[str, Any], tied: bool) -> 
         yield f"its output layer is {'the embedding' if tied else 'one of its own'}, and mlx-lm's {kind} {has}"
     head, hidden, heads = (settings.get(key) for key in ("head_dim", "hidden_size", "num_attention_heads"))
     if not family.head and head and hidden and heads and head * heads != hidden:
-        yield f"{heads} heads of {head} are not its width of {hidden}, as mlx-lm's {kind} has it"
-    if kind == "cohere2" and head and hidden and heads and head * heads != hidden:
         yield f"{heads} heads of {head} are not its width of {hidden}, as mlx-lm's {kind} has it"
     yield from _windows(kind, family, settings)
     yield from _angles(kind, family, settings)
