@@ -57,7 +57,7 @@ from yaqa_runner.pipeline.round_recipes import RESCALE_ITERATIONS
 from yaqa_runner.rounding.adaptive import round_nearest
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import PreparedFactor
-from yaqa_runner.rounding.tune import LEARNING_RATE, TuningTask, tune_scales, tuning_plan
+from yaqa_runner.rounding.tune import LEARNING_RATE, TuningSteps, TuningTask, tune_scales, tuning_plan
 from yaqa_runner.sketches.compute import SketchInputs, compute_sketch
 from yaqa_runner.sketches.memory import plan_memory
 from yaqa_runner.sketches.regularize import RegularizedLayer, regularize, regularized_moment
@@ -179,9 +179,7 @@ def tune_model(bench: Bench, rounded: Rounded, tokens: torch.Tensor, steps: int,
         bench.source.model,
         tasks,
         tokens,
-        steps=steps,
-        batch=batch,
-        learning_rate=bench.arguments.learning_rate,
+        TuningSteps(steps, batch, bench.arguments.learning_rate),
         precision=bench.arguments.precision,
         monitor=Monitor(progress=tell_steps()),
     ).grids

@@ -74,7 +74,7 @@ def assert_equal(found: TunedScales, expected: TunedScales, *, exact: bool = Fal
 def test_sweeps_tune_as_the_whole_model_does(kind: str, tmp_path: Path) -> None:
     folder = saved(kind, tmp_path)
     whole = loaded(folder)
-    expected = tune_scales(whole.model, tasks_of(whole), TOKENS, steps=STEPS.count, batch=STEPS.batch, seed=STEPS.seed)
+    expected = tune_scales(whole.model, tasks_of(whole), TOKENS, STEPS)
     by_blocks = loaded(folder, by_blocks=True)
     assert not by_blocks.weights.whole
     assert_equal(swept(by_blocks, tmp_path / "tuning"), expected)

@@ -15,7 +15,7 @@ from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.grids.tunable import precision_of
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.rounding.divergence import ROWS, mean_divergence
-from yaqa_runner.rounding.tune import TuningTask, tune_scales, tuning_plan
+from yaqa_runner.rounding.tune import TuningSteps, TuningTask, tune_scales, tuning_plan
 
 VOCABULARY = 40
 GRIDS: list[Grid] = [
@@ -67,7 +67,7 @@ def test_tuning_lowers_the_kl_on_other_tokens_and_keeps_what_is_stored_exact(gri
     tokens = torch.randint(0, VOCABULARY, (32, 16), generator=generator)
     unseen = torch.randint(0, VOCABULARY, (16, 16), generator=generator)
     tasks = tasks_of(model, grid)
-    tuned = tune_scales(model, tasks, tokens, steps=40, batch=8)
+    tuned = tune_scales(model, tasks, tokens, TuningSteps(40, 8))
     before = kl(model, unseen, {task.parameter: task.grid.decode(task.codes) for task in tasks})
     after = kl(model, unseen, {task.parameter: tuned.grids[task.parameter].decode(task.codes) for task in tasks})
     assert after < 0.97 * before
@@ -94,7 +94,7 @@ def test_equal_seeds_give_equal_scales() -> None:
     model = TinyModel()
     tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
     tasks = tasks_of(model, SymmetricGrid(3, 32))
-    first, second = (tune_scales(model, tasks, tokens, steps=5).grids for _ in range(2))
+    first, second = (tune_scales(model, tasks, tokens, TuningSteps(5, 4)).grids for _ in range(2))
     for name, grid in first.items():
         assert torch.equal(grid.scale, second[name].scale)
 
@@ -103,7 +103,7 @@ def test_zero_groups_stay_zero() -> None:
     model = TinyModel()
     model.first.weight[3] = 0
     tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
-    tuned = tune_scales(model, tasks_of(model, SymmetricGrid(4, 32)), tokens, steps=3)
+    tuned = tune_scales(model, tasks_of(model, SymmetricGrid(4, 32)), tokens, TuningSteps(3, 4))
     assert bool((tuned.grids["first.weight"].scale[3] == 0).all())
 
 
@@ -111,10 +111,12 @@ def test_impossible_settings_are_refused() -> None:
     model = TinyModel()
     tasks = tasks_of(model, SymmetricGrid(4, 32))
     tokens = torch.zeros(4, 8, dtype=torch.int64)
-    for arguments in ({"tasks": []}, {"tokens": tokens[:0]}, {"steps": 0}, {"batch": 0}):
-        settings = {"tasks": tasks, "tokens": tokens, "steps": 1, "batch": 1} | arguments
+    once = TuningSteps(1, 1)
+    impossible = [([], tokens, once), (tasks, tokens[:0], once)]
+    impossible += [(tasks, tokens, TuningSteps(0, 1)), (tasks, tokens, TuningSteps(1, 0))]
+    for arguments in impossible:
         with pytest.raises(ValueError, match="at least one"):
-            tune_scales(model, settings.pop("tasks"), settings.pop("tokens"), **settings)
+            tune_scales(model, *arguments)
 
 
 def test_loss_that_is_not_finite_stops_the_tuning() -> None:
@@ -122,7 +124,7 @@ def test_loss_that_is_not_finite_stops_the_tuning() -> None:
     tasks = tasks_of(model, SymmetricGrid(4, 32))
     model.embedding[0] = torch.nan
     with pytest.raises(FloatingPointError, match="step 1"):
-        tune_scales(model, tasks, torch.zeros(2, 4, dtype=torch.int64), steps=2)
+        tune_scales(model, tasks, torch.zeros(2, 4, dtype=torch.int64), TuningSteps(2, 4))
 
 
 def test_batches_that_do_not_fit_in_memory_are_halved_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,22 +144,21 @@ def test_batches_that_do_not_fit_in_memory_are_halved_and_told_of(monkeypatch: p
         model,
         tasks_of(model, SymmetricGrid(3, 32)),
         tokens,
-        steps=6,
-        batch=8,
+        TuningSteps(6, 8),
         monitor=Monitor(warn=lambda code, text: told.append((code, text))),
     )
     assert len(tuned.losses) == 6
     assert [code for code, _ in told] == ["tune-batch-halved"] * 2 and "2 sequences" in told[-1][1]
     limit = 0
     with pytest.raises(torch.OutOfMemoryError):
-        tune_scales(model, tasks_of(model, SymmetricGrid(3, 32)), tokens, steps=1, batch=2)
+        tune_scales(model, tasks_of(model, SymmetricGrid(3, 32)), tokens, TuningSteps(1, 2))
 
 
 def test_a_group_that_the_row_does_not_fill_is_tuned_too() -> None:
     model = TinyModel()
     tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
     tasks = tasks_of(model, AsymmetricGrid(2, 96))
-    tuned = tune_scales(model, tasks, tokens, steps=20)
+    tuned = tune_scales(model, tasks, tokens, TuningSteps(20, 4))
     assert tuned.grids["first.weight"].scale.shape == (256, 3)
     weights = {task.parameter: tuned.grids[task.parameter].decode(task.codes) for task in tasks}
     assert kl(model, tokens, weights) < kl(
@@ -186,7 +187,7 @@ def test_a_check_that_raises_stops_the_tuning() -> None:
             model,
             tasks_of(model, SymmetricGrid(4, 32)),
             torch.zeros(4, 8, dtype=torch.int64),
-            steps=9,
+            TuningSteps(9, 4),
             monitor=Monitor(check=check),
         )
     assert len(seen) == 3
@@ -240,7 +241,7 @@ def test_tuning_in_bfloat16_keeps_the_head_exact_and_lowers_the_kl_as_well() -> 
     tasks = tasks_of(model, SymmetricGrid(2, 32))
     types: set[torch.dtype] = set()
     handle = model.head.register_forward_hook(lambda module, inputs, output: types.add(output.dtype))
-    tuned = tune_scales(model, tasks, tokens, steps=40, batch=8, precision="bfloat16")
+    tuned = tune_scales(model, tasks, tokens, TuningSteps(40, 8), precision="bfloat16")
     handle.remove()
     assert types == {torch.float32}
     assert "forward" not in vars(model.head)

@@ -28,6 +28,7 @@ from yaqa_runner.model.boundary_store import BoundaryStore
 from yaqa_runner.model.swept_logits import SweptLogits
 from yaqa_runner.monitor import SILENT, Monitor
 from yaqa_runner.rounding.adam import MOMENTS, Moments
+from yaqa_runner.rounding.divergence import mean_divergence
 from yaqa_runner.rounding.tune import BatchOrder, TunedScales, TuningSteps, TuningTask, decoded_weight, falling_rate
 
 # Tokens that a block sees at once.
@@ -168,11 +169,11 @@ class _Tuning:
             gradient = torch.empty_like(hidden)
             for place in blockwise.slices(part):
                 with torch.no_grad():
-                    wanted = blockwise.head(part[:, place], exact[:, place]).float().log_softmax(-1)
+                    wanted = blockwise.head(part[:, place], exact[:, place])
                 with torch.enable_grad():
                     states = hidden[:, place].detach().requires_grad_(True)
-                    found = blockwise.head(part[:, place], states).float().log_softmax(-1)
-                    loss = (wanted.exp() * (wanted - found)).sum() / tokens.numel()
+                    logits = blockwise.head(part[:, place], states)
+                    loss = mean_divergence(logits, wanted) * (part[:, place].numel() / tokens.numel())
                     (gradient[:, place],) = torch.autograd.grad(loss, states)
                 total += float(loss.detach())
             store.put(_gradient(last), start, gradient)

@@ -71,9 +71,7 @@ def _tuned(
     source = context.source
     tasks = _tasks(source, linears)
     if source.weights.whole:
-        return tune_scales(
-            source.model, tasks, tokens, steps=steps.count, batch=steps.batch, seed=steps.seed, monitor=monitor
-        )
+        return tune_scales(source.model, tasks, tokens, steps, monitor=monitor)
     asked = hashlib.sha256(f"{digest} {steps}".encode() + tokens.numpy().tobytes()).hexdigest()
     folder = context.work / "tuning" / asked[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from yaqa_runner.grids.tunable import TunableGrid
 from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.machine.precision import Precision
 from yaqa_runner.monitor import SILENT, Monitor
+from yaqa_runner.rounding.adam import Moments
 from yaqa_runner.rounding.divergence import mean_divergence
 
 LEARNING_RATE = 2e-3
@@ -124,11 +125,8 @@ def tune_scales(
     model: nn.Module,
     tasks: list[TuningTask],
     tokens: torch.Tensor,
+    steps: TuningSteps,
     *,
-    steps: int,
-    batch: int = 4,
-    learning_rate: float = LEARNING_RATE,
-    seed: int = 0,
     precision: Precision = "float32",
     monitor: Monitor = SILENT,
 ) -> TunedScales:
@@ -141,32 +139,31 @@ def tune_scales(
         model: The original causal LM in eval mode; called with ``input_ids``, gives ``logits``. Not modified.
         tasks: Every quantized linear; the others stay as they are.
         tokens: Calibration sequences ``[sequences, length]`` int64.
-        steps: Optimizer steps, each on ``batch`` sequences.
-        batch: Sequences a step.
-        learning_rate: Of the scales relative to their start.
-        seed: Order of the sequences.
+        steps: How many steps of what.
         precision: What a model that is held in float32 on a CPU multiplies in, its head excepted.
         monitor: Progress in steps; a warning where memory runs out and the batch is halved (the steps stay as many).
 
     Raises:
-        ValueError: there are no tasks or sequences, ``steps`` or ``batch`` is less than 1, or a grid stores no scale.
+        ValueError: there are no tasks, sequences, steps or sequences a step, or a grid stores no scale.
         FloatingPointError: the loss is not finite.
     """
-    if not tasks or len(tokens) == 0 or steps < 1 or batch < 1:
+    batch = steps.batch
+    if not tasks or len(tokens) == 0 or steps.count < 1 or batch < 1:
         raise ValueError("tuning needs at least one layer, one sequence, one step and one sequence a step")
     device = next(model.parameters()).device
     grids = {task.parameter: TunableGrid(task.grid, device) for task in tasks}
     codes = {task.parameter: task.codes.to(device) for task in tasks}
-    optimizer = torch.optim.Adam([change for grid in grids.values() for change in grid.changes.values()], learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    order = BatchOrder(len(tokens), seed)
+    changes = [change for grid in grids.values() for change in grid.changes.values()]
+    moments = [Moments.none(change) for change in changes]
+    order = BatchOrder(len(tokens), steps.seed)
     losses: list[float] = []
     with torch.enable_grad():
-        for step in range(steps):
+        for step in range(steps.count):
             monitor.check()
             while True:
                 chosen = order.next(batch)
-                optimizer.zero_grad(set_to_none=True)
+                for change in changes:
+                    change.grad = None
                 try:
                     loss = _kl(model, tasks, grids, codes, tokens[chosen].to(device), precision)
                     value = float(loss.detach())
@@ -184,10 +181,16 @@ def tune_scales(
                     torch.cuda.empty_cache()
                 monitor.warn("tune-batch-halved", f"Memory ran out; scales are tuned on {batch} sequences a step.")
             losses.append(value)
-            optimizer.step()
-            schedule.step()
-            monitor.progress(step + 1, steps)
+            _move(changes, moments, falling_rate(steps, step))
+            monitor.progress(step + 1, steps.count)
     return TunedScales({name: grid.finished() for name, grid in grids.items()}, losses)
+
+
+@torch.no_grad()
+def _move(changes: list[torch.Tensor], moments: list[Moments], rate: float) -> None:
+    for change, kept in zip(changes, moments, strict=True):
+        if change.grad is not None:
+            kept.move(change, change.grad, rate)
 
 
 def _kl(
