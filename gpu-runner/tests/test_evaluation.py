@@ -180,3 +180,6 @@ def test_of_what_the_selection_text_does_not_tell_apart_the_gate_picks_what_took
     # Nothing that rests on the sketch is given preference over rounding without it.
     plain = choose({"one-sided": texts_of(0.1), "two-sided": behind, "two-sided-tuned": behind})
     assert plain.winner == "one-sided"
+    # Nor what lies beyond it, although something else that rests on the sketch has the least.
+    beyond = choose({"two-sided-cautious": texts_of(0.1), "one-sided": texts_of(0.10002), "two-sided": behind})
+    assert beyond.winner == "two-sided-cautious"

@@ -25,7 +25,7 @@ def choose(selection: dict[QuantizerName, list[torch.Tensor]]) -> Gate:
     Where two are equal to the last bit, the simpler one is published. Where one that rests on the sketch has the least,
     others that do tie with it if they are behind by no more than the standard error of the difference, sequence by
     sequence; then the one that took most from the calibration text is published, for there is more of that than of the
-    selection text. Where the sketch gave nothing better than rounding without it, nothing ties.
+    selection text. What is not better than rounding without the sketch ties with nothing.
 
     Args:
         selection: KL in nats of every position, ``[sequences, length]`` of each selection text, by quantizer.
@@ -38,8 +38,8 @@ def choose(selection: dict[QuantizerName, list[torch.Tensor]]) -> Gate:
     estimates = {name: _estimate(texts) for name, texts in selection.items()}
     ranked = sorted(selection, key=lambda name: (estimates[name].mean, ORDER.index(name)))
     least = ranked[0]
-    tied = [name for name in SKETCHED if name in selection and _ties(selection[name], selection[least])]
-    winner = max([least, *tied], key=ORDER.index) if least in SKETCHED else least
+    tied = [name for name in ranked[: _first_without(ranked)] if _ties(selection[name], selection[least])]
+    winner = max([least, *tied], key=ORDER.index)
     best = estimates[winner]
     if winner == least:
         reason = f"{WORDS[winner]} has the least KL on the selection split: {_figure(best)} nats"
@@ -59,6 +59,11 @@ def choose(selection: dict[QuantizerName, list[torch.Tensor]]) -> Gate:
         winner=winner,
         reason=reason,
     )
+
+
+def _first_without(ranked: list[QuantizerName]) -> int:
+    """The place of the best that does not rest on the sketch."""
+    return next((place for place, name in enumerate(ranked) if name not in SKETCHED), len(ranked))
 
 
 def _estimate(texts: list[torch.Tensor]) -> Estimate:
