@@ -341,6 +341,36 @@ def test_rounded_operands_change_factors_by_no_more_than_their_rounding() -> Non
             assert 0 < difference < 5e-3
 
 
+def test_label_samples_share_what_depends_on_their_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(2, 50, 96, generator=generator) for _ in range(2)]
+    samples = [[torch.randn(2, 50, 64, generator=generator) for _ in range(4)] for _ in batches]
+    widths: list[int] = []
+
+    def counted(seen: torch.Tensor, *others: object) -> torch.Tensor:
+        widths.append(seen.shape[1])
+        return quadratic_forms(seen, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("yaqa_runner.sketches.iteration.quadratic_forms", counted)
+    found = []
+    for shared in (True, False):
+        iteration = IterationA(64, 96, FactorPlace(CPU))
+        for step in (1, 2):
+            iteration.begin(step)
+            for x, gradients in zip(batches, samples, strict=True):
+                for g in gradients:
+                    iteration.add(x if shared else x.clone(), g)
+                if step == 2 and shared:
+                    # As when an unfinished half step is kept.
+                    kept = iteration.sums()
+                    assert float(kept["counts"][0]) % 400 == 0
+            iteration.finish()
+        found.append(iteration.scaled_factors())
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+    assert [widths.count(96), widths.count(64)] == [2 + 8, 8 + 8]
+
+
 def test_passes_in_bfloat16_change_factors_by_little(source: SourceModel, tokens: TokenSet, tmp_path: Path) -> None:
     settings = SketchSettings("a", 3, 0)
     exact = take(source, tokens, settings, tmp_path / "exact")

@@ -77,6 +77,8 @@ class IterationA:
         self._total = self._place.zeros(len(self.factor_output if self._output else self.factor_input))
         self._tokens = 0.0
         self._length = 0.0
+        self._inputs: torch.Tensor | None = None
+        self._per_token = torch.zeros(0)
         self._shares = TokenShares()
         self._kernel = noise_kernel(self.factor_input if self._output else self.factor_output)
 
@@ -84,18 +86,46 @@ class IterationA:
         """Add one batch to the current half step."""
         x = x.reshape(-1, x.shape[-1])  # [tokens, in]
         g = g.reshape(-1, g.shape[-1])  # [tokens, out]
-        precision = self._place.precision
-        seen, weighed = (x, g) if self._output else (g, x)
-        kernel = self._kernel.matrix.to(x.device)
-        weights = quadratic_forms(seen, kernel, precision) * gradient_shares(g)  # [tokens]
-        self._shares.add(weights * weighed.float().square().sum(dim=1))
-        with _gathering(self._total, x.device) as total:
-            add_weighted_moment(total, weighed, weights, precision)
+        if self._output:
+            weights = self._forms_of_inputs(x) * gradient_shares(g)  # [tokens]
+            self._shares.add(weights * g.float().square().sum(dim=1))
+            self._add_moment(g, weights)
+        else:
+            weights = self._forms(g) * gradient_shares(g)
+            self._shares.add(weights * x.float().square().sum(dim=1))
+            self._wait_with(x, weights)
         self._tokens += len(x)
         self._length += float(g.float().norm(dim=1).double().sum())
 
+    def _forms(self, seen: torch.Tensor) -> torch.Tensor:
+        return quadratic_forms(seen, self._kernel.matrix.to(seen.device), self._place.precision)
+
+    def _add_moment(self, weighed: torch.Tensor, weights: torch.Tensor) -> None:
+        with _gathering(self._total, weighed.device) as total:
+            add_weighted_moment(total, weighed, weights, self._place.precision)
+
+    def _forms_of_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """``|L_I⁻¹ x|²`` of every token, found once for all label samples, which share their inputs."""
+        if not _is_same(self._inputs, x):
+            self._inputs, self._per_token = x, self._forms(x)
+        return self._per_token
+
+    def _wait_with(self, x: torch.Tensor, weights: torch.Tensor) -> None:
+        """Sum up ``weights`` over the label samples of ``x``, whose products are then made once."""
+        if _is_same(self._inputs, x):
+            self._per_token = self._per_token + weights
+            return
+        self._add_waiting()
+        self._inputs, self._per_token = x, weights
+
+    def _add_waiting(self) -> None:
+        if self._inputs is not None and not self._output:
+            self._add_moment(self._inputs, self._per_token)
+        self._inputs, self._per_token = None, torch.zeros(0)
+
     def sums(self) -> dict[str, torch.Tensor]:
         """What ``add`` gathered in this half step so far."""
+        self._add_waiting()
         counts = torch.tensor([self._tokens, self._length], dtype=torch.float64)
         shares = self._shares
         return {"total": self._total, "counts": counts, "heaviest": shares.heaviest, "shares": shares.sums}
@@ -111,6 +141,7 @@ class IterationA:
 
         Without tokens nothing changes; without gradients the factor is zero, which rounding tells of.
         """
+        self._add_waiting()
         total, tokens = mirror(ranks.add_up(self._total)), ranks.add_up_number(self._tokens)
         length, pivots = ranks.add_up_number(self._length), self._kernel.pivots
         concentration = self._shares.finish(ranks)
@@ -212,6 +243,15 @@ class IterationB:
         if traces <= 0 or self.mean_square <= 0:
             return self.factor_input, self.factor_output
         return self.factor_input, self.factor_output * (self.mean_square / traces)
+
+
+def _is_same(held: torch.Tensor | None, values: torch.Tensor) -> bool:
+    """Whether ``values`` are the very memory that is ``held``, and so cannot have come to an address used twice."""
+    return (
+        held is not None
+        and held.data_ptr() == values.data_ptr()
+        and (held.shape, held.stride(), held.dtype) == (values.shape, values.stride(), values.dtype)
+    )
 
 
 def _scaled_in_place(total: torch.Tensor, scale: float) -> torch.Tensor:
