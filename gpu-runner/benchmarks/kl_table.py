@@ -43,6 +43,7 @@ from transformers.pytorch_utils import Conv1D
 from yaqa_runner.calibration.overlap import HeldOut
 from yaqa_runner.calibration.text import calibration_from_text, evaluation_from_text
 from yaqa_runner.calibration.tokens import TokenSet
+from yaqa_runner.formats.compressed_tensors.float_forms import FLOAT_FORMS
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import GGUF_GRID_NAMES, gguf_grid
 from yaqa_runner.grids.grid import Grid
@@ -78,9 +79,11 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
 def parse_grid(text: str) -> Grid:
-    """``s4g32`` is symmetric, 4 bits, group 32; ``a3g64`` asymmetric; any GGUF type by its name."""
+    """``s4g32``: symmetric, 4 bits, group 32; ``a3g64``: asymmetric; GGUF types, ``nvfp4`` and its like by name."""
     if text in GGUF_GRID_NAMES:
         return gguf_grid(text)
+    if text in FLOAT_FORMS:
+        return FLOAT_FORMS[text].grid()
     bits, group = text[1:].split("g")
     family = {"s": SymmetricGrid, "a": AsymmetricGrid}[text[0]]
     return family(int(bits), int(group))
@@ -419,7 +422,8 @@ def fill(table: Table, grid_name: str, steps: int, batch: int) -> None:
     bench, texts, grid = table.bench, table.texts, parse_grid(grid_name)
     linear = bench.source.linears[0]
     fitted = grid.fit(linear.weight(), None)
-    bits = math.log2(fitted.maximum - fitted.minimum + 1)
+    # Grids of floating-point numbers have two zeros, of which one is used.
+    bits = math.ceil(math.log2(fitted.maximum - fitted.minimum + 1))
     settings = f"{bench.arguments.sigma_input} {bench.arguments.sigma_output} {bench.arguments.sweeps}"
     for quantizer, make in quantized(bench, texts, grid_name, steps, batch):
 

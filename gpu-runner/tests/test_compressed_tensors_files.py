@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,22 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import absmax_grid, load_original, log_probabilities, quantize, save_checkpoint, token_ids
+from tiny_checkpoints import (
+    absmax_grid,
+    load_original,
+    log_probabilities,
+    quantize,
+    quantize_on,
+    save_checkpoint,
+    token_ids,
+)
 from transformers import AutoModelForCausalLM
 
 from yaqa_runner.evaluate.statistics import token_kl
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.float_forms import FLOAT_FORMS
+from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 from yaqa_runner.formats.container import Container, QuantizedLinear
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.formats.safetensors_writer import PlannedTensor, write_safetensors
@@ -31,7 +42,7 @@ def written(
     source = save_checkpoint(tmp_path / "tiny", kind, **settings)
     model = load_original(source)
     linears = quantize(model, bits, group, asymmetric)
-    container = CompressedTensorsContainer(bits, group)
+    container = CompressedTensorsContainer(IntegerForm(bits, group))
     container.write(source, linears, tmp_path / "out")
     return model, linears, container, tmp_path / "out"
 
@@ -68,13 +79,73 @@ def test_it_generates_in_the_models_own_type(bits: int, tmp_path: Path) -> None:
     assert text.shape[1] > 6
 
 
+def written_floats(
+    tmp_path: Path, name: str, kind: str = "llama", **settings: Any
+) -> tuple[Any, dict[str, QuantizedLinear], CompressedTensorsContainer, Path]:
+    source = save_checkpoint(tmp_path / "tiny", kind, **settings)
+    model = load_original(source)
+    container = CompressedTensorsContainer(FLOAT_FORMS[name])
+    linears = quantize_on(model, container.grid().fit, name)
+    container.write(source, linears, tmp_path / "out")
+    return model, linears, container, tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", FLOAT_FORMS)
+def test_the_library_and_from_pretrained_decode_the_chosen_floats(name: str, tmp_path: Path) -> None:
+    model, linears, container, output = written_floats(tmp_path, name, "qwen2")
+    wanted = log_probabilities(model, token_ids())
+    for by_blocks in (False, True):
+        loaded = container.load(output, by_blocks=by_blocks).log_probabilities(token_ids())
+        assert (loaded - wanted).abs().max() < 1e-5
+    opened = AutoModelForCausalLM.from_pretrained(output)
+    opened(input_ids=token_ids())
+    weights = opened.state_dict()
+    for linear in linears.values():
+        decoded = linear.grid.decode(linear.codes)
+        assert torch.equal(container.decode(output, linear.name), decoded), linear.name
+        # Products of FP4 are exact in bfloat16; the library rounds those of FP8, of up to 12 digits, to 8.
+        in_its_type = decoded.to(torch.bfloat16) if name == "fp8" else decoded
+        assert torch.equal(weights[f"{linear.name}.weight"].float(), in_its_type.float()), linear.name
+
+
+def test_linears_of_a_module_share_the_divider_of_their_scales(tmp_path: Path) -> None:
+    _, linears, _, output = written_floats(tmp_path, "nvfp4")
+    with safe_open(output / "model.safetensors", "pt") as file:
+        dividers = {name: float(file.get_tensor(f"{name}.weight_global_scale")) for name in linears}
+        largest = {name: float(file.get_tensor(f"{name}.weight_scale").float().max()) for name in linears}
+    for module in {name.rpartition(".")[0] for name in linears}:
+        own = [name for name in linears if name.rpartition(".")[0] == module]
+        assert len({dividers[name] for name in own}) == 1
+        assert 224 < max(largest[name] for name in own) <= 448
+    assert all(value == 2.0 ** round(math.log2(value)) for value in dividers.values())
+
+
+def test_scales_too_far_apart_for_a_shared_divider_are_refused(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama")
+    model = load_original(source)
+    model.model.layers[0].mlp.up_proj.weight.data *= 2.0**-17
+    container = CompressedTensorsContainer(FLOAT_FORMS["nvfp4"])
+    with pytest.raises(ExportError, match=r"up_proj: a scale is not exact in float8_e4m3fn"):
+        container.write(source, quantize_on(model, container.grid().fit, "nvfp4"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_experts_that_transformers_does_not_unpack_are_refused(tmp_path: Path) -> None:
+    settings = {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 64, "num_hidden_layers": 1}
+    source = save_checkpoint(tmp_path / "tiny", "qwen2_moe", **settings)
+    names = {layer.name for layer in load_source_model(inspect_snapshot(source), torch.device("cpu")).linears}
+    with pytest.raises(ExportError, match=r"unpacks no experts of nvfp4-pack-quantized"):
+        CompressedTensorsContainer(FLOAT_FORMS["nvfp4"]).unquantized(source, names)
+    CompressedTensorsContainer(FLOAT_FORMS["fp8"]).unquantized(source, names)
+
+
 def test_names_shapes_and_configuration_are_the_formats(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "llama")
     model = load_original(source)
     linears = quantize(model, 4, 32)
     kept = "model.layers.1.mlp.down_proj"
     del linears[kept]
-    files = CompressedTensorsContainer(4, 32).write(source, linears, tmp_path / "out")
+    files = CompressedTensorsContainer(IntegerForm(4, 32)).write(source, linears, tmp_path / "out")
     assert {path.name for path in files} == {
         "model.safetensors",
         "config.json",
@@ -102,11 +173,11 @@ def test_names_shapes_and_configuration_are_the_formats(tmp_path: Path) -> None:
     assert settings["ignore"] == ["lm_head", kept]
     weights = settings["config_groups"]["group_0"]["weights"]
     assert (weights["num_bits"], weights["group_size"], weights["symmetric"]) == (4, 32, True)
-    unquantized = CompressedTensorsContainer(4, 32).unquantized(source, set(linears))
+    unquantized = CompressedTensorsContainer(IntegerForm(4, 32)).unquantized(source, set(linears))
     assert {weight.name for weight in unquantized} == {"lm_head.weight", "model.embed_tokens.weight", f"{kept}.weight"}
 
 
-@pytest.mark.parametrize("container", [CompressedTensorsContainer(4, 32), GptqContainer(4, 32)])
+@pytest.mark.parametrize("container", [CompressedTensorsContainer(IntegerForm(4, 32)), GptqContainer(4, 32)])
 def test_fused_experts_are_refused_because_they_would_not_load(container: Container, tmp_path: Path) -> None:
     settings = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_hidden_layers": 1}
     source = save_checkpoint(tmp_path / "tiny", "mixtral", **settings)
@@ -139,7 +210,7 @@ def test_large_models_are_sharded_with_an_index(tmp_path: Path) -> None:
 
 
 def test_groups_that_do_not_divide_a_row_are_not_offered() -> None:
-    grid = CompressedTensorsContainer(4, 128).grid()
+    grid = CompressedTensorsContainer(IntegerForm(4, 128)).grid()
     assert grid.supports(64, 256)
     assert not grid.supports(64, 96)
     assert grid.name == "symmetric-4-g128"
@@ -151,7 +222,7 @@ def test_scales_the_models_type_would_round_are_refused(tmp_path: Path) -> None:
     name, linear = next(iter(linears.items()))
     grid = FixedGrid(linear.grid.scale * (1 + 2**-12), linear.grid.offset, 32, -8, 7)
     with pytest.raises(ExportError, match="not exact in bfloat16"):
-        CompressedTensorsContainer(4, 32).write(
+        CompressedTensorsContainer(IntegerForm(4, 32)).write(
             source, {**linears, name: QuantizedLinear(name, linear.codes, grid, "x")}, tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
@@ -160,7 +231,9 @@ def test_scales_the_models_type_would_round_are_refused(tmp_path: Path) -> None:
 def test_layers_the_library_does_not_wrap_are_refused(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "tiny", "gpt2")
     with pytest.raises(ExportError, match=r"nn\.Linear only"):
-        CompressedTensorsContainer(4, 32).write(source, quantize(load_original(source), 4, 32), tmp_path / "out")
+        CompressedTensorsContainer(IntegerForm(4, 32)).write(
+            source, quantize(load_original(source), 4, 32), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -179,7 +252,7 @@ def test_what_is_measured_has_the_biases_of_packed_linears(kind: str, settings: 
     loaded = load_source_model(inspect_snapshot(source), torch.device("cpu"))
     linears = {layer.name: rounded(layer) for layer in loaded.linears if layer.columns % 32 == 0}
     assert any(f"{name}.bias" in SourceSnapshot(source) for name in linears)
-    container = CompressedTensorsContainer(8, 32)
+    container = CompressedTensorsContainer(IntegerForm(8, 32))
     container.write(source, linears, tmp_path / "out")
     original = TorchReferenceModel(load_original(source)).log_probabilities(token_ids())
     kl = token_kl(original, container.load(tmp_path / "out").log_probabilities(token_ids()))

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from yaqa_runner.evaluate.statistics import token_kl
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.model.experts import SeparateExperts
 from yaqa_runner.model.load import load_source_model
@@ -63,7 +64,7 @@ def test_a_mixture_goes_from_sketch_to_folders_that_run(mixture: Path, tmp_path:
             "gate",
         }
     packed, gptq = tmp_path / "out" / "w4a16-group-32", tmp_path / "out" / "gptq-4-group-32"
-    first = CompressedTensorsContainer(4, 32).load(packed).log_probabilities(token_ids())
+    first = CompressedTensorsContainer(IntegerForm(4, 32)).load(packed).log_probabilities(token_ids())
     second = GptqContainer(4, 32).load(gptq).log_probabilities(token_ids())
     winners = {manifest.gate.winner for manifest in outcome.manifests}
     if len(winners) == 1:

@@ -17,6 +17,7 @@ from yaqa_runner.evaluate.finished_model import is_measured_by_blocks, open_fini
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.blockwise_reference import BlockwiseReferenceModel
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 from yaqa_runner.formats.container import Container
 from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.formats.gptq.container import GptqContainer
@@ -30,15 +31,15 @@ CASES: list[tuple[str, Container, str, dict[str, Any]]] = [
     ("gguf-fused", GgufContainer("q8_0"), "gpt_neox", {}),
     ("gptq", GptqContainer(4, 32), "llama", {"tie_word_embeddings": True}),
     ("gptq-conv1d", GptqContainer(4, 32), "gpt2", {}),
-    ("compressed-tensors", CompressedTensorsContainer(4, 32), "llama", {"tie_word_embeddings": True}),
-    ("compressed-tensors-zero", CompressedTensorsContainer(4, 32, zero=True), "qwen2", {}),
+    ("compressed-tensors", CompressedTensorsContainer(IntegerForm(4, 32)), "llama", {"tie_word_embeddings": True}),
+    ("compressed-tensors-zero", CompressedTensorsContainer(IntegerForm(4, 32, zero=True)), "qwen2", {}),
 ]
 
 
 def written(container: Container, kind: str, settings: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     source = save_checkpoint(folder / "tiny", kind, **settings)
     bits = 8 if isinstance(container, GgufContainer) else 4
-    asymmetric = isinstance(container, CompressedTensorsContainer) and container.zero
+    asymmetric = isinstance(container, CompressedTensorsContainer) and getattr(container.form, "zero", False)
     linears = quantize(load_original(source), bits, 32, asymmetric)
     storable = container.storable(source, set(linears))
     wanted = {

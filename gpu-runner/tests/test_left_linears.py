@@ -13,6 +13,7 @@ from tiny_architectures import save_tiny_model, tiny_model
 from yaqa_runner.calibration.self_sample import keeps_cache, sample_sequences
 from yaqa_runner.formats import ExportError, container_for
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.model.load import SourceModel, load_source_model
 from yaqa_runner.model.snapshot import inspect_snapshot
@@ -87,7 +88,7 @@ def test_experts_that_are_stored_fused_are_quantized_where_loaders_take_them_one
     save_file(separate, source / "model.safetensors", metadata={"format": "pt"})
     linears = {layer.name for layer in load(source).linears}
     assert sum(".experts." in name for name in linears) == 4 * 4 * 3
-    for container in (CompressedTensorsContainer(4, 32), GptqContainer(4, 32)):
+    for container in (CompressedTensorsContainer(IntegerForm(4, 32)), GptqContainer(4, 32)):
         assert set(container.storable(source, linears)) == linears
         kept = {weight.name for weight in container.unquantized(source, linears)}
         assert not any(".experts." in name for name in kept), kept

@@ -18,6 +18,7 @@ import yaqa_runner
 from yaqa_runner.cli.display import print_measured
 from yaqa_runner.cli.main import main
 from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 from yaqa_runner.formats.gguf.container import GgufContainer
 from yaqa_runner.formats.gptq.container import GptqContainer
 from yaqa_runner.formats.mlx.container import MlxContainer
@@ -40,7 +41,9 @@ def files(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     for mix in ("q2_k", "q6_k"):
         llama_quantize(plain, folder / f"theirs-{mix}.gguf", mix)
     GptqContainer(4, 32).write(source, quantize(load_original(source), 4, 32), folder / "gptq")
-    CompressedTensorsContainer(8, 32).write(source, quantize(load_original(source), 8, 32), folder / "w8a16")
+    CompressedTensorsContainer(IntegerForm(8, 32)).write(
+        source, quantize(load_original(source), 8, 32), folder / "w8a16"
+    )
     OnnxContainer("q4", 4, 32).write(source, quantize(load_original(source), 4, 32), folder / "onnx")
     MlxContainer(4, 32).write(source, quantize(load_original(source), 4, 32), folder / "mlx")
     return {

@@ -8,6 +8,7 @@ import torch
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import FixedGrid, Grid
+from yaqa_runner.grids.minifloat import MinifloatGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.grids.tunable import precision_of
 from yaqa_runner.rounding.adaptive import proxy_error
@@ -20,6 +21,7 @@ GRIDS: list[Grid] = [
     SymmetricGrid(2, 96),
     AsymmetricGrid(2, 32),
     *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_nl", "iq4_xs")),
+    MinifloatGrid("nvfp4", "e2m1", 16, "e4m3_scaled", 4.5),
 ]
 
 

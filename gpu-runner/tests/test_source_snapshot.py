@@ -137,8 +137,9 @@ def test_only_known_files_are_copied(tmp_path: Path) -> None:
     (source / "additional_chat_templates").mkdir()
     (source / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+    from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 
-    files = CompressedTensorsContainer(4, 32).write(source, {}, tmp_path / "out")
+    files = CompressedTensorsContainer(IntegerForm(4, 32)).write(source, {}, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in files}
     assert not {"secret.env", "modeling_evil.py"} & names
     assert {"LICENCE", "additional_chat_templates/tool_use.jinja"} <= names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,21 @@ def linear_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 def quantize(model: PreTrainedModel, bits: int, group: int, asymmetric: bool = False) -> dict[str, QuantizedLinear]:
     """Every linear rounded to nearest; ``model`` gets the decoded weights."""
+    return quantize_on(model, lambda weight: absmax_grid(weight, bits, group, asymmetric), f"absmax-{bits}-g{group}")
+
+
+def quantize_on(
+    model: PreTrainedModel, fit: Callable[[torch.Tensor], FixedGrid], name: str
+) -> dict[str, QuantizedLinear]:
+    """Every linear rounded to nearest on what ``fit`` gives; ``model`` gets the decoded weights."""
     linears = {}
     modules = dict(model.named_modules())
-    for name, weight in linear_weights(model).items():
-        grid = absmax_grid(weight, bits, group, asymmetric)
+    for linear, weight in linear_weights(model).items():
+        grid = fit(weight)
         codes = grid.nearest(weight)
-        linears[name] = QuantizedLinear(name, codes, grid, f"absmax-{bits}-g{group}")
+        linears[linear] = QuantizedLinear(linear, codes, grid, name)
         decoded = grid.decode(codes)
-        module = modules[name]
+        module = modules[linear]
         module.weight.data = decoded.T.contiguous() if isinstance(module, Conv1D) else decoded
     return linears
 

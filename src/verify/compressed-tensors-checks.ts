@@ -1,39 +1,74 @@
 import { z } from "zod";
 import type { Manifest } from "../protocol/manifest.ts";
 import type { Recipe } from "../protocol/recipe.ts";
+import {
+	checkSharedDividers,
+	FLOAT_FORMS,
+	type FloatName,
+	FloatWeights,
+	floatCheck,
+	isFloatName,
+} from "./compressed-tensors-floats.ts";
 import { assertCheck } from "./manifest-checks.ts";
 import { checkPackedLinears, storedGroup } from "./packed-linears.ts";
 import { readJsonFile } from "./read-json-file.ts";
 import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
-const QuantizationConfig = z.looseObject({
-	quant_method: z.literal("compressed-tensors"),
-	format: z.literal("pack-quantized"),
-	quantization_status: z.literal("compressed"),
-	ignore: z.array(z.string()).optional(),
-	config_groups: z.record(
-		z.string(),
-		z.looseObject({
-			targets: z.array(z.string()).min(1),
-			weights: z.looseObject({
-				num_bits: z.int(),
-				type: z.literal("int"),
-				symmetric: z.boolean(),
-				strategy: z.literal("group"),
-				group_size: z.int().min(1),
-			}),
-			input_activations: z.null().optional(),
-		}),
-	),
+const IntegerWeights = z.looseObject({
+	num_bits: z.int(),
+	type: z.literal("int"),
+	symmetric: z.boolean(),
+	strategy: z.literal("group"),
+	group_size: z.int().min(1),
 });
-const Config = z.looseObject({ quantization_config: QuantizationConfig, auto_map: z.undefined().optional() });
+
+function configOf<Weights extends z.ZodType>(format: string, weights: Weights) {
+	const QuantizationConfig = z.looseObject({
+		quant_method: z.literal("compressed-tensors"),
+		format: z.literal(format),
+		quantization_status: z.literal("compressed"),
+		ignore: z.array(z.string()).optional(),
+		config_groups: z.record(
+			z.string(),
+			z.looseObject({
+				targets: z.array(z.string()).min(1),
+				format: z.literal(format).optional(),
+				weights,
+				input_activations: z.null().optional(),
+			}),
+		),
+	});
+	return z.looseObject({ quantization_config: QuantizationConfig, auto_map: z.undefined().optional() });
+}
 
 const PACKED = ".weight_packed";
 
 /** `config.json` and the packed tensors against the recipe and against each other. */
 export async function checkCompressedTensors(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
-	const config = await readJsonFile(directory, "config.json", Config);
+	const { name } = recipe.name;
+	return isFloatName(name) ? checkFloats(directory, manifest, name) : checkIntegers(directory, manifest, recipe);
+}
+
+async function checkFloats(directory: string, manifest: Manifest, name: FloatName): Promise<string> {
+	const { format, strategy, group, packed: suffix } = FLOAT_FORMS[name];
+	const config = await readJsonFile(directory, "config.json", configOf(format, FloatWeights));
+	const bits = name === "fp8" ? 8 : 4;
+	for (const [key, { weights }] of Object.entries(config.quantization_config.config_groups)) {
+		assertCheck(
+			weights.num_bits === bits && weights.strategy === strategy && weights.group_size === group,
+			`config.json says ${weights.num_bits} bits, ${weights.strategy}, groups of ${weights.group_size} in ${key}; ${name} is ${bits}, ${strategy}, ${group}`,
+		);
+	}
+	const shapes = new Map(manifest.layers.map((layer) => [layer.name, layer.shape]));
+	const dividers = new Map<string, number>();
+	const packed = await checkPackedLinears({ directory, manifest, suffix }, floatCheck(name, shapes, dividers));
+	checkSharedDividers(dividers);
+	return `compressed-tensors: ${packed} linears of ${name}, codes and scales are numbers, shapes agree`;
+}
+
+async function checkIntegers(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
+	const config = await readJsonFile(directory, "config.json", configOf("pack-quantized", IntegerWeights));
 	const group = storedGroup(manifest, recipe);
 	const { bits } = recipe.name;
 	for (const [name, scheme] of Object.entries(config.quantization_config.config_groups)) {

@@ -22,6 +22,9 @@ export const MORE_TINY_RECIPES = [
 	"gptq:3",
 	"onnx:q4,embedding=q8",
 	"mlx:3bit",
+	"nvfp4",
+	"mxfp4",
+	"fp8",
 ] as const;
 /** A repo with the tiny model; answers its commit. */
 export async function pushTinySource(

@@ -97,6 +97,7 @@ const TRANSCRIPTS: readonly (readonly [string, string, readonly string[]])[] = [
 	["bits that no container has", "@yaqa-bot quantize 7bit gguf", ["invalid → quantize 8bit gguf"]],
 	["an option's name with a typo", "@yaqa-bot quantize fromat=gguf 8bit", ["invalid → quantize format=gguf 8bit"]],
 	["a format that others write", "@yaqa-bot 4bit awq", ["invalid → 4bit vllm"]],
+	["four-bit floats", "@yaqa-bot quantize nvfp4 mxfp4 fp8", ["quantize nvfp4 mxfp4 fp8"]],
 	["a format of Macs", "@yaqa-bot mlx 4bit", ["quantize mlx:4bit"]],
 	["its recipe in short", "@yaqa-bot mlx:8,group=32", ["quantize mlx:8bit,group=32"]],
 	["short words are near few others", "@yaqa-bot exl3", ["invalid → gguf"]],

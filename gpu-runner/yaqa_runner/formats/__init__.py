@@ -56,16 +56,21 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
         if recipe.budget_bytes is not None:
             return GgufContainer(SMALLEST_TYPE, model_name, budget=byte_size_text(recipe.budget_bytes))
         return GgufContainer.of_mix(short, model_name)
+    if recipe.container == "compressed-tensors":
+        from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+        from yaqa_runner.formats.compressed_tensors.float_forms import FLOAT_FORMS
+        from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
+
+        if recipe.name in FLOAT_FORMS:
+            return CompressedTensorsContainer(FLOAT_FORMS[recipe.name])
+        if group is not None:
+            return CompressedTensorsContainer(IntegerForm(recipe.bits, group, recipe.zero))
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")
     if recipe.container == "onnx":
         from yaqa_runner.formats.onnx.container import OnnxContainer
 
         return OnnxContainer(short, recipe.bits, group, recipe.embedding_bits)
-    if recipe.container == "compressed-tensors":
-        from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
-
-        return CompressedTensorsContainer(recipe.bits, group, recipe.zero)
     if recipe.container == "gptq":
         from yaqa_runner.formats.gptq.container import GptqContainer
 

@@ -123,7 +123,8 @@ def _safetensors(path: Path) -> FinishedFiles:
         return _gptq(path, weights, settings)
     if not method and isinstance(config.get("quantization"), dict):
         return _mlx(path, weights)
-    from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer
+    from yaqa_runner.formats.compressed_tensors.container import CompressedTensorsContainer, is_read_by_blocks
+    from yaqa_runner.formats.compressed_tensors.integer_form import IntegerForm
 
     if method == "compressed-tensors":
         label = f"compressed-tensors, {re.sub(r'[^a-z0-9, .-]', '', _compressed_label(settings))}"
@@ -135,8 +136,8 @@ def _safetensors(path: Path) -> FinishedFiles:
     def load(device: str, source: Path, by_blocks: bool) -> ReferenceModel:
         try:
             # Other libraries' formats are many, and decoded by transformers alone.
-            own = by_blocks and (not method or settings.get("format") == "pack-quantized")
-            return CompressedTensorsContainer(4, 128).load(path, device, by_blocks=own)
+            own = by_blocks and (not method or is_read_by_blocks(settings))
+            return CompressedTensorsContainer(IntegerForm(4, 128)).load(path, device, by_blocks=own)
         except (ImportError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
             raise ExportError(f"transformers does not open {path.name} ({label}): {error}") from error
 

@@ -25,12 +25,13 @@ def decoded_tensors(directory: Path, parts: tuple[str, ...], decode: Callable[[s
 
     Args:
         directory: The folder.
-        parts: What the tensors of a packed linear are called after its name; the first tells it from others.
+        parts: What the tensors of a packed linear are called after its name; the first tells it from others. None
+            where no linear is packed.
         decode: Gives the weight of a packed linear by its name, as the architecture holds it.
     """
     stored = SafetensorsFiles(tuple(sorted(directory.glob("*.safetensors"))))
-    mark = f".{parts[0]}"
-    packed = {name.removesuffix(mark) for name in stored.names if name.endswith(mark)}
+    marks = tuple(f".{part}" for part in parts[:1])
+    packed = {name.rpartition(".")[0] for name in stored.names if name.endswith(marks)}
     taken = {f"{name}.{part}" for name in packed for part in parts}
     names = [*(f"{name}.weight" for name in packed), *(name for name in stored.names if name not in taken)]
 

@@ -9,10 +9,12 @@ import torch
 from yaqa_runner.grids.affine_kernel import affine_errors, least_squares_scales
 from yaqa_runner.grids.affine_tensors import tensor_affine_errors, tensor_least_squares_scales
 
-ScalePrecision: TypeAlias = Literal["shared", "float16", "float32"]
-"""``shared``: exact in float16 and in bfloat16 alike (at most 8 significant bits)."""
+ScalePrecision: TypeAlias = Literal["shared", "float16", "float32", "e4m3", "e4m3_scaled", "e8m0"]
+"""``shared``: exact in float16 and in bfloat16 alike (at most 8 significant bits). ``e4m3_scaled``: E4M3 under a power
+of two that is chosen when the file is written, so of 4 significant bits. ``e8m0``: powers of two."""
 
 _LARGEST_SHARED = 65280.0
+_LARGEST_E4M3 = 448.0
 _LEAST_SQUARES_STEPS = 2
 
 
@@ -31,6 +33,17 @@ def round_scale(scale: torch.Tensor, precision: ScalePrecision) -> torch.Tensor:
             return scale.clamp(-largest, largest).to(torch.float16).to(torch.float32)
         case "float32":
             return scale.to(torch.float32)
+        case "e4m3":
+            return scale.clamp(0.0, _LARGEST_E4M3).to(torch.float8_e4m3fn).to(torch.float32)
+        case "e4m3_scaled":
+            return _with_significant_bits(scale, 4)
+        case "e8m0":
+            return _with_significant_bits(scale, 1)
+
+
+def _with_significant_bits(values: torch.Tensor, bits: int) -> torch.Tensor:
+    mantissa, exponent = torch.frexp(values.to(torch.float32))
+    return torch.ldexp((mantissa * 2.0**bits).round_(), exponent - bits)
 
 
 def clip_ratios(bits: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid, Grid
+from yaqa_runner.grids.minifloat import MinifloatGrid
 
 _ELEMENTS = 1 << 18
 # A GPU takes a whole layer as easily, but of the widest.
@@ -17,7 +18,10 @@ def fit_rows(grid: Grid, weight: torch.Tensor, input_importance: torch.Tensor | 
     """What ``grid.fit`` chooses for ``weight`` ``[out, in]``, without its memory.
 
     Every row has scales of its own, and the candidates of a search take up to twenty times the row that they are for.
+    Where scales share a factor, their range is the whole weight's.
     """
+    if isinstance(grid, MinifloatGrid):
+        grid = grid.within(weight)
     rows = max(1, (_GPU_ELEMENTS if weight.is_cuda else _ELEMENTS) // weight.shape[1])
     return join_rows([grid.fit(part, input_importance) for part in torch.split(weight, rows)])
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+# A short table is done sooner from end to end than by halves.
+_SCANNED_LEVELS = 16
+
 
 @njit(cache=True, nogil=True)
 def nearest_code(position, low, high, table):  # type: ignore[no-untyped-def]
@@ -15,6 +18,15 @@ def nearest_code(position, low, high, table):  # type: ignore[no-untyped-def]
     """
     if table is None:
         return max(low, min(high, np.rint(position)))
+    if table.shape[0] > _SCANNED_LEVELS:
+        first, last = 0, table.shape[0] - 1
+        while first < last:
+            middle = (first + last) // 2
+            if position > (table[middle] + table[middle + 1]) * np.float32(0.5):
+                first = middle + 1
+            else:
+                last = middle
+        return np.float32(first)
     code = np.float32(0.0)
     for index in range(table.shape[0] - 1):
         if position > (table[index] + table[index + 1]) * np.float32(0.5):

@@ -12,6 +12,9 @@ from torch import nn
 from yaqa_runner.grids.affine_search import ScalePrecision, round_scale
 from yaqa_runner.grids.grid import FixedGrid
 
+# Scales whose numbers tell less of their precision than their name.
+_FAMILIES: dict[str, ScalePrecision] = {"e4m3": "e4m3", "e4m3_scaled": "e4m3_scaled"}
+
 
 class _Decode(torch.autograd.Function):
     """``scale * level + offset`` in the model's type. Keeps the codes for the way back, and no float copy of them."""
@@ -52,13 +55,14 @@ class TunableGrid(nn.Module):
     def __init__(self, grid: FixedGrid, device: torch.device) -> None:
         super().__init__()
         self.grid = grid
+        self.device = device
         self.starts: dict[str, torch.Tensor] = {}
         self.changes = nn.ParameterDict()
         self.precisions: dict[str, ScalePrecision] = {}
         for key in _continuous_keys(grid):
             start = grid.stored[key].to(device, torch.float32)
             self.starts[key] = start
-            self.precisions[key] = precision_of(start)
+            self.precisions[key] = _FAMILIES.get(key) or precision_of(start)
             self.changes[key] = nn.Parameter(torch.zeros_like(start))
 
     def stored(self) -> dict[str, torch.Tensor]:
@@ -82,7 +86,10 @@ class TunableGrid(nn.Module):
             return scale, -(values["dmin"].repeat_interleave(subs, dim=1) * sub_minima)
         if "m" in values:
             return values["d"], values["m"]
-        scale = values["scale"]
+        if "e8m0" in fixed:
+            scale = fixed["e8m0"].to(self.device, torch.float32)
+            return scale, torch.zeros_like(scale)
+        scale = next(values[key] for key in ("scale", *_FAMILIES) if key in values)
         if "zero" in fixed:
             return scale, -scale * fixed["zero"].to(scale.device, torch.float32)
         return scale, torch.zeros_like(scale)
@@ -146,8 +153,13 @@ def precision_of(values: torch.Tensor) -> ScalePrecision:
     return "float32"
 
 
+def is_tunable(grid: FixedGrid) -> bool:
+    """Whether the grid stores anything that a small change can move: powers of two it cannot."""
+    return bool(_continuous_keys(grid))
+
+
 def _continuous_keys(grid: FixedGrid) -> list[str]:
-    keys: list[str] = [key for key in ("d", "dmin", "m", "scale") if key in grid.stored]
-    if not keys:
+    keys: list[str] = [key for key in ("d", "dmin", "m", "scale", *_FAMILIES) if key in grid.stored]
+    if not keys and "e8m0" not in grid.stored:
         raise ValueError(f"the grid stores {sorted(grid.stored)}, none of which is a scale to tune")
     return keys

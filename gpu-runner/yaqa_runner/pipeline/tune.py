@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.grids.grid import FixedGrid
+from yaqa_runner.grids.tunable import is_tunable
 from yaqa_runner.machine.exhaustion import is_out_of_memory
 from yaqa_runner.model.load import SourceModel
 from yaqa_runner.model.swept_tuning import tune_by_sweeps
@@ -33,7 +34,10 @@ def tune_recipes(*, context: RunContext, rounded: RoundedJob, tokens: torch.Tens
     groups: dict[str, list[str]] = {}
     if passes > 0:
         for canonical in (plan.recipe.canonical for plan in rounded.plans if plan.recipe.tune):
-            groups.setdefault(_digest(rounded.recipes[canonical].linears["two-sided"]), []).append(canonical)
+            linears = rounded.recipes[canonical].linears["two-sided"]
+            # Scales that are powers of two can only double: the search has chosen them.
+            if any(is_tunable(linear.grid) for linear in linears.values()):
+                groups.setdefault(_digest(linears), []).append(canonical)
     if not groups:
         return
     steps = _steps(context, tokens)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from yaqa_runner.grids.grid import FixedGrid
-from yaqa_runner.grids.tunable import TunableGrid
+from yaqa_runner.grids.tunable import TunableGrid, is_tunable
 from yaqa_runner.rounding.linalg.factor import SymmetricUpper
 from yaqa_runner.rounding.linalg.row_blocks import STRIP_ROWS, row_blocks
 from yaqa_runner.rounding.weighed_error import ErrorRows, Metric, inner, rounding_error
@@ -39,6 +39,8 @@ def rescale(
     Raises:
         ValueError: the grid stores no scale.
     """
+    if not is_tunable(grid):
+        return grid
     device = hessian_input.device
     tunable = TunableGrid(grid, device)
     codes = codes.to(device)  # [out, in]

@@ -47,7 +47,7 @@ export const OTHER_FORMATS: ReadonlyMap<string, { readonly word: string; readonl
 			word: "vllm",
 			name: "compressed-tensors, for vLLM and SGLang",
 		},
-		{ known: "fp8 w8a8", word: "w8a16", name: "w8a16" },
+		{ known: "w8a8", word: "w8a16", name: "w8a16" },
 		{ known: "exl2 exl3 ggml", word: "gguf", name: "GGUF" },
 		{ known: "openvino tensorrt coreml", word: "onnx", name: "ONNX" },
 	].flatMap(({ known, word, name }) => known.split(" ").map((other) => [other, { word, name }] as const)),

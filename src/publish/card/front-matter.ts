@@ -13,11 +13,15 @@ const LIBRARIES: Readonly<Record<Container, string | null>> = {
 	mlx: "mlx",
 };
 
+/** Formats of numbers by which people look for models, whatever their container. */
+const FORMATS = ["nvfp4", "mxfp4", "fp8"] as const;
+
 /** YAML of the model card. Values from outside were checked by `readSourceCard`; the writer quotes what needs it. */
 export function frontMatter(request: Pick<CardRequest, "source" | "manifests">): string {
 	const { source, manifests } = request;
 	const recipe = recipeNameOf(manifests[0]);
 	const library = LIBRARIES[recipe.container];
+	const isNamed = (format: string) => manifests.some((manifest) => recipeNameOf(manifest).name === format);
 	const bits = [...new Set(manifests.map(wholeBitsOf))].sort((one, other) => one - other);
 	return stringify({
 		base_model: source.repo,
@@ -28,7 +32,7 @@ export function frontMatter(request: Pick<CardRequest, "source" | "manifests">):
 		...(source.licenseName === null ? {} : { license_name: source.licenseName }),
 		...(source.licenseLink === null ? {} : { license_link: source.licenseLink }),
 		...(source.languages.length === 0 ? {} : { language: source.languages }),
-		tags: [recipe.container, "quantized", "yaqa", ...bits.map((count) => `${count}-bit`)],
+		tags: [recipe.container, "quantized", "yaqa", ...bits.map((count) => `${count}-bit`), ...FORMATS.filter(isNamed)],
 		quantized_by: "yaqa-bot",
 	});
 }

@@ -64,6 +64,7 @@ export function loadSnippets(request: {
 
 /** Servers have kernels of their own for 4 and 8 bits; vLLM takes other widths through another package, without zero points. */
 function compressedTensorsSnippets(repo: string, manifest: Manifest): LoadSnippet[] {
+	// FP4 and FP8 have names without a width, and kernels as the usual widths have.
 	const bits = Number(/^w(\d)a16/.exec(manifest.recipe)?.[1] ?? 4);
 	const zero = /,zero=on\b/.test(manifest.recipe);
 	const usual = bits === 4 || bits === 8;

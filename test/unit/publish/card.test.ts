@@ -362,6 +362,13 @@ describe("whose figures the card shows", () => {
 		assert.doesNotMatch(renderCard(await request()), /importance matrix/);
 	});
 
+	test("FP4 by the name that people look for, with the servers that run it", async () => {
+		const manifest = await readTinyManifest("nvfp4");
+		const card = renderCard({ ...(await request()), repo: "bot/tiny-llama-YAQA-NVFP4", manifests: [manifest] });
+		const { yaml, body } = split(card);
+		assert.deepEqual(yaml["tags"], ["compressed-tensors", "quantized", "yaqa", "4-bit", "nvfp4"]);
+		assert.match(body, /vllm serve bot\/tiny-llama-YAQA-NVFP4/);
+	});
 	test("that MLX files were decoded and not run, and how Macs run them", async () => {
 		const manifest = await readTinyManifest("mlx:3bit");
 		const card = renderCard({ ...(await request()), repo: "bot/tiny-llama-YAQA-MLX-3bit", manifests: [manifest] });

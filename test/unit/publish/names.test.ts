@@ -21,6 +21,8 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("gguf:q4_k_m"), "yaqa/Model-7B-YAQA-GGUF");
 	assert.equal(name("w3a16,group=32,zero=on"), "yaqa/Model-7B-YAQA-W3A16-g32-asym");
 	assert.equal(name("gptq:3"), "yaqa/Model-7B-YAQA-GPTQ-3bit");
+	assert.equal(name("nvfp4a16"), "yaqa/Model-7B-YAQA-NVFP4");
+	assert.equal(name("fp8,tune=off"), "yaqa/Model-7B-YAQA-FP8-untuned");
 	assert.equal(name("mlx:4bit"), "yaqa/Model-7B-YAQA-MLX-4bit");
 	assert.equal(name("mlx:4,group=32"), "yaqa/Model-7B-YAQA-MLX-4bit-g32");
 	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");

@@ -349,6 +349,61 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		}));
 		assertRefused(other, /holds \d+ × 128 weights, the manifest describes \d+ × 256|holds \d+ × 256/);
 	});
+	for (const [name, recipe, from, to, pattern] of [
+		["another form", "nvfp4", '"group_size": 16', '"group_size": 32', /nvfp4 is 4, tensor_group, 16/],
+		["another format", "mxfp4", '"mxfp4-pack-quantized"', '"nvfp4-pack-quantized"', /invalid at .*format/],
+		["activations that are rounded, too", "fp8", '"input_activations": null', '"input_activations": 1234', /invalid at/],
+		[
+			"a linear without its divider",
+			"nvfp4",
+			"up_proj.weight_global_scale",
+			"up_proj.weight_globax_scale",
+			/up_proj lacks/,
+		],
+		["scales of another type", "nvfp4", '"dtype":"F8_E4M3"', '"dtype":"F8_E5M2"', /is F8_E5M2 .*, not F8_E4M3/],
+		[
+			"codes of another type",
+			"mxfp4",
+			'"dtype":"U8","shape":[64,64]',
+			'"dtype":"I8","shape":[64,64]',
+			/of 4 bits do not/,
+		],
+	] as const) {
+		test(`FP4 and FP8: ${name}`, async () => {
+			assertRefused(await verifyBroken(recipe, replaceIn(from, to), { rehash: true }), pattern);
+		});
+	}
+	for (const [name, recipe, tensor, value, pattern] of [
+		["a scale below 0", "nvfp4", "mlp.up_proj.weight_scale", 0x81, /no positive number/],
+		["a scale that is no number", "mxfp4", "mlp.up_proj.weight_scale", 0xff, /no positive number/],
+		[
+			"a weight that is no number",
+			"fp8",
+			"mlp.up_proj.weight",
+			0xff,
+			/up_proj\.weight holds a value that is no number/,
+		],
+		["a divider of its own", "nvfp4", "mlp.up_proj.weight_global_scale", 0x80, /divides its scales by/],
+	] as const) {
+		test(`FP4 and FP8: ${name}`, async () => {
+			const result = await verifyBroken(
+				recipe,
+				async (directory) => {
+					const path = join(directory, "model.safetensors");
+					const bytes = await readFile(path);
+					const length = Number(bytes.readBigUInt64LE(0));
+					const header = JSON.parse(bytes.toString("utf8", 8, 8 + length));
+					const [start, end] = header[`model.layers.0.${tensor}`].data_offsets;
+					// Of a number of 32 bits, a byte that leaves it one.
+					bytes[8 + length + (end - start === 4 ? start + 2 : start)] = value;
+					await writeFile(path, bytes);
+					return undefined;
+				},
+				{ rehash: true },
+			);
+			assertRefused(result, pattern);
+		});
+	}
 	for (const [name, from, to, pattern] of [
 		["another type", "imatrix\u0010", "imatrip\u0010", /does not say that it is an importance matrix/],
 		["a tensor besides", "attn_k.weight.counts", "attn_k.weight.kounts", /no part of an importance matrix/],
