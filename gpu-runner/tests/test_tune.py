@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from yaqa_runner.grids.affine_search import round_scale
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.minifloat import MinifloatGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
-from yaqa_runner.grids.tunable import precision_of
+from yaqa_runner.grids.tunable import is_tunable, precision_of
 from yaqa_runner.monitor import Monitor
 from yaqa_runner.rounding.divergence import ROWS, mean_divergence
 from yaqa_runner.rounding.tune import TuningSteps, TuningTask, tune_scales, tuning_plan
@@ -88,6 +90,35 @@ def test_tuning_lowers_the_kl_on_other_tokens_and_keeps_what_is_stored_exact(gri
             assert torch.equal(new.offset, -new.stored["scale"] * new.stored["zero"])
     for name, value in model.state_dict().items():
         assert torch.equal(value, kept[name])
+
+
+def test_scales_of_few_digits_move_by_whole_digits_and_lower_the_kl() -> None:
+    model = TinyModel()
+    for linear in (model.first, model.second):
+        linear.weight *= 3
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, VOCABULARY, (64, 16), generator=generator)
+    unseen = torch.randint(0, VOCABULARY, (32, 16), generator=generator)
+    tasks = tasks_of(model, MinifloatGrid("nvfp4", "e2m1", 16, "e4m3_scaled", 4.5))
+    tuned = tune_scales(model, tasks, tokens, TuningSteps(60, 8)).grids
+    before = kl(model, unseen, {task.parameter: task.grid.decode(task.codes) for task in tasks})
+    after = kl(model, unseen, {task.parameter: tuned[task.parameter].decode(task.codes) for task in tasks})
+    assert after < 0.9 * before
+    for task in tasks:
+        scale = tuned[task.parameter].scale
+        assert torch.equal(round_scale(scale, "e4m3_scaled"), scale)
+        assert bool((scale != task.grid.scale).any())
+
+
+def test_powers_of_two_stay_while_others_are_tuned() -> None:
+    model = TinyModel()
+    tokens = torch.randint(0, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
+    fixed = MinifloatGrid("mxfp4", "e2m1", 32, "e8m0", 4.25)
+    tasks = [tasks_of(model, fixed)[0], tasks_of(model, SymmetricGrid(3, 32))[1]]
+    assert not is_tunable(tasks[0].grid)
+    tuned = tune_scales(model, tasks, tokens, TuningSteps(5, 4)).grids
+    assert torch.equal(tuned["first.weight"].scale, tasks[0].grid.scale)
+    assert not torch.equal(tuned["second.weight"].scale, tasks[1].grid.scale)
 
 
 def test_equal_seeds_give_equal_scales() -> None:

@@ -352,7 +352,13 @@ describe("files that agree with their manifest but not with their recipe", () =>
 	for (const [name, recipe, from, to, pattern] of [
 		["another form", "nvfp4", '"group_size": 16', '"group_size": 32', /nvfp4 is 4, tensor_group, 16/],
 		["another format", "mxfp4", '"mxfp4-pack-quantized"', '"nvfp4-pack-quantized"', /invalid at .*format/],
-		["activations that are rounded, too", "fp8", '"input_activations": null', '"input_activations": 1234', /invalid at/],
+		[
+			"activations that are rounded, too",
+			"fp8",
+			'"input_activations": null',
+			'"input_activations": 1234',
+			/invalid at/,
+		],
 		[
 			"a linear without its divider",
 			"nvfp4",
