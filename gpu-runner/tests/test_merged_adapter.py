@@ -10,10 +10,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import load_original, log_probabilities, save_checkpoint, token_ids
-from tiny_jobs import quantized
+from tiny_jobs import document, quantized, run
 
 from yaqa_runner import RunnerFailure, merge_adapter
 from yaqa_runner.cli.main import main
+from yaqa_runner.pipeline.original import obtain_original
+from yaqa_runner.protocol.job_spec import Source
 
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn"]}
 
@@ -79,6 +81,44 @@ def test_the_merged_model_is_quantized_like_any_other(base: Path, adapter: Path,
     ids = token_ids()
     apart = log_probabilities(load_original(merged), ids) - log_probabilities(load_original(base), ids)
     assert apart.abs().max() > 0.1
+
+
+def test_a_job_on_an_adapter_merges_it_and_says_onto_what(base: Path, adapter: Path, tmp_path: Path) -> None:
+    (adapter / "LICENSE").write_text("The adapter's own terms.")
+    (adapter / "README.md").write_text("---\nlicense: mit\n---\n")
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    output = tmp_path / "out"
+    spec = document(adapter, output, "w4a16")
+    spec["source"]["base"] = {"repo": "demo/base", "revision": "1" * 40, "path": str(base)}
+    run(spec, output)
+    (folder,) = [path.parent for path in output.glob("*/manifest.json")]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["source"]["repo"] == "demo/tiny" and manifest["source"]["license"] == "mit"
+    assert manifest["source"]["base"] == {"repo": "demo/base", "revision": "1" * 40, "license": "apache-2.0"}
+    assert (folder / "LICENSE").read_text() == "The adapter's own terms."
+    assert (folder / "BASE-LICENSE").read_bytes() == (base / "LICENSE").read_bytes()
+    assert (folder / "tokenizer.json").is_file()
+    assert not list(folder.glob("adapter_*"))
+
+
+def test_an_interrupted_run_merges_once(base: Path, adapter: Path, tmp_path: Path) -> None:
+    source = Source.model_validate(
+        {
+            "repo": "demo/tiny",
+            "revision": "0" * 40,
+            "path": str(adapter),
+            "base": {"repo": "demo/base", "revision": "1" * 40, "path": str(base)},
+        }
+    )
+    first = obtain_original(source, tmp_path / "work")
+    marker = first.snapshot.directory / "kept"
+    marker.touch()
+    assert obtain_original(source, tmp_path / "work").snapshot.directory == first.snapshot.directory
+    assert marker.exists()
+    factors = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in factors.items()}, adapter / "adapter_model.safetensors")
+    again = obtain_original(source, tmp_path / "work")
+    assert again.sha256 != first.sha256 and again.snapshot.directory != first.snapshot.directory
 
 
 def test_another_base_is_refused_by_what_does_not_fit(adapter: Path, tmp_path: Path) -> None:

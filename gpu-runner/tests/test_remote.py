@@ -18,6 +18,7 @@ from yaqa_runner.protocol.job_spec import JobSpec, StoredSketch, parse_job_spec
 from yaqa_runner.remote.launch import (
     EventRelay,
     RemoteRun,
+    _files_of,
     child_environment,
     fetch_sketch,
     place_spec,
@@ -43,6 +44,15 @@ def test_paths_of_the_repo_become_paths_of_this_machine(tmp_path: Path) -> None:
     assert placed["sketch"]["reuse"] == str(inputs / "sketch")
     assert placed["source"]["path"] == str(tmp_path / "source")
     assert placed["staging"] == {"kind": "directory", "path": str(tmp_path / "out")}
+
+
+def test_the_child_reads_an_adapter_and_its_base(tmp_path: Path) -> None:
+    base = {"repo": "demo/base", "revision": "1" * 40}
+    spec = hub_spec(source={"repo": "demo/tiny", "revision": "0" * 40, "base": base})
+    placed = place_spec(spec, tmp_path, tmp_path / "adapter", tmp_path / "out", tmp_path / "base")
+    assert parse_job_spec(json.dumps(placed)).source.base is not None
+    read = _files_of(placed, tmp_path / "job.json")
+    assert read[:3] == (tmp_path / "job.json", tmp_path / "adapter", tmp_path / "base")
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "inputs/../job.json", "inputs/absent.txt", "job.json", "inputs/link"])

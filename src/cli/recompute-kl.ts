@@ -11,7 +11,7 @@ import { Estimate, type Manifest } from "../protocol/manifest.ts";
 import { formatEstimate } from "../publish/figures.ts";
 import { type Isolation, measureIsolation } from "../runners/isolation.ts";
 import type { ProgressDisplay } from "./progress-display.ts";
-import { obtainSource } from "./quantize/obtain-source.ts";
+import { obtainSource, type Source } from "./quantize/obtain-source.ts";
 import { Stopped } from "./quantize/stopped.ts";
 import { runRunnerOffline } from "./run-runner-offline.ts";
 import { printable, type Terminal } from "./terminal.ts";
@@ -87,19 +87,27 @@ export async function recomputeKl(
 	const { sequences, length } = configuration.quantization.evaluation;
 	const bySource = Map.groupBy(variants, ({ manifest }) => {
 		const size = samplesOf(manifest) ?? { sequences, length };
-		return `${manifest.source.repo}@${manifest.source.revision}@${size.sequences}@${size.length}`;
+		const { repo, revision, base } = manifest.source;
+		return `${repo}@${revision}@${base?.revision ?? ""}@${size.sequences}@${size.length}`;
 	});
 	let group = 0;
 	for (const [key, ofSource] of bySource) {
-		const [repo = "", revision = "", ...size] = key.split("@");
+		const [repo = "", revision = "", baseSha = "", ...size] = key.split("@");
 		const name = `${repo}@${revision}`;
 		terminal.err(`measure against ${printable(name)} …\n`);
 		let found: ReadonlyMap<string, Estimate> | string;
 		try {
 			const folder = join(work, `original-${group++}`);
 			await mkdir(folder);
-			const { directory } = await obtainSource({ model: repo, revision }, { ...context, work: folder });
-			found = await measured(isolation, { source: directory, variants: ofSource, folder, size, ...context });
+			const source = await obtainSource(
+				{ model: repo, revision, baseSha: baseSha === "" ? null : baseSha },
+				{ ...context, work: folder },
+			);
+			const original = await originalOf(isolation, source, { folder, ...context });
+			found =
+				original === null
+					? "the adapter cannot be merged onto its base; what the runner said stands above"
+					: await measured(isolation, { source: original, variants: ofSource, folder, size, ...context });
 		} catch (error) {
 			if (!(error instanceof Stopped)) throw error;
 			found = `the original cannot be had: ${error.refusal.message}`;
@@ -114,6 +122,41 @@ export async function recomputeKl(
 		}
 	}
 	return variants.map((variant) => verdicts.get(variant) ?? { ok: false, check: "failed: it was not measured" });
+}
+
+/** The folder of the model that was quantized: an adapter merged onto its base; `null`: it could not be. */
+async function originalOf(
+	isolation: Isolation,
+	{ directory, base }: Source,
+	context: {
+		readonly folder: string;
+		readonly configuration: Configuration;
+		readonly terminal: Terminal;
+		readonly signal: AbortSignal;
+	},
+): Promise<string | null> {
+	if (base === null) return directory;
+	const { folder, configuration, terminal, signal } = context;
+	const [home, temporary, merging] = [join(folder, "home"), join(folder, "tmp"), join(folder, "merging")];
+	for (const place of [home, temporary, merging]) await mkdir(place, { recursive: true });
+	const output = join(merging, "merged");
+	const program = [
+		runnerPython(configuration),
+		...["-m", "yaqa_runner", "merge", base.directory, directory, "--output", output],
+	];
+	const code = await runRunnerOffline(
+		{
+			program: isolation.wrap(program, {
+				shown: [base.directory, directory],
+				written: [home, temporary, merging],
+			}),
+			environment: { HOME: home, TMPDIR: temporary, NUMBA_CACHE_DIR: join(home, "numba") },
+			onOutput: () => undefined,
+		},
+		{ terminal, signal },
+	);
+	signal.throwIfAborted();
+	return code === 0 ? output : null;
 }
 
 /** KL of each variant by its folder; or why there is none. */
@@ -134,7 +177,7 @@ async function measured(
 	const [sequences = "", length = ""] = size;
 	const folders = variants.map(({ directory }) => directory);
 	const [home, temporary] = [join(folder, "home"), join(folder, "tmp")];
-	for (const place of [home, temporary]) await mkdir(place);
+	for (const place of [home, temporary]) await mkdir(place, { recursive: true });
 	const numbers = ["--sequences", sequences, "--length", length];
 	const program = [
 		runnerPython(configuration),

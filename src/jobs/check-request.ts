@@ -8,6 +8,7 @@ import { refusalOfRecipe } from "../verify/refusal-of-recipe.ts";
 import type { JobsContext } from "./context.ts";
 import { estimatorOf, hasSketch } from "./estimate/estimate-run.ts";
 import { type Estimator, refusalOfEstimate } from "./estimate/estimator.ts";
+import { inspectSettled } from "./inspect-settled.ts";
 import { isAutomatic } from "./is-automatic.ts";
 import { checkOwnerSettings, type OwnerVerdict } from "./owner-settings.ts";
 import type { RequestInput } from "./ports.ts";
@@ -29,9 +30,8 @@ export type CheckedRequest =
 
 /** Looks at the source, and at what its owner and the operator say: whether the request may be carried out at all. */
 export async function checkRequest(context: JobsContext, input: RequestInput): Promise<CheckedRequest> {
-	const { ports, configuration } = context;
-	const { watch } = configuration;
-	const inspection = await ports.inspectSource({ repo: input.sourceRepo, revision: input.revision ?? "main" });
+	const { watch } = context.configuration;
+	const inspection = await inspectSettled(context, { repo: input.sourceRepo, revision: input.revision ?? "main" });
 	const isPrivate = inspection.ok ? inspection.facts.private : inspection.private;
 	if (isPrivate !== undefined) {
 		const { handle } = context.database;

@@ -1,4 +1,5 @@
 import { listJobs } from "../db/jobs.ts";
+import { listAdaptersOf, listBases } from "../db/settled-base.ts";
 import { listPublishedRepos, setSourceVisibility, setTightened } from "../db/visibility.ts";
 import type { JobsContext } from "./context.ts";
 import { followName } from "./follow-name.ts";
@@ -13,11 +14,14 @@ export async function followVisibility(
 ): Promise<{ readonly failed: number }> {
 	const { database, ports, clock, log } = context;
 	const { handle } = database;
-	const bySource = Map.groupBy(await listPublishedRepos(handle, sourceRepo), (one) => one.sourceRepo);
+	// What an adapter was merged into is as visible as its base allows.
+	const named = sourceRepo === null ? [null] : [sourceRepo, ...(await listAdaptersOf(handle, sourceRepo))];
+	const published = (await Promise.all(named.map((name) => listPublishedRepos(handle, name)))).flat();
+	const bySource = Map.groupBy(published, (one) => one.sourceRepo);
 	// Nothing published, but perhaps jobs that failed, or a discussion: they follow its name too.
 	if (
 		sourceRepo !== null &&
-		bySource.size === 0 &&
+		!bySource.has(sourceRepo) &&
 		(await listJobs(handle, { sourceRepo, limit: 1 })).items.length > 0
 	) {
 		bySource.set(sourceRepo, []);
@@ -25,7 +29,8 @@ export async function followVisibility(
 	let failed = 0;
 	for (const [source, repos] of bySource) {
 		try {
-			const seen = await ports.followVisibility({ sourceRepo: source, repos });
+			const bases = await listBases(handle, source);
+			const seen = await ports.followVisibility({ sourceRepo: source, bases, repos });
 			for (const { repo, tightened } of seen.repos) {
 				if (repos.find((one) => one.repo === repo)?.tightened === tightened) continue;
 				log.info("A published repo follows its source", { repo, source, tightened });

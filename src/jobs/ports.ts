@@ -16,14 +16,25 @@ import type { VariantFiles, VariantRecord } from "../records/variant.ts";
  * `PermanentError` for one that none does. Any other exception counts as a bug and is retried a few times.
  */
 
-/** Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a tag or a commit that one of them holds. */
-type SourceInspector = (request: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
+/**
+ * Reads the repo by ranges and decides whether it can be quantized. `revision`: a branch, a tag or a commit that one of
+ * them holds; `baseSha`: of an adapter, its base's commit where it was settled before.
+ */
+type SourceInspector = (request: {
+	readonly repo: string;
+	readonly revision: string;
+	readonly baseSha?: string | null;
+}) => Promise<Inspection>;
 
-/** Fills `directory` with the snapshot of a commit, using the read token. Files that are there whole already are kept. */
+/**
+ * Fills `directory` with the snapshot of a commit, and of an adapter's base its folder, using the read token. Files that
+ * are there whole already are kept.
+ */
 type SourceFetcher = (request: {
 	readonly repo: string;
 	readonly sha: string;
 	readonly directory: string;
+	readonly base?: { readonly sha: string; readonly directory: string } | null;
 	readonly signal: AbortSignal;
 }) => Promise<{ readonly ok: true } | { readonly ok: false; readonly refusal: Refusal }>;
 
@@ -190,6 +201,8 @@ type HeadLister = (
  */
 type VisibilityFollower = (request: {
 	readonly sourceRepo: string;
+	/** Of an adapter: those that its published files were merged onto. */
+	readonly bases: readonly string[];
 	readonly repos: readonly { readonly repo: string; readonly tightened: boolean }[];
 }) => Promise<{
 	/** What the source is called now. */

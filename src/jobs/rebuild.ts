@@ -50,7 +50,11 @@ export async function rebuild(options: {
 	readonly database: Database;
 	readonly clock: Clock;
 	readonly published: AsyncIterable<PublishedOnHub>;
-	readonly inspectSource: (source: { readonly repo: string; readonly revision: string }) => Promise<Inspection>;
+	readonly inspectSource: (source: {
+		readonly repo: string;
+		readonly revision: string;
+		readonly baseSha: string | null;
+	}) => Promise<Inspection>;
 	readonly onSource?: (repo: string) => void;
 }): Promise<RebuildReport> {
 	const { database, clock, inspectSource } = options;
@@ -65,7 +69,11 @@ export async function rebuild(options: {
 	for (const [key, found] of Map.groupBy(all, ({ manifest: { source } }) => `${source.repo}@${source.revision}`)) {
 		const [repo = "", sha = ""] = key.split("@");
 		options.onSource?.(key);
-		const inspection = await inspectSource({ repo, revision: sha });
+		const inspection = await inspectSource({
+			repo,
+			revision: sha,
+			baseSha: found[0]?.manifest.source.base?.revision ?? null,
+		});
 		if (!inspection.ok) lost.push(key);
 		const variants = found.flatMap((one): FormerVariant[] => {
 			const { manifest } = one;

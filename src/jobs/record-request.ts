@@ -1,6 +1,7 @@
 import type { Handle } from "../db/database.ts";
 import { getJob, listJobs, lockSource } from "../db/jobs.ts";
 import { findRequestByKey } from "../db/requests.ts";
+import { findSettledBase } from "../db/settled-base.ts";
 import { setKnownHead } from "../db/sweeps.ts";
 import { listVariantsOfSourceCommit } from "../db/variants.ts";
 import type { JobRecord } from "../records/job.ts";
@@ -35,17 +36,22 @@ type Recorded = {
 	readonly wakeOutbox: string | null;
 };
 
+/** `null`: somebody else's request has settled an adapter's base meanwhile, at another commit than was looked at. */
 async function record(
 	context: JobsContext,
 	tx: Handle,
 	input: RequestInput,
 	checked: CheckedRequest,
-): Promise<Recorded> {
+): Promise<Recorded | null> {
 	await lockSource(tx, input.sourceRepo);
 	const raced = await findRequestByKey(tx, input.dedupeKey);
 	if (raced !== null) return { outcome: await outcomeOf(tx, raced), wakeJobs: [], wakeOutbox: null };
 	const sha = checked.ok ? checked.facts.sha : checked.sha;
 	if (isAutomatic(input.kind) && sha !== null) await setKnownHead(tx, input.sourceRepo, sha, context.clock.now());
+	if (checked.ok && checked.facts.base != null) {
+		const settled = await findSettledBase(tx, checked.facts);
+		if (settled !== null && settled.sha !== checked.facts.base.sha) return null;
+	}
 	if (!checked.ok) return { ...(await recordRefusal(context, tx, input, checked)), wakeJobs: [] };
 	return { ...(await settleVariants(context, tx, input, checked)), wakeOutbox: null };
 }
@@ -72,6 +78,7 @@ export async function recordRequest(context: JobsContext, input: RequestInput): 
 async function store(context: JobsContext, input: RequestInput, checked: CheckedRequest): Promise<RequestOutcome> {
 	const { database } = context;
 	const recorded = await database.transaction((tx) => record(context, tx, input, checked));
+	if (recorded === null) return await store(context, input, await checkRequest(context, input));
 	for (const job of recorded.wakeJobs) await wakeJob(context, job);
 	if (recorded.wakeOutbox !== null)
 		await context.wake({ kind: "outbox", jobId: recorded.wakeOutbox }, context.clock.now());

@@ -9,6 +9,7 @@ import {
 } from "../db/variants.ts";
 import { recipeHash } from "../protocol/recipe.ts";
 import type { JobsContext } from "./context.ts";
+import { inspectSettled } from "./inspect-settled.ts";
 import type { JobChange } from "./job-change.ts";
 import { cleanUpJob } from "./steps/clean-up-job.ts";
 import { targetOf } from "./target-of.ts";
@@ -29,7 +30,7 @@ export async function retryJob(context: JobsContext, id: string): Promise<JobCha
 	}
 	const owned = await listVariantsOfJob(database.handle, id);
 	const inspection =
-		owned.length > 0 ? null : await ports.inspectSource({ repo: job.sourceRepo, revision: job.sourceSha });
+		owned.length > 0 ? null : await inspectSettled(context, { repo: job.sourceRepo, revision: job.sourceSha });
 	if (inspection !== null && !inspection.ok) return { ok: false, reason: inspection.refusal.message };
 	// What the last attempt left behind is found by its fence, which the next dispatch changes.
 	await cleanUpJob(context, job);

@@ -111,17 +111,22 @@ export function parsedRecipe(recipe: Recipe): z.infer<typeof ParsedRecipe> {
 	return { ...options, name: name.name, container: name.container, bits: name.bits };
 }
 
+const RepoSnapshot = z.strictObject({
+	repo: repoName,
+	revision: commitSha,
+	/** A folder that holds the snapshot. Without it the runner downloads the snapshot from the Hub's read side. */
+	path: absolutePath.optional(),
+});
+
 /** What the control plane hands to a runner, as `job.json`. */
 export const JobSpec = z.strictObject({
 	protocol: z.literal(PROTOCOL_VERSION),
 	job: z.uuid(),
 	/** The job's attempt. A result that carries an older one is refused. */
 	fence: z.int().min(1),
-	source: z.strictObject({
-		repo: repoName,
-		revision: commitSha,
-		/** A folder that holds the snapshot. Without it the runner downloads the snapshot from the Hub's read side. */
-		path: absolutePath.optional(),
+	source: RepoSnapshot.extend({
+		/** The source is an adapter, and this the model that it is merged onto first. */
+		base: RepoSnapshot.optional(),
 	}),
 	calibration: Calibration,
 	evaluation: Evaluation,

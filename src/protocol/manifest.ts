@@ -114,6 +114,8 @@ export const Manifest = z.object({
 		measuredRevision: commitSha.optional(),
 		/** The form that the original's weights are released in, where they are not plain; that is the original. */
 		stored: z.enum(["float8", "mxfp4"]).nullable().optional(),
+		/** The source is an adapter that was merged onto this model, at the commit that it had then; `stored` is of it. */
+		base: z.object({ repo: repoName, revision: commitSha, license: z.string().nullable() }).nullable().optional(),
 	}),
 	files: z.array(z.object({ path: publishedPath, size: z.int().min(0), sha256: sha256Hex })).min(1),
 	generator: z.object({ name: z.literal("yaqa-runner"), version: z.string() }),

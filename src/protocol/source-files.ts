@@ -4,6 +4,9 @@ import type { Container } from "./recipe-table.ts";
 /** The files of a source that are looked at, by what they are for. The runner reads the same table. */
 export type SourceFileKind = keyof typeof sourceFiles.files;
 
+/** What makes a repo an adapter's. */
+export const ADAPTER_FILES: { readonly configuration: string; readonly weights: string } = sourceFiles.adapter;
+
 /** A copied file may have this many bytes. */
 export const MAXIMUM_COPIED_BYTES = sourceFiles.maximumCopiedBytes;
 

@@ -1,15 +1,19 @@
 import type { HubAccess, HubWriteAccess } from "../hub/hub-access.ts";
 import { type RepoGating, updateRepoSettings } from "../hub/update-repo-settings.ts";
 import { repoSettings } from "./repo-settings.ts";
-import { readSourceCard } from "./source-card.ts";
-import { isStricter, tighten } from "./tighten.ts";
+import { readOriginalCard, readSourceCard } from "./source-card.ts";
+import { isStricter } from "./stricter-gating.ts";
+import { tighten } from "./tighten.ts";
 
 export type FollowedRepo = { readonly repo: string; readonly tightened: boolean };
 
 type SourceVisibility = {
 	/** What the source is called now. */
 	readonly name: string;
-	/** A source that is gone, or that the bot may no longer see, counts as private: nobody else sees it either. */
+	/**
+	 * A source that is gone, or that the bot may no longer see, counts as private: nobody else sees it either. An adapter
+	 * counts as private with its base.
+	 */
 	readonly private: boolean;
 	readonly gated: RepoGating;
 	readonly repos: readonly FollowedRepo[];
@@ -24,10 +28,11 @@ export async function followVisibility(request: {
 	readonly hub: HubWriteAccess;
 	readonly reader: HubAccess;
 	readonly sourceRepo: string;
+	readonly bases: readonly string[];
 	readonly repos: readonly FollowedRepo[];
 }): Promise<SourceVisibility> {
-	const { hub, reader, sourceRepo } = request;
-	const card = await readSourceCard({ ...reader, repo: sourceRepo });
+	const { hub, reader, sourceRepo, bases } = request;
+	const card = await readOriginalCard({ ...reader, repo: sourceRepo, bases });
 	const source = card === null ? null : { private: card.private, gated: card.gated };
 	const repos: FollowedRepo[] = [];
 	for (const { repo, tightened } of request.repos) {
@@ -47,5 +52,6 @@ export async function followVisibility(request: {
 		await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: wanted.gated } });
 		repos.push({ repo, tightened: wanted.private || wanted.gated !== false });
 	}
-	return { name: card?.repo ?? sourceRepo, private: source?.private ?? true, gated: source?.gated ?? false, repos };
+	const own = card ?? (bases.length === 0 ? null : await readSourceCard({ ...reader, repo: sourceRepo }));
+	return { name: own?.repo ?? sourceRepo, private: source?.private ?? true, gated: source?.gated ?? false, repos };
 }

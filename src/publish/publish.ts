@@ -15,7 +15,7 @@ import { targetRepo } from "./names.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import { publishedContent } from "./published-content.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
-import { readSourceCard, type SourceCard } from "./source-card.ts";
+import { basesOf, readOriginalCard, type SourceCard } from "./source-card.ts";
 import { tagPublication } from "./tag-publication.ts";
 import { tighten } from "./tighten.ts";
 
@@ -51,8 +51,9 @@ type PublishRequest = {
  */
 export async function publish(request: PublishRequest): Promise<PublishOutcome> {
 	const { hub, reader, targetRepo: repo, job } = request;
-	const source = await readSourceCard({ ...reader, repo: job.sourceRepo });
-	if (source === null) return sourceGone(job.sourceRepo);
+	const bases = basesOf(request.variants.map(({ manifest }) => manifest));
+	const source = await readOriginalCard({ ...reader, repo: job.sourceRepo, bases });
+	if (source === null) return sourceGone(job.sourceRepo, bases);
 	const state = await createPrivateRepo({ ...hub, repo });
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
 	if (source.headSha !== job.sourceSha && !isOfOneCommit(repo) && wouldReplace(request, head.manifests)) {
@@ -79,12 +80,15 @@ function ownRepo({ targetRepo: repo, job, variants }: PublishRequest): string {
 	});
 }
 
-export function sourceGone(sourceRepo: string): { readonly ok: false; readonly refusal: Refusal } {
+export function sourceGone(
+	sourceRepo: string,
+	bases: readonly string[],
+): { readonly ok: false; readonly refusal: Refusal } {
 	return {
 		ok: false,
 		refusal: {
 			code: "repo-not-found",
-			message: `The source ${sourceRepo} is gone or no longer readable, so nothing of it is published.`,
+			message: `The source ${[sourceRepo, ...bases].join(", or its base ")} is gone or no longer readable, so nothing of it is published.`,
 			remedy: "Restore the repo or the bot's access to it, then retry the job.",
 		},
 	};
@@ -148,10 +152,12 @@ export async function publishInto(
 	await assertPublished({ hub, repo, sha, variants });
 	await tagPublication({ hub, repo, sha, sourceSha: job.sourceSha, wanted });
 	// An upload takes its time: what the source is now counts, and is never less than what it was when it began.
-	const now = await readSourceCard({ ...reader, repo: job.sourceRepo });
+	const kept = head.manifests.filter(({ path }) => !wanted.has(path));
+	const bases = basesOf([...kept, ...variants].map(({ manifest }) => manifest));
+	const now = await readOriginalCard({ ...reader, repo: job.sourceRepo, bases });
 	if (now === null) {
 		await tighten({ hub, repo, source: { private: true, gated: source.gated } });
-		return sourceGone(job.sourceRepo);
+		return sourceGone(job.sourceRepo, bases);
 	}
 	const visibility = now.private ? "private" : "public";
 	await updateRepoSettings({ ...hub, repo, settings: { visibility, gated: now.gated } });

@@ -6,7 +6,7 @@ import { repoState } from "./create-private-repo.ts";
 import { findForeign } from "./find-foreign.ts";
 import { readPublishedManifests } from "./published-manifests.ts";
 import { CARD_PATH, cardOf, elsewhereOf } from "./repo-card.ts";
-import { readSourceCard } from "./source-card.ts";
+import { basesOf, readOriginalCard } from "./source-card.ts";
 
 /**
  * Writes the card of a repo anew, so that it says which of its variants are of an older commit, and what the source is
@@ -22,10 +22,12 @@ export async function refreshCard(request: {
 	readonly siblings: readonly { readonly targetRepo: string; readonly manifest: Manifest | null }[];
 }): Promise<void> {
 	const { hub, reader, targetRepo: repo, sourceRepo, newestSha, siblings } = request;
-	const [state, source] = [await repoState({ ...hub, repo }), await readSourceCard({ ...reader, repo: sourceRepo })];
-	if (state === null || source === null) return;
+	const state = await repoState({ ...hub, repo });
+	if (state === null) return;
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
 	const manifests = head.manifests.map(({ manifest }) => manifest);
+	const source = await readOriginalCard({ ...reader, repo: sourceRepo, bases: basesOf(manifests) });
+	if (source === null) return;
 	// A repo that is not ours alone is left alone.
 	if (manifests.length === 0 || (await findForeign({ reader, sourceRepo, manifests })) !== null) return;
 	const card = await cardOf({ hub, repo, source, manifests, elsewhere: elsewhereOf(repo, siblings), newestSha });

@@ -14,7 +14,7 @@ import type { ManifestSigner } from "./manifest-signature.ts";
 import { publishInto, sourceGone } from "./publish.ts";
 import type { PublishableVariant } from "./publishable-variant.ts";
 import { manifestPath, type PublishedManifest, readPublishedManifests } from "./published-manifests.ts";
-import { readSourceCard } from "./source-card.ts";
+import { basesOf, readOriginalCard } from "./source-card.ts";
 
 type RepublishOutcome =
 	| { readonly kind: "published"; readonly targetSha: string; readonly manifests: ReadonlyMap<string, Manifest> }
@@ -41,10 +41,11 @@ export async function republish(request: {
 }): Promise<RepublishOutcome> {
 	const { hub, reader, targetRepo: repo, job, variants, siblings } = request;
 	const state = await repoState({ ...hub, repo });
-	const source = await readSourceCard({ ...reader, repo: job.sourceRepo });
-	if (source === null) return { kind: "refused", refusal: sourceGone(job.sourceRepo).refusal };
 	if (state === null) return { kind: "vanished", reason: `${repo} was no longer there.` };
 	const head = await readPublishedManifests({ ...hub, repo, revision: state.sha });
+	const bases = basesOf(head.manifests.map(({ manifest }) => manifest));
+	const source = await readOriginalCard({ ...reader, repo: job.sourceRepo, bases });
+	if (source === null) return { kind: "refused", refusal: sourceGone(job.sourceRepo, bases).refusal };
 	const listed = await listRepoFiles({ ...reader, repo: job.sourceRepo, revision: job.sourceSha });
 	const folder = await mkdtemp(join(tmpdir(), "yaqa-republish-"));
 	try {
@@ -112,8 +113,10 @@ async function bring(request: {
 		await writeFile(join(directory, path), bytes);
 	}
 
+	// The files beside a merged model's weights are those of two repos; they are the same, or nothing was taken over.
+	const base = before.source.base ?? null;
 	for (const file of before.files) {
-		if (isCopied(container, file.path)) continue;
+		if (base === null && isCopied(container, file.path)) continue;
 		files.push(file);
 		const stored = entry.files.find(({ path }) => path === file.path)?.listed;
 		if (stored === undefined || (stored.sha256 ?? file.sha256) !== file.sha256) return null;
@@ -126,7 +129,7 @@ async function bring(request: {
 		await keep(file.path, bytes);
 	}
 	for (const { path, size } of listed) {
-		if (!isCopied(container, path) || size > MAXIMUM_COPIED_BYTES) continue;
+		if (base !== null || !isCopied(container, path) || size > MAXIMUM_COPIED_BYTES) continue;
 		const bytes = await downloadRepoFile(reader, job.sourceRepo, job.sourceSha, path);
 		await keep(path, bytes);
 		files.push({ path, size: bytes.byteLength, sha256: sha256Of(bytes) });
@@ -134,9 +137,10 @@ async function bring(request: {
 	const manifest: Manifest = {
 		...before,
 		source: {
+			...before.source,
 			repo: job.sourceRepo,
 			revision: job.sourceSha,
-			license: source.license,
+			license: source.license ?? base?.license ?? null,
 			measuredRevision: before.source.measuredRevision ?? before.source.revision,
 		},
 		files: files.toSorted((one, other) => (one.path < other.path ? -1 : 1)),

@@ -2,13 +2,7 @@ import { RetryableError } from "../errors.ts";
 import type { HubWriteAccess } from "../hub/hub-access.ts";
 import { type RepoGating, updateRepoSettings } from "../hub/update-repo-settings.ts";
 import { repoSettings } from "./repo-settings.ts";
-
-const STRICTNESS: Readonly<Record<string, number>> = { false: 0, auto: 1, manual: 2 };
-
-/** Whether readers of the first would need more than those of the second. */
-export function isStricter(one: RepoGating, other: RepoGating): boolean {
-	return (STRICTNESS[String(one)] ?? 2) > (STRICTNESS[String(other)] ?? 2);
-}
+import { isStricter } from "./stricter-gating.ts";
 
 /**
  * Makes a repo no more visible than its source, and nothing more visible than it is. Done before anything is put there:

@@ -9,7 +9,10 @@ export type SourceContent = {
 	readonly companions: string;
 };
 
-/** What is known of a source without downloading its weights. */
+/** The model that an adapter is merged onto: a Hub repo at the commit that it had when it was first looked at for it. */
+export type SourceBase = { readonly repo: string; readonly sha: string };
+
+/** What is known of a source without downloading its weights; of an adapter, what is known of it and its base together. */
 export type SourceFacts = {
 	readonly repo: string;
 	readonly sha: string;
@@ -32,6 +35,8 @@ export type SourceFacts = {
 	readonly private: boolean;
 	readonly tags: readonly string[];
 	readonly content?: SourceContent | null;
+	/** Of an adapter; absent or `null`: the source is a whole model. */
+	readonly base?: SourceBase | null;
 };
 
 /** What the Hub tells of a model at a commit, whatever its files hold. */

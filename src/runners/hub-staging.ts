@@ -64,6 +64,7 @@ async function withInputs(
 		return path;
 	}
 	const { calibration, evaluation, sketch } = spec;
+	const { base } = spec.source;
 	const { reuse, ...sketchSettings } = sketch;
 	const textsOf = async (split: "selection" | "report") => {
 		const placed: { domain: string; path: string }[] = [];
@@ -81,8 +82,12 @@ async function withInputs(
 	return {
 		spec: {
 			...spec,
-			// The run fetches the source from the Hub's read side.
-			source: { repo: spec.source.repo, revision: spec.source.revision },
+			// The run fetches the source, and an adapter's base, from the Hub's read side.
+			source: {
+				repo: spec.source.repo,
+				revision: spec.source.revision,
+				...(base === undefined ? {} : { base: { repo: base.repo, revision: base.revision } }),
+			},
 			calibration: calibration.kind === "text" ? { ...calibration, files } : calibration,
 			evaluation: { ...evaluation, selection: await textsOf("selection"), report: await textsOf("report") },
 			sketch: {

@@ -26,7 +26,7 @@ process.on("message", (message: unknown) => {
 		return;
 	}
 	if (!isInspectionRequest(message)) return;
-	inspectFiles(readerOf(message.files), message.limits).then(
+	inspectFiles(readerOf(message.files), message.terms).then(
 		(result) => process.send?.({ kind: "result", result }),
 		(error: unknown) => {
 			process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);

@@ -1,4 +1,4 @@
-import type { FilesInspection, SourceLimits } from "./inspect-files.ts";
+import type { FilesInspection, ModelTerms } from "./inspect-files.ts";
 import type { SourceFile } from "./source-reader.ts";
 
 /** What `inspect-apart.ts` and its child say to each other; both ends are this program's. */
@@ -6,7 +6,7 @@ import type { SourceFile } from "./source-reader.ts";
 export type InspectionRequest = {
 	readonly kind: "inspect";
 	readonly files: readonly SourceFile[];
-	readonly limits: SourceLimits;
+	readonly terms: ModelTerms;
 };
 type ReadAnswer = { readonly kind: "bytes"; readonly id: number; readonly bytes: Uint8Array };
 type ReadRequest = {

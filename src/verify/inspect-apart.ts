@@ -1,7 +1,7 @@
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { type InspectionRequest, isInspectionResult, isReadRequest } from "./inspect-apart-messages.ts";
-import { type FilesInspection, inspectFiles, type SourceLimits } from "./inspect-files.ts";
+import { type FilesInspection, inspectFiles, type ModelTerms } from "./inspect-files.ts";
 import { refusal } from "./refusals.ts";
 import type { SourceReader } from "./source-reader.ts";
 
@@ -50,7 +50,7 @@ function watched(reader: SourceReader, before: (bytes: number) => void): SourceR
  */
 export async function inspectApart(
 	reader: SourceReader,
-	limits: SourceLimits,
+	terms: ModelTerms,
 	apart: ApartLimits = LIMITS,
 ): Promise<FilesInspection> {
 	let bytes = 0;
@@ -59,15 +59,15 @@ export async function inspectApart(
 			bytes += more;
 			if (bytes > apart.bytesHere) throw new TooMuchHere();
 		});
-		return await inspectFiles(guarded, limits);
+		return await inspectFiles(guarded, terms);
 	} catch (error) {
 		if (!(error instanceof TooMuchHere)) throw error;
 	}
-	return await inspectInChild(reader, limits, apart);
+	return await inspectInChild(reader, terms, apart);
 }
 
 /** Long, since the child's messages, its clock and its end share what is known of it. */
-function inspectInChild(reader: SourceReader, limits: SourceLimits, apart: ApartLimits): Promise<FilesInspection> {
+function inspectInChild(reader: SourceReader, terms: ModelTerms, apart: ApartLimits): Promise<FilesInspection> {
 	const sizes = new Map(reader.files.map((file) => [file.path, file.size]));
 	return new Promise((resolve, reject) => {
 		const child = fork(CHILD, [], {
@@ -135,7 +135,7 @@ function inspectInChild(reader: SourceReader, limits: SourceLimits, apart: Apart
 			else reject(outcome.error);
 		});
 		startClock();
-		const request: InspectionRequest = { kind: "inspect", files: reader.files, limits };
+		const request: InspectionRequest = { kind: "inspect", files: reader.files, terms };
 		child.send(request, () => undefined);
 	});
 }

@@ -2,20 +2,17 @@ import { z } from "zod";
 import type { Refusal } from "../errors.ts";
 import { languageConfigOf } from "../fit/language-config.ts";
 import { shapeOfConfig } from "../fit/model-shape.ts";
-import { parseJson } from "../parse-json.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
-import { isOfKind, isPickle } from "../protocol/source-files.ts";
+import { ADAPTER_FILES, isOfKind, isPickle } from "../protocol/source-files.ts";
 import { SUPPORTED_ARCHITECTURES } from "./architectures.ts";
-import { quoted, refusal } from "./refusals.ts";
-import {
-	findDuplicateKey,
-	LENGTH_BYTES,
-	parseSafetensorsHeader,
-	SafetensorsHeaderError,
-	safetensorsHeaderLength,
-	type TensorInfo,
-} from "./safetensors-header.ts";
+import { checkPaths, isCompanion } from "./check-paths.ts";
+import { refuseOwnOutput } from "./own-output.ts";
+import { readWeightsHeader } from "./read-weights-header.ts";
+import { quoted } from "./refusals.ts";
+import { ASK_OWNER, Refused, refuse } from "./refused.ts";
+import { findDuplicateKey, type TensorInfo } from "./safetensors-header.ts";
 import { absurdSize, SourceConfig, sizeOf } from "./source-config.ts";
+import { parseObject, readWhole } from "./source-json.ts";
 import type { SourceFile, SourceReader } from "./source-reader.ts";
 import { decodedTensors, type StoredForm, storedFormOf } from "./stored-form.ts";
 
@@ -25,6 +22,15 @@ export type LinearShape = { readonly rows: number; readonly columns: number; rea
 export type SourceLimits = {
 	/** Largest sum of weight files that is taken on. */
 	readonly maximumWeightBytes: number;
+};
+
+/** A linear that an adapter changes, by the name it has in the base: `[rows, columns]`. */
+export type ChangedLinear = { readonly name: string; readonly rows: number; readonly columns: number };
+
+/** What a model is looked at for. */
+export type ModelTerms = SourceLimits & {
+	/** It is the base of an adapter that changes these. */
+	readonly changed?: readonly ChangedLinear[];
 };
 
 type InspectedFiles = {
@@ -54,38 +60,18 @@ const MAXIMUM_SHARDS = 2_000;
 const MAXIMUM_TENSORS_OF_ALL = 250_000;
 /** Of all files beside the weights together; the largest tokenizers take a tenth of it. */
 const MAXIMUM_COMPANION_BYTES = 512 * 2 ** 20;
-const FIRST_READ_BYTES = 128 * 2 ** 10;
-
-/** What a loader reads beside the weights, and what says under which terms they come. Anything else in the repo is never fetched. */
-function isCompanion(path: string): boolean {
-	return isOfKind(path, "configuration", "tokenizer", "generation", "processor", "licence", "card");
-}
-
-class Refused extends Error {
-	readonly refusal: Refusal;
-	constructor(value: Refusal) {
-		super(value.message);
-		this.refusal = value;
-	}
-}
-
-function refuse(code: Refusal["code"], message: string, remedy: string): never {
-	throw new Refused(refusal(code, message, remedy));
-}
-
-const ASK_OWNER = "The owner of the repo can fix this with a new commit; the bot looks again at every push.";
 
 /** Whether the files of a source can be quantized, by their names, the JSON beside the weights and the weights' headers. */
-export async function inspectFiles(reader: SourceReader, limits: SourceLimits): Promise<FilesInspection> {
+export async function inspectFiles(reader: SourceReader, terms: ModelTerms): Promise<FilesInspection> {
 	try {
-		return { ok: true, inspected: await inspect(reader, limits) };
+		return { ok: true, inspected: await inspect(reader, terms) };
 	} catch (error) {
 		if (error instanceof Refused) return { ok: false, refusal: error.refusal };
 		throw error;
 	}
 }
 
-async function inspect(reader: SourceReader, limits: SourceLimits): Promise<InspectedFiles> {
+async function inspect(reader: SourceReader, terms: ModelTerms): Promise<InspectedFiles> {
 	checkPaths(reader.files);
 	const byPath = new Map(reader.files.map((file) => [file.path, file]));
 	await refuseOwnOutput(reader, byPath);
@@ -96,11 +82,12 @@ async function inspect(reader: SourceReader, limits: SourceLimits): Promise<Insp
 
 	const { shards, declared } = await weightFiles(reader, byPath);
 	const storedBytes = shards.reduce((sum, shard) => sum + shard.size, 0);
-	refuseTooLarge(storedBytes, limits);
+	refuseTooLarge(storedBytes, terms);
 	const { tensors, bytes } = checkForm(form, await readTensors(reader, shards, declared));
 	const weightBytes = form === null ? storedBytes : bytes;
-	refuseTooLarge(weightBytes, limits);
+	refuseTooLarge(weightBytes, terms);
 	const vocabulary = checkTensors(tensors, config);
+	refuseOtherShapes(tensors, architecture, terms.changed ?? []);
 	const companions = reader.files.filter((file) => isCompanion(file.path));
 	const companionBytes = companions.reduce((sum, file) => sum + file.size, 0);
 	if (companionBytes > MAXIMUM_COMPANION_BYTES) {
@@ -151,42 +138,6 @@ function checkForm(form: StoredForm | null, tensors: ReadonlyMap<string, TensorI
 	);
 }
 
-function checkPaths(files: readonly SourceFile[]): void {
-	const folded = new Set<string>();
-	for (const { path } of files) {
-		const parts = path.split("/");
-		const bad =
-			path.length > 1024 ||
-			/[\u0000-\u001f\u007f\\:]/.test(path) ||
-			parts.some((part) => part === "" || part === "." || part === "..");
-		if (bad) {
-			refuse("unsafe-path", `The repo holds a file with an unsafe name, ${quoted(path)}.`, ASK_OWNER);
-		}
-		// Only for what would be fetched: on a file system that ignores case, one file would overwrite the other.
-		if (!isCompanion(path.toLowerCase()) && !path.toLowerCase().endsWith(".safetensors")) continue;
-		if (folded.has(path.toLowerCase())) {
-			refuse("unsafe-path", `The repo holds two files whose names differ only in case, ${quoted(path)}.`, ASK_OWNER);
-		}
-		folded.add(path.toLowerCase());
-	}
-}
-
-async function refuseOwnOutput(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<void> {
-	const marked = [...byPath.values()].find(
-		(file) => file.path === "manifest.json" || /^manifests\/[^/]+\.json$/.test(file.path),
-	);
-	if (marked === undefined || marked.size > MAXIMUM_INDEX_BYTES) return;
-	const manifest = parseObject(await readWhole(reader, marked));
-	const generator = manifest?.["generator"];
-	if (typeof generator === "object" && generator !== null && "name" in generator && generator.name === "yaqa-runner") {
-		refuse(
-			"already-quantized",
-			"This repo was made by yaqa-bot: it is quantized already.",
-			"Ask for the variant in a discussion of the original model.",
-		);
-	}
-}
-
 function refuseWithoutWeights(files: readonly SourceFile[]): void {
 	if (files.some((file) => file.path.endsWith(".safetensors"))) return;
 	const content = files.filter((file) => !/^(\.gitattributes|README\.md)$/i.test(file.path));
@@ -218,14 +169,14 @@ async function refuseAdapter(reader: SourceReader, file: SourceFile): Promise<ne
 	refuse(
 		"unknown-architecture",
 		`The repo holds an adapter${base.success ? ` of ${quoted(base.data.base_model_name_or_path)}` : ""}, not a whole model.`,
-		"Merge the adapter into its base model (`yaqa-runner merge BASE ADAPTER --output MODEL`, or `merge_and_unload` of PEFT) and push the result.",
+		"Merge the adapter into its base model (`yaqa-runner merge BASE ADAPTER --output MODEL`, or `merge_and_unload` of PEFT); of a repo on the Hub the bot does so itself.",
 	);
 }
 
 async function readConfig(reader: SourceReader, byPath: ReadonlyMap<string, SourceFile>): Promise<SourceConfig> {
 	const file = byPath.get("config.json");
 	if (file === undefined) {
-		const adapter = byPath.get("adapter_config.json");
+		const adapter = byPath.get(ADAPTER_FILES.configuration);
 		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-config", "The repo has no config.json.", ASK_OWNER);
 	}
@@ -320,7 +271,7 @@ async function weightFiles(
 	if (single !== undefined) return { shards: [single], declared: null };
 	if (index === undefined) {
 		// Pushed with its base's config.json.
-		const adapter = byPath.get("adapter_config.json");
+		const adapter = byPath.get(ADAPTER_FILES.configuration);
 		if (adapter !== undefined) await refuseAdapter(reader, adapter);
 		refuse("broken-safetensors", `The repo has neither ${SINGLE_NAME} nor ${INDEX_NAME}.`, ASK_OWNER);
 	}
@@ -374,7 +325,7 @@ async function readTensors(
 	const tensors = new Map<string, TensorInfo>();
 	if (declared !== null && declared.size > MAXIMUM_TENSORS_OF_ALL) refuseTooMany();
 	for (const shard of shards) {
-		const header = await readHeader(reader, shard);
+		const header = await readWeightsHeader(reader, shard);
 		// Each file keeps to its own limit; so many of them would not.
 		if (tensors.size + header.size > MAXIMUM_TENSORS_OF_ALL) refuseTooMany();
 		for (const [name, tensor] of header) {
@@ -394,18 +345,6 @@ async function readTensors(
 		}
 	}
 	return tensors;
-}
-
-async function readHeader(reader: SourceReader, file: SourceFile): Promise<ReadonlyMap<string, TensorInfo>> {
-	try {
-		let start = await reader.read(file.path, 0, Math.min(file.size, FIRST_READ_BYTES));
-		const needed = LENGTH_BYTES + safetensorsHeaderLength(start, file.size);
-		if (needed > start.byteLength) start = await reader.read(file.path, 0, needed);
-		return parseSafetensorsHeader(start, file.size).tensors;
-	} catch (error) {
-		if (!(error instanceof SafetensorsHeaderError)) throw error;
-		refuse("broken-safetensors", `${quoted(file.path)} is not a sound safetensors file: ${error.message}.`, ASK_OWNER);
-	}
 }
 
 /** Where decoders keep their token embedding, and their blocks; some checkpoints leave out the first part of names. */
@@ -457,14 +396,39 @@ function checkLayers(tensors: ReadonlyMap<string, TensorInfo>, config: SourceCon
 	}
 }
 
+/**
+ * An adapter of another base, as far as names say it: where transformers calls a linear otherwise than the file does, the
+ * run finds out.
+ */
+function refuseOtherShapes(
+	tensors: ReadonlyMap<string, TensorInfo>,
+	architecture: string,
+	changed: readonly ChangedLinear[],
+): void {
+	for (const { name, rows, columns } of changed) {
+		const shape = tensors.get(`${name}.weight`)?.shape;
+		const [ownRows, ownColumns] = storesInputsFirst(architecture) ? (shape ?? []).toReversed() : (shape ?? []);
+		if (shape?.length !== 2 || (ownRows === rows && ownColumns === columns)) continue;
+		refuse(
+			"source-refused",
+			`The adapter changes ${quoted(name)} as a linear of ${rows} × ${columns}; the base's is ${ownRows} × ${ownColumns}.`,
+			"The owner names the base that the adapter was trained on in adapter_config.json, and its commit as `revision`.",
+		);
+	}
+}
+
+/** GPT-2 stores its weights with inputs first. */
+function storesInputsFirst(architecture: string): boolean {
+	return architecture === "GPT2LMHeadModel";
+}
+
 /** Weights of two dimensions inside the blocks, counted by shape; experts of one tensor each for itself. */
 function linearShapes(tensors: ReadonlyMap<string, TensorInfo>, architecture: string): readonly LinearShape[] {
 	const shapes = new Map<string, LinearShape>();
 	for (const { name, shape } of tensors.values()) {
 		if (layerOf(name) === null) continue;
 		const [experts, ...matrix] = shape.length === 3 && name.includes("experts") ? shape : [1, ...shape];
-		// GPT-2 stores its weights with inputs first.
-		const [rows, columns] = architecture === "GPT2LMHeadModel" ? matrix.toReversed() : matrix;
+		const [rows, columns] = storesInputsFirst(architecture) ? matrix.toReversed() : matrix;
 		if (matrix.length !== 2 || experts === undefined || rows === undefined || columns === undefined) continue;
 		const key = `${rows} ${columns}`;
 		shapes.set(key, { rows, columns, count: (shapes.get(key)?.count ?? 0) + experts });
@@ -474,15 +438,6 @@ function linearShapes(tensors: ReadonlyMap<string, TensorInfo>, architecture: st
 
 function elements(tensor: TensorInfo): number {
 	return tensor.shape.reduce((product, count) => product * count, 1);
-}
-
-async function readWhole(reader: SourceReader, file: SourceFile): Promise<Uint8Array> {
-	return reader.read(file.path, 0, file.size);
-}
-
-function parseObject(bytes: Uint8Array): Record<string, unknown> | null {
-	const json = parseJson(bytes);
-	return typeof json === "object" && json !== null && !Array.isArray(json) ? { ...json } : null;
 }
 
 function gigabytes(bytes: number): string {

@@ -1,18 +1,14 @@
-import { modelInfo } from "@huggingface/hub";
-import { z } from "zod";
-import type { Refusal } from "../errors.ts";
 import type { HubAccess } from "../hub/hub-access.ts";
-import { hubStatus } from "../hub/hub-request-error.ts";
-import { repoName } from "../protocol/job-spec.ts";
 import type { ModelShape } from "../protocol/model-shape.ts";
-import type { HubWord, Inspection, SourceContent } from "../records/source.ts";
-import { findOwnerCommit } from "./find-owner-commit.ts";
-import { hubSourceReader } from "./hub-source-reader.ts";
+import type { Inspection, SourceBase, SourceContent } from "../records/source.ts";
+import { findHubSource, type HubSource, refusedSource, whereAllowed } from "./hub-source.ts";
+import { type InspectedAdapter, inspectAdapter, isAdapter } from "./inspect-adapter.ts";
 import { inspectApart } from "./inspect-apart.ts";
-import type { LinearShape, SourceLimits } from "./inspect-files.ts";
+import type { ChangedLinear, LinearShape, SourceLimits } from "./inspect-files.ts";
 import { quoted, refusal } from "./refusals.ts";
-import { sourceContent } from "./source-content.ts";
-import { SourceAccessError, type SourceFile } from "./source-reader.ts";
+import { Refused } from "./refused.ts";
+import { adaptedContent, sourceContent } from "./source-content.ts";
+import type { SourceFile } from "./source-reader.ts";
 
 /** What is known of a source without downloading its weights. */
 type InspectedSource = {
@@ -35,155 +31,126 @@ type InspectedSource = {
 	/** What a runner needs of the repo. */
 	readonly files: readonly SourceFile[];
 	readonly content: SourceContent | null;
+	/** Of an adapter: its base, and what a runner needs of that. */
+	readonly base: (SourceBase & { readonly files: readonly SourceFile[] }) | null;
 };
 
-const Card = z.looseObject({ license: z.union([z.string(), z.array(z.string())]).nullish() });
-const Info = z.object({
-	name: repoName.nullish().catch(null),
-	private: z.boolean(),
-	gated: z.union([z.literal(false), z.string()]),
-	disabled: z.boolean().nullish(),
-	tags: z.array(z.string()).nullish(),
-	cardData: Card.nullish().catch(null),
-	/** As `@huggingface/hub` calls the pipeline tag. */
-	task: z.string().nullish().catch(null),
-	config: z
-		.looseObject({ architectures: z.array(z.string()).max(16).nullish().catch(null) })
-		.nullish()
-		.catch(null),
-});
+type Terms = { readonly limits: SourceLimits; readonly changed?: readonly ChangedLinear[] };
 
-/** `cc-by-nd-4.0`, `cc-by-nc-nd-4.0`: may be shared, but not changed; a quantized model is a changed one. */
-export function forbidsDerivatives(license: string): boolean {
-	return license
-		.toLowerCase()
-		.split(/[^a-z0-9]+/)
-		.includes("nd");
-}
-
-/** What the Hub says of a repo at a commit; `null`: it is gone. */
-async function infoOf(access: HubAccess, repo: string, sha: string): Promise<z.infer<typeof Info> | null> {
-	try {
-		return Info.parse(
-			await modelInfo({
-				...access,
-				name: repo,
-				revision: sha,
-				additionalFields: ["cardData", "tags", "disabled", "config"],
-			}),
-		);
-	} catch (error) {
-		const status = hubStatus(error);
-		if (status === 401 || status === 403 || status === 404) return null;
-		throw error;
-	}
-}
-
-/** Why there is no commit to look at. */
-function noCommit(
-	kind: Exclude<Awaited<ReturnType<typeof findOwnerCommit>>["kind"], "found">,
-	repo: string,
-	revision: string,
-): Refusal {
-	switch (kind) {
-		case "no-repo":
-			return refusal(
-				"repo-not-found",
-				`There is no model repo ${quoted(repo)} that the bot can see.`,
-				"Check the name; for a private repo, its owner gives the bot's account read access.",
-			);
-		case "no-commits":
-			return refusal("empty-repo", "The repo holds no model yet.", "Push a model; the bot looks again at every push.");
-		case "not-the-owners":
-			return refusal(
-				"not-permitted",
-				`${quoted(revision)} is no branch or tag of ${quoted(repo)}, and no commit that one of them holds. Pull requests are not quantized: everybody can open one.`,
-				"Name a branch, a tag or a commit in the history of one. A pull request can be quantized once it is merged.",
-			);
-		case "too-many-commits":
-			return refusal(
-				"not-permitted",
-				`${quoted(repo)} has too many commits to look ${quoted(revision)} up among them.`,
-				"Name a branch or a tag; the repo's owner can put a tag on the commit.",
-			);
-	}
-}
-
-/** Reads a Hub repo by ranges and decides whether it can be quantized. Throws only for faults that another try may pass. */
+/**
+ * Reads a Hub repo by ranges and decides whether it can be quantized; of an adapter, whether it can be merged onto its
+ * base and the result quantized. `baseSha`: the base's commit, where it was settled before. Throws only for faults that
+ * another try may pass.
+ */
 export async function inspectSource(
-	params: HubAccess & { readonly repo: string; readonly revision: string; readonly limits: SourceLimits },
+	params: HubAccess & {
+		readonly repo: string;
+		readonly revision: string;
+		readonly baseSha?: string | null;
+		readonly limits: SourceLimits;
+	},
 ): Promise<Inspection<InspectedSource>> {
-	const { repo, revision, limits, ...access } = params;
-	const commit = await findOwnerCommit({ ...access, repo, revision });
-	if (commit.kind !== "found") return { ok: false, sha: null, refusal: noCommit(commit.kind, repo, revision) };
-	const { sha, head } = commit;
-	const info = await infoOf(access, repo, sha);
-	if (info === null) return { ok: false, sha: null, refusal: noCommit("no-repo", repo, revision) };
-	const told: HubWord = {
-		tags: info.tags ?? [],
-		pipelineTag: info.task ?? null,
-		architectures: info.config?.architectures ?? [],
-	};
-	const no = (reason: Refusal): Inspection<InspectedSource> => ({
-		ok: false,
-		sha,
-		refusal: reason,
-		private: info.private,
-		told,
+	const { repo, revision, baseSha = null, limits, ...access } = params;
+	const found = await findHubSource({ ...access, repo, revision });
+	if (!found.ok) return found;
+	const { source } = found;
+	return isAdapter(source.reader.files)
+		? await inspectAdapted(access, source, { baseSha, limits })
+		: await inspectModel(source, { limits });
+}
+
+async function inspectModel(source: HubSource, { limits, changed = [] }: Terms): Promise<Inspection<InspectedSource>> {
+	const { reader, told, ...seen } = source;
+	const looked = await whereAllowed(source.repo, async () => await inspectApart(reader, { ...limits, changed }));
+	if (!looked.ok) return refusedSource(source, looked.refusal);
+	if (!looked.value.ok) return refusedSource(source, looked.value.refusal);
+	const { files, ...inspected } = looked.value.inspected;
+	const content = sourceContent(reader.files, new Set(files.map((file) => file.path)));
+	return { ok: true, told, facts: { ...seen, tags: told.tags, ...inspected, files, content, base: null } };
+}
+
+/** An adapter and its base as one source: named after the adapter, of the base's sizes, as visible as the less visible one. */
+async function inspectAdapted(
+	access: HubAccess,
+	source: HubSource,
+	terms: { readonly baseSha: string | null; readonly limits: SourceLimits },
+): Promise<Inspection<InspectedSource>> {
+	const looked = await whereAllowed(source.repo, async () => {
+		try {
+			return { ok: true, adapter: await inspectAdapter(source.reader, terms.limits) } as const;
+		} catch (error) {
+			if (error instanceof Refused) return { ok: false, refusal: error.refusal } as const;
+			throw error;
+		}
 	});
-	if (info.disabled === true) {
-		return no(
-			refusal("repo-not-found", "The Hub has disabled access to this repo.", "Its owner can ask the Hub's staff why."),
-		);
+	if (!looked.ok) return refusedSource(source, looked.refusal);
+	if (!looked.value.ok) return refusedSource(source, looked.value.refusal);
+	const { adapter } = looked.value;
+	const base = await inspectBase(access, source, adapter, terms);
+	if (!base.ok) return refusedSource({ ...source, private: source.private || base.private === true }, base.refusal);
+	const { facts } = base;
+	const { reader, told, ...seen } = source;
+	return {
+		ok: true,
+		told: {
+			tags: told.tags,
+			pipelineTag: told.pipelineTag ?? base.told.pipelineTag,
+			architectures: told.architectures.length > 0 ? told.architectures : base.told.architectures,
+		},
+		facts: {
+			...facts,
+			...seen,
+			license: source.license ?? facts.license,
+			gated: source.gated || facts.gated,
+			private: source.private || facts.private,
+			tags: told.tags,
+			files: adapter.files,
+			content: adaptedContent(reader.files, new Set(adapter.files.map((file) => file.path)), facts),
+			base: { repo: facts.repo, sha: facts.sha, files: facts.files },
+		},
+	};
+}
+
+/**
+ * The base of an adapter. A private one only for a private adapter of the same owner: who may read the adapter would
+ * read of the base too, and a word of ours beside a public adapter would say that it is there.
+ */
+async function inspectBase(
+	access: HubAccess,
+	source: HubSource,
+	{ baseRepo: repo, baseRevision, changed }: InspectedAdapter,
+	{ baseSha, limits }: { readonly baseSha: string | null; readonly limits: SourceLimits },
+): Promise<Inspection<InspectedSource>> {
+	const found = await findHubSource({ ...access, repo, revision: baseSha ?? baseRevision });
+	const mayBePrivate = source.private && source.repo.split("/")[0] === repo.split("/")[0];
+	const isHidden = found.ok ? found.source.private : found.private === true;
+	const isMissing = !found.ok && found.sha === null && found.refusal.code === "repo-not-found";
+	if (isMissing || (isHidden && !mayBePrivate)) {
+		return {
+			ok: false,
+			sha: null,
+			refusal: refusal(
+				"repo-not-found",
+				`The adapter's base ${quoted(repo)} is no model repo that the bot can see and may take for this adapter.`,
+				"Check base_model_name_or_path in adapter_config.json. A private base is taken for private adapters of the same owner, who gives the bot's account read access to both.",
+			),
+		};
 	}
-	const licenses = [info.cardData?.license ?? []].flat();
-	const forbidding = licenses.find(forbidsDerivatives);
-	if (forbidding !== undefined) {
-		return no(
+	if (!found.ok) return { ...found, refusal: ofBase(repo, found.refusal) };
+	if (isAdapter(found.source.reader.files)) {
+		return refusedSource(
+			found.source,
 			refusal(
-				"licence-forbids",
-				`The licence ${quoted(forbidding)} allows no derived works, and a quantized model is one.`,
-				"The owner can put the model under another licence, or quantize it with `yaqa-bot quantize` for themselves.",
+				"unsupported-model",
+				`The adapter's base ${quoted(repo)} is an adapter itself.`,
+				"The owner can merge the one onto the other by PEFT (`merge_and_unload`) and push the result.",
 			),
 		);
 	}
-	try {
-		const reader = await hubSourceReader({ ...access, repo, sha });
-		const files = await inspectApart(reader, limits);
-		if (!files.ok) return no(files.refusal);
-		return {
-			ok: true,
-			told,
-			facts: {
-				repo,
-				sha,
-				currentName: info.name ?? repo,
-				headSha: head,
-				architecture: files.inspected.architecture,
-				modelType: files.inspected.modelType,
-				parameters: files.inspected.parameters,
-				weightBytes: files.inspected.weightBytes,
-				linears: files.inspected.linears,
-				vocabulary: files.inspected.vocabulary,
-				shape: files.inspected.shape,
-				license: licenses[0] ?? null,
-				gated: info.gated !== false,
-				private: info.private,
-				tags: told.tags,
-				files: files.inspected.files,
-				content: sourceContent(reader.files, new Set(files.inspected.files.map((file) => file.path))),
-			},
-		};
-	} catch (error) {
-		if (error instanceof SourceAccessError || hubStatus(error) === 401 || hubStatus(error) === 403) {
-			return no(
-				refusal(
-					"gated-without-access",
-					`The files of ${quoted(repo)} are gated and the bot's account has no access to them.`,
-					"The owner grants the bot's account access on the repo's access-request page, then asks again.",
-				),
-			);
-		}
-		throw error;
-	}
+	const looked = await inspectModel(found.source, { limits, changed });
+	return looked.ok ? looked : { ...looked, refusal: ofBase(repo, looked.refusal) };
+}
+
+function ofBase<Reason extends { readonly message: string }>(repo: string, reason: Reason): Reason {
+	return { ...reason, message: `The adapter's base ${quoted(repo)} cannot be taken. ${reason.message}` };
 }

@@ -19,12 +19,13 @@ type VerifySettings = {
 export function createVerifyPorts(settings: VerifySettings) {
 	const { reader, sourceLimits, childLimits, policy } = settings;
 	return {
-		inspectSource: (request: { readonly repo: string; readonly revision: string }) =>
+		inspectSource: (request: { readonly repo: string; readonly revision: string; readonly baseSha?: string | null }) =>
 			inspectSource({ ...reader, ...request, limits: sourceLimits }),
 		fetchSource: (request: {
 			readonly repo: string;
 			readonly sha: string;
 			readonly directory: string;
+			readonly base?: { readonly sha: string; readonly directory: string } | null;
 			readonly signal: AbortSignal;
 		}) => fetchSource({ ...reader, ...request, limits: sourceLimits }),
 		verify: (request: {

@@ -102,6 +102,7 @@ test("a sound source is described without downloading its weights", async () => 
 			license: "apache-2.0",
 			gated: false,
 			private: false,
+			base: null,
 			tags: [],
 			shape: {
 				architecture: "LlamaForCausalLM",

@@ -479,7 +479,7 @@ describe("publishing", () => {
 			readonly gated?: false | "manual";
 		}) => {
 			await updateRepoSettings({ ...access(OWNER), repo: "owner/followed", settings });
-			const request = { hub: access(BOT), reader: access(OWNER), sourceRepo: "owner/followed", repos };
+			const request = { hub: access(BOT), reader: access(OWNER), sourceRepo: "owner/followed", bases: [], repos };
 			repos = [...(await followVisibility(request)).repos];
 			return await Promise.all(
 				published.map(async (repo) => {
@@ -500,6 +500,7 @@ describe("publishing", () => {
 			hub: access(BOT),
 			reader: access(OWNER),
 			sourceRepo: "owner/followed",
+			bases: [],
 			repos,
 		});
 		assert.equal(gone.private, true);
@@ -519,7 +520,7 @@ describe("publishing", () => {
 		});
 		assert.equal(moved.status, 200);
 		const { hub: bot, reader } = target;
-		const seen = await followVisibility({ hub: bot, reader, sourceRepo: "owner/first-name", repos: [] });
+		const seen = await followVisibility({ hub: bot, reader, sourceRepo: "owner/first-name", bases: [], repos: [] });
 		assert.deepEqual([seen.name, seen.private], ["owner/second-name", false]);
 		await refreshCard({ ...target, sourceRepo: "owner/second-name", newestSha: sha });
 		assert.match(await textOf(targetRepo, "README.md"), /^base_model: owner\/second-name$/m);

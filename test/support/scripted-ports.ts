@@ -18,6 +18,8 @@ export type ScriptedWorld = {
 	readonly directory: string;
 	setHead(repo: string, sha: string): void;
 	setPrivate(repo: string, isPrivate: boolean): void;
+	/** The repo is an adapter of this one. */
+	setBase(repo: string, base: string): void;
 	/** Its owner gives a repo another name; the former one leads there. */
 	rename(from: string, to: string): void;
 	setRefusal(repo: string, refusal: Refusal): void;
@@ -51,6 +53,7 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 	for (const folder of [
 		"heads",
 		"private",
+		"bases",
 		"renamed",
 		"refusals",
 		"owner-settings",
@@ -71,6 +74,7 @@ export function scriptedWorld(directory: string): ScriptedWorld {
 			if (isPrivate) writeFileSync(path, "");
 			else rmSync(path, { force: true });
 		},
+		setBase: (repo, base) => writeFileSync(join(directory, "bases", safeName(repo)), JSON.stringify(base)),
 		rename: (from, to) => {
 			for (const folder of ["heads", "private"]) {
 				const path = join(directory, folder, safeName(from));
@@ -144,7 +148,7 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 		return existsSync(path) ? readFileSync(path, "utf8") : null;
 	};
 	return {
-		async inspectSource({ repo, revision }) {
+		async inspectSource({ repo, revision, baseSha = null }) {
 			await enter("inspectSource");
 			const head = headOf(repo);
 			if (head === null) {
@@ -157,10 +161,13 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 				const told = { tags: [], pipelineTag: "image-classification", architectures: ["ViTForImageClassification"] };
 				return { ok: false, refusal, sha, private: existsSync(join(directory, "private", safeName(repo))), told };
 			}
+			const baseRepo = readJson<string | null>(join(directory, "bases", safeName(repo)), null);
+			const base = baseRepo === null ? null : { repo: baseRepo, sha: baseSha ?? headOf(baseRepo) ?? shaOf(baseRepo) };
 			return {
 				ok: true,
 				facts: {
 					repo,
+					base,
 					sha,
 					currentName: nameOf(repo),
 					headSha: head,
@@ -257,10 +264,10 @@ export function scriptedPorts(world: ScriptedWorld): Ports {
 			}
 			return { kind: "published", targetSha: shaOf(`${targetRepo} again`), manifests };
 		},
-		async followVisibility({ sourceRepo, repos }) {
+		async followVisibility({ sourceRepo, bases, repos }) {
 			await enter("followVisibility");
 			const name = nameOf(sourceRepo);
-			const isPrivate = existsSync(join(directory, "private", safeName(name)));
+			const isPrivate = [name, ...bases].some((repo) => existsSync(join(directory, "private", safeName(repo))));
 			const changed = repos.filter(({ tightened }) => tightened !== isPrivate);
 			for (const { repo } of changed) record(isPrivate ? "tighten" : "loosen", repo);
 			return {

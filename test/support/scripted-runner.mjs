@@ -21,6 +21,8 @@ function emit(event) {
 		`${JSON.stringify({ job: spec.job, fence: spec.fence, at: new Date().toISOString(), ...event })}\n`,
 	);
 }
+const baseOf = ({ base = null }) =>
+	base === null ? null : { repo: base.repo, revision: base.revision, license: "apache-2.0" };
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
 process.stderr.write(`environment: ${JSON.stringify(process.env)}\n`);
@@ -80,7 +82,12 @@ for (const { id, recipe: parsed } of spec.variants) {
 		variant: id,
 		recipe,
 		createdAt: new Date().toISOString(),
-		source: { repo: spec.source.repo, revision: spec.source.revision, license: "apache-2.0" },
+		source: {
+			repo: spec.source.repo,
+			revision: spec.source.revision,
+			license: "apache-2.0",
+			base: behaviour.base === undefined ? baseOf(spec.source) : behaviour.base,
+		},
 		files: [{ path: "model.bin", size: bytes.length, sha256: sha256(bytes) }],
 		generator: { name: "yaqa-runner", version: "0.0.0" },
 		versions: {},

@@ -13,12 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 def fetch_snapshot(
-    repo: str, revision: str | None, path: str | None, token: str | bool | None = None
+    repo: str,
+    revision: str | None,
+    path: str | None,
+    token: str | bool | None = None,
+    patterns: tuple[str, ...] = SOURCE_PATTERNS,
 ) -> tuple[Path, str | None]:
     """The snapshot's folder, and the commit it is of where the Hub said so.
 
     ``token`` is the one to read with: ``None`` for the surroundings' own, ``False`` for none at all.
-    Only configs, safetensors, tokenizer, card and licence files are downloaded.
+    Only ``patterns`` are downloaded: configs, safetensors, tokenizer, card and licence files.
 
     Raises:
         SourceRefused: the repo or revision does not exist, is gated without access, or the Hub cannot be reached.
@@ -31,7 +35,7 @@ def fetch_snapshot(
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(SOURCE_PATTERNS), token=token))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), token=token))
     except GatedRepoError as error:
         raise SourceRefused(
             f"{repo} is gated and this token has no access.", "Accept its terms with the token's account."

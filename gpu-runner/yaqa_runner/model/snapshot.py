@@ -98,15 +98,15 @@ def inspect_snapshot(directory: Path) -> Snapshot:
     if not stored:
         raise SourceRefused("The safetensors files hold no tensors.", "Push the model's weights.")
     shapes = decoded_shapes(form, stored)
-    snapshot = Snapshot(directory, config, weight_files, shapes, _read_license(directory), form)
+    snapshot = Snapshot(directory, config, weight_files, shapes, read_license(directory), form)
     _refuse_absurd_sizes(snapshot)
     return snapshot
 
 
-def fingerprint_files(snapshot: Snapshot) -> str:
-    """Sha256 over the config and every weight file, by name and content."""
+def fingerprint_files(snapshot: Snapshot, *further: Path) -> str:
+    """Sha256 over the config and every weight file, and ``further`` ones, by name and content."""
     total = hashlib.sha256()
-    for path in (snapshot.directory / "config.json", *snapshot.weight_files):
+    for path in (snapshot.directory / "config.json", *snapshot.weight_files, *further):
         total.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return total.hexdigest()
 
@@ -202,7 +202,8 @@ def _refuse_absurd_sizes(snapshot: Snapshot) -> None:
             )
 
 
-def _read_license(directory: Path) -> str | None:
+def read_license(directory: Path) -> str | None:
+    """The licence id of a folder's model card, where it has one."""
     readme = directory / "README.md"
     try:
         if not readme.is_file() or readme.stat().st_size > MAXIMUM_README_BYTES:

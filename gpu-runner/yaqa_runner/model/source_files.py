@@ -19,6 +19,12 @@ VOCABULARY_FILES: tuple[str, ...] = tuple(_TABLE["vocabularies"])
 COMPANION_PATTERNS: tuple[str, ...] = tuple(
     pattern for kind, patterns in _FILES.items() if kind not in ("configuration", "weights") for pattern in patterns
 )
+TOKENIZER_PATTERNS: tuple[str, ...] = tuple(_FILES["tokenizer"])
+LICENCE_PATTERNS: tuple[str, ...] = tuple(_FILES["licence"])
+ADAPTER_CONFIG_FILE: str = _TABLE["adapter"]["configuration"]
+ADAPTER_WEIGHTS_FILE: str = _TABLE["adapter"]["weights"]
+# Of a repo that holds an adapter. A whole model's folder has none of the first two: transformers would load them too.
+ADAPTER_PATTERNS: tuple[str, ...] = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, *COMPANION_PATTERNS)
 PICKLE_SUFFIXES: tuple[str, ...] = tuple(_TABLE["pickleSuffixes"])
 MAXIMUM_COPIED_BYTES: int = _TABLE["maximumCopiedBytes"]
 

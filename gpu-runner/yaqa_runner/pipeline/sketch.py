@@ -33,7 +33,7 @@ def obtain_sketch(
     An earlier one that does not fit is warned of and not used. With ``ranks``, every process of them calls this.
     """
     target = context.output / SKETCH_DIRECTORY if target is None else target
-    inputs = SketchInputs(context.source, context.source_sha256, calibration, context.sketch_settings)
+    inputs = SketchInputs(context.source, context.original.sha256, calibration, context.sketch_settings)
     found = _finished_before(context, target, inputs.key) or _earlier(context, target, inputs.key)
     return found or ObtainedSketch(_taken(context, inputs, target, ranks), reused=False)
 

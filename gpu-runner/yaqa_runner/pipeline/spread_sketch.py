@@ -14,7 +14,8 @@ import torch
 from yaqa_runner.model.load import choose_device
 from yaqa_runner.pipeline.calibrate import make_splits
 from yaqa_runner.pipeline.earlier_sketch import seems_to_serve
-from yaqa_runner.pipeline.run_context import load_run
+from yaqa_runner.pipeline.original import obtain_original
+from yaqa_runner.pipeline.run_context import WORK_DIRECTORY, load_run
 from yaqa_runner.pipeline.run_monitor import RunMonitor
 from yaqa_runner.pipeline.sketch import obtain_sketch
 from yaqa_runner.protocol.failures import RunnerFailure
@@ -69,9 +70,13 @@ def spread_sketch(
     if processes < 2 or spec.source.path is None or is_there:
         return
     if spec.sketch.reuse is not None:
-        if seems_to_serve(spec):
+        if seems_to_serve(spec, output / WORK_DIRECTORY):
             return
         reporter.warn("sketch-not-reused", "The earlier sketch is not used: it is of other tokens or settings.")
+    if spec.source.base is not None:
+        # The whole model is in memory for that: once, not in every process.
+        with reporter.stage("load", spec.source.repo):
+            obtain_original(spec.source, output / WORK_DIRECTORY)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     run = ["-m", "yaqa_runner", "run", str(spec_path), "--out", str(output), "--sketch-only"]
     with reporter.stage("sketch", f"on {processes} processes"):

@@ -64,8 +64,9 @@ def describe_variant(
         source=ManifestSource(
             repo=spec.source.repo,
             revision=spec.source.revision,
-            license=context.snapshot.license,
-            stored=context.stored,
+            license=context.original.license,
+            stored=context.original.stored,
+            base=context.original.base,
         ),
         files=hash_files(written.of(winner), context.monitor.check),
         generator=Generator(version=__version__),

@@ -104,12 +104,18 @@ class TuningSettings(StrictWireModel):
     passes: Annotated[int, Field(ge=0, le=64)] = 4
 
 
-class Source(StrictWireModel):
+class RepoSnapshot(StrictWireModel):
     """A Hub model repo at one commit; ``path`` holds the snapshot, else it is downloaded from the read side."""
 
     repo: RepoName
     revision: CommitSha
     path: AbsolutePath | None = None
+
+
+class Source(RepoSnapshot):
+    """What is quantized: a model, or, with ``base``, an adapter that is merged onto that model first."""
+
+    base: RepoSnapshot | None = None
 
 
 class VariantRequest(StrictWireModel):

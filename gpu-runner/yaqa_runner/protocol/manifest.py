@@ -106,13 +106,25 @@ class LayerEvidence(WireModel):
     held_out: HeldOutLoss | None = None
 
 
+class ManifestBase(WireModel):
+    """The model that an adapter was merged onto, at the commit that it had then."""
+
+    repo: RepoName
+    revision: CommitSha
+    license: str | None
+
+
 class ManifestSource(WireModel):
-    """The model that was quantized; ``stored``: the form its weights are released in, where they are not plain."""
+    """The model that was quantized; ``stored``: the form its weights are released in, where they are not plain.
+
+    With ``base`` it is an adapter, and ``stored`` is of the base.
+    """
 
     repo: RepoName
     revision: CommitSha
     license: str | None
     stored: Literal["float8", "mxfp4"] | None = None
+    base: ManifestBase | None = None
 
 
 class ManifestFile(WireModel):

@@ -144,10 +144,10 @@ def launch(run: RemoteRun, program: list[str], interrupt: InterruptFlag) -> int:
             staging.claim(head, _run_name())
             claimed = True
             # Imported late: it brings the model code's imports along.
-            from yaqa_runner.model.fetch import fetch_snapshot
+            from yaqa_runner.remote.fetch_source import fetch_source
 
-            source, _ = fetch_snapshot(spec.source.repo, spec.source.revision, None, read_token or False)
-            placed = place_spec(spec, work / "staging", source, output)
+            source, base = fetch_source(spec.source, read_token)
+            placed = place_spec(spec, work / "staging", source, output, base)
             placed["sketch"].pop("stored", None)
             if spec.sketch.stored is not None:
                 sketch = fetch_sketch(spec.sketch.stored, work / "stored", read_token)
@@ -199,8 +199,8 @@ def shut_memory() -> None:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def place_spec(spec: JobSpec, staging: Path, source: Path, output: Path) -> dict[str, Any]:
-    """The spec as the child gets it: every path on this machine, the source in ``source``.
+def place_spec(spec: JobSpec, staging: Path, source: Path, output: Path, base: Path | None = None) -> dict[str, Any]:
+    """The spec as the child gets it: every path on this machine, the source in ``source``, its base in ``base``.
 
     Raises:
         InvalidSpec: a path is not below ``inputs/``, or nothing lies there.
@@ -217,6 +217,8 @@ def place_spec(spec: JobSpec, staging: Path, source: Path, output: Path) -> dict
 
     document = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["source"]["path"] = str(source)
+    if base is not None:
+        document["source"]["base"]["path"] = str(base)
     document["staging"] = {"kind": "directory", "path": str(output)}
     if "files" in document["calibration"]:
         document["calibration"]["files"] = [place(path) for path in document["calibration"]["files"]]
@@ -291,9 +293,10 @@ def _checked_spec(run: RemoteRun, spec: JobSpec) -> JobSpec:
 
 def _files_of(placed: dict[str, Any], spec_path: Path) -> tuple[Path, ...]:
     """What the child reads."""
-    source = Path(placed["source"]["path"])
+    snapshots = [Path(part["path"]) for part in (placed["source"], placed["source"].get("base")) if part is not None]
     # In the Hub client's cache a snapshot's files are links to what lies two folders above.
-    paths = [spec_path, source.parent.parent if source.parent.name == "snapshots" else source]
+    paths = [spec_path]
+    paths += [source.parent.parent if source.parent.name == "snapshots" else source for source in snapshots]
     paths += [Path(path) for path in placed["calibration"].get("files", [])]
     paths += [Path(text["path"]) for split in ("selection", "report") for text in placed["evaluation"][split]]
     if "reuse" in placed["sketch"]:

@@ -2,6 +2,7 @@ import { existsSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import type { Refusal } from "../../errors.ts";
 import { repoName } from "../../protocol/job-spec.ts";
+import type { SourceBase } from "../../records/source.ts";
 import { readAccess } from "../../server/hub-access.ts";
 import { fetchSource } from "../../verify/fetch-source.ts";
 import { folderSourceReader } from "../../verify/folder-source-reader.ts";
@@ -13,11 +14,20 @@ import { folderRevision } from "./folder-revision.ts";
 import type { QuantizeOptions, Task } from "./quantize-options.ts";
 import { Stopped, usage } from "./stopped.ts";
 
-export type Source = { readonly repo: string; readonly revision: string; readonly directory: string };
+export type Source = {
+	readonly repo: string;
+	readonly revision: string;
+	readonly directory: string;
+	/** Of an adapter. */
+	readonly base: (SourceBase & { readonly directory: string }) | null;
+};
 
 /** Finds out what MODEL is, refuses it with the reason, or has it whole in a folder. */
 export async function obtainSource(
-	options: Pick<QuantizeOptions, "model" | "revision">,
+	options: Pick<QuantizeOptions, "model" | "revision"> & {
+		/** Of an adapter: its base's commit, where it is settled. */
+		readonly baseSha?: string | null;
+	},
 	context: Pick<Task, "configuration" | "secrets"> & {
 		readonly work: string;
 		readonly display: ProgressDisplay;
@@ -39,7 +49,7 @@ export async function obtainSource(
 			.replace(/^[^A-Za-z0-9]+/, "")
 			.slice(0, 96);
 		const revision = await folderRevision(directory, files.inspected.files);
-		return { repo: `local/${name === "" ? "model" : name}`, revision, directory };
+		return { repo: `local/${name === "" ? "model" : name}`, revision, directory, base: null };
 	}
 	const repo = repoName.safeParse(model);
 	if (!repo.success) {
@@ -47,12 +57,20 @@ export async function obtainSource(
 	}
 	display.step("look at the model");
 	const hub = readAccess(configuration, secrets);
-	const inspection = await inspectSource({ ...hub, repo: repo.data, revision: options.revision ?? "main", limits });
+	const { baseSha = null } = options;
+	const inspection = await inspectSource({
+		...hub,
+		repo: repo.data,
+		revision: options.revision ?? "main",
+		baseSha,
+		limits,
+	});
 	if (!inspection.ok) throw refuse(inspection.refusal);
-	const { sha } = inspection.facts;
+	const { sha, base: found } = inspection.facts;
 	const directory = join(work, "source");
-	display.step("fetch the model");
-	const fetched = await fetchSource({ ...hub, repo: repo.data, sha, directory, limits, signal });
+	const base = found === null ? null : { repo: found.repo, sha: found.sha, directory: join(work, "base") };
+	display.step(base === null ? "fetch the model" : `fetch the adapter and its base, ${base.repo}`);
+	const fetched = await fetchSource({ ...hub, repo: repo.data, sha, directory, base, limits, signal });
 	if (!fetched.ok) throw refuse(fetched.refusal);
-	return { repo: repo.data, revision: sha, directory };
+	return { repo: repo.data, revision: sha, directory, base };
 }

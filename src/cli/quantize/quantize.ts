@@ -50,7 +50,8 @@ function specOf({ configuration, recipes, output }: Task, source: Source, stagin
 		job: { id: randomUUID(), fence: 1, sourceRepo: source.repo, sourceSha: source.revision },
 		variants: recipes.map((recipe) => ({ id: randomUUID(), recipe: recipe.canonical })),
 		configuration,
-		sourceDirectory: source.directory,
+		base: source.base,
+		sourceDirectories: { source: source.directory, base: source.base?.directory ?? null },
 		earlierSketch: { directory: existsSync(sketch) ? sketch : null, stored: null },
 		stagingDirectory: staging,
 	});

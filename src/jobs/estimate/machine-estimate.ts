@@ -25,6 +25,9 @@ const ACCELERATOR_SPEED: readonly (readonly [model: string, operationsPerSecond:
 	["t4", 20e12],
 ];
 
+/** Memory that merging an adapter takes, as a share of its base's weights. */
+const MERGE_SHARE = 1.1;
+
 const UNKNOWN_ACCELERATOR_SPEED = 20e12;
 const SPEED_PER_CORE = 15e9;
 
@@ -67,7 +70,9 @@ export function estimateOn(
 	const availableBytes = accelerator === null ? hardware.memoryBytes : accelerator.bytesEach;
 	const processes = accelerator === null || accelerator.count === 1 ? 1 : accelerator.count * PARALLEL_SHARE;
 	// What a GPU computes is read and written through the machine's own memory.
-	const hostFits = accelerator === null || hardware.memoryBytes >= workload.facts.weightBytes * 0.5 + 4 * GIB;
+	// An adapter is merged onto its whole base there.
+	const hostShare = workload.facts.base == null ? 0.5 : MERGE_SHARE;
+	const hostFits = accelerator === null || hardware.memoryBytes >= workload.facts.weightBytes * hostShare + 4 * GIB;
 	const work = workOf(workload);
 	const speed = speedOf(hardware);
 	let seconds = FIXED_SECONDS + workload.facts.weightBytes / LOAD_BYTES_PER_SECOND;

@@ -3,6 +3,7 @@ import type { Refusal } from "../../errors.ts";
 import { type Recipe, recipeHash } from "../../protocol/recipe.ts";
 import type { VariantRecord } from "../../records/variant.ts";
 import type { JobsContext } from "../context.ts";
+import { inspectSettled } from "../inspect-settled.ts";
 import { isStanding, targetOf } from "../target-of.ts";
 import { recipesOfRules } from "../watch-rules.ts";
 
@@ -40,7 +41,7 @@ export async function previewRequest(
 ): Promise<RequestPreview> {
 	const { ports, configuration, database } = context;
 	const { sourceRepo: repo } = input;
-	const inspection = await ports.inspectSource({ repo, revision: input.revision ?? "main" });
+	const inspection = await inspectSettled(context, { repo, revision: input.revision ?? "main" });
 	if (!inspection.ok) return { ok: false, refusal: inspection.refusal };
 	const { sha, architecture, parameters } = inspection.facts;
 	const recipes = input.recipes.length > 0 ? input.recipes : recipesOfRules(configuration.watch, repo);

@@ -1,7 +1,7 @@
 import type { SourceFacts } from "../../records/source.ts";
 
 export type JobWorkload = {
-	readonly facts: Pick<SourceFacts, "repo" | "parameters" | "weightBytes" | "linears" | "vocabulary">;
+	readonly facts: Pick<SourceFacts, "repo" | "parameters" | "weightBytes" | "linears" | "vocabulary" | "base">;
 	/** How many variants are made. */
 	readonly variants: number;
 	readonly calibrationTokens: number;

@@ -1,15 +1,17 @@
 import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { countRuns, holdJob, jobsAhead, lockAdmission, readAdmission } from "../../db/admission.ts";
 import { getJob, setRemark } from "../../db/jobs.ts";
 import { dropReuse, getVariant, listVariantsOfJob } from "../../db/variants.ts";
 import type { Refusal } from "../../errors.ts";
 import { isFinished, type JobRecord } from "../../records/job.ts";
+import type { SourceBase } from "../../records/source.ts";
 import { isOpen, type VariantRecord } from "../../records/variant.ts";
 import { holdOf, lineText, monthStart } from "../admission.ts";
 import { later } from "../context.ts";
 import { placementOf } from "../estimate/choose-machine.ts";
 import { estimateRun } from "../estimate/estimate-run.ts";
-import { jobSpecOf } from "../job-spec-of.ts";
+import { jobSpecOf, type SourceDirectories } from "../job-spec-of.ts";
 import { useFolder } from "../retention/kept-folder.ts";
 import { findEarlierSketch } from "../stored-sketches.ts";
 import { workFolders } from "../work-folders.ts";
@@ -116,19 +118,33 @@ async function reuse(context: StepContext, job: JobRecord): Promise<StepResult |
 async function sourceForRun(
 	{ configuration, ports, runner, signal }: StepContext,
 	{ sourceRepo: repo, sourceSha: sha }: JobRecord,
+	base: SourceBase | null,
 ): Promise<
-	{ readonly ok: true; readonly directory: string | null } | { readonly ok: false; readonly refusal: Refusal }
+	| { readonly ok: true; readonly directories: SourceDirectories | null }
+	| { readonly ok: false; readonly refusal: Refusal }
 > {
 	if (runner.isRemote) {
-		const inspection = await ports.inspectSource({ repo, revision: sha });
-		return inspection.ok ? { ok: true, directory: null } : { ok: false, refusal: inspection.refusal };
+		const inspection = await ports.inspectSource({ repo, revision: sha, baseSha: base?.sha ?? null });
+		return inspection.ok ? { ok: true, directories: null } : { ok: false, refusal: inspection.refusal };
 	}
-	const directory = workFolders(configuration.database.dataDirectory).source(repo, sha);
-	return await useFolder(directory, async () => {
-		await mkdir(directory, { recursive: true });
-		const fetched = await ports.fetchSource({ repo, sha, directory, signal });
-		return fetched.ok ? { ok: true, directory } : { ok: false, refusal: fetched.refusal };
+	const folder = workFolders(configuration.database.dataDirectory).source(repo, sha);
+	// An adapter's base lies beside it and goes with it: it may be private for the adapter's sake alone.
+	const directories = base === null ? { source: folder, base: null } : adaptedFolders(folder, base);
+	return await useFolder(folder, async () => {
+		await mkdir(folder, { recursive: true });
+		const fetched = await ports.fetchSource({
+			repo,
+			sha,
+			directory: directories.source,
+			base: base === null || directories.base === null ? null : { sha: base.sha, directory: directories.base },
+			signal,
+		});
+		return fetched.ok ? { ok: true, directories } : { ok: false, refusal: fetched.refusal };
 	});
+}
+
+function adaptedFolders(folder: string, { sha }: SourceBase) {
+	return { source: join(folder, "adapter"), base: join(folder, `base-${sha}`) };
 }
 
 /** planned, waiting → dispatching → running. */
@@ -151,7 +167,8 @@ export const dispatchStep: Step = async (context, work) => {
 		}
 		job = taken.job;
 	}
-	const source = await sourceForRun(context, job);
+	const base = work.facts?.base ?? null;
+	const source = await sourceForRun(context, job, base);
 	if (!source.ok) return { kind: "fail", refusal: source.refusal };
 	signal.throwIfAborted();
 
@@ -161,7 +178,8 @@ export const dispatchStep: Step = async (context, work) => {
 		job,
 		variants,
 		configuration,
-		sourceDirectory: source.directory,
+		base,
+		sourceDirectories: source.directories,
 		earlierSketch,
 		stagingDirectory: workFolders(configuration.database.dataDirectory).output(job.id, job.fence),
 	});

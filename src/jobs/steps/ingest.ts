@@ -8,7 +8,7 @@ import type { ResultEvent } from "../../protocol/events.ts";
 import { type Manifest, publishedPath } from "../../protocol/manifest.ts";
 import { readManifest } from "../../protocol/read-manifest.ts";
 import { recipeDirectory } from "../../protocol/recipe.ts";
-import type { JobRecord, JobWork } from "../../records/job.ts";
+import type { JobWork } from "../../records/job.ts";
 import { isOpen, type VariantFiles, type VariantRecord } from "../../records/variant.ts";
 import { copyTree } from "../../runners/copy-tree.ts";
 import { sketchFingerprint } from "../sketch-fingerprint.ts";
@@ -33,7 +33,7 @@ async function exists(path: string): Promise<boolean> {
 	}
 }
 
-async function manifestOf(job: JobRecord, variant: VariantRecord, directory: string): Promise<Manifest> {
+async function manifestOf({ job, facts }: JobWork, variant: VariantRecord, directory: string): Promise<Manifest> {
 	const read = await readManifest(directory);
 	if (!read.ok) throw contradiction(`the manifest of ${variant.recipe} ${read.problem}.`);
 	const { manifest } = read;
@@ -45,6 +45,11 @@ async function manifestOf(job: JobRecord, variant: VariantRecord, directory: str
 	}
 	if (manifest.source.repo !== job.sourceRepo || manifest.source.revision !== job.sourceSha) {
 		throw contradiction(`the manifest of ${variant.recipe} names another source.`);
+	}
+	// Whose files may see what an adapter was merged into is read from here on.
+	const [base, settled] = [manifest.source.base ?? null, facts?.base ?? null];
+	if (base?.repo !== settled?.repo || base?.revision !== settled?.sha) {
+		throw contradiction(`the manifest of ${variant.recipe} names another base.`);
 	}
 	return manifest;
 }
@@ -118,7 +123,7 @@ export const ingestStep: Step = async (context, work) => {
 			throw contradiction(`${variant.recipe} lies in an unexpected folder.`);
 		}
 		const directory = join(collected, reported.directory);
-		files.push({ variant, manifest: await manifestOf(job, variant, directory), directory });
+		files.push({ variant, manifest: await manifestOf(work, variant, directory), directory });
 	}
 	const [first] = refused;
 	if (files.length === 0 && first !== undefined) return { kind: "fail", refusal: first.refusal };

@@ -22,15 +22,20 @@ export function frontMatter(request: Pick<CardRequest, "source" | "manifests">):
 	const recipe = recipeNameOf(manifests[0]);
 	const library = LIBRARIES[recipe.container];
 	const isNamed = (format: string) => manifests.some((manifest) => recipeNameOf(manifest).name === format);
+	const terms = [source, ...source.bases];
+	const licenses = [...new Set(terms.flatMap(({ license }) => license ?? []))];
+	const named = terms.find(({ licenseName }) => licenseName !== null);
+	const linked = terms.find(({ licenseLink }) => licenseLink !== null);
 	const bits = [...new Set(manifests.map(wholeBitsOf))].sort((one, other) => one - other);
 	return stringify({
-		base_model: source.repo,
+		// An adapter's variants are its own, and its base's.
+		base_model: source.bases.length === 0 ? source.repo : terms.map(({ repo }) => repo),
 		base_model_relation: "quantized",
 		...(library === null ? {} : { library_name: library }),
 		pipeline_tag: source.pipelineTag ?? "text-generation",
-		...(source.license === null ? {} : { license: source.license }),
-		...(source.licenseName === null ? {} : { license_name: source.licenseName }),
-		...(source.licenseLink === null ? {} : { license_link: source.licenseLink }),
+		...(licenses.length === 0 ? {} : { license: licenses.length === 1 ? licenses[0] : licenses }),
+		...(named === undefined ? {} : { license_name: named.licenseName }),
+		...(linked === undefined ? {} : { license_link: linked.licenseLink }),
 		...(source.languages.length === 0 ? {} : { language: source.languages }),
 		tags: [recipe.container, "quantized", "yaqa", ...bits.map((count) => `${count}-bit`), ...FORMATS.filter(isNamed)],
 		quantized_by: "yaqa-bot",

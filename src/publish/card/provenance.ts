@@ -5,6 +5,8 @@ import { publicationTag } from "../publication-tag.ts";
 import { manifestPath } from "../published-manifests.ts";
 
 const MAXIMUM_LAYER_ROWS = 400;
+const STORED_BASE = (form: string) =>
+	`the base is released in ${form}; the adapter was merged onto its own weights, decoded`;
 const STORED: Readonly<Record<NonNullable<Manifest["source"]["stored"]>, string>> = {
 	float8: "**the original is released in float8**, and counts as that: figures are against its own weights, decoded",
 	mxfp4: "**the original is released in mxfp4**, and counts as that: figures are against its own weights, decoded",
@@ -24,7 +26,12 @@ export function provenance(manifest: Manifest, hubUrl: string): string {
 		`<summary>Provenance of ${escapeHtml(manifest.recipe)}</summary>`,
 		"",
 		`- source: [${markdownText(source.repo)}](${hubUrl}/${source.repo}/tree/${source.revision}) at \`${source.revision}\``,
-		...(source.stored == null ? [] : [`- ${STORED[source.stored]}`]),
+		...(source.base == null
+			? []
+			: [
+					`- merged by PEFT onto [${markdownText(source.base.repo)}](${hubUrl}/${source.base.repo}/tree/${source.base.revision}) at \`${source.base.revision}\``,
+				]),
+		...(source.stored == null ? [] : [`- ${source.base == null ? STORED[source.stored] : STORED_BASE(source.stored)}`]),
 		...(source.measuredRevision === undefined
 			? []
 			: [

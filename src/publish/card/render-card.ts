@@ -36,6 +36,7 @@ function body(request: CardRequest): string {
 	const sections = [
 		`# ${name} · ${CONTAINER_NAMES[container]} · YAQA${isOfOneCommit(repo) ? ` · at ${manifests[0]?.source.revision.slice(0, 8)}` : ""}`,
 		`${CONTAINER_NAMES[container]} files of ${link}, rounded by yaqa-bot so that the model's *output distribution* stays as close to the original's as the format allows. Every figure here was measured on these very files; they were staged on the Hub, downloaded back and verified before anybody could see them.`,
+		...mergedNote(request),
 		...(isOfOneCommit(repo) ? [commitNote(request)] : olderNote(manifests, newestSha, `${hubUrl}/${source.repo}`)),
 		summaryTable(manifests, isOfOneCommit(repo) ? null : newestSha),
 		...engineNote(manifests),
@@ -108,7 +109,25 @@ function howToLoad(of: {
 	];
 }
 
+/** Said at the top of an adapter's files. */
+function mergedNote({ source, manifests, hubUrl }: CardRequest): readonly string[] {
+	const bases = new Map(manifests.flatMap(({ source: { base } }) => (base == null ? [] : [[base.revision, base]])));
+	if (bases.size === 0) return [];
+	const links = [...bases.values()].map(
+		({ repo, revision }) =>
+			`[${markdownText(repo)}](${hubUrl}/${repo}) at [\`${revision.slice(0, 8)}\`](${hubUrl}/${repo}/tree/${revision})`,
+	);
+	return [
+		`> ${markdownText(source.repo)} is **an adapter**: by PEFT it was merged onto ${links.join(", and onto ")}, and the merged model was quantized. It is the original that every figure is against.`,
+	];
+}
+
 function terms(source: SourceCard): string {
-	const license = source.license === null ? "The source names no licence" : `Licence: ${markdownText(source.license)}`;
+	const license =
+		source.bases.length > 0
+			? `Licences: ${[source, ...source.bases].map((one) => `${markdownText(one.license ?? "none named")} (${markdownText(one.repo)})`).join(", ")}`
+			: source.license === null
+				? "The source names no licence"
+				: `Licence: ${markdownText(source.license)}`;
 	return `## Terms\n\n${license}; these files are a derived work under the source's own terms. Copies of its licence files are beside them where it has any.`;
 }

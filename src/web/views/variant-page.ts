@@ -117,6 +117,7 @@ function provenancePart(variant: VariantRecord, manifest: Manifest): Html {
 	return html`<h2>Where it comes from</h2>
 <dl class="facts">
 <div class="wide"><dt>Source</dt><dd>${manifest.source.repo} at <code>${manifest.source.revision}</code></dd></div>
+${manifest.source.base != null && html`<div class="wide"><dt>Merged onto</dt><dd>${manifest.source.base.repo} at <code>${manifest.source.base.revision}</code></dd></div>`}
 <div><dt>Calibration</dt><dd>${calibration.kind}, ${formatCount(calibration.tokens)} tokens</dd></div>
 <div><dt>Sketch</dt><dd>${sketch.kind.toUpperCase()}, ${sketch.iterations} iterations${sketch.reused && html`, reused`}</dd></div>
 <div><dt>Made by</dt><dd>${generator.name} ${generator.version} on ${device.name}</dd></div>

@@ -34,6 +34,7 @@ async function request(edit: (manifest: Manifest) => void = () => {}): Promise<C
 			gated: false,
 			license: "other",
 			licenseName: "tiny: licence #1",
+			bases: [],
 			licenseLink: "LICENSE",
 			languages: ["en", "no"],
 			pipelineTag: "text-generation",

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { RefusalCode } from "../../../src/errors.ts";
 import { folderSourceReader } from "../../../src/verify/folder-source-reader.ts";
+import { forbidsDerivatives } from "../../../src/verify/hub-source.ts";
 import { inspectFiles } from "../../../src/verify/inspect-files.ts";
-import { forbidsDerivatives } from "../../../src/verify/inspect-source.ts";
 import type { SourceReader } from "../../../src/verify/source-reader.ts";
+import { safetensors } from "../../support/safetensors-bytes.ts";
 import { TINY_SOURCE } from "../../support/tiny-variants.ts";
 
 const LIMITS = { maximumWeightBytes: 1e9 };
@@ -83,20 +84,6 @@ test("a sound model is taken, with what a runner needs and nothing else", async 
 		"tokenizer_config.json",
 	]);
 });
-
-function safetensors(shapes: Readonly<Record<string, readonly number[]>>): Uint8Array {
-	let end = 0;
-	const header = Object.entries(shapes).map(([name, shape]) => {
-		const start = end;
-		end += 4 * shape.reduce((product, size) => product * size, 1);
-		return [name, { dtype: "F32", shape, data_offsets: [start, end] }] as const;
-	});
-	const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
-	const bytes = new Uint8Array(8 + text.byteLength + end);
-	new DataView(bytes.buffer).setBigUint64(0, BigInt(text.byteLength), true);
-	bytes.set(text, 8);
-	return bytes;
-}
 
 for (const prefix of ["transformer.", ""]) {
 	test(`the linears of GPT-2's blocks are counted, outputs first, with the prefix "${prefix}"`, async () => {
