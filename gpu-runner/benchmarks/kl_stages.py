@@ -28,7 +28,7 @@ def kept_rounding(path: Path, make: Callable[[], Rounded]) -> Rounded:
             # Some of what a grid stores is its own scale; safetensors stores no shared memory.
             tensors |= {f"{name}|stored|{key}": value.clone() for key, value in grid.stored.items()}
             if grid.table is not None:
-                tensors[f"{name}|table"] = grid.table
+                tensors[f"{name}|table"] = grid.table.clone()
             shapes[name] = json.dumps([grid.group, grid.minimum, grid.maximum])
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".partial")

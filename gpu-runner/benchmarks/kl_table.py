@@ -44,6 +44,7 @@ from yaqa_runner.calibration.overlap import HeldOut
 from yaqa_runner.calibration.text import calibration_from_text, evaluation_from_text
 from yaqa_runner.calibration.tokens import TokenSet
 from yaqa_runner.formats.compressed_tensors.float_forms import FLOAT_FORMS
+from yaqa_runner.formats.mlx.container import FLOAT_MODES
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import GGUF_GRID_NAMES, gguf_grid
 from yaqa_runner.grids.grid import Grid
@@ -84,6 +85,8 @@ def parse_grid(text: str) -> Grid:
         return gguf_grid(text)
     if text in FLOAT_FORMS:
         return FLOAT_FORMS[text].grid()
+    if text.removeprefix("mlx:") in FLOAT_MODES:
+        return FLOAT_MODES[text.removeprefix("mlx:")]
     bits, group = text[1:].split("g")
     family = {"s": SymmetricGrid, "a": AsymmetricGrid}[text[0]]
     return family(int(bits), int(group))

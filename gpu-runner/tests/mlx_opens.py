@@ -32,8 +32,11 @@ def main() -> None:
         exact = 0.0
         for name, weight in wanted.items():
             module = modules[name]
-            form = module.group_size, module.bits
-            wide = mx.dequantize(module.weight, widened(module.scales), widened(module.biases), *form)
+            biases = getattr(module, "biases", None)
+            scales = widened(module.scales), None if biases is None else widened(biases)
+            form = module.group_size, module.bits, module.mode
+            # What the modes of FP4 give in bfloat16 is exact there.
+            wide = widened(mx.dequantize(module.weight, *scales, *form))
             exact = max(exact, float(mx.abs(wide - weight).max()))
         model.update(tree_map(widened, model.parameters()))
         logits = model(ids.astype(mx.int32))

@@ -15,7 +15,7 @@ from tiny_settings import LLAMA3_ROPE
 
 from yaqa_runner.formats import ExportError
 from yaqa_runner.formats.container import QuantizedLinear
-from yaqa_runner.formats.mlx.container import BITS, GROUPS, MlxContainer
+from yaqa_runner.formats.mlx.container import BITS, FLOAT_MODES, GROUPS, MlxContainer
 from yaqa_runner.formats.mlx.engine import MODEL_TYPES, refusals_of_settings
 from yaqa_runner.formats.source import SourceSnapshot
 from yaqa_runner.grids.grid import FixedGrid
@@ -43,6 +43,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "qwen3-tied": ("qwen3", {"tie_word_embeddings": True}),
+    **{mode: ("llama", {"tie_word_embeddings": True}) for mode in FLOAT_MODES},
     **{kind: (kind, SETTINGS.get(kind, {})) for kind in MODEL_TYPES},
 }
 
@@ -85,6 +86,25 @@ def test_the_format_decodes_to_the_chosen_weights(bits: int, group: int, tmp_pat
     name = "model.layers.0.self_attn.k_proj"
     plain = plain_decode(tmp_path / "out" / "model.safetensors", name, bits, group)
     assert torch.equal(plain, linears[name].grid.decode(linears[name].codes))
+
+
+@pytest.mark.parametrize("mode", FLOAT_MODES)
+def test_four_bit_floats_decode_to_the_chosen_weights(mode: str, tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "tiny", "llama", num_hidden_layers=1)
+    container = MlxContainer.of_mode(mode)
+    linears = rounded(container, linear_weights(load_original(source)))
+    assert len(linears) == 7
+    container.write(source, linears, tmp_path / "out")
+    for name, linear in linears.items():
+        assert torch.equal(container.decode(tmp_path / "out", name), linear.grid.decode(linear.codes)), name
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    own = {"group_size": 32, "bits": 8, "mode": "affine"}
+    settings = {"group_size": 16 if mode == "nvfp4" else 32, "bits": 4, "mode": mode}
+    assert config["quantization"] == {**settings, "model.embed_tokens": own, "lm_head": own}
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert file.get_tensor("model.layers.0.mlp.up_proj.scales").dtype == torch.uint8
+    assert "model.layers.0.mlp.up_proj.biases" not in names and "lm_head.biases" in names
 
 
 def test_codes_of_other_containers_are_the_same_weights_here(tmp_path: Path) -> None:
@@ -223,7 +243,7 @@ def test_mlx_lm_opens_every_kind_decodes_the_chosen_weights_and_computes_the_sam
     folders = []
     for number, (form, (kind, settings)) in enumerate(FORMS.items()):
         source = save_tiny_model(kind, tmp_path / form / "tiny", torch.float32, tokenizer=False, **settings)
-        container = MlxContainer(BITS[number % len(BITS)], 32)
+        container = MlxContainer.of_mode(form) if form in FLOAT_MODES else MlxContainer(BITS[number % len(BITS)], 32)
         linears = rounded(container, linear_weights(load_original(source)))
         folders.append(tmp_path / form / "out")
         container.write(source, linears, folders[-1])

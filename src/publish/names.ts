@@ -28,7 +28,7 @@ function recipeSuffix(recipe: Recipe): string {
 			parts.push("GPTQ", `${bits}bit`);
 			break;
 		case "mlx":
-			parts.push("MLX", `${bits}bit`);
+			parts.push("MLX", name.replace("mlx:", ""));
 			break;
 	}
 	if (recipe.group !== defaultGroup && recipe.group !== null) parts.push(`g${recipe.group}`);

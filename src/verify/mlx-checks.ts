@@ -8,7 +8,7 @@ import { allFinite, type SafetensorsFile } from "./read-safetensors.ts";
 import type { TensorInfo } from "./safetensors-header.ts";
 
 const Settings = z.strictObject({ group_size: z.int(), bits: z.int(), mode: z.literal("affine") });
-const Quantization = Settings.catchall(Settings);
+const Quantization = Settings.extend({ mode: z.enum(["affine", "nvfp4", "mxfp4"]) }).catchall(Settings);
 const Config = z.looseObject({
 	quantization: Quantization,
 	quantization_config: Quantization,
@@ -21,13 +21,22 @@ const SCALES = ".scales";
 /** Rounded to nearest by the container, apart from the linears that the manifest describes. */
 const VOCABULARY = ["model.embed_tokens", "lm_head"];
 const VOCABULARY_BITS = 8;
+/** FP4: the group of each mode, and the byte of a scale that is no number, or none above 0. */
+const FLOAT_MODES = { nvfp4: { group: 16, firstBad: 0x7f }, mxfp4: { group: 32, firstBad: 0xff } } as const;
+const FLOAT_VOCABULARY_GROUP = 32;
 
 /** `config.json` and the packed tensors against the recipe and against each other. */
 export async function checkMlx(directory: string, manifest: Manifest, recipe: Recipe): Promise<string> {
 	const { quantization, quantization_config: forTheHub } = await readJsonFile(directory, "config.json", Config);
-	const group = storedGroup(manifest, recipe);
-	const { bits } = recipe.name;
-	const { group_size, bits: statedBits, mode: _mode, ...own } = quantization;
+	const { bits, name } = recipe.name;
+	const { group_size, bits: statedBits, mode, ...own } = quantization;
+	const float = mode === "affine" ? null : FLOAT_MODES[mode];
+	assertCheck(
+		(float === null) === (recipe.group !== null) && (float === null || name === `mlx:${mode}`),
+		`config.json says the mode ${mode}, the recipe is ${recipe.canonical}`,
+	);
+	const group = float?.group ?? storedGroup(manifest, recipe);
+	const vocabularyGroup = float === null ? group : FLOAT_VOCABULARY_GROUP;
 	assertCheck(
 		statedBits === bits && group_size === group,
 		`config.json says ${statedBits} bits and groups of ${group_size}, the recipe ${bits} and ${group}`,
@@ -38,7 +47,7 @@ export async function checkMlx(directory: string, manifest: Manifest, recipe: Re
 	);
 	for (const [name, settings] of Object.entries(own)) {
 		assertCheck(
-			VOCABULARY.includes(name) && settings.bits === VOCABULARY_BITS && settings.group_size === group,
+			VOCABULARY.includes(name) && settings.bits === VOCABULARY_BITS && settings.group_size === vocabularyGroup,
 			`config.json has settings of its own for ${name}, which are not those of embedding and output layer`,
 		);
 	}
@@ -46,12 +55,15 @@ export async function checkMlx(directory: string, manifest: Manifest, recipe: Re
 	const shapes = new Map(manifest.layers.map(({ name, shape }) => [name, shape]));
 	const packed = await checkPackedLinears(
 		{ directory, manifest, suffix: SCALES, besides: vocabulary },
-		(file, scales, layer) =>
-			checkGroups(file, scales, layer, {
-				bits: vocabulary.has(layer) ? VOCABULARY_BITS : bits,
-				group,
+		(file, scales, layer) => {
+			const isVocabulary = vocabulary.has(layer);
+			return checkGroups(file, scales, layer, {
+				bits: isVocabulary ? VOCABULARY_BITS : bits,
+				group: isVocabulary ? vocabularyGroup : group,
 				shape: shapes.get(layer) ?? null,
-			}),
+				firstBad: isVocabulary ? null : (float?.firstBad ?? null),
+			});
+		},
 		// mlx-lm takes what has no scales for a matrix as it is: packed words there would be read as numbers.
 		({ name, dtype }) => {
 			const layer = name.replace(/\.weight$/, "");
@@ -59,18 +71,25 @@ export async function checkMlx(directory: string, manifest: Manifest, recipe: Re
 			assertCheck(isPacked || ["F16", "BF16", "F32"].includes(dtype), `${name} is stored as ${dtype}`);
 		},
 	);
-	return `MLX: ${packed} linears of ${bits} bits in groups of ${group}${vocabulary.size === 0 ? "" : `, ${[...vocabulary].join(" and ")} of ${VOCABULARY_BITS}`}, scales and biases finite, shapes agree`;
+	return `MLX: ${packed} linears of ${mode === "affine" ? `${bits} bits` : mode} in groups of ${group}${vocabulary.size === 0 ? "" : `, ${[...vocabulary].join(" and ")} of ${VOCABULARY_BITS}`}, scales and biases finite, shapes agree`;
 }
 
 async function checkGroups(
 	file: SafetensorsFile,
 	scales: TensorInfo,
 	layer: string,
-	wanted: { readonly bits: number; readonly group: number; readonly shape: readonly number[] | null },
+	wanted: {
+		readonly bits: number;
+		readonly group: number;
+		readonly shape: readonly number[] | null;
+		/** Of scales of a byte, of which this is the first that is no positive number; `null`: 16-bit scales and biases. */
+		readonly firstBad: number | null;
+	},
 ): Promise<void> {
-	const { bits, group, shape } = wanted;
+	const { bits, group, shape, firstBad } = wanted;
 	const [weight, biases] = ["weight", "biases"].map((kind) => file.header.tensors.get(`${layer}.${kind}`));
-	assertCheck(weight !== undefined && biases !== undefined, `${layer} lacks its weight or its biases`);
+	assertCheck(weight !== undefined, `${layer} lacks its weight or its biases`);
+	assertCheck((biases === undefined) === (firstBad !== null), `${layer} lacks its weight or its biases`);
 	const [rows = 0, groups = 0] = scales.shape;
 	const columns = groups * group;
 	if (shape !== null) {
@@ -83,7 +102,15 @@ async function checkGroups(
 		weight.dtype === "U32" && weight.shape.join() === `${rows},${(columns * bits) / 32}` && rows > 0 && groups > 0,
 		`${weight.name} is ${weight.dtype} ${weight.shape.join(" × ")}, which ${rows} × ${columns} weights of ${bits} bits do not give`,
 	);
-	for (const tensor of [scales, biases]) {
+	if (firstBad !== null) {
+		assertCheck(scales.dtype === "U8", `${scales.name} is ${scales.dtype}, not U8`);
+		const bytes = await file.read(scales);
+		assertCheck(
+			bytes.every((byte) => byte < firstBad),
+			`${scales.name} holds a value that is no positive number`,
+		);
+	}
+	for (const tensor of firstBad === null && biases !== undefined ? [scales, biases] : []) {
 		assertCheck(
 			["F16", "BF16"].includes(tensor.dtype) &&
 				tensor.dtype === scales.dtype &&

@@ -22,6 +22,7 @@ export const MORE_TINY_RECIPES = [
 	"gptq:3",
 	"onnx:q4,embedding=q8",
 	"mlx:3bit",
+	"mlx:nvfp4",
 	"nvfp4",
 	"mxfp4",
 	"fp8",

@@ -65,6 +65,10 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
             return CompressedTensorsContainer(FLOAT_FORMS[recipe.name])
         if group is not None:
             return CompressedTensorsContainer(IntegerForm(recipe.bits, group, recipe.zero))
+    if recipe.container == "mlx":
+        from yaqa_runner.formats.mlx.container import MlxContainer
+
+        return MlxContainer.of_mode(short) if group is None else MlxContainer(recipe.bits, group)
     if group is None:
         raise ExportError(f"The recipe {recipe.name!r} does not say how many weights share a scale.")
     if recipe.container == "onnx":
@@ -75,10 +79,6 @@ def container_for(recipe: ContainerRecipe, model_name: str | None = None) -> Con
         from yaqa_runner.formats.gptq.container import GptqContainer
 
         return GptqContainer(recipe.bits, group)
-    if recipe.container == "mlx":
-        from yaqa_runner.formats.mlx.container import MlxContainer
-
-        return MlxContainer(recipe.bits, group)
     raise ExportError(f"There is no container named {recipe.container!r}.")
 
 

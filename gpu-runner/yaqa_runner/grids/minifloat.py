@@ -27,6 +27,7 @@ _SIGN: dict[ElementName, int] = {"e2m1": 8, "e4m3": 128}
 SCALE_OCTAVES = 10
 """How far below the largest scale of a weight others lie at most, where they are E4M3 under a power of two. E4M3 itself
 has 14 octaves; the others are for weights that share the power and are smaller on the whole."""
+E8M0_BIAS = 127
 _LOWEST_EXPONENT = -126
 # Steps of a scale's own precision that are tried from the one of the group's largest value, which clips nothing.
 # For E2M1 under E4M3 they reach from 2/3 of it to twice, "four over six" (the largest value as 4) among them.
@@ -111,6 +112,17 @@ class MinifloatGrid:
         scale = candidates.gather(2, errors.argmin(dim=2, keepdim=True)).squeeze(2).contiguous()
         key = "scale" if self.scales == "shared" else self.scales
         return FixedGrid(scale, torch.zeros_like(scale), group, 0, len(table) - 1, {key: scale}, table)
+
+    def decode_bits(self, bits: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Float32 ``[out, in]`` of E2M1's ``bits`` ``[out, in]`` under the bytes of ``scales`` ``[out, groups]``."""
+        places = bits.to(torch.int64)
+        magnitudes = _MAGNITUDES["e2m1"][places & (_SIGN["e2m1"] - 1)]
+        signed = torch.where(places >= _SIGN["e2m1"], -magnitudes, magnitudes)
+        if self.scales == "e8m0":
+            scale = torch.ldexp(torch.ones(scales.shape), scales.to(torch.int32) - E8M0_BIAS)
+        else:
+            scale = scales.view(torch.float8_e4m3fn).to(torch.float32)
+        return signed * scale.repeat_interleave(bits.shape[1] // scales.shape[1], 1)
 
     def _candidates(self, full: torch.Tensor) -> torch.Tensor:
         """Scales ``[out, groups, candidates]`` near ``full`` ``[out, groups]``, all of the family, none negative."""

@@ -14,6 +14,7 @@ import torch
 from yaqa_runner.grids.asymmetric import AsymmetricGrid
 from yaqa_runner.grids.gguf import gguf_grid
 from yaqa_runner.grids.grid import Grid
+from yaqa_runner.grids.minifloat import MinifloatGrid
 from yaqa_runner.grids.symmetric import SymmetricGrid
 from yaqa_runner.rounding.layers import RoundingTask, round_layers
 from yaqa_runner.rounding.linalg.factor import prepare_factor
@@ -27,6 +28,7 @@ def grids() -> list[Grid]:
         SymmetricGrid(4, 32),
         AsymmetricGrid(4, 32),
         *(gguf_grid(name) for name in ("q4_0", "q4_1", "q8_0", "iq4_nl", "q4_k", "q3_k")),
+        MinifloatGrid("nvfp4", "e2m1", 16, "e4m3_scaled", 4.5),
     ]
 
 

@@ -21,7 +21,7 @@ export function frontMatter(request: Pick<CardRequest, "source" | "manifests">):
 	const { source, manifests } = request;
 	const recipe = recipeNameOf(manifests[0]);
 	const library = LIBRARIES[recipe.container];
-	const isNamed = (format: string) => manifests.some((manifest) => recipeNameOf(manifest).name === format);
+	const isNamed = (format: string) => manifests.some((manifest) => recipeNameOf(manifest).name.endsWith(format));
 	const terms = [source, ...source.bases];
 	const licenses = [...new Set(terms.flatMap(({ license }) => license ?? []))];
 	const named = terms.find(({ licenseName }) => licenseName !== null);

@@ -24,6 +24,7 @@ test("a recipe's repo says what is in it", () => {
 	assert.equal(name("nvfp4a16"), "yaqa/Model-7B-YAQA-NVFP4");
 	assert.equal(name("fp8,tune=off"), "yaqa/Model-7B-YAQA-FP8-untuned");
 	assert.equal(name("mlx:4bit"), "yaqa/Model-7B-YAQA-MLX-4bit");
+	assert.equal(name("mlx:nvfp4"), "yaqa/Model-7B-YAQA-MLX-nvfp4");
 	assert.equal(name("mlx:4,group=32"), "yaqa/Model-7B-YAQA-MLX-4bit-g32");
 	assert.equal(name("onnx:q4,block=64"), "yaqa/Model-7B-YAQA-ONNX-g64");
 	assert.equal(name("onnx:q4,embedding=q8"), "yaqa/Model-7B-YAQA-ONNX-emb8");

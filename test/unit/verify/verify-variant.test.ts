@@ -351,6 +351,7 @@ describe("files that agree with their manifest but not with their recipe", () =>
 	});
 	for (const [name, recipe, from, to, pattern] of [
 		["another form", "nvfp4", '"group_size": 16', '"group_size": 32', /nvfp4 is 4, tensor_group, 16/],
+		["another mode", "mlx:nvfp4", '"mode": "nvfp4"', '"mode": "mxfp4"', /says the mode mxfp4, the recipe is mlx:nvfp4/],
 		["another format", "mxfp4", '"mxfp4-pack-quantized"', '"nvfp4-pack-quantized"', /invalid at .*format/],
 		[
 			"activations that are rounded, too",
@@ -380,6 +381,7 @@ describe("files that agree with their manifest but not with their recipe", () =>
 		});
 	}
 	for (const [name, recipe, tensor, value, pattern] of [
+		["a scale of MLX below 0", "mlx:nvfp4", "mlp.up_proj.scales", 0x81, /no positive number/],
 		["a scale below 0", "nvfp4", "mlp.up_proj.weight_scale", 0x81, /no positive number/],
 		["a scale that is no number", "mxfp4", "mlp.up_proj.weight_scale", 0xff, /no positive number/],
 		[

@@ -17,13 +17,12 @@ from yaqa_runner.formats.affine_codes import exact_cast
 from yaqa_runner.formats.compressed_tensors.weight_form import WeightForm
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.grid_choice import ContainerGrid
+from yaqa_runner.formats.minifloat_codes import e8m0_exponents, minifloat_codes
 from yaqa_runner.formats.safetensors_writer import PlannedTensor
-from yaqa_runner.formats.source import ExportError
-from yaqa_runner.grids.minifloat import MinifloatGrid, element_bits, levels_of
+from yaqa_runner.grids.minifloat import MinifloatGrid
 
 _LARGEST_E4M3_EXPONENT = 8
 _LARGEST_E4M3_MANTISSA = 0.875
-_E8M0_BIAS = 127
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class _FloatForm:
     def tensors(self, linears: Mapping[str, QuantizedLinear], dtype: torch.dtype) -> list[PlannedTensor]:
         """Codes and scales of all ``linears``."""
         for linear in linears.values():
-            _require_form(linear, self.minifloat)
+            minifloat_codes(linear, self.minifloat)
         dividers = _shared_dividers(linears) if self.minifloat.scales == "e4m3_scaled" else {}
         return [
             tensor
@@ -97,7 +96,7 @@ def _tensors(
     name, stored = linear.name, linear.grid.scale.to(torch.float32).cpu()
 
     def bits() -> torch.Tensor:
-        return element_bits(linear.codes.cpu(), minifloat.element)
+        return minifloat_codes(linear, minifloat)
 
     def packed() -> torch.Tensor:
         found = bits()
@@ -112,31 +111,11 @@ def _tensors(
     yield PlannedTensor(f"{name}.weight_packed", torch.uint8, (rows, columns // 2), packed)
     shape = (rows, columns // (minifloat.group or columns))
     if minifloat.scales == "e8m0":
-        yield PlannedTensor(f"{name}.weight_scale", torch.uint8, shape, lambda: _exponents(name, stored))
+        yield PlannedTensor(f"{name}.weight_scale", torch.uint8, shape, lambda: e8m0_exponents(name, stored))
         return
     kind = torch.float8_e4m3fn
     yield PlannedTensor(f"{name}.weight_scale", kind, shape, lambda: exact_cast(name, stored * divider, kind))
     yield PlannedTensor(f"{name}.weight_global_scale", torch.float32, (1,), lambda: torch.tensor([divider]))
-
-
-def _require_form(linear: QuantizedLinear, minifloat: MinifloatGrid) -> None:
-    grid = linear.grid
-    levels = levels_of(minifloat.element)
-    if grid.table is None or not torch.equal(grid.table.cpu(), levels) or bool((grid.offset != 0).any()):
-        raise ExportError(f"{linear.name}: the grid's levels are not those of {minifloat.name}.")
-    if grid.group != (minifloat.group or linear.codes.shape[1]):
-        raise ExportError(f"{linear.name}: groups of {grid.group} cannot be stored as {minifloat.name}.")
-    if not bool(torch.isfinite(grid.scale).all()) or bool((grid.scale < 0).any()):
-        raise ExportError(f"{linear.name}: a scale is negative or not finite.")
-
-
-def _exponents(name: str, scale: torch.Tensor) -> torch.Tensor:
-    """E8M0 of powers of two, uint8."""
-    mantissa, exponent = torch.frexp(scale)
-    biased = exponent - 1 + _E8M0_BIAS
-    if bool((mantissa != 0.5).any()) or bool((biased < 0).any()) or bool((biased > 2 * _E8M0_BIAS).any()):
-        raise ExportError(f"{name}: a scale is no power of two that E8M0 holds.")
-    return biased.to(torch.uint8)
 
 
 def _shared_dividers(linears: Mapping[str, QuantizedLinear]) -> dict[str, float]:
