@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from yaqa_runner.grids.codebooks import codebook
 from yaqa_runner.grids.grid import FixedGrid
 
 Rounded = dict[str, tuple[torch.Tensor, FixedGrid]]
@@ -29,7 +30,8 @@ def kept_rounding(path: Path, make: Callable[[], Rounded]) -> Rounded:
             tensors |= {f"{name}|stored|{key}": value.clone() for key, value in grid.stored.items()}
             if grid.table is not None:
                 tensors[f"{name}|table"] = grid.table.clone()
-            shapes[name] = json.dumps([grid.group, grid.minimum, grid.maximum])
+            book = None if grid.codebook is None else grid.codebook.name
+            shapes[name] = json.dumps([grid.group, grid.minimum, grid.maximum, book])
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".partial")
         save_file({key: value.contiguous() for key, value in tensors.items()}, unfinished, shapes)
@@ -38,12 +40,13 @@ def kept_rounding(path: Path, make: Callable[[], Rounded]) -> Rounded:
     with safe_open(path, framework="pt") as file:
         keys = list(file.keys())
         for name, shape in file.metadata().items():
-            group, minimum, maximum = json.loads(shape)
+            group, minimum, maximum, book = json.loads(shape)
             prefix = f"{name}|stored|"
             stored = {key.removeprefix(prefix): file.get_tensor(key) for key in keys if key.startswith(prefix)}
             table = file.get_tensor(f"{name}|table") if f"{name}|table" in keys else None
             scale, offset = file.get_tensor(f"{name}|scale"), file.get_tensor(f"{name}|offset")
-            grid = FixedGrid(scale, offset, group, minimum, maximum, stored, table)
+            words = None if book is None else codebook(book)
+            grid = FixedGrid(scale, offset, group, minimum, maximum, stored, table, words)
             found[name] = file.get_tensor(f"{name}|codes").to(torch.int16), grid
     return found
 

@@ -425,8 +425,9 @@ def fill(table: Table, grid_name: str, steps: int, batch: int) -> None:
     bench, texts, grid = table.bench, table.texts, parse_grid(grid_name)
     linear = bench.source.linears[0]
     fitted = grid.fit(linear.weight(), None)
-    # Grids of floating-point numbers have two zeros, of which one is used.
-    bits = math.ceil(math.log2(fitted.maximum - fitted.minimum + 1))
+    # Grids of floating-point numbers have two zeros, of which one is used; of a codebook's codes not all go together.
+    whole = math.ceil(math.log2(fitted.maximum - fitted.minimum + 1))
+    bits = whole if fitted.codebook is None else math.floor(grid.bits_per_weight)
     settings = f"{bench.arguments.sigma_input} {bench.arguments.sigma_output} {bench.arguments.sweeps}"
     for quantizer, make in quantized(bench, texts, grid_name, steps, batch):
 

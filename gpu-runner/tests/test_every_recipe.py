@@ -89,6 +89,8 @@ def test_a_recipe_generates_in_its_own_ecosystem(made: tuple[Path, JobOutcome], 
     ("recipe", "own", "value", "down"),
     [
         ("gguf:q3_k_s", "q3_k", "q3_k", "q4_0"),
+        ("gguf:iq2_xs", "iq2_xs", "q2_k", "iq4_nl"),
+        ("gguf:iq3_s", "iq3_s", "iq3_s", "iq4_nl"),
         ("gguf:iq4_xs", "iq4_xs", "iq4_xs", "iq4_nl"),
         ("gguf:q4_k_m", "q4_k", "q6_k", "q8_0"),
         ("gguf:q4_k_s", "q4_k", "q5_k", "q5_0"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gguf
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from llama_cpp_library import ggml_dequantize
 from yaqa_runner.formats.container import QuantizedLinear
 from yaqa_runner.formats.gguf.blocks import GGUF_TYPES, ggml_type, pack_rows
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.grids.codebooks import CODEBOOK_NAMES, codebook
 from yaqa_runner.grids.gguf import IQ4_LEVELS, gguf_grid
 from yaqa_runner.grids.grid import FixedGrid
 
@@ -32,12 +35,17 @@ BLOCK_TYPES = {
 }
 
 
+CODEBOOK_GROUPS = {"iq2_xxs": 32, "iq2_xs": 16, "iq2_s": 16, "iq3_xxs": 32, "iq3_s": 32}
+
+
 def half(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     return (torch.rand(shape, generator=generator) * 0.1 + 0.001).to(torch.float16).to(torch.float32)
 
 
 def arbitrary(type_name: str, columns: int) -> QuantizedLinear:
     """Random codes and random stored scales over the type's whole range."""
+    if type_name in CODEBOOK_NAMES:
+        return arbitrary_words(type_name, columns)
     generator = torch.Generator().manual_seed(3)
     table = torch.tensor(IQ4_LEVELS, dtype=torch.float32) if type_name.startswith("iq4") else None
     if type_name in BLOCK_TYPES:
@@ -61,6 +69,26 @@ def arbitrary(type_name: str, columns: int) -> QuantizedLinear:
             stored |= {"dmin": dmin, "mn": mn}
         grid = FixedGrid(scale, offset, width, low, high, stored, table)
     codes = torch.randint(low, high + 1, (ROWS, columns), generator=generator).to(torch.int16)
+    return QuantizedLinear("layer", codes, grid, type_name)
+
+
+def arbitrary_words(type_name: str, columns: int) -> QuantizedLinear:
+    """Random words, signs and stored scales over the type's whole range; every word comes up."""
+    generator = torch.Generator().manual_seed(3)
+    book, group = codebook(type_name), CODEBOOK_GROUPS[type_name]
+    half_codes = len(book.magnitudes)
+    words = torch.arange(ROWS * columns // book.word) * 5 % len(book.words)
+    magnitudes = torch.from_numpy(book.words)[words].reshape(ROWS, columns)
+    negative = torch.rand(ROWS, columns, generator=generator) < 0.5
+    if book.even_signs:
+        eights = negative.view(ROWS, -1, 8)
+        eights[..., 7] = eights[..., :7].sum(-1) % 2 == 1
+    codes = torch.where(negative, half_codes - 1 - magnitudes, half_codes + magnitudes).to(torch.int16)
+    d = half((ROWS, columns // 256), generator)
+    sc = 2 * torch.randint(0, 16, (ROWS, columns // group), generator=generator) + 1
+    scale = d.repeat_interleave(256 // group, 1) * sc
+    table = torch.from_numpy(book.table)
+    grid = FixedGrid(scale, 0 * scale, group, 0, len(table) - 1, {"d": d, "sc": sc}, table, book)
     return QuantizedLinear("layer", codes, grid, type_name)
 
 
@@ -130,4 +158,19 @@ def test_what_a_type_cannot_store_is_refused() -> None:
     with pytest.raises(ExportError, match="not those of IQ4"):
         pack_rows(QuantizedLinear("layer", linear.codes.abs(), linear.grid, "iq4_nl"), "iq4_nl")
     with pytest.raises(ExportError, match="is not written"):
-        pack_rows(linear, "iq2_xxs")
+        pack_rows(linear, "iq1_s")
+
+
+def test_what_no_codebook_stores_is_refused() -> None:
+    linear = arbitrary("iq3_xxs", 256)
+    with pytest.raises(ExportError, match="no words of iq3_s"):
+        pack_rows(linear, "iq3_s")
+    one_sign = linear.codes.clone()
+    one_sign[0, 0] = 15 - one_sign[0, 0]
+    with pytest.raises(ExportError, match="an odd one"):
+        pack_rows(QuantizedLinear("layer", one_sign, linear.grid, "iq3_xxs"), "iq3_xxs")
+    with pytest.raises(ExportError, match="no word of iq3_xxs"):
+        pack_rows(QuantizedLinear("layer", torch.full_like(linear.codes, 15), linear.grid, "iq3_xxs"), "iq3_xxs")
+    even = replace(linear.grid, stored=linear.grid.stored | {"sc": linear.grid.stored["sc"] + 1})
+    with pytest.raises(ExportError, match="'sc' is not odd"):
+        pack_rows(QuantizedLinear("layer", linear.codes, even, "iq3_xxs"), "iq3_xxs")

@@ -89,7 +89,7 @@ def test_a_file_decodes_to_the_chosen_weights_and_runs(label: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "type_name", ["q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"]
+    "type_name", ["q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq2_xs", "iq3_s", "iq4_nl", "iq4_xs"]
 )
 def test_every_type_is_written_with_fallbacks_for_narrow_rows(type_name: str, tmp_path: Path) -> None:
     # 256-wide inputs fit a super-block, the 96 inputs of down_proj do not.

@@ -20,7 +20,7 @@ GRIDS: list[Grid] = [
     SymmetricGrid(4, 32),
     SymmetricGrid(2, 96),
     AsymmetricGrid(2, 32),
-    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_nl", "iq4_xs")),
+    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq2_xxs", "iq4_nl", "iq4_xs")),
     MinifloatGrid("nvfp4", "e2m1", 16, "e4m3_scaled", 4.5),
 ]
 

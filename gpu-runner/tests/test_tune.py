@@ -23,7 +23,7 @@ VOCABULARY = 40
 GRIDS: list[Grid] = [
     SymmetricGrid(2, 32),
     AsymmetricGrid(2, 32),
-    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq4_xs")),
+    *map(gguf_grid, ("q4_1", "q2_k", "q3_k", "q4_k", "iq3_s", "iq4_xs")),
 ]
 
 

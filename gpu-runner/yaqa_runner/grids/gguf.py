@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from yaqa_runner.grids.affine_search import clip_ratios, validated
+from yaqa_runner.grids.codebooks import CODEBOOK_NAMES, codebook
 from yaqa_runner.grids.grid import FixedGrid, Grid
 from yaqa_runner.grids.offset import OffsetGrid
 from yaqa_runner.grids.super_block_kernel import search_super_blocks
 from yaqa_runner.grids.symmetric import SymmetricGrid
+from yaqa_runner.grids.words_search_kernel import search_word_scales
 
 SUPER_BLOCK = 256
 BLOCK = 32
@@ -151,6 +154,66 @@ class SuperBlockGrid:
         return FixedGrid(scale, offset, layout.width, layout.low, layout.high, stored)
 
 
+# Columns of a sub-block, and bits a weight.
+_CODEBOOK_LAYOUTS = {
+    "iq2_xxs": (32, 2.0625),
+    "iq2_xs": (16, 2.3125),
+    "iq2_s": (16, 2.5625),
+    "iq3_xxs": (32, 3.0625),
+    "iq3_s": (32, 3.4375),
+}
+# Of the scale at which no value of a sub-block is clipped.
+_CODEBOOK_RATIOS = (1.05, 0.95, 0.85, 0.75)
+_CODEBOOK_ROUNDS = 2
+
+
+class CodebookGrid:
+    """IQ2 and IQ3: ``value = d sc level`` in super-blocks of 256, levels of neighbours being a word of a codebook.
+
+    Sub-scales ``sc`` are odd, from 1 to 31: the file stores four bits of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._width, self.bits_per_weight = _CODEBOOK_LAYOUTS[name]
+
+    def supports(self, rows: int, columns: int) -> bool:
+        """Rows of whole super-blocks."""
+        return rows > 0 and columns > 0 and columns % SUPER_BLOCK == 0
+
+    def fit(self, weight: torch.Tensor, input_importance: torch.Tensor | None = None) -> FixedGrid:
+        """Choose the scales of every super-block of ``weight`` ``[out, in]``.
+
+        ``stored``: ``d`` ``[out, blocks]`` float32 exact in float16, ``sc`` ``[out, in / width]`` int16. ``scale`` is
+        their product, exact in float32.
+
+        Raises:
+            ValueError: ``weight`` is not finite, or its rows are no multiple of 256.
+        """
+        _check_columns(self.name, weight, SUPER_BLOCK)
+        weight, importance = validated(weight, input_importance)
+        book = codebook(self.name)
+        # On the CPU whatever the device: the search goes from word to word.
+        d, sc = (
+            torch.from_numpy(part).to(weight.device)
+            for part in search_word_scales(
+                weight.cpu().numpy(),
+                importance.cpu().numpy(),
+                SUPER_BLOCK,
+                self._width,
+                book.word,
+                book.magnitudes,
+                book.trie,
+                np.array(_CODEBOOK_RATIOS, dtype=np.float32),
+                _CODEBOOK_ROUNDS,
+            )
+        )
+        scale = d.repeat_interleave(SUPER_BLOCK // self._width, dim=1) * sc.to(torch.float32)
+        table = torch.from_numpy(book.table).to(weight.device)
+        stored = {"d": d, "sc": sc}
+        return FixedGrid(scale, torch.zeros_like(scale), self._width, 0, len(table) - 1, stored, table, book)
+
+
 _GRIDS: dict[str, Grid] = {
     "q4_0": BlockGrid("q4_0", 4),
     "q4_1": OffsetBlockGrid("q4_1", 4),
@@ -158,9 +221,17 @@ _GRIDS: dict[str, Grid] = {
     "q5_1": OffsetBlockGrid("q5_1", 5),
     "q8_0": BlockGrid("q8_0", 8),
     **{name: SuperBlockGrid(name) for name in _LAYOUTS},
+    **{name: CodebookGrid(name) for name in _CODEBOOK_LAYOUTS},
 }
 GGUF_GRID_NAMES = tuple(_GRIDS)
-_FALLBACKS = {"q2_k": "q4_0", "q3_k": "q4_0", "iq4_xs": "iq4_nl", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
+_FALLBACKS = {
+    "q2_k": "q4_0",
+    "q3_k": "q4_0",
+    **dict.fromkeys((*CODEBOOK_NAMES, "iq4_xs"), "iq4_nl"),
+    "q4_k": "q5_0",
+    "q5_k": "q5_1",
+    "q6_k": "q8_0",
+}
 
 
 def gguf_grid(name: str) -> Grid:

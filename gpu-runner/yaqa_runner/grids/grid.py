@@ -1,8 +1,8 @@
 """Grids: which values a quantized weight may take.
 
 A grid is chosen first, exactly as its container stores it, and then frozen while the
-codes are rounded on it. Every scalar container decodes ``value = scale * level + offset``;
-the level is the code itself, or what a table has at it.
+codes are rounded on it. Every container decodes ``value = scale * level + offset``;
+the level is the code itself, or what a table has at it. On a codebook, neighbouring codes are chosen together.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
+
+from yaqa_runner.grids.codebooks import Codebook
+from yaqa_runner.grids.words_kernel import nearest_word_codes
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class FixedGrid:
         stored: What the container keeps (half-precision scales, super-scales, sub-scales, zero points),
             keyed by the container's own names.
         table: Levels of the codes from 0 on, rising, float32 ``[codes]``, where they are not the codes themselves.
+        codebook: Which codes neighbours may have together, where not every one is free; ``table`` is its own.
     """
 
     scale: torch.Tensor
@@ -36,6 +40,7 @@ class FixedGrid:
     maximum: int
     stored: dict[str, torch.Tensor] = field(default_factory=dict)
     table: torch.Tensor | None = None
+    codebook: Codebook | None = None
 
     @property
     def least_gap(self) -> float:
@@ -75,10 +80,17 @@ class FixedGrid:
         return values
 
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
-        """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``; in groups of scale 0 the code nearest to 0."""
+        """Codes ``[out, in]`` int16 nearest to ``values`` ``[out, in]``; in groups of scale 0 the code nearest to 0.
+
+        Of a codebook the words that are nearest, all columns of one counting alike.
+        """
         positions = values.to(torch.float32, copy=True)
         for part, scale, offset in self._by_group(positions):
             part.sub_(offset).div_(scale).masked_fill_(scale == 0, 0.0)
+        if self.codebook is not None:
+            book = self.codebook
+            near = nearest_word_codes(positions.cpu().numpy(), book.width, book.table, book.trie, book.even_signs)
+            return torch.from_numpy(near).to(values.device)
         if self.table is not None:
             middles = (self.table[1:] + self.table[:-1]) / 2
             return torch.bucketize(positions, middles.to(positions.device)).to(torch.int16)

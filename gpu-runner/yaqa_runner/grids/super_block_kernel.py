@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
+from yaqa_runner.grids.half_kernel import to_half, to_half_reaching
 from yaqa_runner.grids.levels_kernel import level_of, nearest_code
 
 _FAST = {"reassoc", "contract", "nsz"}
-_LARGEST_HALF = 65504.0
-_SMALLEST_NORMAL_HALF = 2.0**-14
-_SUBNORMAL_HALF_STEP = 2.0**-24
-
-
-@njit(cache=True, nogil=True)
-def _half(value):  # type: ignore[no-untyped-def]
-    """``value`` rounded to float16, ties to even, finite."""
-    if value == 0.0 or not math.isfinite(value):
-        return np.float32(0.0)
-    _, exponent = math.frexp(value)
-    quantum = math.ldexp(1.0, max(exponent - 11, -24))
-    rounded = np.rint(value / quantum) * quantum
-    return np.float32(max(-_LARGEST_HALF, min(_LARGEST_HALF, rounded)))
-
-
-@njit(cache=True, nogil=True)
-def _half_reaching(value):  # type: ignore[no-untyped-def]
-    """``value`` in float16; away from 0 where subnormal: rounding down there can halve it and clip all."""
-    rounded = _half(value)
-    if abs(value) < _SMALLEST_NORMAL_HALF and abs(rounded) < abs(value):
-        return rounded + np.float32(math.copysign(_SUBNORMAL_HALF_STEP, value))
-    return rounded
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -179,8 +155,8 @@ def search_super_blocks(  # type: ignore[no-untyped-def]
                 continue
             best_error = float(np.inf)
             best_d = best_dmin = np.float32(0.0)
-            super_scale = _half_reaching(signed_scale / sub_low if sub_low < 0 else signed_scale / sub_high)
-            super_minimum = _half_reaching(largest_minimum / minimum_high) if with_minimum else np.float32(0.0)
+            super_scale = to_half_reaching(signed_scale / sub_low if sub_low < 0 else signed_scale / sub_high)
+            super_minimum = to_half_reaching(largest_minimum / minimum_high) if with_minimum else np.float32(0.0)
             for turn in range(rounds):
                 total = 0.0
                 for sub in range(subs):
@@ -243,10 +219,10 @@ def search_super_blocks(  # type: ignore[no-untyped-def]
                     determinant = a_dd * a_mm - a_dm * a_dm
                     if not determinant > 1e-9 * a_dd * a_mm:
                         break
-                    super_scale = _half((b_d * a_mm - b_m * a_dm) / determinant)
-                    super_minimum = _half(max(0.0, (a_dd * b_m - a_dm * b_d) / determinant))
+                    super_scale = to_half((b_d * a_mm - b_m * a_dm) / determinant)
+                    super_minimum = to_half(max(0.0, (a_dd * b_m - a_dm * b_d) / determinant))
                 elif a_dd > 0:
-                    super_scale = _half(b_d / a_dd)
+                    super_scale = to_half(b_d / a_dd)
                 else:
                     break
             if best_error < np.inf:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from yaqa_runner.grids.codebooks import codebook
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.wire_model import WireModel
 
@@ -62,16 +63,18 @@ def grid_in_file(path: Path, known: GridDescription) -> FixedGrid:
         start = stop
     stored = {name.removeprefix(_STORED): tensor for name, tensor in found.items() if name.startswith(_STORED)}
     table = None if known.table is None else torch.tensor(known.table)
-    return FixedGrid(found["scale"], found["offset"], known.group, known.minimum, known.maximum, stored, table)
+    book = None if known.codebook is None else codebook(known.codebook)
+    return FixedGrid(found["scale"], found["offset"], known.group, known.minimum, known.maximum, stored, table, book)
 
 
 class GridDescription(WireModel):
-    """What of a grid is in no file: its few numbers, and type and shape of its tensors in the file's order."""
+    """What of a grid is in no file: its few numbers, its codebook's name, its tensors' types and shapes in order."""
 
     group: int
     minimum: int
     maximum: int
     table: list[float] | None
+    codebook: str | None
     tensors: dict[str, tuple[str, list[int]]]
 
 
@@ -82,7 +85,14 @@ def describe_grid(grid: FixedGrid) -> GridDescription:
         for name, tensor in _tensors_of(grid).items()
     }
     table = None if grid.table is None else grid.table.tolist()
-    return GridDescription(group=grid.group, minimum=grid.minimum, maximum=grid.maximum, table=table, tensors=tensors)
+    return GridDescription(
+        group=grid.group,
+        minimum=grid.minimum,
+        maximum=grid.maximum,
+        table=table,
+        codebook=None if grid.codebook is None else grid.codebook.name,
+        tensors=tensors,
+    )
 
 
 def _tensors_of(grid: FixedGrid) -> dict[str, torch.Tensor]:

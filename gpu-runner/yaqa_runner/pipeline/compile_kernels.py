@@ -27,7 +27,7 @@ def grids() -> list[Grid]:
     return [
         SymmetricGrid(4, 32),
         AsymmetricGrid(4, 32),
-        *(gguf_grid(name) for name in ("q4_0", "q4_1", "q8_0", "iq4_nl", "q4_k", "q3_k")),
+        *(gguf_grid(name) for name in ("q4_0", "q4_1", "q8_0", "iq3_s", "iq4_nl", "q4_k", "q3_k")),
         MinifloatGrid("nvfp4", "e2m1", 16, "e4m3_scaled", 4.5),
     ]
 

@@ -339,6 +339,8 @@ def _digest(grid: FixedGrid) -> str:
     digest.update(grid.offset.contiguous().numpy().tobytes())
     if grid.table is not None:
         digest.update(grid.table.numpy().tobytes())
+    if grid.codebook is not None:
+        digest.update(grid.codebook.name.encode())
     for key, value in sorted(grid.stored.items()):
         digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.contiguous().numpy().tobytes())

@@ -124,6 +124,8 @@ def _digest(linears: dict[str, QuantizedLinear]) -> str:
         digest.update(linear.codes.contiguous().numpy().tobytes())
         if grid.table is not None:
             digest.update(grid.table.cpu().numpy().tobytes())
+        if grid.codebook is not None:
+            digest.update(grid.codebook.name.encode())
         for key, value in sorted(grid.stored.items()):
             digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
             digest.update(value.contiguous().cpu().numpy().tobytes())

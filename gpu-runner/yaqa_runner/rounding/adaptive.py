@@ -7,9 +7,11 @@ from concurrent.futures import Executor
 import numpy as np
 import torch
 
+from yaqa_runner.grids.codebooks import Codebook
 from yaqa_runner.grids.grid import FixedGrid
 from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.rounding.kernels.numba_tiles import round_tile
+from yaqa_runner.rounding.kernels.numba_words import round_words_tile
 from yaqa_runner.rounding.linalg.factor import SymmetricUpper, UnitLower, whole_unit_lower
 from yaqa_runner.rounding.linalg.finite import all_finite
 from yaqa_runner.rounding.linalg.transposed import transposed
@@ -38,6 +40,7 @@ def round_adaptive(
     factor_input: UnitLower,
     factor_output: UnitLower | None,
     *,
+    pivots_input: torch.Tensor | None = None,
     tile: int | None = None,
     threads: int | None = None,
 ) -> torch.Tensor:
@@ -52,7 +55,8 @@ def round_adaptive(
         grid: Frozen grid.
         factor_input: ``L_I`` ``[in, in]`` of ``H_I = L_I D_I L_Iᵀ``.
         factor_output: ``L_O`` ``[out, out]``; ``None`` rounds one-sided (GPTQ), without the output feedback's work.
-        tile: Side of a tile; chosen by size when ``None``.
+        pivots_input: ``D_I`` ``[in]``; only codebooks ask for it, whose words weigh their columns' errors together.
+        tile: Side of a tile, whole words; chosen by size when ``None``.
         threads: Threads to use; all cores for large layers when ``None``.
 
     Raises:
@@ -63,6 +67,7 @@ def round_adaptive(
     _check_square(factor_input, columns, "the input factor")
     if factor_output is not None:
         _check_square(factor_output, rows, "the output factor")
+    pivots = None if grid.codebook is None else _checked_pivots(pivots_input, columns, grid.codebook)
     if weight.is_cuda and grid.table is None:
         # Imported here: Triton is installed where CUDA is, and nowhere else.
         from yaqa_runner.rounding.kernels.triton_round import round_adaptive_cuda
@@ -71,8 +76,8 @@ def round_adaptive(
     tile = tile or (SMALL_TILE if max(rows, columns) <= 512 else LARGE_TILE)
     if threads is None:
         threads = available_cores() if weight.numel() >= _PARALLEL_ELEMENTS else 1
-    # The kernels of a GPU round to whole numbers; onto a table the processor does, wherever the weight is.
-    codes = _transposed_codes(weight, grid, factor_input, factor_output, tile, threads)
+    # The kernels of a GPU round to whole numbers; onto tables and codebooks the processor does, wherever the weight is.
+    codes = _transposed_codes(weight, grid, factor_input, factor_output, pivots, tile, threads)
     return codes.T.contiguous().to(weight.device)
 
 
@@ -81,11 +86,12 @@ def _transposed_codes(
     grid: FixedGrid,
     factor_input: UnitLower,
     factor_output: UnitLower | None,
+    pivots: torch.Tensor | None,
     tile: int,
     threads: int,
 ) -> torch.Tensor:
     """Codes ``[in, out]``; all else that a layer takes is free again on return."""
-    layer = _Layer(weight, grid, factor_input, factor_output, tile)
+    layer = _Layer(weight, grid, factor_input, factor_output, pivots, tile)
     if threads <= 1:
         layer.run(None)
     else:
@@ -103,6 +109,7 @@ class _Layer:
         grid: FixedGrid,
         factor_input: UnitLower,
         factor_output: UnitLower | None,
+        pivots: torch.Tensor | None,
         tile: int,
     ) -> None:
         self.rows, self.columns = weight.shape
@@ -118,6 +125,7 @@ class _Layer:
             torch.zeros(1, 1) if factor_output is None else factor_output.detach().to("cpu", torch.float32).contiguous()
         )
         self.table = None if grid.table is None else grid.table.cpu().numpy()
+        self.pivots = None if pivots is None else pivots.detach().to("cpu", torch.float32).numpy()
         # E L_I of the tiles that are done, [in, out].
         self.fed = torch.empty_like(self.error) if self.two_sided else torch.zeros(1, 1)
         self.codes = torch.zeros(self.columns, self.rows, dtype=torch.int16)  # [in, out]
@@ -158,8 +166,29 @@ class _Layer:
         if self.two_sided:
             self.fed[left:right, top:bottom] = feedback
             feedback = torch.addmm(feedback, self.fed[left:right, bottom:], self.lower_output[bottom:, top:bottom])
+        place = (top, bottom, left, right)
         lower_input, lower_output, scale, offset = self._arrays
         error, fed, codes = self._written
+        book = self.grid.codebook
+        if book is not None:
+            round_words_tile(
+                feedback.numpy(),
+                lower_input,
+                self.pivots,
+                lower_output,
+                scale,
+                self.grid.group,
+                book.width,
+                self.table,
+                book.trie,
+                book.even_signs,
+                self.two_sided,
+                *place,
+                error,
+                fed,
+                codes,
+            )
+            return
         round_tile(
             feedback.numpy(),
             lower_input,
@@ -171,10 +200,7 @@ class _Layer:
             self.grid.maximum,
             self.table,
             self.two_sided,
-            top,
-            bottom,
-            left,
-            right,
+            *place,
             error,
             fed,
             codes,
@@ -246,3 +272,15 @@ def _check_square(factor: torch.Tensor, size: int, what: str) -> None:
         raise ValueError(f"{what} has shape {list(factor.shape)}, not {[size, size]}")
     if not all_finite(factor):
         raise ValueError(f"{what} holds values that are not finite")
+
+
+def _checked_pivots(pivots: torch.Tensor | None, columns: int, book: Codebook) -> torch.Tensor:
+    if columns % book.width:
+        raise ValueError(f"{columns} input columns are no whole words of {book.width}, as {book.name} has them")
+    if pivots is None or list(pivots.shape) != [columns]:
+        raise ValueError(
+            f"rounding onto {book.name} takes the input factor's pivots, one for each of {columns} columns"
+        )
+    if not (all_finite(pivots) and bool((pivots > 0).all())):
+        raise ValueError("the input factor's pivots are not all positive")
+    return pivots

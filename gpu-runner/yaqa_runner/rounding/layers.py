@@ -18,7 +18,7 @@ from yaqa_runner.machine.allocator import give_large_blocks_back, give_small_blo
 from yaqa_runner.machine.cores import available_cores
 from yaqa_runner.rounding.adaptive import round_adaptive
 from yaqa_runner.rounding.linalg.factor import PreparedFactor, SymmetricUpper
-from yaqa_runner.rounding.refine import refine
+from yaqa_runner.rounding.refine import refine, refine_sub_scales
 from yaqa_runner.rounding.rescale import rescale
 from yaqa_runner.rounding.weighed_error import Metric, rounding_error
 from yaqa_runner.rounding.workers import single_core_workers
@@ -153,7 +153,14 @@ def _rounded(task: RoundingTask[Key], threads: int | None) -> RoundedLayer[Key]:
     metric_input = task.factor_input.symmetric
     metric_output = None if output is None else output.symmetric
     tidy = partial(give_small_blocks_back, task.weight.numel())
-    codes = round_adaptive(task.weight, task.grid, task.factor_input.unit_lower, lower_output, threads=threads)
+    codes = round_adaptive(
+        task.weight,
+        task.grid,
+        task.factor_input.unit_lower,
+        lower_output,
+        pivots_input=task.factor_input.pivots,
+        threads=threads,
+    )
     tidy()
     grid = task.grid
     descend = _descent(task.weight, metric_input, metric_output)
@@ -164,7 +171,7 @@ def _rounded(task: RoundingTask[Key], threads: int | None) -> RoundedLayer[Key]:
         tidy()
         if fitted is grid:
             break
-        grid = fitted
+        grid, codes = refine_sub_scales(task.weight, fitted, codes, metric_input, metric_output)
         codes = descend(grid, codes, 1)
         tidy()
     del descend

@@ -16,7 +16,9 @@ import numpy.typing as npt
 import torch
 
 from yaqa_runner.formats.container import QuantizedLinear
+from yaqa_runner.formats.gguf.codebook_blocks import codebook_block
 from yaqa_runner.formats.source import ExportError
+from yaqa_runner.grids.codebooks import CODEBOOK_NAMES
 from yaqa_runner.grids.fit_rows import fit_rows
 from yaqa_runner.grids.gguf import IQ4_LEVELS, gguf_grid
 
@@ -27,7 +29,7 @@ _STRIP_ELEMENTS = 1 << 21
 
 
 def pack_rows(linear: QuantizedLinear, type_name: str) -> Bytes:
-    """Bytes ``[out, bytes a row]`` of ``linear`` as GGUF type ``type_name`` (``q4_0`` … ``q6_k``).
+    """Bytes ``[out, bytes a row]`` of ``linear`` as GGUF type ``type_name`` (``q4_0`` … ``iq3_s``).
 
     Raises:
         ExportError: The row length or the scales cannot be stored by the type.
@@ -263,6 +265,27 @@ def _q6_k(linear: QuantizedLinear) -> Bytes:
     return np.concatenate([low, high, scale.astype(np.int8).view(np.uint8), d], axis=1)
 
 
+def _of_codebook(type_name: str) -> Callable[[QuantizedLinear], Bytes]:
+    def pack(linear: QuantizedLinear) -> Bytes:
+        _no_offset(linear)
+        book = linear.grid.codebook
+        if book is None or book.name != type_name:
+            raise ExportError(f"{linear.name}: the codes are no words of {type_name}.")
+        scales = _stored(linear, "sc", SUPER // linear.grid.group).astype(np.int64)
+        if scales.min() < 1 or scales.max() > 31 or not np.all(scales % 2):
+            raise ExportError(f"{linear.name}: 'sc' is not odd, or lies outside 1..31.")
+        try:
+            words, signs = book.places(linear.codes.cpu().numpy())
+        except ValueError as error:
+            raise ExportError(f"{linear.name}: {error}.") from error
+        d = _half(linear, _stored(linear, "d", 1), "d")
+        blocks = len(d)
+        rest = codebook_block(type_name, words.reshape(blocks, -1), signs.reshape(blocks, -1), scales // 2)
+        return np.concatenate([d, rest], axis=1)
+
+    return pack
+
+
 _PACKERS: dict[str, Callable[[QuantizedLinear], Bytes]] = {
     "q4_0": _q4_0,
     "q4_1": _q4_1,
@@ -276,5 +299,6 @@ _PACKERS: dict[str, Callable[[QuantizedLinear], Bytes]] = {
     "q6_k": _q6_k,
     "iq4_nl": _iq4_nl,
     "iq4_xs": _iq4_xs,
+    **{name: _of_codebook(name) for name in CODEBOOK_NAMES},
 }
 GGUF_TYPES = tuple(_PACKERS)

@@ -37,6 +37,7 @@ class PreparedFactor:
             triangle is meant.
         sigma: The share of the identity that was added, after any doubling.
         diagonal: Diagonal of the matrix, float32 ``[n]``, mean ``1 + sigma``: the importance of each row or column.
+        pivots: ``D``, float32 ``[n]``: what is left of that importance once the earlier rows or columns have answered.
         mean_diagonal: What the given matrix was divided by; multiply a proxy error by it to get back its unit.
         reason: Why the identity stands in for the given matrix, or ``None`` when it does not.
     """
@@ -44,6 +45,7 @@ class PreparedFactor:
     square: torch.Tensor
     sigma: float
     diagonal: torch.Tensor
+    pivots: torch.Tensor
     mean_diagonal: float
     reason: str | None = None
 
@@ -83,7 +85,7 @@ def whole_unit_lower(lower: UnitLower) -> torch.Tensor:
 def identity_factor(size: int, reason: str | None = None, device: torch.device | None = None) -> PreparedFactor:
     """The factor that knows nothing: ``H = I`` ``[size, size]``."""
     ones = torch.ones(size, device=device)
-    return PreparedFactor(torch.eye(size, device=device), 0.0, ones, 1.0, reason)
+    return PreparedFactor(torch.eye(size, device=device), 0.0, ones, ones, 1.0, reason)
 
 
 def prepare_factor(hessian: torch.Tensor, sigma: float) -> PreparedFactor:
@@ -151,16 +153,17 @@ def prepare_rows(rows: RowsToDiagonal, size: int, sigma: float, device: torch.de
             strip[:, start:].diagonal().copy_(own[start:stop] + added)
             return strip
 
-        square = _square(regularized, size, device)
-        if square is not None:
-            return PreparedFactor(square, added, square.diagonal().clone(), mean)
+        factored = _square(regularized, size, device)
+        if factored is not None:
+            square, pivots = factored
+            return PreparedFactor(square, added, square.diagonal().clone(), pivots, mean)
         added = max(2 * added, _SMALLEST_SIGMA)
     return identity_factor(size, "the factor is not positive definite under any regularization", device)
 
 
-def _square(matrix: RowsToDiagonal, size: int, device: torch.device) -> torch.Tensor | None:
-    """``PreparedFactor.square`` of a float64 matrix; ``None`` where it is not positive definite, or near enough to that
-    for float32 not to hold the factor."""
+def _square(matrix: RowsToDiagonal, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """``square`` and ``pivots`` of a :class:`PreparedFactor` of a float64 matrix; ``None`` where it is not positive
+    definite, or near enough to that for float32 not to hold the factor."""
     panels = []
     for start, stop in panel_bounds(size):
         panel = torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
@@ -187,4 +190,4 @@ def _square(matrix: RowsToDiagonal, size: int, device: torch.device) -> torch.Te
         square[:start, start:stop] = upper[:, :start].T
         square[start:stop, start:stop].tril_(-1).add_(upper[:, start:].to(torch.float32).triu_())
     give_small_blocks_back(size**2)
-    return square
+    return square, pivots.square().to(torch.float32)
