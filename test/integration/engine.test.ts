@@ -321,7 +321,8 @@ await onEveryDatabase((databases, name) => {
 			const job = await untilState(database, outcome.job.id, ["done"]);
 			const states = (await listVariantsOfJob(database.handle, job.id)).map(({ recipe, state }) => [recipe, state]);
 			assert.deepEqual(Object.fromEntries(states), { "mlx:4bit": "failed", "onnx:q4": "failed", w4a16: "published" });
-			assert.equal(job.refusal?.message, planned.refusal?.message);
+			const told = [planned.refusal?.message, mac?.refusal?.message];
+			assert.ok(told.includes(job.refusal?.message), job.refusal?.message);
 			const alone = await bot.engine.recordRequest({
 				...request,
 				recipes: [recipeOf("onnx:q8")],
