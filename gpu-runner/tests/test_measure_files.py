@@ -108,7 +108,7 @@ def test_what_cannot_be_measured_is_refused_by_name(source: Path, files: dict[st
     (tmp_path / "second form" / "config.json").write_text(json.dumps(config))
     shutil.copytree(files["MLX, 4 bits"], tmp_path / "codebook")
     config = json.loads((tmp_path / "codebook" / "config.json").read_text())
-    config["quantization"]["mode"] = "mxfp4"
+    config["quantization"]["mode"] = "mxfp8"
     (tmp_path / "codebook" / "config.json").write_text(json.dumps(config))
     other = save_checkpoint(tmp_path / "other", "llama", num_hidden_layers=1)
     GgufContainer("q8_0").write(other, quantize(load_original(other), 8, 32), tmp_path / "other out")
@@ -117,7 +117,7 @@ def test_what_cannot_be_measured_is_refused_by_name(source: Path, files: dict[st
         tmp_path / "broken.gguf": "cannot be read as GGUF",
         tmp_path / "part-00001-of-00002.gguf": "part-00002-of-00002.gguf is missing",
         tmp_path / "second form": "'gptq_v2'",
-        tmp_path / "codebook": "in the mode 'mxfp4'; read is 'affine'",
+        tmp_path / "codebook": "in the mode 'mxfp8'; read are affine",
         tmp_path / "nothing": "There is no",
         source / "LICENSE": "neither a GGUF file nor an ONNX graph",
         tmp_path / "other out": "has shape",

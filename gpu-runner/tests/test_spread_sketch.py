@@ -116,10 +116,10 @@ def test_an_earlier_sketch_is_spread_anew_only_where_it_does_not_serve(
         sketch = {**first["sketch"], "reuse": str(tmp_path / "first")}
         return parse_job_spec(json.dumps({**first, "sketch": sketch, **changes}))
 
-    assert seems_to_serve(spec())
+    assert seems_to_serve(spec(), tmp_path)
     assert spread(spec(), tmp_path, InterruptFlag()) == []
-    assert not seems_to_serve(spec(calibration={**calibration, "seed": 2}))
-    assert not seems_to_serve(spec(sketch={**first["sketch"], "reuse": str(model)})), "there is none"
+    assert not seems_to_serve(spec(calibration={**calibration, "seed": 2}), tmp_path)
+    assert not seems_to_serve(spec(sketch={**first["sketch"], "reuse": str(model)}), tmp_path), "there is none"
     tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["normalizer"] = {"type": "Lowercase"}
     (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
@@ -128,4 +128,4 @@ def test_an_earlier_sketch_is_spread_anew_only_where_it_does_not_serve(
     assert [event["code"] for event in events if event["event"] == "warning"] == ["sketch-not-reused"]
     assert [event["detail"] for event in events if event["event"] == "stage"][:1] == ["on 2 processes"]
     (model / "tokenizer.json").write_text("{}", encoding="utf-8")
-    assert seems_to_serve(spec()), "the run says what is wrong with it"
+    assert seems_to_serve(spec(), tmp_path), "the run says what is wrong with it"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 
@@ -81,6 +80,9 @@ def codebook(name: str) -> Codebook:
     Raises:
         KeyError: the type has none.
     """
+    # Not above: where llama.cpp's converter runs, its own version of the package has to be the first that is imported.
+    import gguf
+
     unit, even_signs = _CODEBOOKS[name]
     kind: Any = getattr(gguf.quants, name.upper())
     kind.init_grid()

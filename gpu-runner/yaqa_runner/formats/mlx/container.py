@@ -176,6 +176,8 @@ class MlxContainer:
         group = columns // parts["scales"].shape[1]
         codes = torch.from_numpy(unpack_bits(words.view(np.uint8), bits, columns)).to(torch.float32)
         if minifloat is not None:
+            if parts["scales"].dtype != torch.uint8:
+                raise ExportError(f"{directory.name}: the scales of {name} are {parts['scales'].dtype}, not bytes.")
             return minifloat.decode_bits(codes, parts["scales"])
         scales, biases = (parts[part].to(torch.float32) for part in ("scales", "biases"))
         return codes.mul_(scales.repeat_interleave(group, 1)).add_(biases.repeat_interleave(group, 1))

@@ -219,7 +219,7 @@ def refine_words_tile(  # type: ignore[no-untyped-def]
     With ``g`` the columns' part of ``H_O E H_I``, their best error is ``e − (H_I,JJ)⁻¹ g / H_O,ii``, and what another
     costs beyond that is measured by ``H_I,JJ``, their own block.
 
-    Long, as ``numba_tiles.refine_tile`` is.
+    Long, since each word that changes is felt by the sums of the next one, as in ``numba_tiles.refine_tile``.
 
     Args:
         gradient, product, hessian_input, hessian_output: As of ``refine_tile``.
