@@ -26,7 +26,7 @@ const repoGlob = z
 const filePath = z.string().min(1).max(4096);
 const recipeText = z.string().min(1).max(200);
 
-const DEFAULT_RECIPES = ["gguf:q4_k_m", "onnx:q4", "w4a16"] as const;
+const DEFAULT_RECIPES = ["gguf:q4_0", "onnx:q4", "w4a16"] as const;
 
 const Server = z.strictObject({
 	host: z.string().min(1).default("127.0.0.1").describe("Address to listen on; 0.0.0.0 for every interface."),

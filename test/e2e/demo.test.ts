@@ -107,7 +107,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 
 	test("publishes a GGUF, an ONNX and a compressed-tensors variant, each verified", () => {
 		const recipes = result.variants.map((variant) => variant.recipe);
-		for (const recipe of ["gguf:q4_k_m", "onnx:q4", "w4a16"]) assert.ok(recipes.includes(recipe), recipe);
+		for (const recipe of ["gguf:q4_0", "onnx:q4", "w4a16"]) assert.ok(recipes.includes(recipe), recipe);
 		assert.deepEqual(
 			result.variants.filter((variant) => !variant.verified),
 			[],
@@ -157,7 +157,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 	});
 
 	test("card, manifest and llama.cpp agree, and the card names the engine", async () => {
-		const gguf = result.variants.find(({ recipe }) => recipe === "gguf:q4_k_m");
+		const gguf = result.variants.find(({ recipe }) => recipe === "gguf:q4_0");
 		assert.ok(gguf !== undefined);
 		const raw = `${accounts.hubUrl}/${gguf.repo}/raw/main`;
 		const { verification, engine, evaluation, quantizer } = Manifest.parse(
@@ -307,7 +307,7 @@ describe("npm run demo", { skip: ready ? false : "skipped: no gpu-runner/.venv (
 			assert.ok(sketch.includes("skipped"), `the sketch stage: ${sketch.join(", ")}`);
 			const variant = end.variants.find((candidate) => candidate.recipe === "gguf:q8_0");
 			assert.ok(variant?.klNats);
-			const gguf = result.variants.find((candidate) => candidate.recipe === "gguf:q4_k_m");
+			const gguf = result.variants.find((candidate) => candidate.recipe === "gguf:q4_0");
 			assert.equal(variant.repo, gguf?.repo);
 			assert.ok(variant.klNats.mean < (gguf?.klNats.mean ?? 0) / 10, "8 bits lie far closer than 4");
 
